@@ -1,0 +1,1 @@
+"""What goes out: the kernel, its rehearsal, the push, and the ledger."""

@@ -1,0 +1,1 @@
+"""What votes: the blend of the folds, and the file to hand in."""

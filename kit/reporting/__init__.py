@@ -1,0 +1,1 @@
+"""What tells the truth: metrics, the leaderboard estimate, and the report."""

@@ -1,0 +1,258 @@
+"""Atomic, checksummed writes; the run folder and its lock. Nothing else in the kit writes artifacts.
+
+In goes what a stage made; out comes a file that is there whole or not at all. The one idea: each folder carries a
+`checksums.json` that names the SHA-256 of every artifact in it. The new digest is recorded *before* the file is
+renamed into place, beside the digest of the file that it replaces, so that whenever a process dies, the file that is
+there matches one of the two.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kit.errors import KitError
+
+CHECKSUMS = "checksums.json"
+MAX_ARTIFACT_BYTES = 1 << 30  # an artifact of the kit is at most some 100 MB; what is larger is not ours
+
+
+# -- writing --------------------------------------------------------------------------------------------------------
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` whole or not at all, and record its SHA-256. KitError where the disk refuses."""
+    path = Path(path)
+    with _disk_errors(path, "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _record(path, hashlib.sha256(data).hexdigest())
+        _replace(path, data)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON. NumPy numbers become numbers; NaN is an error, as JSON has none."""
+    write_text(path, json.dumps(value, indent=2, default=_plain, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_npz(path: Path, **arrays: np.ndarray) -> None:
+    """Write named arrays as a compressed `.npz` whose bytes depend on the arrays alone."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    write_bytes(path, buffer.getvalue())
+
+
+def write_csv(path: Path, frame: Any) -> None:
+    """Write a pandas frame without its index, UTF-8, `\\n` line ends."""
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} does not belong into JSON")
+
+
+def _replace(path: Path, data: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _record(path: Path, digest: str) -> None:
+    """Accept `digest` for `path` from now on, and the one that is there until the rename."""
+    sums = _checksums(path.parent)
+    sums[path.name] = [digest, *sums.get(path.name, [])][:2]
+    _replace(path.parent / CHECKSUMS, (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path, verb: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        fixes = {28: "free some space, then run the same command with --resume", 30: "the disk is read-only",
+                 13: "make the folder writable, or choose another one"}
+        raise KitError(f"cannot {verb} {path}: {error.strerror or error}",
+                       fixes.get(error.errno or 0, "check that the folder exists and is yours")) from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a killed writer left below `folder`. Only the holder of its lock may call this."""
+    for leftover in Path(folder).rglob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+
+
+# -- reading --------------------------------------------------------------------------------------------------------
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of an artifact, checked against `checksums.json` where that names it. KitError if missing or damaged."""
+    path = Path(path)
+    if not path.is_file():
+        raise KitError(f"{path} is missing", "run the command that makes it again, with --resume")
+    with _disk_errors(path, "read"):
+        if path.stat().st_size > MAX_ARTIFACT_BYTES:
+            raise KitError(f"{path} is larger than any artifact of the kit", "put the original file back")
+        data = path.read_bytes()
+        accepted = _checksums(path.parent).get(path.name)
+    if accepted and hashlib.sha256(data).hexdigest() not in accepted:
+        raise damaged(path, "its SHA-256 is not the recorded one")
+    return data
+
+
+def read_text(path: Path) -> str:
+    try:
+        return read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise damaged(path, f"byte {error.start} is not UTF-8") from error
+
+
+def read_json(path: Path) -> Any:
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"not JSON: {error}") from error
+
+
+def read_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz`, none of them pickled; `names` must all be there. KitError if damaged."""
+    data = read_bytes(path)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except Exception as error:  # zipfile, zlib, numpy and struct raise a dozen kinds on damaged bytes
+        raise damaged(path, f"not a readable .npz ({type(error).__name__})") from error
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise damaged(path, f"it has no array named {', '.join(missing)}")
+    return arrays
+
+
+def read_csv(path: Path) -> Any:
+    """An artifact of the kit's own (folds.csv, history.csv) as a pandas frame. Competition files: `kit.data.table`."""
+    import pandas as pd
+
+    data = read_bytes(path)
+    try:
+        return pd.read_csv(io.BytesIO(data))
+    except (ValueError, pd.errors.ParserError) as error:
+        raise damaged(path, f"not readable as CSV: {error}") from error
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file of any size, in hex."""
+    with _disk_errors(Path(path), "read"), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def damaged(path: Path, why: str) -> KitError:
+    return KitError(f"{path} is damaged: {why}", "delete it and run the command that makes it again, with --resume")
+
+
+def _checksums(folder: Path) -> dict[str, list[str]]:
+    path = folder / CHECKSUMS
+    if not path.is_file():
+        return {}
+    try:
+        sums = json.loads(path.read_text("utf-8"))
+        if all(isinstance(digests, list) for digests in sums.values()):
+            return dict(sums)
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    raise KitError(f"{path} is damaged: not a table of checksums",
+                   "delete it; the files beside it are then read unchecked, or run the command that makes them again")
+
+
+# -- the run folder -------------------------------------------------------------------------------------------------
+
+
+def check_run_name(name: str) -> str:
+    """`name`, if it can be the name of one folder and nothing else; else KitError."""
+    bad = re.search(r'[/\\\x00-\x1f:*?"|]', name)
+    if not name.strip() or name != name.strip() or name.startswith((".", "-")) or bad or len(name.encode()) > 200:
+        raise KitError(f"{name!r} cannot be the name of a run",
+                       "use letters, digits, spaces, '-' and '_'; no '/', no leading '.' or '-', 200 bytes at most")
+    return name
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run's artifacts lie; the names are the plan's contract."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def folds(self) -> Path:
+        return self.path / "folds.csv"
+
+    @property
+    def oof(self) -> Path:
+        return self.path / "oof.npz"
+
+    @property
+    def test(self) -> Path:
+        return self.path / "test.npz"
+
+    def fold(self, model: str, seed: int, fold: int) -> Path:
+        return self.path / model / f"seed_{seed}" / f"fold_{fold}"
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold this folder for one process. KitError naming the holder where another one has it."""
+        import filelock
+
+        with _disk_errors(self.path, "write into"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            holder = self.path / ".lock.holder"
+            lock = filelock.FileLock(self.path / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                who = holder.read_text("utf-8") if holder.is_file() else "another process"
+                raise KitError(f"{self.path} is in use by {who}",
+                               "wait until it has ended, or choose another name with --run") from None
+        try:
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
+            sweep(self.path)
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                holder.unlink()
+            lock.release()

@@ -1,0 +1,1 @@
+"""What learns: models, augmentation, the training of folds, and who runs them."""
