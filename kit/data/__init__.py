@@ -1,0 +1,1 @@
+"""What comes in: the competition, its files, and the folds."""

@@ -1,0 +1,96 @@
+"""The second read of a CSV file: its arrays as they were checked, in `.cache/` beside it, memory-mapped.
+
+In goes what `table.py` read; out comes the same again, at once. The one idea: a cache is used only where it can be shown to be
+of this very file (its stamp of size, times and inode, else its SHA-256) and undamaged (a CRC-32 of every byte), and
+whatever goes wrong with it means only that the CSV file is read again.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kit.storage import sha256_file
+
+VERSION = 1  # of what the reader accepts and how it is laid down here: a cache of another version is not used
+Arrays = tuple[np.ndarray, np.ndarray, str]  # pixels, labels or ids, SHA-256 of the CSV file
+
+
+def stamp(path: Path) -> list[int]:
+    """What changes whenever a file does: size, mtime and ctime in nanoseconds, inode."""
+    info = path.stat()
+    return [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino]
+
+
+def load(path: Path, columns: tuple[str, ...], n_classes: int) -> Arrays | None:
+    """The arrays of `path`, the pixels memory-mapped; None where there is no cache, or none to be trusted."""
+    try:
+        about = json.loads(_file(path, "json").read_text("utf-8"))
+        if about["layout"] != _layout(columns, n_classes):
+            return None
+        now = stamp(path)
+        if about["stamp"] != now:
+            if about["size"] != now[0] or sha256_file(path) != about["sha256"] or stamp(path) != now:
+                return None
+            _write_about(path, about | {"stamp": _trusted(now)})
+        pixels = np.load(_file(path, "pixels.npy"), mmap_mode="r", allow_pickle=False)
+        names = np.load(_file(path, "names.npy"), allow_pickle=False)
+        if [_crc(pixels), _crc(names)] != about["crc32"]:
+            return None
+        return np.asarray(pixels), names, about["sha256"]
+    except Exception:  # a damaged cache can raise anything, and is nothing but a missing one
+        return None
+
+
+def save(path: Path, columns: tuple[str, ...], n_classes: int, before: list[int], arrays: Arrays) -> None:
+    """Lay `arrays` down beside `path`, unless it changed since `before` or its folder cannot be written."""
+    pixels, names, sha256 = arrays
+    with contextlib.suppress(OSError):
+        if stamp(path) != before:
+            return
+        _file(path, "json").parent.mkdir(exist_ok=True)
+        for kind, array in (("pixels.npy", pixels), ("names.npy", names)):
+            _replace(_file(path, kind), lambda file, array=array: np.save(file, array, allow_pickle=False))
+        _write_about(path, {"layout": _layout(columns, n_classes), "stamp": _trusted(before), "size": before[0],
+                            "sha256": sha256, "crc32": [_crc(pixels), _crc(names)]})
+
+
+def _trusted(stamp: list[int]) -> list[int] | None:
+    """The stamp, unless the file changed so recently that it could change again within one tick of its clock."""
+    return stamp if time.time_ns() - stamp[2] > 2_000_000_000 else None
+
+
+def _layout(columns: tuple[str, ...], n_classes: int) -> str:
+    return hashlib.sha256(json.dumps([VERSION, columns, n_classes]).encode()).hexdigest()
+
+
+def _crc(array: np.ndarray) -> list[Any]:
+    return [array.dtype.str, list(array.shape), zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1))]
+
+
+def _file(path: Path, kind: str) -> Path:
+    return path.parent / ".cache" / f"{path.name}.{kind}"
+
+
+def _write_about(path: Path, about: dict[str, Any]) -> None:
+    _replace(_file(path, "json"), lambda file: file.write(json.dumps(about).encode()))
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Whole or not at all, but not flushed to the disk as an artifact is: what gets lost is read again."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise

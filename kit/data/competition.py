@@ -1,0 +1,87 @@
+"""A competition as data: its files, columns, shape, classes and hand-in format. A third one is a page of settings here.
+
+Everything else in the kit asks a `Competition` instead of knowing Kannada-MNIST by heart.
+"""
+
+from dataclasses import dataclass, field
+
+from kit.errors import KitError
+
+
+@dataclass(frozen=True)
+class Competition:
+    slug: str
+    title: str
+    url: str
+    class_names: tuple[str, ...]
+    train: str = "train.csv"
+    test: str = "test.csv"
+    sample_submission: str = "sample_submission.csv"
+    extra: str | None = None  # a labelled out-of-domain file, scored in the report and never chosen by
+    shape: tuple[int, int] = (28, 28)
+    label_column: str = "label"
+    id_column: str | None = "id"  # of the test file; None: it has none, and rows count from `first_id`
+    first_id: int = 0
+    submission_columns: tuple[str, str] = ("id", "label")
+    writer_block: int | None = None  # rows per writer in the training file, where its order shows who wrote what
+    writer_rows: int = 0  # the largest training file whose blocks are trusted to be writers
+    hardest_first: bool = False  # the writers come hardest first, and those of the test file are harder still
+    code_only: bool = False  # takes notebooks, not files
+    official_rows: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def n_pixels(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def pixel_columns(self) -> tuple[str, ...]:
+        return tuple(f"pixel{i}" for i in range(self.n_pixels))
+
+    @property
+    def rules_url(self) -> str:
+        return f"{self.url}/rules"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The CSV files that a complete data folder holds."""
+        return tuple(name for name in (self.train, self.test, self.extra, self.sample_submission) if name)
+
+
+KANNADA = Competition(
+    slug="kannada-mnist",
+    title="Kannada MNIST",
+    url="https://www.kaggle.com/competitions/Kannada-MNIST",
+    class_names=("೦", "೧", "೨", "೩", "೪", "೫", "೬", "೭", "೮", "೯"),
+    extra="Dig-MNIST.csv",
+    writer_block=1280,
+    writer_rows=60_000,
+    hardest_first=True,
+    code_only=True,
+    official_rows={"train.csv": 60_000, "test.csv": 5_000, "Dig-MNIST.csv": 10_240, "sample_submission.csv": 5_000},
+)
+
+DIGIT_RECOGNIZER = Competition(
+    slug="digit-recognizer",
+    title="Digit Recognizer (MNIST)",
+    url="https://www.kaggle.com/competitions/digit-recognizer",
+    class_names=tuple("0123456789"),
+    id_column=None,
+    first_id=1,
+    submission_columns=("ImageId", "Label"),
+    official_rows={"train.csv": 42_000, "test.csv": 28_000, "sample_submission.csv": 28_000},
+)
+
+COMPETITIONS = {competition.slug: competition for competition in (KANNADA, DIGIT_RECOGNIZER)}
+
+
+def get(slug: str) -> Competition:
+    """The competition of that slug, in any case. KitError for an unknown one."""
+    try:
+        return COMPETITIONS[slug.lower()]
+    except KeyError:
+        raise KitError(f"there is no competition {slug!r} in this kit",
+                       f"choose one of: {', '.join(COMPETITIONS)}; or describe it in kit/data/competition.py") from None
