@@ -48,10 +48,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, default=_plain, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def write_npz(path: Path, **arrays: np.ndarray) -> None:
-    """Write named arrays as a compressed `.npz` whose bytes depend on the arrays alone."""
+def write_npz(path: Path, compress: bool = True, **arrays: np.ndarray) -> None:
+    """Write named arrays as an `.npz` whose bytes depend on the arrays alone."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    (np.savez_compressed if compress else np.savez)(buffer, **arrays)  # type: ignore[arg-type]
     write_bytes(path, buffer.getvalue())
 
 
@@ -114,7 +114,7 @@ def sweep(folder: Path) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of an artifact, checked against `checksums.json` where that names it. KitError if missing or damaged."""
+    """An artifact's bytes, checked against `checksums.json` where that names it. KitError if missing or damaged."""
     path = Path(path)
     if not path.is_file():
         raise KitError(f"{path} is missing", "run the command that makes it again, with --resume")
@@ -170,7 +170,7 @@ def read_csv(path: Path) -> Any:
 
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file of any size, in hex."""
-    with _disk_errors(Path(path), "read"), open(path, "rb") as file:
+    with _disk_errors(Path(path), "read"), Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -1,0 +1,73 @@
+"""RunConfig: everything that decides what a run computes, in one frozen dataclass, saved beside what it produced.
+
+In go the user's options; out comes `config.json`, which prediction, resume and the report read back instead of asking
+again. A key that this version does not know is an error, not a default.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from kit.errors import KitError
+
+SPLITS = ("auto", "stratified", "writer")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+EXECUTORS = ("auto", "local", "processes", "ray")
+FREE_TO_CHANGE = ("executor", "time_budget")  # on resume: who trains and for how long, not what is trained
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run. `None` means: what the model's own recipe says."""
+
+    competition: str = "kannada-mnist"
+    models: tuple[str, ...] = ("cnn",)
+    n_folds: int = 5
+    split: str = "auto"
+    n_seeds: int = 1
+    seed: int = 0
+    epochs: int | None = None
+    batch_size: int | None = None
+    precision: str = "auto"
+    tta: int | None = None  # test-time views per image
+    executor: str = "auto"
+    threads: int | None = None  # CPU threads per fold; None: all that the executor gives it
+    time_budget: float | None = None  # seconds for the training of all folds
+    limit: int | None = None  # rows of each class, spread over the writers
+
+    def __post_init__(self) -> None:
+        for name, least in (("n_folds", 2), ("n_seeds", 1), ("epochs", 1), ("batch_size", 1), ("tta", 1),
+                            ("threads", 1), ("limit", 1), ("seed", 0), ("time_budget", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                option = {"n_folds": "folds", "n_seeds": "seeds"}.get(name, name.replace("_", "-"))
+                raise KitError(f"--{option} {value} is too small", f"give --{option} at least {least}")
+        for name, choices in (("split", SPLITS), ("precision", PRECISIONS), ("executor", EXECUTORS)):
+            if getattr(self, name) not in choices:
+                raise KitError(f"--{name} {getattr(self, name)!r} is unknown", f"choose one of: {', '.join(choices)}")
+        if len(set(self.models)) != len(self.models) or not self.models:
+            raise KitError("--model names no model, or one of them twice", "give each model once: --model cnn,mlp")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
+        """The config that `to_dict` wrote. KitError for a key that this version does not know."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise KitError(f"the run's config has unknown keys: {', '.join(unknown)}",
+                           "use the version of the kit that made this run, or start a new run with --run")
+        return cls(**{**values, "models": tuple(values.get("models", cls.models))})
+
+
+def differences(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """What differs between two configs, as `name: stored → current`, save what a resume is free to change."""
+    names = sorted(set(stored) | set(current))
+    return [f"{name}: {stored.get(name)!r} → {current.get(name)!r}" for name in names
+            if name not in FREE_TO_CHANGE and _comparable(stored.get(name)) != _comparable(current.get(name))]
+
+
+def _comparable(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

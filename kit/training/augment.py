@@ -1,0 +1,62 @@
+"""Augmentation: one random affine warp per image, drawn on the host, done on the device.
+
+In goes an `Augment` (how far digits may be moved) and a NumPy generator; out come eight numbers per image, which
+`warp` applies with bilinear interpolation. Drawing the few numbers with NumPy makes them the same on every backend
+and at every thread count, and lets a resumed run draw them again.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Half-widths of uniform distributions; all zero: no augmentation."""
+
+    rotation: float = 0.0  # degrees
+    shear: float = 0.0  # degrees, in x and in y
+    zoom: float = 0.0  # fraction; each axis its own, around a common factor
+    aspect: float = 0.0  # fraction by which the two axes may differ from the common factor
+    shift: float = 0.0  # fraction of the image's side
+
+    def draw(self, rng: np.random.Generator, n: int, shape: tuple[int, int]) -> np.ndarray:
+        """`(n, 8)` float32 projective transforms, output pixel → input pixel, as `keras.ops.image` wants them."""
+        u = rng.uniform(-1.0, 1.0, (7, n))
+        angle = np.deg2rad(self.rotation) * u[0]
+        zoom = 1.0 + self.zoom * u[1]
+        shear_x, shear_y = np.tan(np.deg2rad(self.shear)) * u[2:4]
+        shift_x, shift_y = self.shift * shape[1] * u[4], self.shift * shape[0] * u[5]
+        scale_x, scale_y = zoom * (1.0 + self.aspect * u[6]), zoom * (1.0 - self.aspect * u[6])
+        cos, sin = np.cos(angle), np.sin(angle)
+        return affine(scale_x * (cos - shear_x * sin), scale_y * (shear_x * cos - sin),
+                      scale_x * (sin + shear_y * cos), scale_y * (cos + shear_y * sin), shift_x, shift_y, shape)
+
+
+def affine(a: Any, b: Any, c: Any, d: Any, shift_x: Any, shift_y: Any, shape: tuple[int, int]) -> np.ndarray:
+    """`(n, 8)` transforms of the matrix [[a, b], [c, d]] about the image's centre, then a shift in pixels."""
+    x, y = (shape[1] - 1) / 2, (shape[0] - 1) / 2
+    a, b, c, d, shift_x, shift_y = np.broadcast_arrays(*map(np.atleast_1d, (a, b, c, d, shift_x, shift_y)))
+    zero = np.zeros_like(a, dtype=float)
+    return np.stack([a, b, x - a * x - b * y + shift_x, c, d, y - c * x - d * y + shift_y, zero, zero], 1).astype("float32")
+
+
+def warp(images: Any, transforms: Any) -> Any:
+    """Images `(n, h, w, 1)` float32 warped bilinearly, background 0; transforms `(n, 8)`."""
+    from keras import ops
+
+    return ops.image.affine_transform(images, transforms, interpolation="bilinear", fill_mode="constant",
+                                      fill_value=0.0, data_format="channels_last")
+
+
+def views(n: int, shape: tuple[int, int]) -> np.ndarray:
+    """`(n, 8)` test-time views: as it is first, then slightly turned, sized and moved; the same for every image."""
+    golden = np.pi * (3 - np.sqrt(5))  # spreads any number of views evenly over directions
+    k = np.arange(n)
+    reach = np.sqrt(k / max(n - 1, 1))
+    angle = np.deg2rad(5) * reach * np.cos(golden * k)
+    zoom = 1 + 0.08 * reach * np.sin(golden * k)
+    shift_x, shift_y = 1.5 * reach * np.cos(golden * k + 1), 1.5 * reach * np.sin(golden * k + 1)
+    return affine(zoom * np.cos(angle), -zoom * np.sin(angle), zoom * np.sin(angle), zoom * np.cos(angle),
+                  shift_x, shift_y, shape)

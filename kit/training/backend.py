@@ -1,0 +1,157 @@
+"""The machine as Keras sees it: threads, memory growth, and the precision that it computes fast.
+
+In goes what the user asked for; out comes what this machine will do. `prepare` must run before the first tensor, since
+TensorFlow fixes its threads then. All of the kit's direct dealings with TensorFlow outside `fit.py` are here.
+"""
+
+import contextlib
+import functools
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from kit.errors import KitError
+
+
+@functools.cache
+def load() -> str:
+    """Import Keras with its backend, once and without the backend's chatter; the backend's name. KitError if missing."""
+    with _quiet_stderr():
+        try:
+            import keras
+
+            if keras.backend.backend() == "tensorflow":
+                import tensorflow as tf
+
+                tf.config.list_physical_devices("GPU")  # complains of a missing CUDA the first time
+        except ModuleNotFoundError as error:
+            raise KitError(f"the training library is missing: {error}",
+                           "run bash scripts/submit.sh, which sets it up; TensorFlow has wheels for Python 3.11 to 3.13 "
+                           "on Linux, macOS (Apple silicon) and Windows") from error
+    return keras.backend.backend()
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Hold back what C++ writes to stderr, and show it only if the block fails: TensorFlow logs before it reads its
+    log level."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def prepare(threads: int | None = None) -> None:
+    """Set CPU threads (per process) and GPU memory growth. Later calls with the same threads do nothing."""
+    if load() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    if threads and tf.config.threading.get_intra_op_parallelism_threads() != threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        if not tf.config.experimental.get_memory_growth(gpu):
+            tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def gpus() -> list[str]:
+    """Names of the GPUs that the backend can use."""
+    if load() == "jax":
+        import jax
+
+        return [device.device_kind for device in jax.devices() if device.platform == "gpu"]
+    import tensorflow as tf
+
+    return [_details(gpu).get("device_name", gpu.name) for gpu in tf.config.list_physical_devices("GPU")]
+
+
+def resolve_precision(asked: str) -> tuple[str, str]:
+    """`(precision, reason)` for the option `--precision`: what this machine computes fast where it says `auto`.
+
+    bfloat16 was 3–4 times as fast as float32 on CPUs with AMX or AVX512-BF16; without either it is emulated.
+    """
+    if asked == "float16" and load() == "jax":
+        raise KitError("--precision float16 needs loss scaling, which the kit has on TensorFlow only",
+                       "use --precision bfloat16 on JAX")
+    if asked != "auto":
+        return asked, "asked for"
+    if gpus():
+        return _gpu_precision()
+    if cpu_flags() & {"amx_bf16", "avx512_bf16"}:
+        return "bfloat16", "this CPU multiplies bfloat16 in hardware"
+    return "float32", "this CPU has no fast bfloat16"
+
+
+def _gpu_precision() -> tuple[str, str]:
+    if load() == "jax":
+        return "bfloat16", "the GPU's tensor cores"
+    import tensorflow as tf
+
+    capability = min(_details(gpu).get("compute_capability", (0, 0)) for gpu in tf.config.list_physical_devices("GPU"))
+    if capability >= (8, 0):
+        return "bfloat16", "the GPU's tensor cores take bfloat16"
+    if capability >= (7, 0):
+        return "float16", "the GPU's tensor cores take float16 only"
+    return "float32", "the GPU has no tensor cores"
+
+
+def _details(gpu: object) -> dict:
+    import tensorflow as tf
+
+    return tf.config.experimental.get_device_details(gpu)
+
+
+def policy(precision: str) -> str:
+    """The Keras dtype policy of a precision: variables stay float32."""
+    return {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}[precision]
+
+
+def cpu_flags() -> set[str]:
+    """Instruction-set flags of the CPU; empty where the system does not tell."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.is_file():
+        return set()
+    line = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
+    return set(line.split())
+
+
+def cpu_count() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe() -> dict[str, object]:
+    """What the report says of the machine and its versions."""
+    backend = load()
+    import keras
+    import numpy
+
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cpu_cores": cpu_count(),
+        "cpu_bfloat16": bool(cpu_flags() & {"amx_bf16", "avx512_bf16"}),
+        "gpus": gpus(),
+        "backend": backend,
+        "versions": {"keras": keras.__version__, "numpy": numpy.__version__, backend: _version(backend)},
+    }
+
+
+def _version(package: str) -> str:
+    import importlib.metadata
+
+    return importlib.metadata.version(package)

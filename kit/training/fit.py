@@ -1,0 +1,335 @@
+"""Train one fold: schedule, checkpoints, resume.
+
+In go a fold's job and the data; out comes a fold folder: model, history, and the probs of what the model never saw.
+The one idea: everything random is a function of (seed, fold, step). The order of rows and the augmentation are drawn
+with NumPy for each epoch, and dropout's generators are set to the step before each chunk, so a run that was killed and
+one that was not go through the same numbers.
+"""
+
+import functools
+import json
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kit import storage
+from kit.data.competition import Competition
+from kit.training import backend, loops, predict
+from kit.training.augment import warp
+from kit.training.models import Recipe
+
+CURVE_ROWS = 2_000  # val rows behind each epoch's point of the learning curve; all of them after the last epoch
+CHUNK_ROWS = 12_800  # rows between two looks at the clock: some seconds on two cores
+CHECKPOINT_SECONDS = 60.0  # within an epoch; and after each epoch
+CHECKPOINT_SHARE = 0.02  # of the time, at most
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Diverged(Exception):
+    """The loss of a fold is no longer a number."""
+
+
+@dataclass(frozen=True)
+class FoldData:
+    """What a fold trains on and predicts: uint8 pixels `(n, h·w)`, uint8 labels `(n,)`, row numbers, ids."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    train_rows: np.ndarray
+    val_rows: np.ndarray
+    test_pixels: np.ndarray | None = None
+    test_ids: np.ndarray | None = None
+    extra_pixels: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class FoldJob:
+    """One model to train: what, on which held-out part, from which seed, and for how long."""
+
+    model: str
+    seed: int
+    fold: int
+    epochs: int
+    batch_size: int
+    precision: str
+    tta: int
+    attempt: int = 0  # 1: the second try of a fold that went wrong, with other random numbers
+
+    @property
+    def key(self) -> str:
+        return f"{self.model}/seed_{self.seed}/fold_{self.fold}"
+
+    def rng(self, *stream: int) -> np.random.Generator:
+        """The generator of one purpose of this job, the same on every machine."""
+        return np.random.default_rng([self.seed, self.fold, self.attempt, zlib.crc32(self.model.encode()), *stream])
+
+
+WEIGHTS, DROPOUT, ORDER, WARPS = range(4)  # the streams
+
+
+class Trainer:
+    """A compiled model that is trained again and again: building Keras models anew would leak some 10 MB each time."""
+
+    def __init__(self, recipe: Recipe, competition: Competition, precision: str, batch_size: int) -> None:
+        import keras
+
+        self.recipe, self.shape, self.batch_size = recipe, competition.shape, batch_size
+        outside = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(backend.policy(precision))
+        try:
+            self.model = recipe.build(competition)
+        finally:
+            keras.config.set_dtype_policy(outside)
+        self.net = keras.Model(self.model.input, self.model.get_layer("logits").output)
+        self.optimizer = _optimizer(recipe, precision)
+        self.optimizer.build(self.net.trainable_variables)
+        self.variables = [*self.net.variables, *self.optimizer.variables]
+        self._blank = self.state()
+        self.train = loops.training_loop(self)
+        self.predict_batch = loops.prediction(self.model, self.shape)
+
+    def state(self) -> list[np.ndarray]:
+        """Every variable of network and optimizer, in a fixed order."""
+        from keras import ops
+
+        return [np.array(ops.convert_to_numpy(variable)) for variable in self.variables]
+
+    def restore(self, state: list[np.ndarray]) -> None:
+        for variable, value in zip(self.variables, state, strict=True):
+            variable.assign(value)
+
+    def reset(self, job: FoldJob) -> None:
+        """Fresh weights from the job's seed, and an optimizer that has seen nothing."""
+        self.restore(self._blank)
+        for i, layer in enumerate(layer for layer in self.net.layers if hasattr(layer, "kernel_initializer")):
+            settings = layer.kernel_initializer.get_config() | {"seed": int(job.rng(WEIGHTS, i).integers(2**31))}
+            layer.kernel.assign(type(layer.kernel_initializer)(**settings)(layer.kernel.shape))
+
+    def seed_dropout(self, job: FoldJob, step: int) -> None:
+        """Set dropout's generators to what they are before `step`: Keras adds one to the second word at each use."""
+        for i, layer in enumerate(layer for layer in self.net.layers if hasattr(layer, "seed_generator")):
+            layer.seed_generator.state.assign([int(job.rng(DROPOUT, i).integers(2**31)), step])
+
+    def augmented(self, images: Any, transforms: Any) -> Any:
+        """uint8 images → float32 0–255, warped where the recipe asks for it."""
+        from keras import ops
+
+        images = ops.cast(images, "float32")
+        return warp(images, transforms) if self.recipe.augment else images
+
+    def cross_entropy(self, logits: Any, labels: Any) -> tuple[Any, Any]:
+        """Mean cross-entropy of a batch with label smoothing, and how many of its rows are right; float32 scalars."""
+        from keras import ops
+
+        n_classes, smooth = logits.shape[-1], self.recipe.label_smoothing
+        targets = ops.one_hot(labels, n_classes) * (1 - smooth) + smooth / n_classes
+        loss = -ops.mean(ops.sum(targets * ops.log_softmax(logits), -1))
+        hits = ops.cast(ops.argmax(logits, -1), "int32") == ops.cast(labels, "int32")
+        return loss, ops.sum(ops.cast(hits, "float32"))
+
+    def average_weights(self) -> None:
+        """Put the optimizer's moving average of the weights in their place, where the recipe keeps one."""
+        if self.recipe.ema:
+            self.optimizer.finalize_variable_values(self.net.trainable_variables)
+
+
+def _optimizer(recipe: Recipe, precision: str) -> Any:
+    import keras
+
+    options = {"use_ema": True, "ema_momentum": recipe.ema} if recipe.ema else {}
+    if recipe.weight_decay:
+        options["weight_decay"] = recipe.weight_decay
+    optimizer = keras.optimizers.get({"class_name": recipe.optimizer,
+                                      "config": {"learning_rate": recipe.learning_rate, **options}})
+    return keras.optimizers.LossScaleOptimizer(optimizer) if precision == "float16" else optimizer
+
+
+@functools.lru_cache(maxsize=8)
+def trainer_for(recipe: Recipe, competition_slug: str, precision: str, batch_size: int) -> Trainer:
+    """The one trainer of these settings in this process."""
+    from kit.data import competition
+
+    return Trainer(recipe, competition.get(competition_slug), precision, batch_size)
+
+
+def learning_rates(recipe: Recipe, total_steps: int) -> np.ndarray:
+    """`(total_steps,)` float32: constant, or a linear warm-up and half a cosine down to zero."""
+    steps = np.arange(total_steps) + 0.5
+    if recipe.schedule == "constant":
+        return np.full(total_steps, recipe.learning_rate, "float32")
+    warm = max(recipe.warmup * total_steps, 1e-9)
+    down = 0.5 * (1 + np.cos(np.pi * np.clip((steps - warm) / (total_steps - warm), 0, 1)))
+    return (recipe.learning_rate * np.minimum(steps / warm, down)).astype("float32")
+
+
+# -- one fold -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Course:
+    """How far a fold has come: what a checkpoint holds beside the variables."""
+
+    step: int  # of all epochs
+    seconds: float  # spent on training so far, checkpoints and curve included
+    history: list[dict[str, float]]
+    sums: list[float]  # of the epoch under way: steps, loss × steps, accuracy × steps, seconds
+
+
+def is_done(folder: Path) -> bool:
+    return (folder / "done.json").is_file()
+
+
+def train_fold(job: FoldJob, recipe: Recipe, competition: Competition, data: FoldData, folder: Path,
+               report: Report = lambda event: None) -> None:
+    """Train one fold and leave its artifacts in `folder`; nothing to do where they are. Raises `Diverged`.
+
+    A checkpoint in the folder is continued from, and gone once the fold is done.
+    """
+    if is_done(folder):
+        return
+    trainer = trainer_for(recipe, competition.slug, job.precision, min(job.batch_size, len(data.train_rows)))
+    course = _load_checkpoint(trainer, job, folder / "checkpoint.npz")
+    _train(trainer, job, data, folder, course, report)
+    trainer.average_weights()
+    _write_artifacts(trainer, job, data, folder, course)
+    (folder / "checkpoint.npz").unlink(missing_ok=True)
+
+
+def _train(trainer: Trainer, job: FoldJob, data: FoldData, folder: Path, course: Course, report: Report) -> None:
+    from keras import ops
+
+    images = ops.convert_to_tensor(data.pixels.reshape(-1, *trainer.shape, 1))
+    labels = ops.convert_to_tensor(data.labels.astype("int32"))
+    per_epoch = len(data.train_rows) // trainer.batch_size
+    rates = learning_rates(trainer.recipe, per_epoch * job.epochs)
+    keeper = CheckpointKeeper(folder / "checkpoint.npz")
+    for epoch in range(course.step // per_epoch, job.epochs):
+        order, transforms = _draw_epoch(trainer, job, data.train_rows, epoch, per_epoch)
+        for steps in _chunks(course.step - epoch * per_epoch, per_epoch, trainer.batch_size):
+            began = time.perf_counter()
+            trainer.seed_dropout(job, course.step)
+            ahead = slice(course.step, course.step + len(steps))
+            loss, accuracy = trainer.train(images, labels, order[steps], transforms[steps], rates[ahead])
+            if not np.isfinite(loss):
+                raise Diverged(f"{job.key}: the loss is {loss} in epoch {epoch + 1}")
+            course.step = ahead.stop
+            seconds = time.perf_counter() - began
+            course.sums = [a + b for a, b in zip(course.sums, _sums(len(steps), loss, accuracy, seconds), strict=True)]
+            course.seconds += seconds
+            report(_event(job, course, per_epoch, trainer.batch_size))
+            if ahead.stop % per_epoch:
+                keeper.maybe(trainer, job, course, CHECKPOINT_SECONDS)
+        _close_epoch(trainer, data, course, epoch, float(rates[course.step - 1]))
+        keeper.maybe(trainer, job, course, 0.0)
+
+
+def _draw_epoch(trainer: Trainer, job: FoldJob, rows: np.ndarray, epoch: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers `(steps, batch)` int32 and transforms `(steps, batch, 8)`; the rest of the rows wait for another epoch."""
+    batch = trainer.batch_size
+    order = job.rng(ORDER, epoch).permutation(rows)[:steps * batch].reshape(steps, batch).astype("int32")
+    if trainer.recipe.augment is None:
+        return order, np.zeros((steps, 0, 8), "float32")
+    transforms = trainer.recipe.augment.draw(job.rng(WARPS, epoch), steps * batch, trainer.shape)
+    return order, transforms.reshape(steps, batch, 8)
+
+
+def _chunks(start: int, stop: int, batch_size: int) -> list[np.ndarray]:
+    """The steps of an epoch from `start` on, in runs of about `CHUNK_ROWS` rows."""
+    size = max(1, CHUNK_ROWS // batch_size)
+    return [np.arange(first, min(first + size, stop)) for first in range(start, stop, size)]
+
+
+def _sums(steps: int, loss: float, accuracy: float, seconds: float) -> list[float]:
+    return [steps, loss * steps, accuracy * steps, seconds]
+
+
+def _event(job: FoldJob, course: Course, per_epoch: int, batch_size: int) -> dict[str, Any]:
+    steps, loss, accuracy, seconds = course.sums
+    return {"event": "step", "job": job.key, "epoch": (course.step - 1) // per_epoch + 1, "epochs": job.epochs,
+            "done": course.step / (per_epoch * job.epochs), "loss": loss / steps, "accuracy": accuracy / steps,
+            "images_per_second": steps * batch_size / seconds}
+
+
+def _close_epoch(trainer: Trainer, data: FoldData, course: Course, epoch: int, rate: float) -> None:
+    """Turn the epoch's sums into a line of the history, with the curve's val loss and accuracy."""
+    began = time.perf_counter()
+    rows = data.val_rows[::max(1, len(data.val_rows) // CURVE_ROWS)]
+    probs = predict.predict_probs(trainer, data.pixels[rows])
+    right = np.maximum(probs[np.arange(len(rows)), data.labels[rows]], 1e-7)
+    steps, loss, accuracy, seconds = course.sums
+    course.history.append({
+        "epoch": epoch + 1, "loss": loss / steps, "accuracy": accuracy / steps,
+        "val_loss": float(-np.log(right).mean()), "val_accuracy": float((probs.argmax(1) == data.labels[rows]).mean()),
+        "learning_rate": rate, "seconds": seconds, "images_per_second": steps * trainer.batch_size / seconds})
+    course.sums = [0.0] * 4
+    course.seconds += time.perf_counter() - began
+
+
+def _write_artifacts(trainer: Trainer, job: FoldJob, data: FoldData, folder: Path, course: Course) -> None:
+    import pandas as pd
+
+    began = time.perf_counter()
+    val = predict.predict_probs(trainer, data.pixels[data.val_rows], job.tta)
+    storage.write_npz(folder / "val.npz", row=data.val_rows, probs=val)
+    if data.test_pixels is not None and data.test_ids is not None:
+        test = predict.predict_probs(trainer, data.test_pixels, job.tta)
+        storage.write_npz(folder / "test.npz", id=data.test_ids, probs=test)
+    if data.extra_pixels is not None:
+        extra = predict.predict_probs(trainer, data.extra_pixels, job.tta)
+        storage.write_npz(folder / "extra.npz", row=np.arange(len(extra)), probs=extra)
+    storage.write_csv(folder / "history.csv", pd.DataFrame(course.history))
+    storage.write_bytes(folder / "model.keras", _model_bytes(trainer.model))
+    storage.write_json(folder / "done.json", {
+        "job": asdict(job), "train_rows": len(data.train_rows), "val_rows": len(data.val_rows),
+        "val_accuracy": float((val.argmax(1) == data.labels[data.val_rows]).mean()),
+        "parameters": trainer.model.count_params(), "train_seconds": course.seconds,
+        "predict_seconds": time.perf_counter() - began,
+        "images_per_second": float(np.median([line["images_per_second"] for line in course.history]))})
+
+
+def _model_bytes(model: Any) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        return path.read_bytes()
+
+
+# -- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+class CheckpointKeeper:
+    """Writes a checkpoint when one is due and when it costs at most `CHECKPOINT_SHARE` of the time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.last, self.cost = path, time.perf_counter(), 0.0
+
+    def maybe(self, trainer: Trainer, job: FoldJob, course: Course, after: float) -> None:
+        """Write if `after` seconds have passed since the last one, and enough to pay for it."""
+        now = time.perf_counter()
+        if now - self.last < max(after, self.cost / CHECKPOINT_SHARE):
+            return
+        arrays = {f"v{i}": value for i, value in enumerate(trainer.state())}
+        about = json.dumps({"job": asdict(job), "course": asdict(course)})
+        storage.write_npz(self.path, compress=False, about=np.array(about), **arrays)
+        self.last = time.perf_counter()
+        self.cost = self.last - now
+        course.seconds += self.cost
+
+
+def _load_checkpoint(trainer: Trainer, job: FoldJob, path: Path) -> Course:
+    """Continue where the checkpoint of this very job left off, or start."""
+    if path.is_file():
+        arrays = storage.read_npz(path, "about")
+        about = json.loads(str(arrays.pop("about")))
+        if about["job"] == asdict(job) and len(arrays) == len(trainer.variables):
+            trainer.restore([arrays[f"v{i}"] for i in range(len(arrays))])
+            return Course(**about["course"])
+    trainer.reset(job)
+    return Course(step=0, seconds=0.0, history=[], sums=[0.0] * 4)
