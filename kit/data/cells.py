@@ -19,7 +19,6 @@ from kit.errors import KitError
 
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,2}")
 _QUOTED_ID = re.compile(rb'"((?:[^"]|"")*)"(?:,|$)')
-_LEAST = np.array([0, 0, 10, 100], np.uint16)  # the smallest number of 0, 1, 2, 3 digits without a leading zero
 _COMMA, _LINE_END, _QUOTE = b",\n\""
 
 
@@ -28,24 +27,22 @@ def parse(block: bytes, n_columns: int) -> np.ndarray | None:
     plain = _without_quotes(block)
     if plain is None:
         return None
-    data = np.frombuffer(plain, np.uint8)
+    data = np.frombuffer(b"\n\n" + plain, np.uint8)  # so that each byte has two before it
     digits = data - np.uint8(ord("0"))
     is_end = digits > 9
-    ends = np.flatnonzero(is_end)
-    row_ends = np.full(n_columns, _COMMA, np.uint8)
-    row_ends[-1] = _LINE_END
-    if ends.size % n_columns or not (data[ends].reshape(-1, n_columns) == row_ends).all():
-        return None
-    lengths = np.diff(ends, prepend=-1) - 1
-    if not ends.size or lengths.min() < 1 or lengths.max() > 3:
-        return None
     digits *= ~is_end
-    # A number of one digit has a separator, now 0, before it; the very first one has the last line's end.
-    values = digits[ends - 1].astype(np.uint16) + 10 * digits[ends - 2]
-    values += 100 * (digits[ends - 3] * (lengths == 3)).astype(np.uint16)
-    if (values > 255).any() or (values < _LEAST[lengths]).any():
+    end, end_before, three = is_end[2:], is_end[1:-1], ~(is_end[2:] | is_end[1:-1] | is_end[:-2])
+    ends, line_end = np.flatnonzero(end), data[2:] == _LINE_END
+    if not np.array_equal(ends[n_columns - 1::n_columns], np.flatnonzero(line_end)):
         return None
-    return values.astype(np.uint8).reshape(-1, n_columns)
+    ones_and_tens = digits[2:] + 10 * digits[1:-1]  # a separator counts 0
+    hundreds = digits[:-2] * three
+    leading_zero = (data[2:-1] == ord("0")) & end_before[:-1] & ~end[1:]
+    suspicious = [end & ~line_end & (data[2:] != _COMMA), end & end_before, three[:-1] & ~end[1:], leading_zero,
+                  hundreds > 2, (hundreds == 2) & (ones_and_tens > 55)]
+    if any(found.any() for found in suspicious):
+        return None
+    return (ones_and_tens + 100 * hundreds)[ends - 1].reshape(-1, n_columns)
 
 
 def _without_quotes(block: bytes) -> bytes | None:

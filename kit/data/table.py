@@ -6,8 +6,12 @@ plain decimal digits, ids that are there once each: whatever differs ends in a K
 A UTF-8 BOM, CRLF and quoted numbers are accepted, since nobody can read them in two ways.
 """
 
+import collections
 import hashlib
+import os
 import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +24,7 @@ from kit.data.csvfile import AGAIN, check_columns, line_blocks, open_csv, read_h
 from kit.errors import KitError
 
 MAX_ID_BYTES = 256
+_THREADS = 2  # NumPy computes outside of Python's lock; more than two find no memory bandwidth left
 _WHOLE_NUMBER = re.compile(rb"0|-?[1-9][0-9]{0,17}")  # what int64 holds, and text and number give each other back
 _MISSING = {b"", b"nan", b"na", b"n/a", b"null", b"none", b"<na>"}
 
@@ -72,25 +77,42 @@ def _read(path: Path, competition: Competition, labelled: bool, columns: tuple[s
     n_classes = competition.n_classes if labelled else None
     parts: list[np.ndarray] = []
     names: list[bytes] = []
-    with open_csv(path) as file:
+    digest = hashlib.sha256()
+    with open_csv(path) as file, ThreadPoolExecutor(_THREADS) as pool:
+        before = os.fstat(file.fileno())
         check_columns(path, read_header(file, path), columns)
-        for line, block in line_blocks(file, path):
+
+        def parsed(line: int, block: bytes) -> tuple[int, bytes, list[bytes], np.ndarray | None]:
             ids, rest = split_ids(block) if has_id else ([], block)
-            cells = parse(rest, len(columns) - has_id)
+            return line, block, ids, parse(rest, len(columns) - has_id)
+
+        for line, block, ids, cells in _in_order(pool, parsed, line_blocks(file, path, digest)):
             if cells is None or (n_classes and (cells[:, 0] >= n_classes).any()):
                 explain(path, line, block, columns, n_classes, has_id)
             _check_ids(path, line, ids)
             names += ids
             parts.append(cells)
-        if not parts:
-            raise KitError(f"{path} has a line of column names and no rows", AGAIN)
-        file.seek(0)
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        after = os.fstat(file.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise KitError(f"{path} changed while it was read", "run this again once nobody writes it")
+    if not parts:
+        raise KitError(f"{path} has a line of column names and no rows", AGAIN)
     table = np.concatenate(parts)
     if labelled:
-        return np.ascontiguousarray(table[:, 1:]), table[:, 0].copy(), sha256
+        return np.ascontiguousarray(table[:, 1:]), table[:, 0].copy(), digest.hexdigest()
     first = competition.first_id
-    return table, _ids(path, names) if has_id else np.arange(first, first + len(table)), sha256
+    return table, _ids(path, names) if has_id else np.arange(first, first + len(table)), digest.hexdigest()
+
+
+def _in_order(pool: Executor, function: Callable, items: Iterable[tuple]) -> Iterator:
+    """`function(*item)` for each item, in order, a few ahead of the one that is asked for and no more."""
+    ahead: collections.deque[Future] = collections.deque()
+    for item in items:
+        ahead.append(pool.submit(function, *item))
+        if len(ahead) > 2 * _THREADS:
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
 
 
 def _check_ids(path: Path, line: int, ids: list[bytes]) -> None:
