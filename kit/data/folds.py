@@ -1,0 +1,138 @@
+"""Which training rows are held out when: stratified folds that keep writers apart, and folds.csv.
+
+In go the training file's labels, in its order; out come `Folds`, computed once a run and read by every later stage.
+The one idea: a fold is to the training rows what the test writers are to all of them, so nobody may have written on both sides.
+Every writer wrote each digit equally often, hence both can be had at once, by label and by writer. Writers are known from the row blocks,
+and only where the labels cycle as the writers wrote them; where they are not known, the folds are stratified by label alone.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kit.data.competition import Competition
+from kit.errors import KitError
+from kit.storage import damaged, read_csv, write_csv
+
+SPLITS = ("auto", "stratified", "writer")
+_NO_WRITER = -1  # in folds.csv, where nobody knows who wrote a row
+
+
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """One row of each array a training row that takes part; fold k holds out the rows where `fold == k`."""
+
+    rows: np.ndarray  # int64 (m,), ascending: row numbers of the training file, from 0
+    labels: np.ndarray  # uint8 (m,)
+    writers: np.ndarray | None  # int32 (m,), from 0 in the file's order; None where unknown
+    fold: np.ndarray  # int8 (m,)
+    split: str  # "writer" or "stratified", what was done
+    keeps_writers_apart: bool
+
+    @property
+    def n_folds(self) -> int:
+        return int(self.fold.max()) + 1
+
+    def train_rows(self, k: int) -> np.ndarray:
+        """Row numbers, int64, to train fold `k` on."""
+        return self.rows[self.fold != k]
+
+    def val_rows(self, k: int) -> np.ndarray:
+        """Row numbers, int64, that fold `k` holds out."""
+        return self.rows[self.fold == k]
+
+
+def make_folds(labels: np.ndarray, competition: Competition, n_folds: int, split: str, seed: int,
+               limit: int | None = None, writer_block: int | None = None) -> Folds:
+    """Split the training rows into `n_folds` parts; the same arguments give the same parts.
+
+    labels: uint8 (n,), of the whole training file. split: `auto` keeps writers apart where they are known, `writer` insists on
+    it, `stratified` does not. limit: only that many rows of each class, spread over the writers. writer_block: rows per writer, in
+    place of the competition's (the sample has its own). KitError where such a split is impossible.
+    """
+    if split not in SPLITS:
+        raise KitError(f"there is no split {split!r}", f"choose one of: {', '.join(SPLITS)}")
+    if n_folds < 2:
+        raise KitError(f"{n_folds} fold cannot hold anything out" if n_folds == 1 else f"{n_folds} folds are none",
+                       "ask for at least 2, e.g. --folds 5")
+    if limit is not None and limit < 1:
+        raise KitError(f"a limit of {limit} rows leaves nothing", "ask for at least 1 row of each class")
+    writers = find_writers(labels, competition, writer_block)
+    if split == "writer" and writers is None:
+        raise KitError("this training file does not show who wrote what, so writers cannot be kept apart",
+                       "use --split auto or --split stratified")
+    # One writer alone cannot be kept apart from anybody, which `writer` refuses below and `auto` passes over.
+    by_writer = writers is not None and (split == "writer" or (split == "auto" and writers[-1] > 0))
+    rows = np.arange(len(labels)) if limit is None else _limited(labels, limit)
+    labels, writers = labels[rows], None if writers is None else writers[rows]
+    fold = _assign(labels, writers if by_writer else None, n_folds, seed)
+    return Folds(rows, labels, writers, fold, "writer" if by_writer else "stratified", by_writer)
+
+
+def find_writers(labels: np.ndarray, competition: Competition, writer_block: int | None = None) -> np.ndarray | None:
+    """The writer of each row, int32 (n,), from 0; None unless the file shows it.
+
+    It does where it has no more rows than the competition's and its labels cycle 0–9 from row to row, as on the sheets that
+    the writers filled in: each `writer_block` rows are then one writer's, the last block may be shorter.
+    """
+    block = writer_block or competition.writer_block
+    in_blocks = block and len(labels) <= competition.writer_rows
+    if not in_blocks or not np.array_equal(labels, np.arange(len(labels)) % competition.n_classes):
+        return None
+    return (np.arange(len(labels)) // block).astype(np.int32)
+
+
+def _limited(labels: np.ndarray, limit: int) -> np.ndarray:
+    """`limit` rows of each class, or all that there are, at equal distances in the file: so of every writer as many."""
+    rows_of = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    return np.sort(np.concatenate([rows[np.arange(min(limit, len(rows))) * len(rows) // min(limit, len(rows))]
+                                   for rows in rows_of]))
+
+
+def _assign(labels: np.ndarray, writers: np.ndarray | None, n_folds: int, seed: int) -> np.ndarray:
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    if n_folds > 127:
+        raise KitError(f"{n_folds} folds are too many", "use at most 127")
+    rarest = int(np.unique(labels, return_counts=True)[1].min())
+    if n_folds > rarest:
+        raise KitError(f"{n_folds} folds, but one class has only {rarest} rows", f"use --folds {max(2, rarest)} or fewer,"
+                       " or a larger --limit")
+    if writers is not None and n_folds > len(np.unique(writers)):
+        raise KitError(f"{n_folds} folds, but only {len(np.unique(writers))} writers to keep apart",
+                       f"use --folds {len(np.unique(writers))} or fewer, or --split stratified")
+    kind = StratifiedKFold if writers is None else StratifiedGroupKFold
+    parts = kind(n_folds, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels, writers)
+    fold = np.empty(len(labels), np.int8)
+    for k, (_, held_out) in enumerate(parts):
+        if not len(held_out):
+            raise KitError(f"{n_folds} folds: no writers are left for one of them", "use fewer --folds, or a larger --limit")
+        fold[held_out] = k
+    return fold
+
+
+def save_folds(path: Path, folds: Folds) -> None:
+    """Write folds.csv: row,label,writer,fold; writer is -1 where nobody knows it."""
+    import pandas as pd
+
+    writers = np.full(len(folds.rows), _NO_WRITER) if folds.writers is None else folds.writers
+    write_csv(path, pd.DataFrame({"row": folds.rows, "label": folds.labels, "writer": writers, "fold": folds.fold}))
+
+
+def load_folds(path: Path) -> Folds:
+    """Read folds.csv back. KitError if it is missing or damaged. Which split it was shows in who is where."""
+    frame = read_csv(path)
+    columns = ["row", "label", "writer", "fold"]
+    if list(frame.columns) != columns or frame.empty or any(frame[name].dtype.kind != "i" for name in columns):
+        raise damaged(path, f"not a table of whole numbers {','.join(columns)}")
+    rows, fold = frame["row"].to_numpy(), frame["fold"].to_numpy()
+    if rows[0] < 0 or (np.diff(rows) <= 0).any():
+        raise damaged(path, "its row numbers do not ascend")
+    if not np.array_equal(np.unique(fold), np.arange(fold.max() + 1)) or not 2 <= fold.max() + 1 <= 127:
+        raise damaged(path, "its folds are not numbered 0, 1, …")
+    writers = frame["writer"].to_numpy().astype(np.int32)
+    known = bool((writers != _NO_WRITER).all())
+    apart = known and bool((frame.groupby("writer")["fold"].nunique() == 1).all())
+    return Folds(rows, frame["label"].to_numpy().astype(np.uint8), writers if known else None, fold.astype(np.int8),
+                 "writer" if apart else "stratified", apart)
