@@ -1,0 +1,70 @@
+"""What Python may do in a rehearsal; copied there as `sitecustomize.py`, so that every Python runs it first.
+
+In goes the JSON file that `KIT_REHEARSAL` names: the packages of Kaggle's image, the kernel's own folders, a log. Out
+comes a refusal, logged, for each import of anything else that is installed here (the kit included: the packed copy must
+be what runs), and for each connection that would leave this machine. Nothing of the kit can be imported in here.
+"""
+
+import errno
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+
+class Imports:
+    """The first finder of all: refuses what is installed here and would not be on Kaggle."""
+
+    def __init__(self, rules: dict) -> None:
+        self.allowed = {*rules["packages"], *sys.stdlib_module_names, "__main__", "sitecustomize"}
+        self.own = tuple(rules["own_folders"])
+        self.log = rules["log"]
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if path is not None or name in self.allowed:
+            return
+        for finder in sys.meta_path:
+            spec = finder.find_spec(name, None) if finder is not self and hasattr(finder, "find_spec") else None
+            if spec:
+                places = [spec.origin or "", *(spec.submodule_search_locations or ())]
+                if not any(os.path.realpath(place).startswith(self.own) for place in places if place):
+                    _note(self.log, "import", name)
+                    raise ModuleNotFoundError(f"No module named {name!r} (in Kaggle's image)", name=name)
+                return
+
+
+def _local(host: object) -> bool:
+    if isinstance(host, bytes):
+        host = host.decode("utf-8", "replace")
+    return (not isinstance(host, str)  # None, or the numbers of a netlink socket
+            or host in ("", "localhost", "::", "::1", "0.0.0.0", socket.gethostname())  # noqa: S104
+            or host.startswith(("127.", "::ffff:127.")))
+
+
+def _network(log: str):
+    def hook(event: str, arguments: tuple) -> None:
+        if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+            address = arguments[1]
+            if isinstance(address, tuple) and address and not _local(address[0]):
+                _note(log, "network", f"{address[0]}:{address[1]}")
+                raise OSError(errno.ENETUNREACH, "Network is unreachable (as on Kaggle)")
+        elif event in ("socket.getaddrinfo", "socket.gethostbyname") and not _local(arguments[0]):
+            _note(log, "network", str(arguments[0]))
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution (as on Kaggle)")
+
+    return hook
+
+
+def _note(log: str, kind: str, what: str) -> None:
+    with open(log, "a", encoding="utf-8") as file:  # noqa: PTH123  an append of one short line is atomic
+        file.write(json.dumps([kind, what]) + "\n")
+
+
+def install(rules: dict) -> None:
+    sys.meta_path.insert(0, Imports(rules))
+    sys.addaudithook(_network(rules["log"]))
+
+
+if __name__ == "sitecustomize" and "KIT_REHEARSAL" in os.environ:
+    install(json.loads(Path(os.environ["KIT_REHEARSAL"]).read_text("utf-8")))

@@ -1,0 +1,147 @@
+"""Pack the kit and its settings into a kernel folder that `kaggle kernels push` accepts.
+
+In go the kit's own source and a few settings; out comes a folder with one code file, `kernel-metadata.json` and, in
+predict mode, the run's weights as a dataset folder. The one idea: a kernel is a single file, so the whole package
+travels inside it as text, with the hash that it must have when it is unpacked. Nothing in the folder depends on when or
+where it was built: the same commit gives the same bytes. (Hence no `checksums.json` in it, and no `kit.storage`.)
+"""
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import kit
+from kit.data.competition import Competition
+from kit.delivery import template, weights
+from kit.errors import KitError
+
+METADATA = "kernel-metadata.json"
+KINDS = {"script": "kernel.py", "notebook": "kernel.ipynb"}
+MODES = ("train", "predict")
+ACCELERATORS: dict[str, dict[str, Any]] = {
+    "t4x2": {"enable_gpu": True, "enable_tpu": False, "machine_shape": "NvidiaTeslaT4"},  # Kaggle gives two of them
+    "tpu": {"enable_gpu": False, "enable_tpu": True},
+    "none": {"enable_gpu": False, "enable_tpu": False},
+}
+MINUTES = {"t4x2": 110, "tpu": 110, "none": 520}  # of Kaggle's 120 on a GPU and 540 on a CPU
+PLACEHOLDER_USER = "INSERT_USERNAME_HERE"  # built without knowing the account; never to be pushed
+PACKED = {".py", ".html", ".css", ".js"}
+
+
+def build(out: Path, competition: Competition, user: str | None = None, slug: str | None = None,
+          kind: str = "script", mode: str = "train", accelerator: str = "t4x2", run: Path | None = None,
+          models: tuple[str, ...] = ("cnn_aug",), folds: int = 5, epochs: int | None = None, seed: int = 0,
+          minutes: float | None = None) -> Path:
+    """Write the kernel folder `out` and return it; its own files are replaced, others there are left alone.
+
+    `user`: the Kaggle account, else a placeholder that cannot be pushed. `run`: the run folder whose weights a
+    `predict` kernel takes along. `minutes`: everything ends by then, under Kaggle's limit. KitError for an unknown
+    choice, a slug that Kaggle would change, or a run without weights.
+    """
+    for option, value, choices in (("kind", kind, tuple(KINDS)), ("mode", mode, MODES),
+                                   ("accelerator", accelerator, tuple(ACCELERATORS))):
+        if value not in choices:
+            raise KitError(f"--{option} {value!r} is unknown", f"choose one of: {', '.join(choices)}")
+    if mode == "predict" and run is None:
+        raise KitError("a predict kernel needs the weights of a run", "name one: --run RUN, from runs/")
+    user, slug = user or PLACEHOLDER_USER, _checked_slug(slug or f"{competition.slug}-kit")
+    minutes = MINUTES[accelerator] if minutes is None else minutes
+    settings: dict[str, Any] = {"competition": competition.slug, "mode": mode}
+    sources = []
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / weights.FOLDER, ignore_errors=True)
+    if mode == "predict":
+        sources = [f"{user}/{weights.dataset_slug(slug)}"]
+        digest = weights.pack(Path(run or ""), out / weights.FOLDER, sources[0])
+        settings |= {"weights": sources[0], "manifest_sha256": digest}
+    else:
+        settings |= {"models": list(models), "folds": folds, "epochs": epochs, "seed": seed}
+    settings["minutes"] = minutes
+    code = KINDS[kind]
+    for other in set(KINDS.values()) - {code}:
+        (out / other).unlink(missing_ok=True)
+    facts = _facts(competition, kind, accelerator)
+    _write(out / code, template.render(kind, settings, pack_source(), facts))
+    _write(out / METADATA, _json(_metadata(competition, f"{user}/{slug}", code, kind, accelerator, sources)))
+    return out
+
+
+def _metadata(competition: Competition, ref: str, code: str, kind: str, accelerator: str,
+              datasets: list[str]) -> dict[str, Any]:
+    """`kernel-metadata.json`. Internet is on unless it is said to be off; the title must slugify to the id."""
+    return {"id": ref, "title": title_of(ref.split("/")[1]), "code_file": code, "language": "python",
+            "kernel_type": kind, "is_private": True, "enable_internet": False, **ACCELERATORS[accelerator],
+            "dataset_sources": datasets, "competition_sources": [competition.slug],
+            "kernel_sources": [], "model_sources": [], "keywords": []}
+
+
+def title_of(slug: str) -> str:
+    """A title that Kaggle turns into `slug` again."""
+    return " ".join(word.capitalize() for word in slug.split("-"))
+
+
+def _checked_slug(slug: str) -> str:
+    if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug) and 5 <= len(slug) <= weights.LONGEST_SLUG:
+        return slug
+    raise KitError(f"{slug!r} cannot be the slug of a kernel: Kaggle would store it under another name",
+                   f"use 5 to {weights.LONGEST_SLUG} of a–z and 0–9, with single dashes between words")
+
+
+# -- the packed source ----------------------------------------------------------------------------------------------
+
+
+def pack_source() -> bytes:
+    """The kit's package as a zip whose bytes depend on its files alone: sorted, and dated 1980."""
+    package = Path(kit.__file__).parent
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for path in sorted(path for path in package.rglob("*") if path.suffix in PACKED):
+            entry = zipfile.ZipInfo(f"kit/{path.relative_to(package).as_posix()}")  # its default date is 1980-01-01
+            entry.create_system, entry.external_attr = 3, 0o644 << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, path.read_bytes())
+    return buffer.getvalue()
+
+
+def _facts(competition: Competition, kind: str, accelerator: str) -> dict[str, str]:
+    """What the code file says about itself to the person who opens it."""
+    return {"title": competition.title, "url": competition.url, "version": kit.__version__, "commit": source_commit(),
+            "kind": kind, "accelerator": accelerator}
+
+
+def source_commit() -> str:
+    """The git commit that the kit's source is at, and whether its files differ from it."""
+    package = Path(kit.__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(package), *arguments],  # noqa: S607  whichever git the user has
+                              capture_output=True, text=True, check=True, timeout=20)
+        return done.stdout.strip()
+
+    try:
+        tracked = git("ls-files", "--error-unmatch", "__init__.py")
+        commit = git("rev-parse", "HEAD") if tracked else ""
+        return commit + (", with local changes" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown (not a git checkout)"
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Replace `path` whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        raise KitError(f"cannot write {path}: {error.strerror or error}",
+                       "make the folder writable, or choose another one with --out") from error

@@ -1,0 +1,226 @@
+"""Run a kernel folder here as Kaggle would, on a hidden test file, and say whether it would be a submission.
+
+In goes a folder that `kaggle kernels push` would take; out comes a verdict with its reasons. Kaggle's rule decides: a
+kernel that ends in an error or over its time is no submission, whatever file it wrote; only then is the file looked at.
+"""
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kit.data import competition as competitions
+from kit.data.competition import Competition
+from kit.delivery import jail, processes
+from kit.delivery.hidden import Hidden, swap_in
+from kit.errors import KitError
+
+TIME_LIMIT = 2 * 3600.0  # seconds, this competition's limit on a GPU
+MEMORY_LIMIT = 29 << 30  # bytes, of a T4 x 2 session
+POLL_SECONDS = 0.2
+TAIL = 40  # lines of the kernel's output that a failed verdict quotes
+SUBMISSION = "submission.csv"
+
+
+@dataclass
+class Verdict:
+    """Would this be a submission? `reasons` say why not; `notes` what else is worth knowing."""
+
+    ok: bool = False
+    reasons: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    accuracy: float | None = None  # on the hidden rows; None where their labels are unknown or the file is unusable
+    hidden_rows: int = 0
+    seconds: float = 0.0
+    peak_memory: int = 0  # bytes, of all its processes together
+    walls: str = ""  # namespaces, or python where those are not permitted
+    report: dict[str, Any] | None = None  # the kernel's own report.json
+    log_tail: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: float = TIME_LIMIT,
+             memory_limit: int = MEMORY_LIMIT, out: Path | None = None,
+             started: Callable[[Path], None] | None = None) -> Verdict:
+    """The verdict on the kernel in `folder`, run on the competition files in `data` with a hidden test file swapped in.
+
+    `hidden`: a test file of your own (with a label column it is scored), else made of the last training writers.
+    `time_limit` in seconds, `memory_limit` in bytes. `out`: where what the kernel wrote is kept. `started` is called
+    with the kernel's working folder once it runs. KitError for a folder that is no kernel, or missing data.
+    """
+    folder = Path(folder)
+    metadata = _metadata(folder)
+    competition = _competition(folder, metadata)
+    with tempfile.TemporaryDirectory(prefix="kit-rehearsal-", ignore_cleanup_errors=True) as scratch:
+        stage = Path(scratch).resolve()
+        verdict = Verdict(walls="namespaces" if jail.namespaces() else "python", reasons=_refusals(folder, metadata))
+        swapped = _lay_out(stage, folder, metadata, data, competition, hidden)
+        verdict.hidden_rows = len(swapped.ids)
+        _run(stage, folder / metadata["code_file"], verdict, time_limit, memory_limit, started)
+        working = stage / "kaggle" / "working"
+        _judge(working / SUBMISSION, competition, swapped, verdict)
+        _look_at_report(working / "report.json", verdict)
+        if metadata.get("dataset_sources") and swapped.held_out:
+            verdict.notes.append("its weights may have been trained on these rows: the accuracy flatters")
+        if out:
+            shutil.copytree(working, out, dirs_exist_ok=True)
+    verdict.ok = not verdict.reasons
+    return verdict
+
+
+# -- what Kaggle would refuse before anything runs ------------------------------------------------------------------
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    path = folder / "kernel-metadata.json"
+    try:
+        metadata = json.loads(path.read_text("utf-8"))
+        known = isinstance(metadata["code_file"], str) and metadata["kernel_type"] in ("script", "notebook")
+    except (OSError, ValueError, KeyError, TypeError):
+        known = False
+    if not known or not (folder / metadata["code_file"]).is_file():
+        raise KitError(f"{folder} is no kernel folder: {path.name} and the code file that it names must be there",
+                       "build one: kit kernel build --out DIR")
+    return dict(metadata)
+
+
+def _competition(folder: Path, metadata: dict[str, Any]) -> Competition:
+    sources = metadata.get("competition_sources") or []
+    if len(sources) != 1:
+        raise KitError(f"{folder} names {len(sources)} competitions as its data; a rehearsal needs exactly one",
+                       'put it into kernel-metadata.json, as "competition_sources": ["SLUG"]')
+    return competitions.get(sources[0])
+
+
+def _refusals(folder: Path, metadata: dict[str, Any]) -> list[str]:
+    reasons = []
+    if str(metadata.get("enable_internet", True)).lower() != "false":
+        reasons.append("the internet is on (it is unless enable_internet is false), and the competition forbids that")
+    if metadata["kernel_type"] == "notebook":
+        notebook = json.loads((folder / metadata["code_file"]).read_text("utf-8"))
+        if not notebook.get("metadata", {}).get("kernelspec"):
+            reasons.append("the notebook has no kernelspec: Kaggle does not run it")
+    return reasons
+
+
+# -- the stage ------------------------------------------------------------------------------------------------------
+
+
+def _lay_out(stage: Path, folder: Path, metadata: dict[str, Any], data: Path, competition: Competition,
+             hidden: Path | None) -> Hidden:
+    """Kaggle's folders as they are today, the input read-only."""
+    kaggle = stage / "kaggle"
+    for name in ("input", "working", "src"):
+        (kaggle / name).mkdir(parents=True)
+    swapped = swap_in(Path(data), kaggle / "input" / "competitions" / competition.slug, competition, hidden)
+    for ref in metadata.get("dataset_sources") or []:
+        if not (folder / "weights").is_dir():
+            raise KitError(f"{folder} needs the dataset {ref}, but has no folder weights/", "build it again: --run")
+        shutil.copytree(folder / "weights", kaggle / "input" / "datasets" / ref)
+    shutil.copyfile(folder / metadata["code_file"], kaggle / "src" / metadata["code_file"])
+    for path in (kaggle / "input").rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    return swapped
+
+
+NOTEBOOK = """
+import json, sys
+sys.argv = sys.argv[1:]
+__name__ = "__main__"
+for _number, _cell in enumerate(json.load(open(sys.argv[0], encoding="utf-8"))["cells"], 1):
+    if _cell["cell_type"] == "code":
+        try:
+            exec(compile("".join(_cell["source"]), f"<cell {_number}>", "exec"))
+        except SystemExit as error:
+            raise RuntimeError(f"cell {_number} ends the interpreter, which fails a notebook") from error
+"""  # as nbconvert would: the code cells in order, in one process; IPython's magics are a syntax error here
+
+
+def _run(stage: Path, code: Path, verdict: Verdict, time_limit: float, memory_limit: int,
+         started: Callable[[Path], None] | None) -> None:
+    """Run the kernel to its end or to a limit; fill in time, memory, and the reasons that Kaggle would have."""
+    source = f"{'/kaggle' if jail.namespaces() else stage / 'kaggle'}/src/{code.name}"
+    log = stage / "output.log"
+    begin = time.monotonic()
+    process = jail.start(stage, ["-c", NOTEBOOK, source] if code.suffix == ".ipynb" else [source], log, time_limit)
+    try:
+        if started:
+            started(stage / "kaggle" / "working")
+        why = _watch(process, begin, time_limit, memory_limit, verdict)
+    finally:
+        processes.kill(process.pid)
+        process.wait()
+    verdict.seconds = round(time.monotonic() - begin, 2)
+    lines = log.read_text("utf-8", "replace").splitlines()
+    if why or process.returncode != 0:
+        verdict.log_tail = lines[-TAIL:]
+        verdict.reasons.append(why or f"it ended with exit code {process.returncode}: {_last_error(lines)}")
+        verdict.reasons.extend(_blocked(stage / "blocked.jsonl", "\n".join(lines)))
+        if (stage / "kaggle" / "working" / SUBMISSION).is_file():
+            verdict.reasons.append(f"the {SUBMISSION} that it left does not count: Kaggle rejects a kernel that fails")
+
+
+def _watch(process: subprocess.Popen, begin: float, time_limit: float, memory_limit: int, verdict: Verdict) -> str:
+    """Wait for the end; a reason where a limit came first."""
+    while process.poll() is None:
+        verdict.peak_memory = max(verdict.peak_memory, processes.memory(process.pid))
+        if verdict.peak_memory > memory_limit:
+            return f"it took {verdict.peak_memory / 2**30:.1f} GiB of memory; the limit is {memory_limit / 2**30:.1f}"
+        if time.monotonic() - begin > time_limit:
+            return f"it ran over its time: stopped after {time_limit:.0f} s"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(POLL_SECONDS)
+    return ""
+
+
+def _last_error(lines: list[str]) -> str:
+    """The last line that reads like an exception, else the last line at all."""
+    errors = [line for line in lines if re.match(r"\w[\w.]*(Error|Exception|Interrupt|Exit|Warning)\b", line)]
+    return (errors or lines or ["it said nothing"])[-1].strip()
+
+
+def _blocked(log: Path, output: str) -> list[str]:
+    """What the walls refused, once each; imports only where the output speaks of them, as libraries try many."""
+    if not log.is_file():
+        return []
+    words = {"import": "it imports {}, which Kaggle's image lacks", "network": "it needs the network: {}"}
+    events = dict.fromkeys(tuple(json.loads(line)) for line in log.read_text("utf-8").splitlines())
+    return [words[kind].format(what) for kind, what in events if kind == "network" or repr(what) in output]
+
+
+# -- what it left ---------------------------------------------------------------------------------------------------
+
+
+def _judge(path: Path, competition: Competition, swapped: Hidden, verdict: Verdict) -> None:
+    """The validator's word on the file, and its accuracy where the labels are known."""
+    from kit.ensembling.submission import validate
+
+    if not path.is_file():
+        verdict.reasons.append(f"it left no {SUBMISSION} in /kaggle/working")
+        return
+    problems = validate(path, competition, swapped.ids)
+    verdict.reasons.extend(f"{SUBMISSION}: {problem}" for problem in problems)
+    if not problems and swapped.labels is not None:
+        rows = path.read_text("utf-8").split()[1:]
+        given = [int(row.split(",")[1]) for row in rows]
+        verdict.accuracy = sum(a == b for a, b in zip(given, swapped.labels, strict=True)) / len(given)
+
+
+def _look_at_report(path: Path, verdict: Verdict) -> None:
+    if not path.is_file():
+        return
+    with contextlib.suppress(ValueError):
+        verdict.report = json.loads(path.read_text("utf-8"))
+    if verdict.report and verdict.report.get("used") == "fallback":
+        verdict.reasons.append("it trained nothing: its submission is only the fallback (see its kernel.log)")
+    elif verdict.report and verdict.report.get("complete") is False:
+        verdict.notes.append("its ensemble is partial (complete: false); a longer budget would finish it")
