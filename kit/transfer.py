@@ -1,0 +1,208 @@
+"""A file over the network, whole or not at all.
+
+In goes a way to open the file at its source and one to open it again from a byte on; out comes a file of the announced
+length, or the members of a zip whose every checksum was right. The one idea: all of it happens in a scratch folder
+beside the target, and only what was checked is moved into place.
+"""
+
+import contextlib
+import errno
+import re
+import shutil
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from kit.errors import KitError
+
+CHUNK = 1 << 16  # bytes; what a lost connection loses at most
+SPARE = 50 << 20  # bytes that stay free on the disk
+SCRATCH = ".download-"
+STALE = 3600.0  # seconds after which a scratch folder is a killed download's
+
+
+def timed_adapter(connect: float, read: float) -> Any:
+    """A `requests` adapter that gives every request without a time-out this one (seconds)."""
+    from requests.adapters import HTTPAdapter
+
+    class Timed(HTTPAdapter):
+        def send(self, request: Any, **options: Any) -> Any:  # type: ignore[override]
+            return super().send(request, **{**options, "timeout": options.get("timeout") or (connect, read)})
+
+    return Timed()
+
+
+def get(url: str, headers: dict[str, str], timeout: tuple[float, float]) -> Any:
+    """An open response; raises what `requests` raises for a status of 400 and above."""
+    import requests
+
+    response = requests.get(url, headers=headers, stream=True, timeout=timeout)
+    response.raise_for_status()
+    return response
+
+
+@contextlib.contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A folder below `folder` that is gone afterwards, and with it those of killed downloads."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"{SCRATCH}*"):
+            if time.time() - left.stat().st_mtime > STALE:
+                shutil.rmtree(left, ignore_errors=True)
+        temporary = tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH)
+    except OSError as error:
+        raise _disk(folder, error) from error
+    with temporary as path:
+        yield Path(path)
+
+
+# -- one file -------------------------------------------------------------------------------------------------------
+
+
+def fetch(first: Callable[[], Any], again: Callable[[str, dict[str, str]], Any], path: Path, say: Callable[[str], None],
+          attempts: int, backoff: Callable[[int], float]) -> Path:
+    """Write what `first()` opens to `path`; where the connection is lost, go on with `again(url, headers)`.
+
+    Gives up after `attempts` tries in a row that brought nothing new. KitError: that, no space, the wrong length.
+    """
+    response, done, best, tries = first(), 0, 0, 0
+    size = _size(response)
+    try:
+        check_space(path.parent, size or 0)
+    except KitError:
+        response.close()
+        raise
+    while True:
+        done, lost = _receive(response, path, done)
+        if not lost and size in (None, done):
+            return path
+        tries = 1 if done > best else tries + 1
+        best = max(best, done)
+        announced = f"{done:,} of {size:,} bytes" if size else f"{done:,} bytes"
+        if tries >= attempts:
+            why = f"the connection was lost after {announced}" if lost else f"it has the wrong length: {announced} came"
+            raise KitError(f"cannot download {path.name}: {why}, {attempts} times",
+                           "check the network, then run the same command again; nothing half-written was left behind")
+        say(f"{path.name}: the connection was lost after {announced}; going on")
+        time.sleep(backoff(tries))
+        response, done = _reopen(response, first, again, done, size)
+        size = size if done else _size(response)
+
+
+def _receive(response: Any, path: Path, done: int) -> tuple[int, bool]:
+    """Write the body at byte `done` of `path`: where the file then ends, and whether the connection was lost."""
+    import requests
+
+    with response, path.open("r+b" if done else "wb") as file:
+        file.seek(done)
+        file.truncate()
+        chunks = response.iter_content(CHUNK)
+        while True:
+            try:
+                chunk = next(chunks, b"")
+            except (requests.RequestException, OSError):
+                return done, True
+            if not chunk:
+                return done, False
+            _write(file, path, chunk)
+            done += len(chunk)
+
+
+def _reopen(response: Any, first: Callable[[], Any], again: Callable[[str, dict[str, str]], Any], done: int,
+            size: int | None) -> tuple[Any, int]:
+    """The rest of the file from byte `done` on, or all of it where the server cannot or has another file by now."""
+    if done and size and done < size:
+        headers = {"Range": f"bytes={done}-", "Accept-Encoding": "identity"}
+        validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        if validator and not validator.startswith("W/"):  # If-Range takes strong ones only; the zip's checksums decide
+            headers["If-Range"] = validator
+        with contextlib.suppress(KitError):  # the address was signed for a short while: ask for a new one below
+            rest = again(response.url, headers)
+            if rest.status_code == 206 and rest.headers.get("Content-Range", "").startswith(f"bytes {done}-") \
+                    and rest.headers["Content-Range"].endswith((f"/{size}", "/*")):
+                return rest, done
+            rest.close()
+    return first(), 0
+
+
+def _size(response: Any) -> int | None:
+    """Bytes of the body, where the server says so and does not compress it on the way."""
+    length = response.headers.get("Content-Length", "")
+    return int(length) if re.fullmatch(r"\d+", length) and not response.headers.get("Content-Encoding") else None
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """KitError where `needed` bytes do not fit on the disk of `folder`."""
+    free = shutil.disk_usage(folder).free
+    if needed + SPARE > free:
+        raise KitError(f"not enough disk space for {folder}: {(needed + SPARE) / 1e6:,.0f} MB needed, "
+                       f"{free / 1e6:,.0f} MB free", "free some space, or choose another disk with --data-dir")
+
+
+# -- the members of a zip -------------------------------------------------------------------------------------------
+
+
+def unzip(archive: Path, names: tuple[str, ...], folder: Path, say: Callable[[str], None]) -> list[Path]:
+    """Move the members `names` of `archive` into `folder`, all of them or none; each may be zipped once more.
+
+    KitError: no zip, a member missing or damaged, no space.
+    """
+    try:
+        with zipfile.ZipFile(archive) as outer:
+            members = {_plain(info.filename): info for info in outer.infolist() if not info.is_dir()}
+            missing = [name for name in names if name not in members]
+            if missing:
+                found = ", ".join(sorted(members)) or "nothing"
+                raise KitError(f"{archive.name} has no {', '.join(missing)}, only {found}",
+                               "look at the competition's Data page: its files may have other names now")
+            check_space(folder, sum(members[name].file_size for name in names))
+            for name in names:
+                say(f"unpacking {name}")
+                _extract(outer, members[name], archive.parent / name)
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise _damaged(archive, error) from error
+    except OSError as error:
+        raise _disk(folder, error) from error
+    for name in names:
+        (archive.parent / name).replace(folder / name)
+    return [folder / name for name in names]
+
+
+def _extract(outer: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
+    """Write a member, its checksum compared on the way, and take it out of a zip of its own if it is in one."""
+    import zlib
+
+    try:
+        with outer.open(info) as source, target.open("wb") as file:
+            shutil.copyfileobj(source, file, CHUNK)
+    except zlib.error as error:
+        raise zipfile.BadZipFile(str(error)) from error
+    if info.filename.endswith(".zip"):
+        inner = target.rename(target.with_name(f"{target.name}.inner.zip"))
+        with zipfile.ZipFile(inner) as archive:
+            _extract(archive, archive.getinfo(target.name), target)
+        inner.unlink()
+
+
+def _plain(name: str) -> str:
+    """The file's own name: without folders, and without the .zip that Kaggle puts around large files."""
+    return name.replace("\\", "/").split("/")[-1].removesuffix(".zip")
+
+
+def _write(file: IO[bytes], path: Path, chunk: bytes) -> None:
+    try:
+        file.write(chunk)
+    except OSError as error:
+        raise _disk(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> KitError:
+    return KitError(f"{path.name} arrived damaged: {error}", "run the same command again; nothing was replaced")
+
+
+def _disk(path: Path, error: OSError) -> KitError:
+    fix = "free some space" if error.errno == errno.ENOSPC else "make the folder writable, or choose another one"
+    return KitError(f"cannot write {path}: {error.strerror or error}", f"{fix}; then run the same command again")

@@ -1,0 +1,361 @@
+"""The real kaggle client against a Kaggle on this machine: each way to log in, and each known failure."""
+
+import json
+import logging
+import random
+import shutil
+import stat
+import traceback
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from kit import client, credentials, transfer
+from kit.errors import KitError
+from tests.kaggle_stand_in import KEY, SIGNATURE, TOKEN, USER, KaggleStandIn, point_client, zipped
+
+FILES = {"train.csv": random.Random(0).randbytes(300_000),  # which no zip makes smaller
+         "test.csv": b"id,pixel0\n0,5\n"}
+NAMES = ("train.csv", "test.csv")
+RULES = "https://www.kaggle.com/competitions/Kannada-MNIST/rules"
+
+
+@pytest.fixture
+def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KaggleStandIn]:
+    server = KaggleStandIn(FILES).start()
+    (tmp_path / "home").mkdir()
+    point_client(monkeypatch, tmp_path / "home", server)
+    monkeypatch.setattr(client, "BACKOFF", 0.01)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+def download(folder: Path, said: list[str] | None = None, slug: str = "kannada-mnist") -> list[Path]:
+    return client.download_competition(slug, folder, NAMES, (said if said is not None else []).append, RULES)
+
+
+def failure(folder: Path) -> KitError:
+    """The KitError of a download that must fail, and must leave nothing behind."""
+    with pytest.raises(KitError) as caught:
+        download(folder)
+    assert not folder.exists() or list(folder.rglob("*")) == []
+    return caught.value
+
+
+def home_file(name: str, text: str, mode: int = 0o600) -> Path:
+    path = Path.home() / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+# -- download ---------------------------------------------------------------------------------------------------------
+
+
+def test_download_lays_out_whole_files_and_nothing_else(kaggle: KaggleStandIn, folder: Path) -> None:
+    paths = download(folder)
+    assert paths == [folder / name for name in NAMES]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
+
+
+def test_members_zipped_once_more_and_in_folders_are_found(kaggle: KaggleStandIn, folder: Path) -> None:
+    kaggle.archive = zipped({"a/train.csv.zip": zipped({"train.csv": FILES["train.csv"]}), "test.csv": FILES["test.csv"]})
+    download(folder)
+    assert (folder / "train.csv").read_bytes() == FILES["train.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == ["test.csv", "train.csv"]
+
+
+def test_a_missing_member_is_named(kaggle: KaggleStandIn, folder: Path) -> None:
+    kaggle.archive = zipped({"train.csv": b"x"})
+    assert "has no test.csv, only train.csv" in failure(folder).message
+
+
+def test_a_lost_connection_resumes_where_it_stopped(kaggle: KaggleStandIn, folder: Path) -> None:
+    kaggle.fault("archive.zip", cut=100_000, status=200)
+    said: list[str] = []
+    download(folder, said)
+    assert (folder / "train.csv").read_bytes() == FILES["train.csv"]
+    assert kaggle.ranges == [f"bytes={transfer.CHUNK}-"]
+    assert any("connection was lost after 65,536 of" in text for text in said)
+
+
+def test_a_lost_connection_starts_again_where_the_server_cannot_resume(kaggle: KaggleStandIn, folder: Path) -> None:
+    kaggle.accepts_ranges = False
+    kaggle.fault("archive.zip", cut=100_000, status=200, times=2)
+    download(folder)
+    assert (folder / "train.csv").read_bytes() == FILES["train.csv"]
+
+
+def test_a_connection_that_always_dies_leaves_nothing(kaggle: KaggleStandIn, folder: Path) -> None:
+    kaggle.accepts_ranges = False
+    kaggle.fault("archive.zip", cut=100_000, status=200, times=1000)
+    assert "the connection was lost after 65,536 of" in failure(folder).message
+
+
+def test_what_was_there_stays_where_a_download_fails(kaggle: KaggleStandIn, folder: Path) -> None:
+    folder.mkdir()
+    (folder / "train.csv").write_bytes(b"mine")
+    kaggle.fault("DownloadDataFiles", status=500, times=1000)
+    with pytest.raises(KitError):
+        download(folder)
+    assert (folder / "train.csv").read_bytes() == b"mine"
+    assert [path.name for path in folder.iterdir()] == ["train.csv"]
+
+
+@pytest.mark.parametrize("difference", [50, -50])
+def test_a_wrong_length_leaves_nothing(kaggle: KaggleStandIn, folder: Path, difference: int) -> None:
+    kaggle.fault("archive.zip", announce=len(kaggle.archive) + difference, status=200, times=1000)
+    message = failure(folder).message
+    assert (f"of {len(kaggle.archive) + 50:,} bytes" in message) if difference > 0 else ("damaged" in message)
+
+
+def test_a_damaged_zip_leaves_nothing(kaggle: KaggleStandIn, folder: Path) -> None:
+    middle = len(kaggle.archive) // 2
+    kaggle.archive = kaggle.archive[:middle] + bytes(20) + kaggle.archive[middle + 20:]
+    assert "arrived damaged" in failure(folder).message
+
+
+def test_too_little_disk_is_known_before(kaggle: KaggleStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10_000_000))
+    error = failure(folder)
+    assert "not enough disk space" in error.message and "10 MB free" in error.message and "--data-dir" in error.fix
+    assert kaggle.ranges == []
+
+
+def test_scratch_of_a_killed_download_is_swept(kaggle: KaggleStandIn, folder: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / f"{transfer.SCRATCH}old").mkdir(parents=True)
+    monkeypatch.setattr(transfer, "STALE", -1.0)
+    download(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["test.csv", "train.csv"]
+
+
+# -- answers that are errors ------------------------------------------------------------------------------------------
+
+
+def test_401_says_which_credential_and_how_to_renew_it(kaggle: KaggleStandIn, folder: Path) -> None:
+    kaggle.fault("DownloadDataFiles", status=401, message="Unauthorized")
+    error = failure(folder)
+    assert "401" in error.message and "KAGGLE_API_TOKEN is expired" in error.message
+    assert credentials.SETTINGS_PAGE in error.fix
+
+
+def test_403_names_the_rules_page(kaggle: KaggleStandIn, folder: Path) -> None:
+    kaggle.fault("DownloadDataFiles", status=403, message="You must accept this competition's rules before …")
+    error = failure(folder)
+    assert "403" in error.message and "You must accept" in error.message and RULES in error.fix
+
+
+def test_404_says_so(kaggle: KaggleStandIn, folder: Path) -> None:
+    with pytest.raises(KitError, match="404") as caught:
+        download(folder, slug="no-such-thing")
+    assert "no-such-thing" in caught.value.message and "name" in caught.value.fix
+
+
+@pytest.mark.parametrize("method", ["DownloadDataFiles", "IntrospectToken", "archive.zip"])
+def test_429_waits_as_told_and_says_so(kaggle: KaggleStandIn, folder: Path, method: str) -> None:
+
+    kaggle.fault(method, status=429, headers={"Retry-After": "0.3"})
+    said: list[str] = []
+    download(folder, said)
+    assert (folder / "train.csv").read_bytes() == FILES["train.csv"]
+    assert any("429" in text and "waiting" in text for text in said)
+
+
+def test_429_with_a_date(kaggle: KaggleStandIn, folder: Path) -> None:
+    kaggle.fault("DownloadDataFiles", status=429, headers={"Retry-After": formatdate(0, usegmt=True)})
+    download(folder)
+    assert (folder / "train.csv").is_file()
+
+
+def test_429_for_too_long_gives_up_at_once(kaggle: KaggleStandIn, folder: Path) -> None:
+    kaggle.fault("DownloadDataFiles", status=429, headers={"Retry-After": "86400"}, times=1000)
+    error = failure(folder)
+    assert "1440 min" in error.message and "run the same command again in 1440 min" in error.fix
+
+
+def test_429_without_an_end_gives_up(kaggle: KaggleStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "TOTAL_WAIT", 0.3)
+    kaggle.fault("DownloadDataFiles", status=429, headers={"Retry-After": "0"}, times=1000)
+    assert "too many requests (429)" in failure(folder).message
+
+
+def test_500_is_tried_again(kaggle: KaggleStandIn, folder: Path) -> None:
+    kaggle.fault("DownloadDataFiles", status=503, times=2)
+    download(folder)
+    assert kaggle.count("DownloadDataFiles") == 3
+
+
+def test_500_for_ever_is_an_error(kaggle: KaggleStandIn, folder: Path) -> None:
+    kaggle.fault("DownloadDataFiles", status=500, times=1000)
+    assert "(500)" in failure(folder).message
+    assert kaggle.count("DownloadDataFiles") == client.ATTEMPTS
+
+
+def test_an_error_inside_a_200_answer_is_an_error(kaggle: KaggleStandIn, folder: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KaggleStandIn, "authorized", lambda self, header: True)
+    kaggle.fault("DownloadDataFiles", hang_up=True)
+    connected = client.connect()
+    kaggle.do_GetKernel = lambda body: (200, {"code": 403, "message": "kernels.get denied"})  # type: ignore[method-assign]
+    from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
+
+    with pytest.raises(KitError, match="403.*kernels.get denied"):
+        connected.sdk("look", lambda kaggle: kaggle.kernels.kernels_api_client.get_kernel(ApiGetKernelRequest()))
+
+
+def test_a_hung_up_request_is_tried_again(kaggle: KaggleStandIn, folder: Path) -> None:
+    kaggle.fault("DownloadDataFiles", hang_up=True)
+    download(folder)
+    assert kaggle.count("DownloadDataFiles") == 2
+
+
+def test_offline_is_said_at_once(kaggle: KaggleStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://user:proxypassword@127.0.0.1:1")
+    error = failure(folder)
+    assert "cannot reach Kaggle" in error.message and "127.0.0.1:1" in error.message
+    assert "proxypassword" not in str(error) and "proxy" in error.fix
+
+
+# -- credentials ------------------------------------------------------------------------------------------------------
+
+
+def test_no_credential_tells_how_to_get_each_kind(kaggle: KaggleStandIn, folder: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    assert not client.has_credentials() and client.credentials().kind == credentials.NONE
+    error = failure(folder)
+    for way in ("KAGGLE_API_TOKEN", "~/.kaggle/access_token", "kaggle.json", "KAGGLE_USERNAME", "kaggle auth login",
+                credentials.SETTINGS_PAGE, "--from sample"):
+        assert way in error.fix
+    assert "\n" not in error.fix
+
+
+@pytest.mark.parametrize("where", [".kaggle/access_token", ".kaggle/access_token.txt", "elsewhere"])
+def test_token_files_work(kaggle: KaggleStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    path = home_file(where, TOKEN + "\n")
+    if where == "elsewhere":
+        monkeypatch.setenv("KAGGLE_API_TOKEN", str(path))
+    assert client.credentials() == credentials.Credential(credentials.TOKEN, str(path))
+    download(folder)
+
+
+@pytest.mark.parametrize("where", [".kaggle", ".config/kaggle", "named"])
+def test_kaggle_json_works_in_each_folder(kaggle: KaggleStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch,
+                                          where: str) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    (Path.home() / ".kaggle").mkdir(exist_ok=True)  # the client alone would then never look into ~/.config
+    path = home_file(f"{where}/kaggle.json", json.dumps({"username": USER, "key": KEY}))
+    if where == "named":
+        monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(path.parent))
+    assert client.credentials() == credentials.Credential(credentials.KEY, str(path))
+    download(folder)
+    assert kaggle.seen_authorization[-1].startswith("Basic ")
+
+
+def test_key_in_the_environment_works(kaggle: KaggleStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch,
+                                      tmp_path: Path) -> None:
+    point_client(monkeypatch, tmp_path / "home", kaggle, "key")
+    assert client.credentials().where == "KAGGLE_USERNAME and KAGGLE_KEY"
+    download(folder)
+
+
+def test_oauth_login_works_and_an_expired_one_says_how(kaggle: KaggleStandIn, folder: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    login = {"refresh_token": "refresh-" + TOKEN, "access_token": "", "access_token_expiration": "", "username": USER,
+             "scopes": []}
+    home_file(".kaggle/credentials.json", json.dumps(login))
+    assert client.credentials().kind == credentials.OAUTH
+    download(folder)
+    home_file(".kaggle/credentials.json", json.dumps({**login, "refresh_token": "old"}))
+    with pytest.raises(KitError, match="OAuth login") as caught:
+        download(folder)
+    assert "kaggle auth login" in caught.value.fix
+
+
+def test_kaggle_json_that_others_can_read_is_told(kaggle: KaggleStandIn, folder: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    path = home_file(".kaggle/kaggle.json", json.dumps({"username": USER, "key": KEY}), mode=0o644)
+    assert client.credentials().readable_by_others
+    said: list[str] = []
+    download(folder, said)
+    assert f"chmod 600 {path}" in said[0]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644  # told, not done
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"username": "ada"}', '{"username": "ada", "key": 3}'])
+def test_a_damaged_kaggle_json_is_told(kaggle: KaggleStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch,
+                                       text: str) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    path = home_file(".kaggle/kaggle.json", text)
+    assert f"{path} is damaged" in failure(folder).message
+
+
+def test_an_expired_token_is_told_and_no_kaggle_json_taken_instead(kaggle: KaggleStandIn, folder: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_expired0123456789")
+    error = failure(folder)
+    assert "access token from KAGGLE_API_TOKEN" in error.message and "expired" in error.message
+    home_file(".kaggle/kaggle.json", json.dumps({"username": USER, "key": KEY}))
+    assert "access token from KAGGLE_API_TOKEN" in failure(folder).message
+    assert "KGAT_expired" not in str(error)
+
+
+def test_a_wrong_key_is_a_401(kaggle: KaggleStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch,
+                              tmp_path: Path) -> None:
+    point_client(monkeypatch, tmp_path / "home", kaggle, "key")
+    monkeypatch.setenv("KAGGLE_KEY", "f" * 32)
+    error = failure(folder)
+    assert "401" in error.message and "Create Legacy API Key" in error.fix
+
+
+def test_no_credential_in_anything_said_raised_printed_or_logged(
+        kaggle: KaggleStandIn, folder: Path, caplog: pytest.LogCaptureFixture,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    texts: list[str] = []
+    leak = f"bad token {TOKEN} for Basic {KEY} at https://x.example/y?{SIGNATURE}"
+    with caplog.at_level(logging.INFO):
+        for facts in ({"status": 401}, {"status": 403}, {"status": 418}, {"status": 500, "times": 1000}, {"hang_up": True}):
+            kaggle.faults.clear()
+            kaggle.fault("DownloadDataFiles", message=leak, **facts)
+            try:
+                download(folder, texts)
+            except KitError as error:
+                texts += [str(error), *traceback.format_exception(error)]
+        kaggle.faults.clear()
+        kaggle.fault("archive.zip", cut=100_000, status=200)
+        kaggle.fault("archive.zip", status=403, message=leak)
+        download(folder, texts)
+    texts += [caplog.text, *capsys.readouterr()]
+    texts += [path.read_text("utf-8", "replace") for path in folder.rglob("*") if path.is_file()]
+    assert any("418" in text for text in texts) and any("[hidden]" in text for text in texts)
+    for secret in (TOKEN, KEY, SIGNATURE.split("=")[1]):
+        assert not [text for text in texts if secret in text]
+
+
+@pytest.mark.parametrize("text", [f"Authorization: Bearer {TOKEN}", "key 00112233445566778899aabbccddeeff", "KGAT_abc",
+                                  "Basic YWRhOmtleWtleWtleQ==", "http://ada:pass-word@proxy:3128/",
+                                  "https://s.example/f.zip?token=abcdef", "with url: /f.zip?token=abcdef (Caused by"])
+def test_redact_knows_the_shapes_of_credentials(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN", raising=False)
+    shown = client.redact(text)
+    for secret in (TOKEN, "00112233", "KGAT_abc", "YWRhOm", "pass-word", "abcdef"):
+        assert secret not in shown
+
+
+def test_redact_leaves_words_and_hashes_alone() -> None:
+    text = "train.csv has sha256 " + "ab" * 32 + " at https://www.kaggle.com/settings/api"
+    assert client.redact(text) == text
