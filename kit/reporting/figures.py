@@ -1,0 +1,184 @@
+"""The plots, as inline SVG: learning curves, dots with intervals, a reliability diagram, class balance.
+
+In go lists of the report's numbers; out comes markup whose colours and fonts are the page's own (classes, styled in
+page.css). The one idea: every mark carries a <title> that says its numbers on hover, and the drawing as a whole is one
+image with a label; the table below it on the page is for those who cannot see it.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from kit.reporting.verdict import percent
+
+WIDTH = 420  # of every drawing, in its own units: about what a phone shows 1:1, so that text stays readable there
+Scale = Callable[[float], float]
+
+
+def drawing(height: float, label: str, *parts: Markup) -> Markup:
+    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        WIDTH, round(height), label, Markup("").join(parts))
+
+
+def text(x: float, y: float, words: str, anchor: str = "start", kind: str = "tick") -> Markup:
+    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}" class="{}">{}</text>').format(x, y, anchor, kind, words)
+
+
+def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+    return Markup('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" class="{}"/>').format(x1, y1, x2, y2, kind)
+
+
+def mark(title: str, *parts: Markup) -> Markup:
+    """What belongs together and says `title` when pointed at."""
+    return Markup('<g class="mark"><title>{}</title>{}</g>').format(title, Markup("").join(parts))
+
+
+def dot(x: float, y: float, radius: float = 4, kind: str = "dot") -> Markup:
+    return Markup('<circle cx="{:.1f}" cy="{:.1f}" r="{:.1f}" class="{}"/>').format(x, y, radius, kind)
+
+
+def box(x: float, y: float, width: float, height: float, kind: str) -> Markup:
+    return Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}"/>').format(
+        x, y, max(width, 0), height, kind)
+
+
+# -- scales ---------------------------------------------------------------------------------------------------------
+
+
+def linear(low: float, high: float, start: float, end: float) -> Scale:
+    return lambda value: start + (value - low) / ((high - low) or 1) * (end - start)
+
+
+def logarithmic(low: float, high: float, start: float, end: float) -> Scale:
+    """Values below `low` are drawn at it: a perfect score has no logarithm."""
+    inner = linear(math.log(low), math.log(high), start, end)
+    return lambda value: inner(math.log(max(value, low)))
+
+
+def nice_ticks(low: float, high: float, at_most: int = 6) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten, from at or below `low` to at or above `high`."""
+    span = (high - low) or abs(high) or 1.0
+    power = 10.0 ** math.floor(math.log10(span / at_most))
+    step = next(power * m for m in (1, 2, 5, 10, 20) if span / (power * m) <= at_most - 1)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(k * step, 12) for k in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten that enclose `low` to `high` (both positive); 1 alone beyond two decades."""
+    steps = (1, 2, 5) if high / low < 100 else (1,)
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    every = sorted(round(m * 10.0**k, 12) for k in powers for m in steps)
+    first = max((tick for tick in every if tick <= low), default=every[0])
+    last = min((tick for tick in every if tick >= high), default=every[-1])
+    return [tick for tick in every if first <= tick <= last]
+
+
+def percents(ticks: Sequence[float]) -> list[str]:
+    """Tick labels with as many digits as the closest two ticks need."""
+    gap = min((b - a for a, b in itertools.pairwise(ticks)), default=1.0)
+    digits = max(0, math.ceil(-math.log10(gap * 100) - 1e-9))
+    return [percent(tick, digits) for tick in ticks]
+
+
+# -- dots with intervals --------------------------------------------------------------------------------------------
+
+
+def intervals(rows: Sequence[dict[str, Any]], label: str, reference: float | None = None, gutter: float = 60,
+              row_height: float = 26) -> Markup:
+    """One dot and its 95 % interval per row (`name`, `value`, `ci95`, `note`, `kind`), on one scale of accuracy."""
+    known = [row for row in rows if row["value"] is not None]
+    bounds = [bound for row in known for bound in (*row["ci95"], row["value"])] or [0.0, 1.0]
+    ticks = nice_ticks(min(bounds), min(1.0, max(bounds)))
+    x, bottom = linear(ticks[0], ticks[-1], gutter + 8, WIDTH - 24), 8 + row_height * len(known)
+    parts = [part for tick, words in zip(ticks, percents(ticks), strict=True)
+             for part in (line(x(tick), 4, x(tick), bottom, "grid"), text(x(tick), bottom + 16, words, "middle"))]
+    if reference is not None:
+        parts.append(mark(f"all rows: {percent(reference)}", line(x(reference), 4, x(reference), bottom, "reference")))
+    for index, row in enumerate(known):
+        parts.append(_interval(row, x, 8 + row_height * (index + 0.5), gutter))
+    return drawing(bottom + 24, label, *parts)
+
+
+def _interval(row: dict[str, Any], x: Scale, y: float, gutter: float) -> Markup:
+    low, high = row["ci95"]
+    title = f"{row['name']}: {percent(row['value'])}, 95 % interval {percent(low)} to {percent(high)}"
+    return mark(title + (f"; {row['note']}" if row.get("note") else ""), box(0, y - 6, WIDTH, 12, "hit"),
+                text(gutter, y + 4, row["name"], "end", "name"), line(x(low), y, x(high), y, "whisker"),
+                dot(x(row["value"]), y, kind=f"dot {row.get('kind', '')}"))
+
+
+# -- learning curves ------------------------------------------------------------------------------------------------
+
+
+def curves(folds: Sequence[dict[str, Any]], train: str, val: str, label: str, mistakes: bool) -> Markup:
+    """Columns `train` and `val` of each fold by epoch, logarithmic; `mistakes`: draw 1 - accuracy, in percent."""
+    series = [(kind, fold, _points(fold, column, mistakes)) for fold in folds
+              for kind, column in (("train", train), ("val", val))]
+    values = [y for _, _, points in series for _, y in points if y > 0]
+    if not values:
+        return Markup("")
+    ticks = log_ticks(max(min(values), 1e-6), max(values))
+    last = max(x for _, _, points in series for x, _ in points)
+    x, y = linear(1, max(last, 2), 52, WIDTH - 12), logarithmic(ticks[0], ticks[-1], 196, 10)
+    parts = [part for tick in ticks for part in (
+        line(52, y(tick), WIDTH - 12, y(tick), "grid"),
+        text(46, y(tick) + 4, f"{100 * tick:g}\u00a0%" if mistakes else f"{tick:g}", "end"))]
+    parts += [text(x(tick), 214, f"{tick:g}", "middle") for tick in nice_ticks(1, last, 8) if 1 <= tick <= last
+              and tick == int(tick)]
+    parts += [_curve(kind, fold, points, x, y, mistakes) for kind, fold, points in series if points]
+    return drawing(234, label, *parts, text(WIDTH - 12, 230, "epoch", "end"))
+
+
+def _points(fold: dict[str, Any], column: str, mistakes: bool) -> list[tuple[float, float]]:
+    return [(epoch, 1 - value if mistakes else value)
+            for epoch, value in zip(fold["epoch"], fold[column], strict=True) if value is not None]
+
+
+def _curve(kind: str, fold: dict[str, Any], points: Sequence[tuple[float, float]], x: Scale, y: Scale,
+           mistakes: bool) -> Markup:
+    end = points[-1]
+    words = percent(end[1]) + " mistakes" if mistakes else f"loss {end[1]:.4f}"
+    path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
+    return mark(f"{fold['model']}, seed {fold['seed']}, fold {fold['fold']}, {kind}: {words} after {end[0]:g} epochs",
+                Markup('<polyline points="{}" class="curve {}"/>').format(path, kind),
+                dot(x(end[0]), y(end[1]), 2.5, f"dot {kind}"))
+
+
+# -- calibration and class balance ----------------------------------------------------------------------------------
+
+
+def reliability(bins: Sequence[dict[str, Any]], label: str) -> Markup:
+    """Accuracy against confidence of each bin, with its interval; the larger the dot, the more rows."""
+    x, y, most = linear(0, 1, 52, WIDTH - 20), linear(0, 1, 320, 12), max((b["rows"] for b in bins), default=1)
+    parts = [part for tick in (0, 0.2, 0.4, 0.6, 0.8, 1.0) for part in (
+        line(52, y(tick), WIDTH - 20, y(tick), "grid"), text(46, y(tick) + 4, percent(tick, 0), "end"),
+        text(x(tick), 338, percent(tick, 0), "middle"))]
+    parts.append(line(x(0), y(0), x(1), y(1), "reference"))
+    for entry in bins:
+        at, (low, high) = x(entry["confidence"]), entry["ci95"]
+        title = (f"confidence {percent(entry['confidence'], 1)} on average: {percent(entry['accuracy'], 1)} right, "
+                 f"{entry['rows']:,} rows")
+        parts.append(mark(title, line(at, y(low), at, y(high), "whisker"),
+                          dot(at, y(entry["accuracy"]), 3 + 5 * math.sqrt(entry["rows"] / most))))
+    return drawing(360, label, *parts, text(WIDTH - 20, 356, "confidence", "end"), text(56, 22, "right"))
+
+
+def balance(rows: Sequence[dict[str, Any]], names: Sequence[str], label: str) -> Markup:
+    """Predicted number of each class as a bar, the expected range as a bracket."""
+    ticks = nice_ticks(0, max((max(row["predicted"], row["high"]) for row in rows), default=1), 5)
+    x, bottom = linear(0, ticks[-1], 36, WIDTH - 24), 8 + 26 * len(rows)
+    parts = [part for tick in ticks for part in (
+        line(x(tick), 4, x(tick), bottom, "grid"), text(x(tick), bottom + 16, f"{tick:,.0f}", "middle"))]
+    for index, row in enumerate(rows):
+        y, name = 8 + 26 * (index + 0.5), names[row["class"]]
+        outside = not row["low"] <= row["predicted"] <= row["high"]
+        title = f"{name}: {row['predicted']:,} predicted, {row['low']:,.0f} to {row['high']:,.0f} expected"
+        parts.append(mark(title, text(28, y + 4, name, "end", "name"), box(36, y - 7, x(row["predicted"]) - 36, 14,
+                          "bar out" if outside else "bar"), line(x(row["low"]), y, x(row["high"]), y, "bracket"),
+                          line(x(row["low"]), y - 5, x(row["low"]), y + 5, "bracket"),
+                          line(x(row["high"]), y - 5, x(row["high"]), y + 5, "bracket")))
+    return drawing(bottom + 24, label, *parts)

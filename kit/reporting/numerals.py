@@ -1,0 +1,43 @@
+"""The Kannada numerals ೦–೯ as small inline SVG, since few machines have a font for them.
+
+In go the strokes that the sample is drawn from; out come symbols to be put once into a page and used by number. The
+one idea: a Catmull-Rom spline through hand-written points is a Bézier path exactly, so no font and no second set of
+shapes is needed.
+"""
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from kit.data.strokes import GLYPHS, Stroke
+
+PAD = 0.12  # around the strokes, in digit heights: half a pen's width and some air
+
+
+def bezier(stroke: Stroke) -> str:
+    """The path of one stroke: control points a third of the way along each tangent (Catmull and Rom 1974)."""
+    ends = (stroke[0], *stroke, stroke[-1])
+    path = [f"M{stroke[0][0]:g} {stroke[0][1]:g}"]
+    for (x0, y0), (x1, y1), (x2, y2), (x3, y3) in zip(ends, ends[1:], ends[2:], ends[3:], strict=False):
+        if (x1, y1) != (x2, y2):  # a point given twice is a corner
+            path.append(f"C{x1 + (x2 - x0) / 6:.3f} {y1 + (y2 - y0) / 6:.3f} "
+                        f"{x2 - (x3 - x1) / 6:.3f} {y2 - (y3 - y1) / 6:.3f} {x2:g} {y2:g}")
+    return "".join(path)
+
+
+def symbols(class_names: Sequence[str]) -> Markup:
+    """Hidden <symbol>s named numeral-0 … numeral-9, for the classes that are Kannada numerals."""
+    drawn = [_symbol(k) for k, name in enumerate(class_names) if is_kannada(name)]
+    return Markup('<svg class="symbols" aria-hidden="true" focusable="false">{}</svg>').format(
+        Markup("").join(drawn)) if drawn else Markup("")
+
+
+def is_kannada(name: str) -> bool:
+    return len(name) == 1 and "\u0ce6" <= name <= "\u0cef"
+
+
+def _symbol(k: int) -> Markup:
+    strokes = GLYPHS[k][0].strokes  # the most common way to write it
+    width = max(x for stroke in strokes for x, _ in stroke)
+    return Markup('<symbol id="numeral-{}" viewBox="{:g} {:g} {:g} {:g}"><path d="{}"/></symbol>').format(
+        k, width / 2 - 0.5 - PAD, -PAD, 1 + 2 * PAD, 1 + 2 * PAD, "".join(bezier(stroke) for stroke in strokes))

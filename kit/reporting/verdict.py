@@ -1,0 +1,131 @@
+"""The verdict in words: how good, how sure, better than the baseline or not, what the leaderboard will say, what next.
+
+In goes the report's dict; out come sentences. The one idea: a reader who stops after them has not been misled, so
+whatever makes a score worth less (a sample, folds left out, a flattering split) is a banner above it.
+"""
+
+from typing import Any
+
+
+def verdict(report: dict[str, Any]) -> dict[str, list[str]]:
+    """`banners` (loud), `points` (one sentence each) and `next` (what to try), in the order to be read in."""
+    return {"banners": _banners(report), "points": _points(report), "next": _next(report)}
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """0.98765 → '98.77 %', with a no-break space."""
+    return f"{100 * share:.{digits}f}\u00a0%"
+
+
+def points(difference: float) -> str:
+    """0.0123 → '+1.23 points' (of a hundred)."""
+    return f"{100 * difference:+.2f}\u00a0points".replace("-", "\u2212")
+
+
+def p_value(p: float) -> str:
+    return "p\u00a0<\u00a00.001" if p < 0.001 else f"p\u00a0=\u00a0{p:.3f}" if p < 0.1 else f"p\u00a0=\u00a0{p:.2f}"
+
+
+def _banners(report: dict[str, Any]) -> list[str]:
+    cv, banners = report["cv"], []
+    if report["data"]["is_sample"]:
+        banners.append("Drawn sample: these scores say nothing about the competition. "
+                       "The digits were drawn by the kit, not written by people.")
+    if not report["complete"]:
+        banners.append(f"Not complete: {cv['rows_missing']:,} of {report['data']['rows_used']:,} training rows have no "
+                       "score, because the time budget left folds out. More time, and --resume, finish the run.")
+    if not cv["keeps_writers_apart"]:
+        banners.append("Flattering split: the same writers may stand on both sides of a fold, so the score is higher "
+                       "than new writers will allow. Compare with --split writer where the file shows who wrote what.")
+    return banners
+
+
+def _points(report: dict[str, Any]) -> list[str]:
+    cv, extra = report["cv"], report["dig_mnist"]
+    low, high = cv["ci95"]
+    sentences = [f"{percent(cv['oof_accuracy'])} of {cv['rows']:,} training digits were read right by models that had "
+                 f"not seen them; over other {cv['ci95_over']} like these, between {percent(low)} and {percent(high)}.",
+                 _against_baseline(report), _leaderboard(report)]
+    if extra:
+        sentences.append(f"On {extra['file']}, other writers on other paper: {percent(extra['accuracy'])}. "
+                         "Nothing is chosen by it.")
+    return [sentence for sentence in sentences if sentence]
+
+
+def _against_baseline(report: dict[str, Any]) -> str:
+    base = report["baseline"]
+    if base is None:
+        return "No fold of the baseline was trained, so there is nothing to compare with."
+    if all(member["model"] == base["model"] for member in report["members"]):
+        return f"This run is the baseline, {base['model']}, itself."
+    test = base["paired"]["writers"] or base["paired"]["rows"]
+    difference, over = test["difference"], "writers" if base["paired"]["writers"] else "rows"
+    low, high = test["ci95"]
+    spread = f"(95\u00a0% interval over {over} {points(low)} to {points(high)}, {p_value(test['p'])})"
+    if test["p"] < 0.05 and low * high > 0:
+        word = "Better" if difference > 0 else "Worse"
+        return f"{word} than the baseline {base['model']}: {points(difference)} {spread}."
+    return f"Not shown to differ from the baseline {base['model']}: {points(difference)} {spread}."
+
+
+def _leaderboard(report: dict[str, Any]) -> str:
+    guess = report["leaderboard_estimate"]
+    if not guess or guess.get("value") is None:
+        return "There is no estimate of the leaderboard score for this run."
+    subject = "The leaderboard would say" if report["data"]["is_sample"] else "The leaderboard will say"
+    check = guess.get("cross_check") or {}
+    held = f" The same method held for {check['held']} of {check['of']} groups of writers." if check.get("of") else ""
+    return (f"{subject} about {percent(guess['value'], 1)}, "
+            f"between {percent(guess['low'], 1)} and {percent(guess['high'], 1)}.{held}")
+
+
+def _next(report: dict[str, Any]) -> list[str]:
+    """At most four, the most promising first; each names the number that it follows from."""
+    cv, data = report["cv"], report["data"]
+    ideas = []
+    if data["is_sample"]:
+        ideas.append("Get the real data: kit download --from kaggle (or --from a zip that you have), "
+                     "then run the same command again.")
+    if not report["complete"]:
+        ideas.append("Finish the folds that are missing: the same command with --resume and a longer --time-budget.")
+    if not cv["keeps_writers_apart"] and report["per_writer"]:
+        ideas.append("Measure honestly: --split writer keeps each writer on one side.")
+    ideas += _from_curves(report) + _from_members(report) + _from_mistakes(report)
+    return ideas[:4]
+
+
+def _from_curves(report: dict[str, Any]) -> list[str]:
+    ours = {member["model"] for member in report["members"] if not member["is_baseline"]}
+    last = [(curve["accuracy"][-1], curve["val_accuracy"][-1]) for curve in report["learning_curves"]
+            if curve["model"] in ours]
+    gaps = [train - val for train, val in last if train is not None and val is not None]
+    if not gaps:
+        return []
+    gap = sum(gaps) / len(gaps)
+    if gap > 0.005:
+        return [f"The models know their training digits better than new ones (by {points(gap)} at the end): more "
+                "augmentation (cnn_aug) or a longer decay should help."]
+    if gap < 0:
+        return ["The models do no better on their own training digits than on new ones: "
+                "they may have room for more epochs or a larger network."]
+    return []
+
+
+def _from_members(report: dict[str, Any]) -> list[str]:
+    if sum(not member["is_baseline"] for member in report["members"]) > 1:
+        return []
+    return ["This run has one recipe with one seed: --seeds 3, or a second --model, makes an ensemble of it."]
+
+
+def _from_mistakes(report: dict[str, Any]) -> list[str]:
+    matrix, names = report["confusion"], range(len(report["confusion"]))
+    rows, true, read = max((matrix[i][j], i, j) for i in names for j in names if i != j)
+    ideas = []
+    if rows and report["cv"]["mistakes"] >= 20:
+        ideas.append(f"Look at the {true}s that are read as {read}: {rows:,} of {report['cv']['mistakes']:,} mistakes.")
+    worst = report["hardest_writers"]
+    if worst and report["cv"]["mistakes"]:
+        share = sum(entry["mistakes"] for entry in worst) / report["cv"]["mistakes"]
+        ideas.append(f"The {len(worst)} hardest writers make {percent(share, 0)} of the mistakes: what helps them, "
+                     "helps on the test file, whose writers are harder still.")
+    return ideas

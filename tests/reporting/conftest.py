@@ -1,0 +1,119 @@
+"""A run that looks real and takes a moment: drawn digits, writers of their own difficulty, plausible probs."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kit.data import competition as competitions
+from kit.data.folds import Folds
+from kit.data.strokes import GLYPHS, curve
+from kit.data.table import Table
+from kit.ensembling.blend import Member, RunResults, mean_probs
+
+CONFUSABLE = {0: 1, 1: 0, 2: 5, 3: 5, 4: 8, 5: 3, 6: 7, 7: 6, 8: 4, 9: 6}
+
+
+@dataclass(frozen=True)
+class FakeData:
+    """What the report asks of a DataFolder."""
+
+    tables: dict[str, Table | None]
+    is_sample: bool = False
+    source: str = "kaggle"
+    manifest: dict = field(default_factory=dict)
+
+    def train(self):
+        return self.tables["train"]
+
+    def test(self):
+        return self.tables["test"]
+
+    def extra(self):
+        return self.tables["extra"]
+
+
+def digits(labels, rng):
+    """(n, 784) uint8 pictures of Kannada digits, each a little sheared, scaled and shifted."""
+    y, x = np.mgrid[:28, :28].astype(np.float32)
+    images = np.empty((len(labels), 784), np.uint8)
+    for k in np.unique(labels):
+        own = np.flatnonzero(labels == k)
+        glyph = curve(GLYPHS[k][0])
+        points = (glyph.basis @ glyph.control)[::2] - [0.35, 0.5]
+        shear = rng.normal(0, 0.15, len(own))
+        px = 14 + rng.uniform(14, 20, (len(own), 1)) * (points[:, 0] + shear[:, None] * points[:, 1])
+        py = 14 + rng.uniform(16, 20, (len(own), 1)) * points[:, 1]
+        for i, row in enumerate(own):
+            near = ((x[..., None] - px[i]) ** 2 + (y[..., None] - py[i]) ** 2).min(-1)
+            images[row] = (255 * np.clip(1.9 - np.sqrt(near), 0, 1)).ravel()
+    return images
+
+
+def fake_probs(labels, skill, rng):
+    """(n, 10) float32 probs that are right about as often as `skill` (n,) in logits says, wrong the way people are."""
+    logits = rng.normal(0, 1.2, (len(labels), 10))
+    logits[np.arange(len(labels)), labels] += skill
+    rival = np.array([CONFUSABLE[int(k)] for k in labels])
+    logits[np.arange(len(labels)), rival] += rng.exponential(1.5, len(labels))
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def history(epochs, best, rng):
+    at = np.arange(1, epochs + 1)
+    wobble = np.exp(rng.normal(0, 0.06, epochs))
+    val, train = (best + 0.25 * np.exp(-at / 2)) * wobble, 0.6 * best + 0.4 * np.exp(-at / 2)
+    return pd.DataFrame({"epoch": at, "loss": 3 * train, "accuracy": 1 - train, "val_loss": 3.4 * val,
+                         "val_accuracy": 1 - val, "learning_rate": 1e-3, "seconds": 9.5, "images_per_second": 4200.0})
+
+
+def table(name, labels, rng, labelled):
+    return Table(Path(name), digits(labels, rng), labels if labelled else None,
+                 None if labelled else np.arange(len(labels)), f"{len(labels):064x}", ())
+
+
+def fake_member(model, seed, skill, folds, ease, test_labels, extra_labels, rng, missing=()):
+    oof = fake_probs(folds.labels, skill + ease, rng)
+    finished = [k for k in np.unique(folds.fold) if k not in missing]
+    oof[np.isin(folds.fold, missing)] = np.nan
+    done = [{"job": {"fold": int(k)}, "parameters": 887_530, "train_seconds": 95.0, "images_per_second": 4200.0}
+            for k in finished]
+    return Member(model, seed, oof, [fake_probs(test_labels, skill - 1.5, rng) for _ in finished],
+                  [fake_probs(extra_labels, skill - 3.5, rng) for _ in finished],
+                  [history(12, 0.02, rng) for _ in finished], done)
+
+
+def make_results(name="cnn-aug", models=("cnn_aug",), n_writers=12, rows=60, with_writers=True, is_sample=False,
+                 missing=(), slug="kannada-mnist", extra=True, split="writer", skill=7.0, seed=7):
+    """A RunResults of 5 folds over `n_writers` × `rows` digits; writer 0 is the hardest."""
+    rng, competition = np.random.default_rng(seed), competitions.get(slug)
+    labels = np.tile(np.arange(10, dtype=np.uint8), n_writers * rows // 10)
+    writers = np.repeat(np.arange(n_writers, dtype=np.int32), rows)
+    test_labels, extra_labels = rng.permutation(np.tile(np.arange(10), 30)), np.tile(np.arange(10), 20)
+    folds = Folds(np.arange(len(labels)), labels, writers if with_writers else None, (writers % 5).astype(np.int8),
+                  split, split == "writer")
+    ease = np.linspace(-2, 1.5, n_writers)[writers]
+    data = FakeData({"train": table("train.csv", labels, rng, True), "test": table("test.csv", test_labels, rng, False),
+                     "extra": table("Dig-MNIST.csv", extra_labels, rng, True) if extra else None},
+                    is_sample, "sample" if is_sample else "kaggle")
+    rest = (folds, ease, test_labels, extra_labels, rng, missing)
+    members = [fake_member(model, 0, skill, *rest) for model in models]
+    config = {"competition": slug, "models": list(models), "n_folds": 5, "split": split, "seed": 0, "epochs": None,
+              "command": f"kit submit --model {','.join(models)} --folds 5 --run {name}",
+              "environment": {"python": "3.11.7", "platform": "Linux", "versions": {"keras": "3.12.0"}},
+              "parameters": {}}
+    return RunResults(
+        name, config, competition, data, folds, members, fake_member("mlp", 0, skill - 2.5, *rest),
+        oof=mean_probs([member.oof for member in members]),
+        test=mean_probs([mean_probs(member.test) for member in members]),
+        extra=mean_probs([mean_probs(member.extra) for member in members]) if extra else None,
+        complete=not missing, timing={"seconds": {"reading": 1.2, "training": 475.0, "report": 2.0},
+                                      "images_per_second": {model: 4200.0 for model in (*models, "mlp")}})
+
+
+@pytest.fixture(scope="session")
+def results():
+    return make_results(models=("cnn_aug", "cnn"))
