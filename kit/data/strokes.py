@@ -4,8 +4,8 @@ In goes nothing; out come `GLYPHS`, for each digit its habits, and `curve`, whic
 of one of them. The one idea: a habit is a list of strokes, a stroke a list of (x, y) points that a smooth curve passes
 through, and everything after that is linear in those points, so that a thousand writers are one matrix product.
 
-The digit's height is about 1, y points down, x keeps the same scale. A point given twice in a row is a corner. The numbers
-are ours, written down by hand from what the digits look like; no font and no data file went into them.
+The digit's height is about 1, y points down, x keeps the same scale. A point given twice in a row is a corner. The
+numbers are ours, written down by hand from what the digits look like; no font and no data file went into them.
 """
 
 from dataclasses import dataclass
@@ -69,7 +69,6 @@ def _basis(stroke: np.ndarray) -> np.ndarray:
     return basis
 
 
-# What the lower left of ೩ and ೫ share: the pen comes down, loops around and leaves to the right.
 GLYPHS: tuple[tuple[Habit, ...], ...] = (
     (  # ೦, a ring
         Habit(5, (((.30, .02), (.11, .15), (.01, .5), (.10, .85), (.30, 1.), (.50, .85), (.59, .5), (.50, .15),
@@ -160,6 +159,12 @@ GLYPHS: tuple[tuple[Habit, ...], ...] = (
                      (.12, .72), (.36, .58), (.60, .42), (.84, .04)), ((.70, .22), (.60, .5), (.68, .8), (.78, 1.)))),
         Habit(1, (((.08, .12), (.10, .26), (.24, .24), (.34, .06), (.36, .4), (.26, .74), (.08, .80), (.06, .62),
                    (.3, .56), (.62, .56)), ((.52, .10), (.56, .02), (.70, .04), (.72, .4), (.72, 1.)))),
+        Habit(2, (((.04, .2), (.14, .02), (.32, .06), (.34, .3), (.26, .6), (.12, .86), (.01, .82), (.06, .68),
+                   (.24, .74), (.40, .82), (.56, .66), (.72, .30), (.72, .06), (.62, .06), (.58, .35), (.62, .8),
+                   (.78, .98)),)),
+        Habit(2, (((.26, .26), (.14, .3), (.06, .16), (.18, .02), (.34, .08), (.36, .36), (.30, .74), (.16, .96),
+                   (.04, .88), (.08, .70), (.3, .58), (.62, .48)), ((.70, .02), (.58, .2), (.56, .5), (.60, .8),
+                                                                    (.56, 1.)))),
     ),
     (  # ೬, an epsilon with a long foot to the right
         Habit(4, (((.42, .0), (.22, .04), (.12, .22), (.2, .38), (.40, .42), (.40, .42), (.18, .52), (.04, .75),
@@ -192,6 +197,8 @@ GLYPHS: tuple[tuple[Habit, ...], ...] = (
                      (.16, .96), (.5, .92)),)),
         Habit(1, (((.06, .14), (.22, .0), (.36, .12), (.30, .32), (.12, .30), (.14, .12), (.34, .20), (.32, .48),
                    (.14, .82), (.22, .98), (.54, .90)),)),  # a whole loop on top
+        Habit(2.5, (((.20, .26), (.08, .24), (.06, .08), (.22, .0), (.38, .08), (.36, .30), (.24, .52), (.14, .74),
+                     (.10, .95), (.10, .95), (.40, .95), (.72, .92)),)),
     ),
     (  # ೮, a U with a curl on the left and an arm to the right
         Habit(4, (((.06, .40), (.22, .32), (.26, .14), (.14, .04), (.03, .25), (.02, .6), (.14, .92), (.33, 1.),
