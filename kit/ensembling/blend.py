@@ -1,0 +1,135 @@
+"""The folds' probs, aligned by id, averaged: what votes, and how.
+
+In goes a run folder whose folds are done; out comes a `RunResults`, which is all that the report and the submission
+know of a run. Alignment is by row and id, never by position. A missing fold is an error, unless a time budget asked
+for what could be had: then the rows that no model predicted are NaN, and `complete` is false.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kit import storage
+from kit.config import RunConfig
+from kit.data.competition import Competition
+from kit.data.folds import Folds, load_folds
+from kit.data.source import DataFolder
+from kit.errors import KitError
+from kit.storage import RunFolder
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One model from one seed, all of its folds. float32 probs; lists have one entry per finished fold."""
+
+    model: str
+    seed: int
+    oof: np.ndarray  # (m, n_classes), rows as in Folds.rows; NaN where the fold is missing
+    test: list[np.ndarray]  # each (n_test, n_classes)
+    extra: list[np.ndarray]
+    history: list[pd.DataFrame]
+    done: list[dict[str, Any]]  # each fold's done.json
+
+
+@dataclass(frozen=True, eq=False)
+class RunResults:
+    """All that there is to know of a finished run."""
+
+    name: str
+    config: dict[str, Any]  # the RunConfig's fields, and command, environment, parameters
+    competition: Competition
+    data: DataFolder
+    folds: Folds
+    members: list[Member]
+    baseline: Member | None
+    oof: np.ndarray  # (m, n_classes) float32, NaN where no member has a row's fold
+    test: np.ndarray | None  # (n_test, n_classes) float32
+    extra: np.ndarray | None
+    complete: bool
+    timing: dict[str, Any]
+
+
+def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any]) -> RunResults:
+    """Read what a run has trained, and blend it. KitError for a missing, misaligned or damaged fold."""
+    about = storage.read_json(run.config)
+    config = RunConfig.from_dict(about["config"])
+    folds = load_folds(run.folds)
+    partial = config.time_budget is not None
+    members = [_member(run, folds, config, model, seed, data, partial) for model in config.models
+               for seed in range(config.seed, config.seed + config.n_seeds)]
+    baseline = None
+    if "mlp" not in config.models:
+        baseline = _member(run, folds, config, "mlp", config.seed, data, partial)
+    present = [member for member in members if member.done]
+    if not present:
+        raise KitError(f"{run.path} has no finished fold of {', '.join(config.models)}",
+                       "continue it with --resume and a longer --time-budget")
+    parameters = {member.model: member.done[0]["parameters"] for member in present}
+    return RunResults(
+        run.name, {**about["config"], "command": about["command"], "environment": about["environment"],
+                   "parameters": parameters},
+        data.competition, data, folds, present, baseline if baseline and baseline.done else None,
+        oof=mean_probs([member.oof for member in present]),
+        test=_blend([member.test for member in present]), extra=_blend([member.extra for member in present]),
+        complete=all(len(member.done) == config.n_folds for member in members), timing=timing)
+
+
+def mean_probs(parts: Iterable[np.ndarray]) -> np.ndarray:
+    """Mean of `(n, n_classes)` probs, float32; rows that are NaN in a part are left to the others."""
+    stacked = np.stack([np.asarray(part, "float64") for part in parts])
+    known = np.isfinite(stacked)
+    total = np.where(known, stacked, 0).sum(0)
+    with np.errstate(invalid="ignore"):
+        return (total / known.sum(0)).astype("float32")
+
+
+def _blend(folds_of_members: list[list[np.ndarray]]) -> np.ndarray | None:
+    """Each member's mean over its folds, then the members' mean: a member with more folds has no louder voice."""
+    return mean_probs([mean_probs(folds) for folds in folds_of_members]) if all(folds_of_members) else None
+
+
+def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: int, data: DataFolder,
+            partial: bool) -> Member:
+    oof = np.full((len(folds.rows), data.competition.n_classes), np.nan, "float32")
+    test_ids = data.test().ids
+    extra_table = data.extra()
+    member = Member(model, seed, oof, [], [], [], [])
+    for k in range(config.n_folds):
+        folder = run.fold(model, seed, k)
+        if not (folder / "done.json").is_file():
+            if partial:
+                continue
+            raise KitError(f"fold {k} of {model} (seed {seed}) is missing in {run.path}", "train it with --resume")
+        member.done.append(storage.read_json(folder / "done.json"))
+        member.history.append(storage.read_csv(folder / "history.csv"))
+        val = storage.read_npz(folder / "val.npz", "row", "probs")
+        oof[folds.fold == k] = aligned(val["row"], val["probs"], folds.rows[folds.fold == k], folder / "val.npz")
+        member.test.append(_read_aligned(folder / "test.npz", "id", test_ids))
+        if extra_table is not None:
+            member.extra.append(_read_aligned(folder / "extra.npz", "row", np.arange(len(extra_table))))
+    return member
+
+
+def _read_aligned(path: Path, key: str, wanted: np.ndarray) -> np.ndarray:
+    arrays = storage.read_npz(path, key, "probs")
+    return aligned(arrays[key], arrays["probs"], wanted, path)
+
+
+def aligned(ids: np.ndarray, probs: np.ndarray, wanted: np.ndarray, path: Path) -> np.ndarray:
+    """Rows of `probs` in the order of `wanted`. KitError unless ids and wanted are the same set, without repeats."""
+    if len(ids) != len(probs) or len(ids) != len(wanted):
+        raise KitError(f"{path} has {len(probs)} rows for {len(ids)} ids; {len(wanted)} are wanted",
+                       "it was made from other data: start a new run, or put the old data back")
+    if np.array_equal(ids, wanted):
+        return probs
+    order, place = np.argsort(ids, kind="stable"), np.argsort(wanted, kind="stable")
+    if not np.array_equal(ids[order], wanted[place]):
+        raise KitError(f"{path} holds predictions for other ids than the data",
+                       "it was made from other data: start a new run, or put the old data back")
+    result = np.empty_like(probs)
+    result[place] = probs[order]
+    return result

@@ -1,0 +1,72 @@
+"""A trained run on another test file.
+
+In go a run folder and a CSV of any number of rows; out come its labels or probs, by the same models, views and
+arithmetic that made the run's own test probs: on the run's own test file they are the same numbers.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kit import storage
+from kit.config import RunConfig
+from kit.data import competition as competitions
+from kit.data.table import read_table
+from kit.ensembling import submission
+from kit.ensembling.blend import mean_probs
+from kit.errors import KitError
+from kit.progress import Progress
+from kit.storage import RunFolder
+from kit.training import backend, fit, models, predict
+
+
+def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | None = None) -> int:
+    """Label `test` with every finished fold of `run`; write `out` (.csv: labels, .npz: id and probs); the row count."""
+    out = Path(out)
+    if out.suffix not in (".csv", ".npz"):
+        raise KitError(f"--out {out} is neither .csv nor .npz", "name a .csv for labels or a .npz for probs")
+    config = RunConfig.from_dict(storage.read_json(run.config)["config"])
+    competition = competitions.get(config.competition)
+    table = read_table(Path(test), competition, labelled=False)
+    probs = predict_probs(run, config, table.pixels, progress or Progress())
+    if out.suffix == ".csv":
+        submission.write_submission(out, table.ids, probs, competition)
+    else:
+        storage.write_npz(out, id=table.ids, probs=probs)
+    return len(table)
+
+
+def predict_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray, progress: Progress) -> np.ndarray:
+    """Probs `(n, n_classes)` float32 of the run's ensemble, folds and members weighing as in `kit.ensembling.blend`."""
+    backend.prepare(config.threads)
+    members = []
+    for model in config.models:
+        for seed in range(config.seed, config.seed + config.n_seeds):
+            folders = [run.fold(model, seed, k) for k in range(config.n_folds)]
+            finished = [folder for folder in folders if fit.is_done(folder)]
+            progress.say(f"{model}, seed {seed}: {len(finished)} folds")
+            members.append([_fold_probs(folder, competitions.get(config.competition), pixels) for folder in finished])
+    if not any(members):
+        raise KitError(f"{run.path} has no finished fold", "train it with kit cv --resume")
+    return mean_probs([mean_probs(folds) for folds in members if folds])
+
+
+def _fold_probs(folder: Path, competition: Any, pixels: np.ndarray) -> np.ndarray:
+    job = fit.FoldJob(**storage.read_json(folder / "done.json")["job"])
+    trainer = fit.trainer_for(models.get(job.model), competition.slug, job.precision, job.batch_size)
+    load_weights(trainer.model, folder / "model.keras")
+    return predict.predict_probs(trainer, pixels, job.tta)
+
+
+def load_weights(model: Any, path: Path) -> None:
+    """Put the weights of a `model.keras` into a model of the kit's own making; nothing of the file is executed."""
+    data = storage.read_bytes(path)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "model.keras"
+        copy.write_bytes(data)
+        try:
+            model.load_weights(copy)
+        except Exception as error:  # zipfile, h5py, json and Keras raise a dozen kinds on damaged files
+            raise storage.damaged(path, f"its weights do not fit {model.name} ({type(error).__name__})") from error

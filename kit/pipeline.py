@@ -1,0 +1,172 @@
+"""cv and submit: the rooms in their order, and nothing else.
+
+In go a config, the data and a folder; out come a finished run, its report, and for `submit` the folder to hand in.
+"""
+
+import contextlib
+import hashlib
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kit import storage
+from kit.config import RunConfig, differences
+from kit.data import folds as folds_module
+from kit.data.source import DataFolder
+from kit.ensembling import blend, submission
+from kit.ensembling.blend import RunResults
+from kit.errors import KitError
+from kit.progress import Progress
+from kit.storage import RunFolder
+from kit.training import backend, executors
+
+
+def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress | None = None,
+       resume: bool = False) -> RunResults:
+    """Train every fold of `config` on `data`, leave all in `run`, and report. KitError where `run` is another run."""
+    progress = progress or Progress()
+    with run.lock():
+        timing, results = _train(config, data, run, progress, resume)
+        _report(results, run.path, timing)
+    return results
+
+
+def submit(config: RunConfig, data: DataFolder, run: RunFolder, submissions: Path, progress: Progress | None = None,
+           resume: bool = False) -> Path:
+    """`cv`, then the ensemble's submission with its report in `submissions/<run>/`; returns that folder."""
+    results = cv(config, data, run, progress, resume)
+    return hand_in(results, run, submissions)
+
+
+def hand_in(results: RunResults, run: RunFolder, submissions: Path) -> Path:
+    """Write the submission folder of a finished run, its `submission.csv` last and validated."""
+    folder = Path(submissions) / run.name
+    for name in ("config.json", "report.json", "report.html"):
+        storage.write_bytes(folder / name, storage.read_bytes(run.path / name))
+    scored = np.isfinite(results.oof).all(1)
+    folds = results.folds
+    arrays = {"row": folds.rows, "probs": results.oof.astype("float16"), "label": folds.labels, "fold": folds.fold}
+    if folds.writers is not None:
+        arrays["writer"] = folds.writers
+    storage.write_npz(folder / "oof.npz", **{name: array[scored] for name, array in arrays.items()})
+    ids = results.data.test().ids
+    submission.write_submission(folder / "submission.csv", ids, results.test, results.competition)
+    problems = submission.validate(folder / "submission.csv", results.competition, ids)
+    if problems:
+        raise KitError(f"the submission just written is not acceptable: {problems[0]}", "this is a bug: please report it")
+    return folder
+
+
+def report(run: RunFolder, data: DataFolder) -> RunResults:
+    """Write report.json and report.html of a finished run again."""
+    with run.lock():
+        timing = storage.read_json(run.path / "timing.json")
+        results = blend.gather(run, data, timing)
+        _report(results, run.path, timing)
+    return results
+
+
+def _train(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress,
+           resume: bool) -> tuple[dict[str, Any], RunResults]:
+    timing: dict[str, Any] = {}
+    deadline = time.time() + config.time_budget if config.time_budget is not None else None
+    with _timed(timing, "read"):
+        train, test = data.train(), data.test()
+    for note in (*train.notes, *test.notes):
+        progress.say(note)
+    about = _describe(config, data)
+    with _timed(timing, "folds"):
+        resumed = _open_run(run, about, resume)
+        if not run.folds.is_file():
+            folds_module.save_folds(run.folds, folds_module.make_folds(
+                train.labels, data.competition, config.n_folds, config.split, config.seed, config.limit,
+                data.writer_block))
+        folds_module.load_folds(run.folds)
+    precision, why = backend.resolve_precision(config.precision)
+    progress.say(f"{'resuming' if resumed else 'training'} {run.name}: {', '.join(config.models)} on "
+                 f"{config.n_folds} folds, {precision} ({why}){', drawn sample' if data.is_sample else ''}")
+    plan = executors.Plan(config, data, run.path, executors.make_jobs(config, precision))
+    with _timed(timing, "train"):
+        complete = executors.run_jobs(plan, progress, deadline)
+    if not complete:
+        progress.say("the time budget left folds out: this ensemble is partial (complete: false)")
+    with _timed(timing, "blend"):
+        results = blend.gather(run, data, timing)
+        storage.write_npz(run.oof, row=results.folds.rows, probs=results.oof)
+        if results.test is not None:
+            storage.write_npz(run.test, id=test.ids, probs=results.test)
+    return timing, results
+
+
+def _report(results: RunResults, folder: Path, timing: dict[str, Any]) -> None:
+    from kit.reporting.report import build_report, render_report
+
+    numbers = build_report(results)
+    storage.write_json(folder / "timing.json", timing)
+    storage.write_json(folder / "report.json", numbers)
+    storage.write_text(folder / "report.html", render_report(numbers, results))
+
+
+@contextlib.contextmanager
+def _timed(timing: dict[str, Any], stage: str) -> Iterator[None]:
+    """Seconds of wall time of a stage, into `timing["seconds"]`."""
+    began = time.perf_counter()
+    yield
+    timing.setdefault("seconds", {})[stage] = time.perf_counter() - began
+
+
+# -- what a run was made from ---------------------------------------------------------------------------------------
+
+
+def _open_run(run: RunFolder, about: dict[str, Any], resume: bool) -> bool:
+    """Write config.json into a new run folder, or check that what is there is this very run. True if it is resumed."""
+    if not run.config.is_file():
+        storage.write_json(run.config, about)
+        return False
+    if not resume:
+        raise KitError(f"the run {run.name!r} exists in {run.path.parent}",
+                       "continue it with --resume, replace it with --force, or choose another name with --run")
+    stored = storage.read_json(run.config)
+    changed = differences(stored["config"], about["config"])
+    changed += [f"{what}: {stored[key]} → {about[key]}" for key, what in (("data", "data"), ("code", "the training code"))
+                if stored[key] != about[key]]
+    if changed:
+        raise KitError(f"the run {run.name!r} was made differently: {'; '.join(changed)}",
+                       "give the same options and data, or start a new run with --run")
+    storage.write_json(run.config, {**stored, "config": about["config"]})
+    return True
+
+
+def _describe(config: RunConfig, data: DataFolder) -> dict[str, Any]:
+    """What config.json says: the config, and what else the result depends on."""
+    return {"config": config.to_dict(), "command": shlex.join(["kit", *sys.argv[1:]]),
+            "data": {"source": data.source, "is_sample": data.is_sample, "sha256": data.sha256},
+            "code": code_hash(), "git_commit": _git_commit(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": platform.node(), "environment": backend.describe()}
+
+
+def code_hash() -> str:
+    """SHA-256 over the source of the rooms that decide what is trained: data and training."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted([*root.glob("training/*.py"), root / "data" / "folds.py"]):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that the kit runs from, if it is one."""
+    try:
+        found = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],  # noqa: S607
+                               capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,154 @@
+"""What a running job says: a live display in a terminal, plain lines elsewhere, JSON lines for machines.
+
+In go sentences and the events of the jobs that train (dicts, see `kit.training.fit`); out go lines on stderr, so that
+stdout stays free for results. Several jobs may train at once, in this process or in others; the display is one.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+STYLES = ("live", "plain", "quiet", "json")
+
+
+class Progress:
+    """`quiet` shows nothing; the subclasses show what they are told."""
+
+    def say(self, text: str) -> None:
+        """One sentence for a person."""
+
+    def start(self, costs: dict[str, float]) -> None:
+        """Jobs begin: their keys, and what each costs in any one unit, for the time left."""
+
+    def handle(self, event: dict[str, Any]) -> None:
+        """A job's news: `event` is `step` or `done`, `job` its key."""
+
+    def stop(self) -> None:
+        """The jobs have ended."""
+
+
+class Json(Progress):
+    """One JSON object a line."""
+
+    def say(self, text: str) -> None:
+        self.handle({"event": "say", "text": text})
+
+    def handle(self, event: dict[str, Any]) -> None:
+        print(json.dumps(event), file=sys.stderr, flush=True)
+
+
+class Plain(Progress):
+    """A line per sentence, and per epoch of a job, but no more than one every `pause` seconds for a job."""
+
+    def __init__(self, pause: float = 10.0) -> None:
+        self.pause = pause
+        self._share = _Share({})
+        self._said: dict[str, tuple[int, float]] = {}
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def start(self, costs: dict[str, float]) -> None:
+        self._share = _Share(costs)
+
+    def handle(self, event: dict[str, Any]) -> None:
+        self._share.update(event)
+        now, key = time.monotonic(), event["job"]
+        epoch, last = self._said.get(key, (0, now - self.pause))
+        if event["event"] == "done":
+            self.say(f"{key}: done, val accuracy {event['val_accuracy']:.4f} ({event['seconds']:.0f} s){self._left()}")
+        elif event["epoch"] != epoch and now - last >= self.pause:
+            self._said[key] = (event["epoch"], now)
+            self.say(f"{key}: {_numbers(event)}{self._left()}")
+
+    def _left(self) -> str:
+        left = self._share.seconds_left()
+        return f", {_duration(left)} left" if left else ""
+
+
+class Live(Progress):
+    """Bars that are drawn over and over: one for all, one for each job that is training."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True)
+        self._bars: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._share = _Share({})
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+    def start(self, costs: dict[str, float]) -> None:
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bars
+
+        self._share = _Share(costs)
+        self._bars = Bars(TextColumn("{task.fields[name]}"), BarColumn(bar_width=24),
+                          TextColumn("{task.percentage:>3.0f} %  {task.description}"), console=self.console, transient=True)
+        self._total = self._bars.add_task("", total=1.0, name=f"all {len(costs)} trainings")
+        self._bars.start()
+
+    def handle(self, event: dict[str, Any]) -> None:
+        self._share.update(event)
+        left = self._share.seconds_left()
+        self._bars.update(self._total, completed=self._share.done(), description=f"{_duration(left)} left" if left else "")
+        if event["event"] == "done":
+            if event["job"] in self._tasks:
+                self._bars.remove_task(self._tasks.pop(event["job"]))
+            self.say(f"{event['job']}: val accuracy {event['val_accuracy']:.4f} ({event['seconds']:.0f} s)")
+            return
+        if event["job"] not in self._tasks:
+            self._tasks[event["job"]] = self._bars.add_task("", total=1.0, name=event["job"])
+        self._bars.update(self._tasks[event["job"]], completed=event["done"], description=_numbers(event))
+
+    def stop(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+        self._tasks.clear()
+
+
+class _Share:
+    """How much of all jobs is done, and what the rest will take at the pace so far."""
+
+    def __init__(self, costs: dict[str, float]) -> None:
+        self.costs, self.parts = costs, dict.fromkeys(costs, 0.0)
+        self.began = time.monotonic()
+        self.before: dict[str, float] = {}  # done before we looked: a resumed job starts with a part of its way behind it
+
+    def update(self, event: dict[str, Any]) -> None:
+        part = 1.0 if event["event"] == "done" else event["done"]
+        self.before.setdefault(event["job"], part if event["event"] == "done" else 0.0)
+        self.parts[event["job"]] = part
+
+    def done(self) -> float:
+        return self._weigh(self.parts) / (sum(self.costs.values()) or 1.0)
+
+    def seconds_left(self) -> float:
+        here = self._weigh(self.parts) - self._weigh(self.before)
+        elapsed = time.monotonic() - self.began
+        return elapsed / here * (sum(self.costs.values()) - self._weigh(self.parts)) if here > 0 else 0.0
+
+    def _weigh(self, parts: dict[str, float]) -> float:
+        return sum(self.costs.get(key, 0.0) * part for key, part in parts.items())
+
+
+def _numbers(event: dict[str, Any]) -> str:
+    return (f"epoch {event['epoch']}/{event['epochs']}, loss {event['loss']:.3f}, accuracy {event['accuracy']:.4f}, "
+            f"{event['images_per_second']:,.0f} images/s")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes}:{rest:02d} min"
+
+
+def choose(quiet: bool = False, as_json: bool = False) -> Progress:
+    """What suits where stderr goes."""
+    if as_json:
+        return Json()
+    if quiet:
+        return Progress()
+    return Live() if sys.stderr.isatty() else Plain()

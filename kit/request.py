@@ -1,0 +1,129 @@
+"""What the user asked for: options and names → config, data and folders that exist.
+
+In go the words of a command line (or of a notebook); out comes a `Request`, checked, with every default filled in and
+said. Nothing is trained or written here, save that `--force` moves an old run out of the way.
+"""
+
+import re
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kit import storage
+from kit.config import RunConfig, differences
+from kit.data import source as sources
+from kit.data.competition import Competition
+from kit.data.source import DataFolder
+from kit.errors import KitError
+from kit.progress import Progress
+from kit.storage import RunFolder
+from kit.training import models
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run to make or to continue."""
+
+    config: RunConfig
+    data: DataFolder
+    run: RunFolder
+    resume: bool
+
+
+def open_request(competition: Competition, progress: Progress, *, data_dir: Path = Path("data"), fetch: bool = False,
+                 model: str | None = None, run: str | None = None, resume: bool = False, force: bool = False,
+                 runs_dir: Path = Path("runs"), time_budget: str | None = None, **options: Any) -> Request:
+    """The request of `kit cv` and `kit submit`; `options` are RunConfig's. KitError for what cannot be.
+
+    `fetch` gets the data first. Without `model`, what suits data and machine is chosen, and said. `resume` without a
+    name continues the newest unfinished run with the same options.
+    """
+    names = tuple(part.strip() for part in model.split(",")) if model else None
+    config = RunConfig(competition.slug, names or ("cnn",), **options,
+                       time_budget=None if time_budget is None else seconds(time_budget))
+    for name in config.models:
+        models.get(name)
+    data = sources.download(competition, None, data_dir, progress=progress.say) if fetch else \
+        sources.find_data(competition, data_dir)
+    if names is None:
+        chosen, why = models.suitable(data.is_sample)
+        progress.say(f"model: {','.join(chosen)} ({why}); choose another one with --model")
+        config = RunConfig.from_dict({**config.to_dict(), "models": chosen})
+    unfinished = None if force or run else find_unfinished(config, runs_dir)
+    if unfinished and not resume:
+        progress.say(f"the run {unfinished} has the same options and is not finished: continue it with --resume")
+    name = storage.check_run_name(run or (resume and unfinished) or _new_name(config))
+    folder = RunFolder(Path(runs_dir) / name)
+    if resume and not folder.config.is_file():
+        raise KitError(f"there is no run {name!r} in {runs_dir} to resume", "leave --resume out to start it")
+    if force and folder.path.exists():
+        with folder.lock():  # KitError where somebody is training in it
+            shutil.rmtree(folder.path)
+    return Request(config, data, folder, resume)
+
+
+def find_unfinished(config: RunConfig, runs_dir: Path) -> str | None:
+    """Name of the newest run with this config that has no report."""
+    for path in sorted(Path(runs_dir).glob("*/config.json"), key=lambda path: -path.stat().st_mtime):
+        try:
+            stored = storage.read_json(path)["config"]
+        except (KitError, KeyError, TypeError):
+            continue
+        if not (path.parent / "report.json").is_file() and not differences(stored, config.to_dict()):
+            return path.parent.name
+    return None
+
+
+def _new_name(config: RunConfig) -> str:
+    return f"{'+'.join(config.models)}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def seconds(text: str) -> float:
+    """`110m`, `2h`, `90s` or plain seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if not match:
+        raise KitError(f"--time-budget {text!r} is no duration", "write it like 110m, 2h or 90s")
+    return float(match[1]) * UNITS[match[2]]
+
+
+# -- things that exist ----------------------------------------------------------------------------------------------
+
+
+def existing_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
+    """The folder of a run, by name or path. KitError if there is none."""
+    for path in (Path(runs_dir) / name, Path(name)):
+        if (path / "config.json").is_file() and (path / "folds.csv").is_file():
+            return RunFolder(path)
+    there = sorted(path.parent.name for path in Path(runs_dir).glob("*/config.json"))
+    raise KitError(f"there is no run {name!r} in {runs_dir}", f"choose one of: {', '.join(there) or '(no runs yet)'}")
+
+
+def scored_folder(name: str) -> Path:
+    """A run or submission folder that holds OOF probs, by name or path; runs go first."""
+    for path in (Path("runs") / name, Path("submissions") / name, Path(name)):
+        if (path / "oof.npz").is_file():
+            return path
+    raise KitError(f"there are no OOF probs of {name!r} in runs/ or submissions/", "give the name of a finished run")
+
+
+def data_of(run: RunFolder, competition: Competition, data_dir: Path) -> DataFolder:
+    """The data that a run was made from. KitError where what is there now is other data."""
+    about = storage.read_json(run.config)["data"]
+    data = sources.open_data(competition, data_dir, sample=about["is_sample"])
+    if data.sha256 != about["sha256"]:
+        raise KitError(f"{data.path} is not the data that {run.name} was trained on", "put the old data back")
+    return data
+
+
+def test_ids(competition: Competition, test: Path | None, data_dir: Path) -> np.ndarray | None:
+    """Ids of a test file; without one, of the data folder's, if there is any."""
+    from kit.data.table import read_table
+
+    return read_table(test, competition, labelled=False).ids if test else \
+        sources.find_data(competition, data_dir).test().ids

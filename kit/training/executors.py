@@ -1,0 +1,268 @@
+"""Run many folds: in this process, or in several, one fold a core group or a GPU.
+
+In go a plan (config, data, run folder) and its jobs; out come finished fold folders, and whether all of them got done.
+Executors differ only in who trains: at equal threads per fold the probs are the same, bit for bit.
+"""
+
+import functools
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kit import storage
+from kit.config import RunConfig
+from kit.data import folds as folds_module
+from kit.data.source import DataFolder
+from kit.errors import KitError
+from kit.progress import Progress
+from kit.storage import RunFolder
+from kit.training import backend, fit, models
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a worker needs to train any job of a run; small, and picklable."""
+
+    config: RunConfig
+    data: DataFolder
+    run: Path
+    jobs: tuple[fit.FoldJob, ...]
+
+    def folder(self, job: fit.FoldJob) -> Path:
+        return RunFolder(self.run).fold(job.model, job.seed, job.fold)
+
+
+class OutOfTime(Exception):
+    """The time budget ended while a fold was training; its checkpoint stays."""
+
+
+def make_jobs(config: RunConfig, precision: str) -> tuple[fit.FoldJob, ...]:
+    """The baseline's folds first, once; then every model, seed and fold of the run."""
+    baseline = [] if models.BASELINE in config.models else [(models.BASELINE, None, 1)]
+    named = [(name, config.epochs, config.n_seeds) for name in config.models]
+    return tuple(_job(config, precision, models.get(name), epochs, seed, fold)
+                 for name, epochs, n_seeds in baseline + named
+                 for seed in range(config.seed, config.seed + n_seeds) for fold in range(config.n_folds))
+
+
+def _job(config: RunConfig, precision: str, recipe: models.Recipe, epochs: int | None, seed: int, fold: int) -> fit.FoldJob:
+    named = recipe.name in config.models
+    return fit.FoldJob(recipe.name, seed, fold, epochs or recipe.epochs,
+                       (config.batch_size if named else None) or recipe.batch_size, precision,
+                       (config.tta if named else None) or recipe.tta)
+
+
+def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None) -> bool:
+    """Train what is not done yet. `deadline` (of time.time) may leave folds out: then False comes back."""
+    todo = [job for job in plan.jobs if not fit.is_done(plan.folder(job))]
+    name = choose_executor(plan.config, todo)
+    progress.start({job.key: job.epochs * models.get(job.model).cost for job in plan.jobs})
+    try:
+        for job in plan.jobs:
+            if job not in todo:
+                progress.handle(_done_event(plan, job))
+        return {"local": _local, "processes": _processes, "ray": _ray}[name](plan, todo, progress, deadline)
+    finally:
+        progress.stop()
+
+
+def choose_executor(config: RunConfig, jobs: list[fit.FoldJob]) -> str:
+    """What `auto` means here: a process per GPU or core where there are several of both jobs and places.
+
+    Two processes of one thread trained 1.4 to 2.1 times as many images a second as one process of two threads
+    (docs/benchmarks.md): layers this small spend their time waiting for the other thread.
+    """
+    if config.executor != "auto":
+        return config.executor
+    return "processes" if len(jobs) > 1 and len(worker_places(len(jobs), config.threads)) > 1 else "local"
+
+
+# -- one job --------------------------------------------------------------------------------------------------------
+
+
+def train_job(plan: Plan, job: fit.FoldJob, report: fit.Report) -> None:
+    """Train one job; a fold that diverges is tried once more with other random numbers, and its done.json says so."""
+    recipe, data = models.get(job.model), fold_data(plan.data, plan.run, job.fold)
+    folder = plan.folder(job)
+    try:
+        fit.train_fold(job, recipe, plan.data.competition, data, folder, report)
+    except fit.Diverged as error:
+        if job.attempt:
+            raise KitError(f"{error}, for the second time",
+                           "lower the learning rate or use --precision float32") from error
+        report({"event": "say", "text": f"{error}: trying once more with other random numbers"})
+        train_job(plan, replace(job, attempt=1), report)
+        return
+    report(_done_event(plan, job))
+
+
+def _done_event(plan: Plan, job: fit.FoldJob) -> dict[str, Any]:
+    done = storage.read_json(plan.folder(job) / "done.json")
+    return {"event": "done", "job": job.key, "val_accuracy": done["val_accuracy"], "seconds": done["train_seconds"]}
+
+
+@functools.lru_cache(maxsize=1)
+def _tables(data: DataFolder) -> tuple[Any, Any, Any]:
+    return data.train(), data.test(), data.extra()
+
+
+def fold_data(data: DataFolder, run: Path, fold: int) -> fit.FoldData:
+    """What fold `fold` of the run trains on, read from the cached tables and the run's folds.csv."""
+    train, test, extra = _tables(data)
+    folds = folds_module.load_folds(RunFolder(run).folds)
+    held_out = folds.fold == fold
+    return fit.FoldData(train.pixels, np.asarray(train.labels), folds.rows[~held_out], folds.rows[held_out],
+                        test.pixels, test.ids, extra.pixels if extra else None)
+
+
+# -- the executors --------------------------------------------------------------------------------------------------
+
+
+def _local(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline: float | None) -> bool:
+    backend.prepare(plan.config.threads)
+    clock = Clock(deadline)
+    return all([_timely(plan, job, clock, _relay(progress)) for job in jobs])
+
+
+def _relay(progress: Progress) -> fit.Report:
+    def report(event: dict[str, Any]) -> None:
+        progress.say(event["text"]) if event["event"] == "say" else progress.handle(event)
+
+    return report
+
+
+class Clock:
+    """Keeps a deadline: no job is begun that will not end in time, and none runs past it."""
+
+    def __init__(self, deadline: float | None) -> None:
+        self.deadline = deadline
+        self.pace: dict[str, float] = {}  # seconds per epoch of each model's slowest finished job
+
+    def fits(self, job: fit.FoldJob) -> bool:
+        expected = self.pace.get(job.model, 0.0) * job.epochs
+        return self.deadline is None or time.time() + expected < self.deadline
+
+    def watch(self, report: fit.Report) -> fit.Report:
+        def watched(event: dict[str, Any]) -> None:
+            report(event)
+            if self.deadline and event["event"] == "step" and time.time() > self.deadline:
+                raise OutOfTime
+
+        return watched
+
+
+def _timely(plan: Plan, job: fit.FoldJob, clock: Clock, report: fit.Report) -> bool:
+    """Train a job if it fits before the deadline; whether it is done."""
+    if not clock.fits(job):
+        return False
+    began = time.time()
+    try:
+        train_job(plan, job, clock.watch(report))
+    except OutOfTime:
+        return False
+    clock.pace[job.model] = max((time.time() - began) / job.epochs, clock.pace.get(job.model, 0.0))
+    return True
+
+
+def _processes(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline: float | None) -> bool:
+    """One worker process per GPU, else per core group; each takes the next job when it is free."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    if not jobs:
+        return True
+    for name, value in KEEP_MEMORY.items():
+        os.environ.setdefault(name, value)
+    context = multiprocessing.get_context("spawn")
+    events = context.Queue()
+    listener = threading.Thread(target=_listen, args=(events, _relay(progress)), daemon=True)
+    listener.start()
+    places = worker_places(len(jobs), plan.config.threads)
+    turn = context.Value("i", 0)
+    try:
+        with ProcessPoolExecutor(len(places), context, _start_worker, (places, turn, events, os.getpid(), deadline)) as pool:
+            futures = [pool.submit(_work, plan, job) for job in jobs]
+            return all([future.result() for future in futures])
+    except BrokenProcessPool as error:
+        raise KitError("a training process died (out of memory, or killed)",
+                       "run the same command with --resume; with --executor local if memory is short") from error
+    finally:
+        events.put(None)
+        listener.join()
+
+
+# For the workers' C library: keep freed tensors instead of giving them back to the system and asking anew at the next
+# step. 7–10 % more images a second per one-thread process (docs/lab-log.md, 2026-11-21).
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000",
+               "MALLOC_TOP_PAD_": "268435456", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker runs: its cores, or its GPU."""
+
+    cores: tuple[int, ...] = ()
+    gpu: int | None = None
+
+
+def worker_places(n_jobs: int, threads: int | None) -> list[Place]:
+    """A place per GPU where there are any, else core groups of `threads` cores (by default: as many workers as fit)."""
+    n_gpus = len(backend.gpus())
+    if n_gpus:
+        return [Place(gpu=i) for i in range(min(n_gpus, n_jobs))]
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(backend.cpu_count()))
+    size = min(threads or max(1, len(cores) // n_jobs), len(cores))
+    groups = [tuple(cores[start:start + size]) for start in range(0, len(cores) - size + 1, size)]
+    return [Place(cores=group) for group in groups[:n_jobs]]
+
+
+_events: Any = None  # of a worker process: where its news goes,
+_clock = Clock(None)  # and how long it has
+
+
+def _start_worker(places: list[Place], turn: Any, events: Any, parent: int, deadline: float | None) -> None:
+    global _events, _clock
+    _events, _clock = events, Clock(deadline)
+    with turn.get_lock():
+        place = places[turn.value % len(places)]
+        turn.value += 1
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    if place.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(place.gpu)
+    elif hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, place.cores)
+    backend.prepare(len(place.cores) or None)
+
+
+def _die_with(parent: int) -> None:
+    """A killed run must not go on writing behind the back of the one that resumes it."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _work(plan: Plan, job: fit.FoldJob) -> bool:
+    return _timely(plan, job, _clock, _events.put)
+
+
+def _listen(events: Any, report: fit.Report) -> None:
+    for event in _until_none(events):
+        report(event)
+
+
+def _until_none(events: Any) -> Iterator[dict[str, Any]]:
+    while (event := events.get()) is not None:
+        yield event
+
+
+def _ray(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline: float | None) -> bool:
+    from kit.training import cluster
+
+    return cluster.run(plan, jobs, progress, deadline)

@@ -1,0 +1,41 @@
+# Sourced by submit.sh and test.sh: makes .venv once, and again where setup.cfg or the wanted extras have changed.
+# In goes a list of extras (setup_kit dev); out comes a .venv in which `kit` runs. Needs Python >= 3.11 and bash alone.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+find_python() {
+    local python
+    for python in "${PYTHON:-}" python3.12 python3.11 python3.13 python3 python; do
+        if [ -n "$python" ] && "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
+            echo "$python"
+            return
+        fi
+    done
+    echo "error: no Python from 3.11 to 3.13 was found; TensorFlow has no wheel for others" >&2
+    echo "fix: install one (python.org, apt, brew, pyenv), or name it: PYTHON=/path/to/python3.12 bash $0" >&2
+    exit 2
+}
+
+# A second call must be training within 20 s: pip runs only where what it would install has changed.
+setup_kit() {
+    local extras=$1 python wanted
+    if [ "$(uname -s)" = Linux ] && command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
+        extras="$extras,gpu"
+    fi
+    extras=${extras#,}
+    wanted="$extras $(cksum setup.cfg pyproject.toml | tr '\n' ' ')"
+    if [ -x .venv/bin/kit ] && [ "$(cat ".venv/installed-${extras:-kit}" 2>/dev/null)" = "$wanted" ]; then
+        return
+    fi
+    python=$(find_python)
+    [ -x .venv/bin/python ] || "$python" -m venv .venv
+    echo "installing the kit into .venv (minutes, once) ..." >&2
+    if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}"; then
+        echo "error: pip could not install the kit for $(uname -s) $(uname -m), $("$python" --version)" >&2
+        echo "fix: see pip's words above; TensorFlow has wheels for Linux (x86-64, arm64), macOS (arm64) and Windows" \
+             "(x86-64), Python 3.11 to 3.13, and the first installation needs a network" >&2
+        exit 2
+    fi
+    echo "$wanted" > ".venv/installed-${extras:-kit}"
+}

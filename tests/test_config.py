@@ -1,0 +1,34 @@
+"""A run's config comes back as it was, and nothing unknown slips in."""
+
+import json
+
+import pytest
+
+from kit.config import RunConfig, differences
+from kit.errors import KitError
+
+
+def test_round_trip_through_json():
+    config = RunConfig(models=("cnn", "mlp"), n_folds=3, time_budget=60.0, limit=20)
+    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_unknown_keys_are_errors():
+    with pytest.raises(KitError, match="unknown keys: n_flods"):
+        RunConfig.from_dict({"n_flods": 5})
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"n_folds": 1}, "--folds 1"), ({"n_seeds": 0}, "--seeds 0"), ({"epochs": 0}, "--epochs 0"),
+    ({"batch_size": 0}, "--batch-size 0"), ({"limit": -1}, "--limit -1"), ({"tta": 0}, "--tta 0"),
+    ({"split": "random"}, "--split 'random'"), ({"precision": "int8"}, "--precision 'int8'"),
+    ({"executor": "dask"}, "--executor 'dask'"), ({"models": ("cnn", "cnn")}, "twice"), ({"models": ()}, "no model"),
+])
+def test_impossible_options(options, words):
+    with pytest.raises(KitError, match=words):
+        RunConfig(**options)
+
+
+def test_differences_name_what_changed_and_forgive_who_trains():
+    a, b = RunConfig(), RunConfig(n_folds=4, executor="local", time_budget=10.0)
+    assert differences(json.loads(json.dumps(a.to_dict())), b.to_dict()) == ["n_folds: 5 → 4"]

@@ -1,0 +1,153 @@
+"""Artifacts are there whole or not at all, and damage is noticed."""
+
+import errno
+import json
+import multiprocessing
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kit import storage
+from kit.errors import KitError
+
+
+def test_round_trips(tmp_path):
+    probs = np.random.default_rng(0).random((5, 10)).astype("float32")
+    storage.write_npz(tmp_path / "a.npz", row=np.arange(5), probs=probs)
+    storage.write_json(tmp_path / "a.json", {"n": np.int64(3), "name": "೦", "list": np.arange(2)})
+    storage.write_csv(tmp_path / "a.csv", pd.DataFrame({"x": [1, 2]}))
+    np.testing.assert_array_equal(storage.read_npz(tmp_path / "a.npz", "row", "probs")["probs"], probs)
+    assert storage.read_json(tmp_path / "a.json") == {"n": 3, "name": "೦", "list": [0, 1]}
+    assert (tmp_path / "a.csv").read_bytes() == b"x\n1\n2\n"
+    assert storage.read_csv(tmp_path / "a.csv")["x"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("position", [0, 30, -1])
+def test_one_flipped_bit_is_noticed(tmp_path, position):
+    path = tmp_path / "a.npz"
+    storage.write_npz(path, probs=np.zeros((4, 10), "float32"))
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(KitError, match=r"a\.npz is damaged"):
+        storage.read_npz(path, "probs")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    storage.write_json(path, {"old": 1})
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(KitError, match="No space left on device") as caught:
+        storage.write_json(path, {"new": 1})
+    assert "--resume" in caught.value.fix
+    monkeypatch.undo()
+    assert storage.read_json(path) == {"old": 1}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", storage.CHECKSUMS]
+
+
+def test_killed_between_checksum_and_rename_the_old_file_is_still_good(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    storage.write_json(path, {"old": 1})
+    replace = os.replace
+
+    def die_before_the_artifact(source, target):
+        if str(target).endswith("a.json"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", die_before_the_artifact)
+    with pytest.raises(KeyboardInterrupt):
+        storage.write_json(path, {"new": 1})
+    monkeypatch.undo()
+    assert storage.read_json(path) == {"old": 1}
+    storage.write_json(path, {"newer": 1})
+    assert storage.read_json(path) == {"newer": 1}
+
+
+def test_npz_with_a_pickle_inside_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", probs=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(KitError, match="damaged"):
+        storage.read_npz(tmp_path / "a.npz", "probs")
+
+
+def test_missing_things_are_named(tmp_path):
+    storage.write_npz(tmp_path / "a.npz", row=np.arange(2))
+    with pytest.raises(KitError, match="no array named probs"):
+        storage.read_npz(tmp_path / "a.npz", "row", "probs")
+    with pytest.raises(KitError, match=r"b\.npz is missing"):
+        storage.read_npz(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "\x00"])
+def test_json_that_is_none(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(KitError, match="damaged"):
+        storage.read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a.json": "abc"}'])
+def test_a_damaged_table_of_checksums(tmp_path, text):
+    storage.write_json(tmp_path / "a.json", {})
+    (tmp_path / storage.CHECKSUMS).write_text(text)
+    with pytest.raises(KitError, match="not a table of checksums"):
+        storage.read_json(tmp_path / "a.json")
+
+
+def test_nan_does_not_become_json(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        storage.write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert not (tmp_path / "a.json").exists()
+
+
+@pytest.mark.parametrize("name", ["first", "cnn+mlp 2", "ಕನ್ನಡ", "<script>", "a.b"])
+def test_run_names_that_are_fine(name):
+    assert storage.check_run_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", " ", "../x", "a/b", "..", ".hidden", "-x", "a\0b", "a\nb", "x" * 300, " a", "a\\b"])
+def test_run_names_that_are_not(name):
+    with pytest.raises(KitError, match="cannot be the name of a run"):
+        storage.check_run_name(name)
+
+
+def _hold(path, ready, done):
+    with storage.RunFolder(path).lock():
+        ready.set()
+        done.wait(30)
+
+
+def test_the_second_process_is_told_who_holds_the_run(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ready, done = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path / "run", ready, done))
+    holder.start()
+    try:
+        assert ready.wait(30)
+        with pytest.raises(KitError, match=f"in use by process {holder.pid}"), storage.RunFolder(tmp_path / "run").lock():
+            pass
+    finally:
+        done.set()
+        holder.join()
+    with storage.RunFolder(tmp_path / "run").lock():
+        assert "process" in (tmp_path / "run" / ".lock.holder").read_text()
+
+
+def test_the_lock_sweeps_what_a_killed_writer_left(tmp_path):
+    left = tmp_path / "mlp" / ".model.keras.abc.tmp"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    with storage.RunFolder(tmp_path).lock():
+        assert not left.exists()
+
+
+def test_checksums_are_plain_sha256(tmp_path):
+    storage.write_text(tmp_path / "a.txt", "abc")
+    recorded = json.loads((tmp_path / storage.CHECKSUMS).read_text())["a.txt"]
+    assert recorded == ["ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"]
+    assert storage.sha256_file(tmp_path / "a.txt") == recorded[0]
