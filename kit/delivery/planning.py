@@ -1,9 +1,9 @@
 """How many epochs and folds fit into a time budget, decided once, before anything is trained.
 
-In go what an epoch of each model takes on this machine, measured, and the seconds that there are; out comes one number of
-epochs for all folds, and the folds to leave out. The one idea: a schedule that decays to zero must know its end, and
-folds can be averaged and compared only where all had the same one; so time is saved on epochs first, down to a half, then
-on folds, and never in the middle of a fold.
+In go what an epoch of each model takes on this machine, measured, and the seconds that there are; out comes one number
+of epochs for all folds, and the folds to leave out. The one idea: a schedule that decays to zero must know its end, and
+folds can be averaged and compared only where all had the same one; so time is saved on epochs first, down to a half,
+then on folds, and never in the middle of a fold.
 """
 
 import time

@@ -9,6 +9,7 @@ again, and worse, and the time is better spent on the others.
 
 import contextlib
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -44,10 +45,12 @@ class Outcome:
 
 
 def supervise(command: Command, run: Path, limits: Limits, changed: Callable[[], None],
-              stopped: Callable[[], bool] = lambda: False, environment: dict[str, str] | None = None) -> Outcome:
-    """Run the child until it ends well, gives up or is out of time. `changed` is called after each newly finished fold.
+              tick: Callable[[], bool] = lambda: False, output: Path | None = None,
+              environment: dict[str, str] | None = None) -> Outcome:
+    """Run children until one ends well, nothing is left to blame, or the time is over. Never raises for what they do.
 
-    `stopped` is asked at every poll: True ends everything, as the deadline does. Never raises for what a child does.
+    `changed` is called after each newly finished fold, `tick` at every poll: True ends everything, as the deadline
+    does. What the children say is appended to `output`.
     """
     outcome, idle_failures, memory_was_short = Outcome(), 0, False
     heart = run / HEARTBEAT
@@ -56,11 +59,11 @@ def supervise(command: Command, run: Path, limits: Limits, changed: Callable[[],
         outcome.starts += 1
         heart.unlink(missing_ok=True)
         child = command(frozenset(outcome.left_out), memory_was_short)
-        why = _follow(child, run, limits, changed, stopped, environment)
+        why = _follow(child, run, limits, changed, tick, output, environment)
         outcome.finished = not why
         if why:
             outcome.events.append(why)
-        if stopped() or time.monotonic() >= limits.deadline:
+        if tick() or time.monotonic() >= limits.deadline:
             break
         memory_was_short = memory_was_short or "memory" in why
         job = _last_job(heart)
@@ -72,10 +75,12 @@ def supervise(command: Command, run: Path, limits: Limits, changed: Callable[[],
     return outcome
 
 
-def _follow(command: list[str], run: Path, limits: Limits, changed: Callable[[], None], stopped: Callable[[], bool],
-            environment: dict[str, str] | None) -> str:
+def _follow(command: list[str], run: Path, limits: Limits, changed: Callable[[], None], tick: Callable[[], bool],
+            output: Path | None, environment: dict[str, str] | None) -> str:
     """One child from start to end; empty where it ended well, else what went wrong."""
-    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+    with open(output or os.devnull, "ab") as log:  # noqa: PTH123  os.devnull is no Path
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                                   stderr=subprocess.STDOUT, start_new_session=True)
     known, last = finished(run), time.monotonic()
     heart = None
     try:
@@ -88,7 +93,7 @@ def _follow(command: list[str], run: Path, limits: Limits, changed: Callable[[],
                 changed()
             if (beat := _stamp(run / HEARTBEAT)) != heart:
                 heart, last = beat, now
-            why = _trouble(process.pid, limits, now, last, stopped())
+            why = _trouble(process.pid, limits, now, last, tick())
             if why and process.poll() is None:
                 return why
         return _ending(process.returncode)

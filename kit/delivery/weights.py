@@ -19,6 +19,7 @@ from kit.storage import RunFolder, read_bytes, read_json
 
 FOLDER = "weights"
 MANIFEST = "manifest.json"
+TRAINED = "trained.json"  # done.json as the training wrote it; on Kaggle a fold is done once it has predicted
 SUFFIX = "-weights"
 LONGEST_SLUG = 50 - len(SUFFIX)  # Kaggle takes 6 to 50 characters for a dataset
 
@@ -51,7 +52,7 @@ def pack(run: Path, out: Path, ref: str) -> str:
         data = read_bytes(fold / "model.keras")
         (out / name).write_bytes(data)
         files[name] = {"fold": f"{model}/{seed}/{number}", "sha256": hashlib.sha256(data).hexdigest(),
-                       "members": _members(out / name)}
+                       "members": _members(out / name), "trained": read_json(fold / "done.json")}
     data = read_bytes(RunFolder(run).config)
     (out / "config.json").write_bytes(data)
     manifest = {"run": Path(run).name, "config_sha256": hashlib.sha256(data).hexdigest(), "files": files}
@@ -76,6 +77,7 @@ def unpack(source: Path, run: Path, manifest_sha256: str) -> dict[str, Any]:
     for name, facts in manifest["files"].items():
         target = run / facts["fold"] / "model.keras"
         target.parent.mkdir(parents=True, exist_ok=True)
+        (target.parent / TRAINED).write_text(json.dumps(facts["trained"]), "utf-8")
         if (source / name).is_dir():
             _zip_again(source / name, target, facts["members"])
         else:

@@ -1,0 +1,153 @@
+"""The child that trains or predicts on Kaggle: `python -m kit.delivery.worker '{"mode": …}'`.
+
+In go the supervisor's wishes as JSON; out come finished fold folders, by way of the kit's own pipeline, which continues
+whatever an earlier child has left. Every sign of progress touches the heartbeat and names the fold that is under way.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kit import progress, storage
+from kit.config import RunConfig
+from kit.data import competition as competitions
+from kit.data.competition import Competition
+from kit.data.source import DataFolder
+from kit.delivery import planning, weights
+from kit.delivery.supervisor import HEARTBEAT
+from kit.storage import RunFolder
+
+SCHEDULE = "schedule.json"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the supervisor asks of a child."""
+
+    settings: dict[str, Any]  # the kernel's
+    data: str
+    run: str
+    deadline: float  # of time.time: stop training by then
+    left_out: Sequence[str] = ()  # jobs not to train
+    short_of_memory: bool = False  # an earlier child took too much
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "kit.delivery.worker", json.dumps(asdict(self))]
+
+
+class Beat(progress.Plain):
+    """Plain lines, and a heartbeat file that names the first fold that is not done."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.todo: list[str] = []
+
+    def start(self, costs: dict[str, float]) -> None:
+        self.todo = list(costs)
+        self._beat()
+        super().start(costs)
+
+    def say(self, text: str) -> None:
+        self._beat()
+        super().say(text)
+
+    def handle(self, event: dict[str, Any]) -> None:
+        if event["event"] == "done" and event["job"] in self.todo:
+            self.todo.remove(event["job"])
+        self._beat()
+        super().handle(event)
+
+    def _beat(self) -> None:
+        self.path.write_text(json.dumps({"job": self.todo[0] if self.todo else ""}), "utf-8")
+
+
+def main(argument: str) -> None:
+    """Do what the wish says; exceptions end the process, and its supervisor sees to the rest."""
+    wish = Wish(**json.loads(argument))
+    data = DataFolder(Path(wish.data), competitions.get(wish.settings["competition"]))
+    run = RunFolder(Path(wish.run))
+    beat = Beat(run.path / HEARTBEAT)
+    if wish.settings["mode"] == "predict":
+        _predict(data, run, beat, wish)
+    else:
+        _train(data, run, beat, wish)
+
+
+def _train(data: DataFolder, run: RunFolder, beat: Beat, wish: Wish) -> None:
+    from kit import pipeline
+
+    settings = wish.settings
+    config = RunConfig(competition=settings["competition"], models=tuple(settings["models"]),
+                       n_folds=settings["folds"], epochs=settings["epochs"], seed=settings["seed"],
+                       executor="local" if wish.short_of_memory else "auto",
+                       time_budget=max(wish.deadline - time.time(), 0.0))
+    schedule = _schedule(config, data, run, beat)
+    if schedule.epochs:
+        config = replace(config, epochs=schedule.epochs)
+    pipeline.cv(config, data, run, beat, resume=True, leave_out=frozenset([*schedule.left_out, *wish.left_out]))
+
+
+def _schedule(config: RunConfig, data: DataFolder, run: RunFolder, beat: Beat) -> planning.Schedule:
+    """The plan of this run: made by its first child, read by the later ones."""
+    from kit.training import backend, executors
+
+    path = run.path / SCHEDULE
+    if path.is_file():
+        return planning.Schedule(**storage.read_json(path))
+    backend.prepare(config.threads)
+    jobs = executors.make_jobs(config, backend.resolve_precision(config.precision)[0])
+    rows = len(data.train()) * (config.n_folds - 1) // config.n_folds
+    pace = {}
+    for job in {job.model: job for job in jobs}.values():
+        pace[job.model] = planning.measure(config, job, rows)
+        beat.say(f"{job.model}: about {pace[job.model]:.1f} s an epoch here")
+    schedule = planning.plan(jobs, pace, config.time_budget or 0.0, max(1, len(backend.gpus())), config.models,
+                             fixed=config.epochs is not None)
+    beat.say(f"planned: {schedule.epochs or config.epochs or 'all'} epochs, "
+             f"{len(jobs) - len(schedule.left_out)} of {len(jobs)} folds")
+    storage.write_json(path, schedule.to_dict())
+    return schedule
+
+
+def _predict(data: DataFolder, run: RunFolder, beat: Beat, wish: Wish) -> None:
+    """Label the test file with every model that came along, one after the other."""
+    test = data.test()
+    folds = {path.parent.relative_to(run.path).as_posix(): path.parent
+             for path in sorted(run.path.glob(f"*/seed_*/fold_*/{weights.TRAINED}"))}
+    todo = [key for key, fold in folds.items() if key not in wish.left_out and not (fold / "done.json").is_file()]
+    beat.start(dict.fromkeys(todo, 1.0))
+    for key in todo:
+        began = time.perf_counter()
+        facts = storage.read_json(folds[key] / weights.TRAINED)
+        probs = _fold_probs(folds[key], facts, data.competition, test.pixels)
+        storage.write_npz(folds[key] / "test.npz", id=np.asarray(test.ids), probs=probs)
+        seconds = time.perf_counter() - began
+        storage.write_json(folds[key] / "done.json", facts | {"predict_seconds": seconds})
+        beat.handle({"event": "done", "job": key, "val_accuracy": facts["val_accuracy"], "seconds": seconds})
+
+
+def _fold_probs(fold: Path, facts: dict[str, Any], competition: Competition, pixels: Any) -> Any:
+    """Probs of one trained fold, in the precision of its training where this machine is fast in it, else in float32.
+
+    A T4 cannot convolve bfloat16 at all, which is what a CPU run may have been trained in.
+    """
+    from kit.ensembling import infer
+    from kit.training import backend, fit, models, predict
+
+    backend.prepare()
+    job = fit.FoldJob(**facts["job"])
+    precision = job.precision if backend.resolve_precision("auto")[0] == job.precision else "float32"
+    trainer = fit.trainer_for(models.get(job.model), competition.slug, precision, job.batch_size)
+    infer.load_weights(trainer.model, fold / "model.keras")
+    return predict.predict_probs(trainer, pixels, job.tta)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
