@@ -30,11 +30,14 @@ from kit.training import backend, executors
 
 
 def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress | None = None,
-       resume: bool = False) -> RunResults:
-    """Train every fold of `config` on `data`, leave all in `run`, and report. KitError where `run` is another run."""
+       resume: bool = False, leave_out: frozenset[str] = frozenset()) -> RunResults:
+    """Train every fold of `config` on `data`, leave all in `run`, and report. KitError where `run` is another run.
+
+    `leave_out`: keys of jobs (model/seed_s/fold_k) that are not to be trained; only together with a time budget.
+    """
     progress = progress or Progress()
     with run.lock():
-        timing, results = _train(config, data, run, progress, resume)
+        timing, results = _train(config, data, run, progress, resume, leave_out)
         _report(results, run.path, timing)
     return results
 
@@ -74,8 +77,8 @@ def report(run: RunFolder, data: DataFolder) -> RunResults:
     return results
 
 
-def _train(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress,
-           resume: bool) -> tuple[dict[str, Any], RunResults]:
+def _train(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress, resume: bool,
+           leave_out: frozenset[str]) -> tuple[dict[str, Any], RunResults]:
     timing: dict[str, Any] = {}
     deadline = time.time() + config.time_budget if config.time_budget is not None else None
     with _timed(timing, "read"):
@@ -93,10 +96,11 @@ def _train(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progre
     precision, why = backend.resolve_precision(config.precision)
     progress.say(f"{'resuming' if resumed else 'training'} {run.name}: {', '.join(config.models)} on "
                  f"{config.n_folds} folds, {precision} ({why}){', drawn sample' if data.is_sample else ''}")
-    plan = executors.Plan(config, data, run.path, executors.make_jobs(config, precision))
+    jobs = tuple(job for job in executors.make_jobs(config, precision) if job.key not in leave_out)
+    plan = executors.Plan(config, data, run.path, jobs)
     with _timed(timing, "train"):
         complete = executors.run_jobs(plan, progress, deadline)
-    if not complete:
+    if leave_out or not complete:
         progress.say("the time budget left folds out: this ensemble is partial (complete: false)")
     with _timed(timing, "blend"):
         results = blend.gather(run, data, timing)
