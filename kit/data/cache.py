@@ -1,8 +1,8 @@
 """The second read of a CSV file: its arrays as they were checked, in `.cache/` beside it, memory-mapped.
 
-In goes what `table.py` read; out comes the same again, at once. The one idea: a cache is used only where it can be shown to be
-of this very file (its stamp of size, times and inode, else its SHA-256) and undamaged (a CRC-32 of every byte), and
-whatever goes wrong with it means only that the CSV file is read again.
+In goes what `table.py` read; out comes the same again, at once. The one idea: a cache is used only where it can be
+shown to be of this very file (its stamp of size, times and inode, else its SHA-256) and undamaged (a CRC-32 of every
+byte), and whatever goes wrong with it means only that the CSV file is read again.
 """
 
 import contextlib
@@ -72,7 +72,7 @@ def _layout(columns: tuple[str, ...], n_classes: int) -> str:
 
 
 def _crc(array: np.ndarray) -> list[Any]:
-    return [array.dtype.str, list(array.shape), zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1))]
+    return [array.dtype.str, list(array.shape), zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)]
 
 
 def _file(path: Path, kind: str) -> Path:
@@ -89,8 +89,8 @@ def _replace(path: Path, write: Any) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            Path(temporary).unlink()
         raise

@@ -1,9 +1,9 @@
 """Which training rows are held out when: stratified folds that keep writers apart, and folds.csv.
 
 In go the training file's labels, in its order; out come `Folds`, computed once a run and read by every later stage.
-The one idea: a fold is to the training rows what the test writers are to all of them, so nobody may have written on both sides.
-Every writer wrote each digit equally often, hence both can be had at once, by label and by writer. Writers are known from the row blocks,
-and only where the labels cycle as the writers wrote them; where they are not known, the folds are stratified by label alone.
+The one idea: the test writers wrote no training row, so nobody may have written on both sides of a fold either. Every
+writer wrote each digit equally often, hence the folds can be even by label and apart by writer at once. Writers show in
+the row blocks, where the labels cycle as they wrote them; where they do not show, folds are stratified by label alone.
 """
 
 from dataclasses import dataclass
@@ -47,9 +47,9 @@ def make_folds(labels: np.ndarray, competition: Competition, n_folds: int, split
                limit: int | None = None, writer_block: int | None = None) -> Folds:
     """Split the training rows into `n_folds` parts; the same arguments give the same parts.
 
-    labels: uint8 (n,), of the whole training file. split: `auto` keeps writers apart where they are known, `writer` insists on
-    it, `stratified` does not. limit: only that many rows of each class, spread over the writers. writer_block: rows per writer, in
-    place of the competition's (the sample has its own). KitError where such a split is impossible.
+    labels: uint8 (n,), of the whole training file. split: `auto` keeps writers apart where they are known, `writer`
+    insists on it, `stratified` does not. limit: only that many rows of each class, spread over the writers.
+    writer_block: rows per writer, where not the competition's (the sample has its own). KitError where that cannot be.
     """
     if split not in SPLITS:
         raise KitError(f"there is no split {split!r}", f"choose one of: {', '.join(SPLITS)}")
@@ -73,12 +73,13 @@ def make_folds(labels: np.ndarray, competition: Competition, n_folds: int, split
 def find_writers(labels: np.ndarray, competition: Competition, writer_block: int | None = None) -> np.ndarray | None:
     """The writer of each row, int32 (n,), from 0; None unless the file shows it.
 
-    It does where it has no more rows than the competition's and its labels cycle 0–9 from row to row, as on the sheets that
-    the writers filled in: each `writer_block` rows are then one writer's, the last block may be shorter.
+    It does where it has no more rows than the competition's and its labels cycle 0–9 from row to row, as on the sheets
+    that the writers filled in: each `writer_block` rows are then one writer's, the last block may be shorter.
     """
     block = writer_block or competition.writer_block
-    in_blocks = block and len(labels) <= competition.writer_rows
-    if not in_blocks or not np.array_equal(labels, np.arange(len(labels)) % competition.n_classes):
+    if not block or len(labels) > competition.writer_rows:
+        return None
+    if not np.array_equal(labels, np.arange(len(labels)) % competition.n_classes):
         return None
     return (np.arange(len(labels)) // block).astype(np.int32)
 
@@ -97,8 +98,8 @@ def _assign(labels: np.ndarray, writers: np.ndarray | None, n_folds: int, seed: 
         raise KitError(f"{n_folds} folds are too many", "use at most 127")
     rarest = int(np.unique(labels, return_counts=True)[1].min())
     if n_folds > rarest:
-        raise KitError(f"{n_folds} folds, but one class has only {rarest} rows", f"use --folds {max(2, rarest)} or fewer,"
-                       " or a larger --limit")
+        raise KitError(f"{n_folds} folds, but one class has only {rarest} rows",
+                       f"use --folds {max(2, rarest)} or fewer, or a larger --limit")
     if writers is not None and n_folds > len(np.unique(writers)):
         raise KitError(f"{n_folds} folds, but only {len(np.unique(writers))} writers to keep apart",
                        f"use --folds {len(np.unique(writers))} or fewer, or --split stratified")
@@ -107,7 +108,8 @@ def _assign(labels: np.ndarray, writers: np.ndarray | None, n_folds: int, seed: 
     fold = np.empty(len(labels), np.int8)
     for k, (_, held_out) in enumerate(parts):
         if not len(held_out):
-            raise KitError(f"{n_folds} folds: no writers are left for one of them", "use fewer --folds, or a larger --limit")
+            raise KitError(f"{n_folds} folds: no writer is left for one of them",
+                           "use fewer --folds, or a larger --limit")
         fold[held_out] = k
     return fold
 

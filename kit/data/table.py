@@ -1,8 +1,8 @@
 """A CSV file of the competition → uint8 arrays, every cell checked; a cache so that the second read is instant.
 
-In goes the path of a training, test or out-of-domain file of any number of rows; out comes a `Table`. The one idea: a file is
-read strictly or not at all. Columns by name and order, pixels 0 to 255 and labels below the number of classes in
-plain decimal digits, ids that are there once each: whatever differs ends in a KitError with file, line and column.
+In goes the path of a training, test or out-of-domain file of any number of rows; out comes a `Table`. The one idea: a
+file is read strictly or not at all. Columns by name and order, pixels 0 to 255 and labels below the number of classes
+in plain decimal digits, ids that are there once each: whatever differs ends in a KitError with file, line and column.
 A UTF-8 BOM, CRLF and quoted numbers are accepted, since nobody can read them in two ways.
 """
 
@@ -71,7 +71,7 @@ def _columns(competition: Competition, labelled: bool) -> tuple[str, ...]:
     return ((first,) if first else ()) + competition.pixel_columns
 
 
-def _read(path: Path, competition: Competition, labelled: bool, columns: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, str]:
+def _read(path: Path, competition: Competition, labelled: bool, columns: tuple[str, ...]) -> table_cache.Arrays:
     """Pixels, labels or ids, and the file's SHA-256. Rows are joined at the end: at most two bytes a pixel."""
     has_id = not labelled and competition.id_column is not None
     n_classes = competition.n_classes if labelled else None
@@ -139,15 +139,16 @@ def _ids(path: Path, names: list[bytes]) -> np.ndarray:
         first_line: dict[bytes, int] = {}
         for line, name in enumerate(names, 2):
             if name in first_line:
-                raise KitError(f"{path}, line {line}: the id {shown(name)} is there already, on line {first_line[name]}",
-                               f"give each row an id of its own; or {AGAIN}")
+                raise KitError(f"{path}, line {line}: the id {shown(name)} is there already, "
+                               f"on line {first_line[name]}", f"give each row an id of its own; or {AGAIN}")
             first_line[name] = line
     if all(map(_WHOLE_NUMBER.fullmatch, names)):
         return np.array([int(name) for name in names], np.int64)
     return np.array([name.decode("utf-8") for name in names])
 
 
-def _notes(path: Path, competition: Competition, labels: np.ndarray | None, ids: np.ndarray | None, n: int) -> tuple[str, ...]:
+def _notes(path: Path, competition: Competition, labels: np.ndarray | None, ids: np.ndarray | None,
+           n: int) -> tuple[str, ...]:
     notes = []
     official = competition.official_rows.get(path.name)
     if official and n != official:

@@ -1,0 +1,231 @@
+"""Kaggle, the drawn sample, a zip or a folder → data/<slug>/; and which of them a run then uses.
+
+In goes where the data comes from; out comes a `DataFolder` of checked CSV files, with a manifest of them. The one
+idea: files are gathered and read in a scratch folder and only then moved, the manifest last, so a download that fails
+leaves the earlier data as it was. Real data goes to <root>/<slug>/ and the sample to <root>/<slug>-sample/, so neither
+is ever taken for the other.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kit import storage, transfer
+from kit.data import archive
+from kit.data.competition import Competition
+from kit.data.cells import split_ids
+from kit.data.csvfile import check_columns, line_blocks, open_csv, read_header, shown
+from kit.data.table import Table, read_table
+from kit.errors import KitError
+from kit.progress import Progress
+
+MANIFEST = "manifest.json"
+_SAMPLE = "-sample"
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """A folder with the competition's files; with a manifest if the kit put them there."""
+
+    path: Path
+    competition: Competition
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What manifest.json says, or as much as is known of a folder that has none. KitError if it is damaged."""
+        if not (self.path / MANIFEST).is_file():
+            return {"competition": self.competition.slug, "source": "path", "is_sample": False}
+        manifest = storage.read_json(self.path / MANIFEST)
+        if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256"), dict):
+            raise storage.damaged(self.path / MANIFEST, "not a manifest of the kit's")
+        if manifest.get("competition") != self.competition.slug:
+            raise KitError(f"{self.path} holds {shown(str(manifest.get('competition')))}, not {self.competition.slug}",
+                           "choose another --data-dir or --competition")
+        return manifest
+
+    @property
+    def source(self) -> str:
+        """kaggle, sample or path."""
+        return str(self.manifest.get("source"))
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether these are drawn digits; wherever their scores are shown it must be said."""
+        return bool(self.manifest.get("is_sample")) or self.path.name.endswith(_SAMPLE)
+
+    @property
+    def writer_block(self) -> int | None:
+        """Rows per writer, where not the competition's."""
+        return self.manifest.get("writer_block")
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """The SHA-256 of each table, by file name."""
+        tables = [table for table in (self.train(), self.test(), self.extra()) if table is not None]
+        return {table.path.name: table.sha256 for table in tables}
+
+    def train(self) -> Table:
+        """The training file. KitError unless it is valid and the one that the manifest names."""
+        return self._table(self.competition.train, labelled=True)
+
+    def test(self) -> Table:
+        """The file to hand in labels for."""
+        return self._table(self.competition.test, labelled=False)
+
+    def extra(self) -> Table | None:
+        """The labelled out-of-domain file; None if the competition or this folder has none."""
+        name = self.competition.extra
+        if name is None or not (self.path / name).is_file():
+            return None
+        return self._table(name, labelled=True)
+
+    def _table(self, name: str, labelled: bool) -> Table:
+        table = read_table(self.path / name, self.competition, labelled)
+        recorded = self.manifest.get("sha256", {})
+        if recorded and recorded.get(name) != table.sha256:
+            raise KitError(f"{table.path} is not the file that {MANIFEST} records: it was changed, or half replaced",
+                           f"kit download --force; or delete {self.path / MANIFEST} if the file is meant to be so")
+        return table
+
+
+def find_data(competition: Competition, root: Path) -> DataFolder:
+    """The data below `root`: real data if there is any, else the sample. KitError if neither."""
+    for folder in (_folder(competition, root, False), _folder(competition, root, True)):
+        if (folder.path / competition.train).is_file():
+            return folder
+    raise KitError(f"there is no data of {competition.slug} in {root}",
+                   "kit download; or kit download --from sample for drawn digits, without an account")
+
+
+def download(competition: Competition, source: str | Path | None, root: Path, force: bool = False,
+             progress: Progress | None = None) -> DataFolder:
+    """Bring the competition's files below `root`, checked, unless they are there and intact.
+
+    source: kaggle, sample, or the path of a zip or a folder; None takes Kaggle where there are credentials, else the
+    sample. force: fetch them again. KitError, with the earlier data as it was, for whatever goes wrong.
+    """
+    say = (progress or Progress()).say
+    if source is None:
+        source = _best_source(competition, root)
+    folder = _folder(competition, root, source == "sample")
+    origin = str(source) if source in ("kaggle", "sample") else _origin(Path(source))
+    if not force and _is_intact(folder, origin):
+        say(f"{folder.path} is there and intact")
+        return folder
+    with transfer.scratch(Path(root)) as scratch:
+        new = DataFolder(scratch / "new", competition)
+        new.path.mkdir()
+        manifest = _gather(new, source, say) | {"origin": origin}
+        folder = _folder(competition, root, manifest["is_sample"])
+        storage.write_json(new.path / MANIFEST, manifest | _check(new, say))
+        _move(new, folder)
+    say(f"{folder.path} is ready")
+    return folder
+
+
+def _folder(competition: Competition, root: Path, sample: bool) -> DataFolder:
+    return DataFolder(Path(root) / (competition.slug + _SAMPLE * sample), competition)
+
+
+def _best_source(competition: Competition, root: Path) -> str:
+    from kit.client import has_credentials
+
+    return "kaggle" if _is_intact(_folder(competition, root, False), "kaggle") or has_credentials() else "sample"
+
+
+def _origin(path: Path) -> str:
+    """Which zip or folder, and in what state, so that the same one need not be read again."""
+    try:
+        info = path.stat()
+        return f"{path.resolve()} {info.st_size} {info.st_mtime_ns}"
+    except (OSError, ValueError):
+        return str(path)
+
+
+def _is_intact(folder: DataFolder, origin: str) -> bool:
+    """Whether all files are as the manifest says, and from there; real data from anywhere is as good as from Kaggle."""
+    try:
+        manifest = folder.manifest
+        if origin not in ("kaggle", manifest.get("origin")):
+            return False
+        return all(storage.sha256_file(folder.path / name) == digest for name, digest in manifest["sha256"].items())
+    except (KitError, KeyError):
+        return False
+
+
+def _gather(new: DataFolder, source: str | Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Put the files into `new`, unchecked; what the manifest says about where they are from."""
+    competition = new.competition
+    about: dict[str, Any] = {"competition": competition.slug, "source": str(source), "is_sample": False,
+                             "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    if source == "kaggle":
+        from kit.client import download_competition
+
+        download_competition(competition.slug, new.path, competition.files, say, competition.rules_url)
+    elif source == "sample":
+        from kit.data import sample
+
+        say("drawing a sample of digits")
+        sample.draw_sample(new.path, competition=competition)
+        about |= {"is_sample": True, "writer_block": sample.ROWS_PER_WRITER}
+    else:
+        required = (competition.train, competition.test)
+        optional = [name for name in (*competition.files, MANIFEST) if name not in required]
+        archive.unpack(Path(source), required, optional, new.path)
+        about["source"] = "path"
+        if new.is_sample:  # a sample stays one, wherever it is copied from
+            about |= {key: new.manifest.get(key) for key in ("is_sample", "writer_block")}
+    return about
+
+
+def _check(new: DataFolder, say: Callable[[str], None]) -> dict[str, Any]:
+    """Read every file strictly; its hash and rows for the manifest."""
+    (new.path / MANIFEST).unlink(missing_ok=True)
+    say("reading and checking the files")
+    tables = [table for table in (new.train(), new.test(), new.extra()) if table is not None]
+    for note in [note for table in tables for note in table.notes]:
+        say(note)
+    about = {table.path.name: (table.sha256, len(table)) for table in tables}
+    path = new.path / new.competition.sample_submission
+    if path.is_file():
+        _check_ids(path, new.competition, new.test().ids)
+        about[path.name] = (storage.sha256_file(path), len(new.test()))
+    return {"sha256": {name: digest for name, (digest, _) in about.items()},
+            "rows": {name: rows for name, (_, rows) in about.items()}}
+
+
+def _check_ids(path: Path, competition: Competition, ids: np.ndarray | None) -> None:
+    """KitError unless the sample submission has the test file's ids, in its order."""
+    found: list[bytes] = []
+    with open_csv(path) as file:
+        check_columns(path, read_header(file, path), competition.submission_columns)
+        for _, block in line_blocks(file, path, hashlib.sha256()):
+            found += split_ids(block)[0]
+    wanted = [str(name).encode() for name in np.asarray(ids)]
+    line = next((i for i, (name, other) in enumerate(zip(found, wanted, strict=False), 2) if name != other), None)
+    if line is not None or len(found) != len(wanted):
+        line = line or min(len(found), len(wanted)) + 2
+        raise KitError(f"{path}, line {line}: the ids are not those of {competition.test}, in its order",
+                       "the two files are of different downloads: get them again from one place")
+
+
+def _move(new: DataFolder, folder: DataFolder) -> None:
+    """Put the files of `new` in the place of those of `folder`, the manifest last: until then it fits neither.
+
+    Files of that folder which are not ours stay. Renames need no space, so a full disk cannot stop this half-way.
+    """
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        (folder.path / ".cache").mkdir(exist_ok=True)
+        last = [new.path / storage.CHECKSUMS, new.path / MANIFEST]
+        files = [path for path in sorted(new.path.rglob("*")) if path.is_file() and path not in last]
+        for path in files + last:
+            path.replace(folder.path / path.relative_to(new.path))
+    except OSError as error:
+        raise KitError(f"cannot write {folder.path}: {error.strerror or error}",
+                       "make the folder writable, or choose another one with --data-dir") from error
