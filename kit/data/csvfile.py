@@ -24,15 +24,13 @@ BOM = b"\xef\xbb\xbf"
 
 @contextlib.contextmanager
 def open_csv(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular, non-empty file for reading bytes. KitError for anything else, and where reading fails."""
+    """Open a regular file for reading bytes. KitError for anything else, and where reading fails."""
     try:
         # Opening a pipe would wait for its writer, so look first what it is.
         info = path.stat()
         if not stat.S_ISREG(info.st_mode):
             kind = "a folder" if stat.S_ISDIR(info.st_mode) else "not a regular file"
             raise KitError(f"{path} is {kind}, not a CSV file", "give the path of the CSV file itself")
-        if not info.st_size:
-            raise KitError(f"{path} is empty", AGAIN)
         with path.open("rb") as file:
             yield file
     except FileNotFoundError:
@@ -48,6 +46,8 @@ def open_csv(path: Path) -> Iterator[BinaryIO]:
 def read_header(file: BinaryIO, path: Path) -> list[str]:
     """The column names on line 1, which leaves `file` at the start of line 2. A UTF-8 BOM is accepted."""
     line = file.readline(MAX_LINE_BYTES + 1)
+    if not line:
+        raise KitError(f"{path} is empty", AGAIN)
     if line.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise KitError(f"{path}, line 1: the file is UTF-16, not UTF-8", "save it again as UTF-8")
     if len(line) > MAX_LINE_BYTES:

@@ -17,8 +17,8 @@ import numpy as np
 
 from kit import storage, transfer
 from kit.data import archive
-from kit.data.competition import Competition
 from kit.data.cells import split_ids
+from kit.data.competition import Competition
 from kit.data.csvfile import check_columns, line_blocks, open_csv, read_header, shown
 from kit.data.table import Table, read_table
 from kit.errors import KitError
@@ -95,7 +95,7 @@ class DataFolder:
 
 def find_data(competition: Competition, root: Path) -> DataFolder:
     """The data below `root`: real data if there is any, else the sample. KitError if neither."""
-    for folder in (_folder(competition, root, False), _folder(competition, root, True)):
+    for folder in (data_folder(competition, root, False), data_folder(competition, root, True)):
         if (folder.path / competition.train).is_file():
             return folder
     raise KitError(f"there is no data of {competition.slug} in {root}",
@@ -112,7 +112,7 @@ def download(competition: Competition, source: str | Path | None, root: Path, fo
     say = (progress or Progress()).say
     if source is None:
         source = _best_source(competition, root)
-    folder = _folder(competition, root, source == "sample")
+    folder = data_folder(competition, root, source == "sample")
     origin = str(source) if source in ("kaggle", "sample") else _origin(Path(source))
     if not force and _is_intact(folder, origin):
         say(f"{folder.path} is there and intact")
@@ -121,21 +121,22 @@ def download(competition: Competition, source: str | Path | None, root: Path, fo
         new = DataFolder(scratch / "new", competition)
         new.path.mkdir()
         manifest = _gather(new, source, say) | {"origin": origin}
-        folder = _folder(competition, root, manifest["is_sample"])
+        folder = data_folder(competition, root, manifest["is_sample"])
         storage.write_json(new.path / MANIFEST, manifest | _check(new, say))
         _move(new, folder)
     say(f"{folder.path} is ready")
     return folder
 
 
-def _folder(competition: Competition, root: Path, sample: bool) -> DataFolder:
+def data_folder(competition: Competition, root: Path, sample: bool) -> DataFolder:
+    """Where the competition's real data, or its sample, lies below `root`, whether it is there or not."""
     return DataFolder(Path(root) / (competition.slug + _SAMPLE * sample), competition)
 
 
 def _best_source(competition: Competition, root: Path) -> str:
     from kit.client import has_credentials
 
-    return "kaggle" if _is_intact(_folder(competition, root, False), "kaggle") or has_credentials() else "sample"
+    return "kaggle" if _is_intact(data_folder(competition, root, False), "kaggle") or has_credentials() else "sample"
 
 
 def _origin(path: Path) -> str:

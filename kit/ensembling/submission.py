@@ -1,0 +1,190 @@
+"""Probs → the file to hand in; and the validator that says whether a file could be.
+
+In go ids and probabilities, or somebody's CSV file; out comes submission.csv, or a list of what is wrong with it, line
+by line. The one idea: the validator knows nothing of how the file was made and compares it with the ids of the test
+file, so that whatever Kaggle would answer with "Scoring Error" an hour later is said here, with the line to mend.
+"""
+
+import csv
+import hashlib
+import io
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from kit import storage
+from kit.data.competition import Competition
+from kit.data.csvfile import BOM, columns_problem, line_blocks, named, open_csv, read_header, shown
+from kit.errors import KitError
+
+MAX_BYTES = 64 << 20  # 5,000 rows take 34 KB, 200,000 rows with ids of 256 characters 52 MB
+MAX_ROWS = 1_000_000
+SHOWN_OF_A_KIND = 5
+
+
+def write_submission(path: Path, ids: np.ndarray, probs: np.ndarray, competition: Competition) -> None:
+    """Write the class of the highest probability for each id, in the order given; atomically.
+
+    ids: int64 or str (n,), those of the test file in its order. probs: (n, n_classes). KitError where the two do not
+    fit, an id comes twice or a probability is no number: nothing is written then.
+    """
+    if probs.shape != (len(ids), competition.n_classes):
+        raise KitError(f"probs of shape {probs.shape} do not fit {len(ids)} ids and {competition.n_classes} classes",
+                       "predict the test file again")
+    if not np.isfinite(probs).all():
+        row = int(np.flatnonzero(~np.isfinite(probs).all(axis=1))[0])
+        raise KitError(f"the probs of id {shown(str(ids[row]))} are not numbers", "train again with another --seed")
+    if len(np.unique(ids)) < len(ids):
+        raise KitError("an id comes twice", "give the ids of the test file, as read_table returns them")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(competition.submission_columns)
+    writer.writerows(zip(ids.tolist(), probs.argmax(axis=1).tolist(), strict=True))
+    storage.write_text(path, text.getvalue())
+
+
+def validate(path: Path, competition: Competition, test_ids: np.ndarray | None = None) -> list[str]:
+    """What keeps the file from being an acceptable submission, with the line and what to do; empty if nothing does.
+
+    test_ids: int64 or str (n,), of the test file in its order; None: ids are only checked to be there and unique.
+    KitError for a file that cannot be read as text at all.
+    """
+    path = Path(path)
+    found = _Findings()
+    with open_csv(path) as file:
+        if path.stat().st_size > MAX_BYTES:
+            raise KitError(f"{path} has more than {MAX_BYTES >> 20} MiB, as no submission has", "give the right file")
+        first = file.readline()
+        if not first:
+            return [f"the file is empty: it needs a first line {','.join(competition.submission_columns)} and the rows"]
+        if first.startswith(BOM):
+            found.add("byte order mark", "line 1: the file begins with a byte order mark; save it as UTF-8 without one")
+        if first.endswith(b"\r\n"):
+            found.add("line end", _line_end(1))
+        file.seek(0)
+        names = read_header(file, path)
+        problem = columns_problem(names, competition.submission_columns)
+        if problem:
+            found.add("columns", f"line 1: {problem}; it must read {','.join(competition.submission_columns)}")
+        if not set(competition.submission_columns) <= set(names):
+            return found.summary()
+        rows = _Rows(names, competition, test_ids, found)
+        for line, block in line_blocks(file, path, hashlib.sha256()):
+            if b"\0" in block:
+                line += block[: block.index(b"\0")].count(b"\n")
+                raise KitError(f"{path}, line {line}: a NUL byte; this is no text file", "give the CSV file itself")
+            for number, text in enumerate(block[:-1].split(b"\n"), line):
+                rows.check(number, text)
+            if len(rows.line_of) + rows.others > rows.most:
+                return [*found.summary(), f"there are more than {rows.most:,} rows: one for each id of the test file is due"]
+    rows.finish()
+    return found.summary()
+
+
+def _line_end(line: int) -> str:
+    return f"line {line}: ends in \\r\\n (Windows); save the file with line ends \\n"
+
+
+class _Findings:
+    """Messages by kind: all are counted, the first few of each kind kept."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.messages: dict[str, list[str]] = {}
+
+    def add(self, kind: str, message: str) -> None:
+        self.counts[kind] += 1
+        if self.counts[kind] <= SHOWN_OF_A_KIND:
+            self.messages.setdefault(kind, []).append(message)
+
+    def summary(self) -> list[str]:
+        lines = []
+        for kind, messages in self.messages.items():
+            more = self.counts[kind] - len(messages)
+            lines += messages + ([f"… and {more:,} more like that ({kind})"] if more else [])
+        return lines
+
+
+class _Rows:
+    """The rows below line 1, one after the other, against the ids that are to be there."""
+
+    def __init__(self, names: list[str], competition: Competition, test_ids: np.ndarray | None,
+                 found: _Findings) -> None:
+        self.found = found
+        self.n_cells = len(names)
+        self.id_at, self.label_at = map(names.index, competition.submission_columns)
+        self.labels = {str(label) for label in range(competition.n_classes)}
+        self.wanted = None if test_ids is None else [str(name) for name in test_ids.tolist()]
+        self.known = set(self.wanted or ())
+        self.line_of: dict[str, int] = {}  # in the order of the file
+        self.others = 0  # rows without a new id
+        self.most = MAX_ROWS if self.wanted is None else 2 * len(self.wanted) + 1000
+
+    def check(self, line: int, raw: bytes) -> None:
+        if raw.endswith(b"\r"):
+            self.found.add("line end", _line_end(line))
+            raw = raw[:-1]
+        cells = self._cells(line, raw)
+        if cells is None:
+            self.others += 1
+            return
+        self._check_id(line, cells[self.id_at])
+        label = cells[self.label_at]
+        if label not in self.labels:
+            what = f"the label {shown(label)} is not" if label else "the label is empty: it must be"
+            self.found.add("label", f"line {line}: {what} a whole number from 0 to {len(self.labels) - 1} "
+                                    "in plain digits")
+
+    def _cells(self, line: int, raw: bytes) -> list[str] | None:
+        if not raw.strip():
+            self.found.add("empty line", f"line {line}: the line is empty; delete it")
+            return None
+        try:
+            text = raw.decode("utf-8")
+            cells = next(csv.reader([text], strict=True)) if '"' in text else text.split(",")
+        except UnicodeDecodeError as error:
+            self.found.add("encoding", f"line {line}: {shown(raw)} is not UTF-8 at byte {error.start + 1}; "
+                                       "save it as UTF-8")
+            return None
+        except csv.Error as error:
+            self.found.add("cells", f"line {line}: {shown(raw)} is not readable as CSV ({error}); "
+                                    "write the id and the label")
+            return None
+        if len(cells) != self.n_cells:
+            self.found.add("cells", f"line {line}: {shown(raw)} has {len(cells)} cells, line 1 has {self.n_cells}; "
+                                    "write as many in each line")
+            return None
+        return cells
+
+    def _check_id(self, line: int, name: str) -> None:
+        if name in self.line_of:
+            self.found.add("duplicate id", f"line {line}: the id {shown(name)} is there already, on line "
+                                           f"{self.line_of[name]}; keep one of the two")
+            self.others += 1
+            return
+        self.line_of[name] = line
+        if not name.strip():
+            self.found.add("missing id", f"line {line}: the id is empty; write that of the test file")
+        elif self.wanted is not None and name not in self.known:
+            self.found.add("unknown id", f"line {line}: there is no id {shown(name)} in the test file; delete the line "
+                                         "or write the right id")
+
+    def finish(self) -> None:
+        """What shows only at the end: too few or too many rows, missing ids, another order."""
+        n_rows = len(self.line_of) + self.others
+        if self.wanted is None:
+            if not n_rows:
+                self.found.add("rows", "there are no rows below line 1: write one for each id of the test file")
+            return
+        missing = [name for name in self.wanted if name not in self.line_of]
+        if missing:
+            self.found.add("ids", f"rows of {len(missing):,} of the {len(self.wanted):,} ids are missing: "
+                                  f"{named(missing)}; add them")
+        if n_rows != len(self.wanted):
+            self.found.add("rows", f"there are {n_rows:,} rows below line 1; the test file has {len(self.wanted):,}")
+        there = [name for name in self.line_of if name in self.known]
+        if not missing and there != self.wanted:
+            place = next(i for i, (name, other) in enumerate(zip(there, self.wanted, strict=True)) if name != other)
+            self.found.add("order", f"line {self.line_of[there[place]]}: the id {shown(there[place])} stands where "
+                                    f"{shown(self.wanted[place])} should: write the rows in the test file's order")
