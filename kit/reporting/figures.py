@@ -94,8 +94,7 @@ def intervals(rows: Sequence[dict[str, Any]], label: str, reference: float | Non
     bounds = [bound for row in known for bound in (*row["ci95"], row["value"])] or [0.0, 1.0]
     ticks = nice_ticks(min(bounds), min(1.0, max(bounds)))
     x, bottom = linear(ticks[0], ticks[-1], gutter + 8, WIDTH - 24), 8 + row_height * len(known)
-    parts = [part for tick, words in zip(ticks, percents(ticks), strict=True)
-             for part in (line(x(tick), 4, x(tick), bottom, "grid"), text(x(tick), bottom + 16, words, "middle"))]
+    parts = _percent_axis(ticks, x, bottom)
     if reference is not None:
         parts.append(mark(f"all rows: {percent(reference)}", line(x(reference), 4, x(reference), bottom, "reference")))
     for index, row in enumerate(known):
@@ -109,6 +108,26 @@ def _interval(row: dict[str, Any], x: Scale, y: float, gutter: float) -> Markup:
     return mark(title + (f"; {row['note']}" if row.get("note") else ""), box(0, y - 6, WIDTH, 12, "hit"),
                 text(gutter, y + 4, row["name"], "end", "name"), line(x(low), y, x(high), y, "whisker"),
                 dot(x(row["value"]), y, kind=f"dot {row.get('kind', '')}"))
+
+
+def dumbbells(rows: Sequence[dict[str, Any]], label: str, row_height: float = 15) -> Markup:
+    """For each row (`name`, `accuracy_a`, `accuracy_b`) a ring at B, a dot at A and the line between them."""
+    ends = [row[key] for row in rows for key in ("accuracy_a", "accuracy_b")]
+    ticks = nice_ticks(min(ends), max(ends))
+    x, bottom = linear(ticks[0], ticks[-1], 38, WIDTH - 24), 8 + row_height * len(rows)
+    parts = _percent_axis(ticks, x, bottom)
+    for index, row in enumerate(rows):
+        y, a, b = 8 + row_height * (index + 0.5), x(row["accuracy_a"]), x(row["accuracy_b"])
+        title = f"{row['name']}: A {percent(row['accuracy_a'])}, B {percent(row['accuracy_b'])}"
+        parts.append(mark(title, box(0, y - 6, WIDTH, 12, "hit"), text(30, y + 4, row["name"], "end", "name"),
+                          line(b, y, a, y, "whisker" if a >= b else "whisker loss"), dot(b, y, 3.5, "ring"),
+                          dot(a, y, 3.5, "dot" if a >= b else "dot loss")))
+    return drawing(bottom + 24, label, *parts)
+
+
+def _percent_axis(ticks: Sequence[float], x: Scale, bottom: float) -> list[Markup]:
+    return [part for tick, words in zip(ticks, percents(ticks), strict=True)
+            for part in (line(x(tick), 4, x(tick), bottom, "grid"), text(x(tick), bottom + 16, words, "middle"))]
 
 
 # -- learning curves ------------------------------------------------------------------------------------------------
@@ -164,12 +183,12 @@ def reliability(bins: Sequence[dict[str, Any]], label: str) -> Markup:
                  f"{entry['rows']:,} rows")
         parts.append(mark(title, line(at, y(low), at, y(high), "whisker"),
                           dot(at, y(entry["accuracy"]), 3 + 5 * math.sqrt(entry["rows"] / most))))
-    return drawing(360, label, *parts, text(WIDTH - 20, 356, "confidence", "end"), text(56, 22, "right"))
+    return drawing(360, label, *parts, text(WIDTH - 20, 356, "confidence", "end"))
 
 
 def balance(rows: Sequence[dict[str, Any]], names: Sequence[str], label: str) -> Markup:
     """Predicted number of each class as a bar, the expected range as a bracket."""
-    ticks = nice_ticks(0, max((max(row["predicted"], row["high"]) for row in rows), default=1), 5)
+    ticks = nice_ticks(0, max((max(row["predicted"], row["high"]) for row in rows), default=1))
     x, bottom = linear(0, ticks[-1], 36, WIDTH - 24), 8 + 26 * len(rows)
     parts = [part for tick in ticks for part in (
         line(x(tick), 4, x(tick), bottom, "grid"), text(x(tick), bottom + 16, f"{tick:,.0f}", "middle"))]

@@ -8,11 +8,12 @@ so that a test can hold every number on the page against the JSON file beside it
 import base64
 import hashlib
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from kit.reporting import numerals, verdict
 
@@ -25,6 +26,7 @@ def render(template: str, numbers: dict[str, Any], class_names: list[str], **con
 
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["options"] = options
     script = (HERE / "page.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(template).render(
@@ -53,6 +55,11 @@ def value_of(numbers: Any, key: str) -> Any:
     return numbers
 
 
+def options(words: str) -> Markup:
+    """`words` escaped, with command-line options kept in one piece: a browser breaks lines after each hyphen."""
+    return Markup(re.sub(r"(--[a-z][a-z-]*)", r'<span class="option">\1</span>', str(escape(words))))  # noqa: S704
+
+
 def shades(matrix: list[list[int]]) -> Callable[[int], str]:
     """How strongly a wrong cell of a confusion matrix is tinted: 0.1 for one row, 0.45 for the largest, logarithmic."""
     largest = max((count for i, row in enumerate(matrix) for j, count in enumerate(row) if i != j), default=0)
@@ -74,6 +81,8 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "percent1": lambda value: verdict.percent(value, 1),
     "percent0": lambda value: verdict.percent(value, 0),
     "points": verdict.points,
+    "signed": lambda value: verdict.points(value).removesuffix("\u00a0points"),
+    "spread": lambda value: verdict.points(value).removeprefix("+"),
     "p": verdict.p_value,
     "count": lambda value: f"{value:,.0f}",
     "number": lambda value: f"{value:.4f}",

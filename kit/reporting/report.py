@@ -118,7 +118,8 @@ def _member(results: "RunResults", member: "Member") -> dict[str, Any]:
     scored = np.isfinite(member.oof).all(axis=1)
     right = member.oof[scored].argmax(axis=1) == results.folds.labels[scored]
     return {"model": member.model, "seed": int(member.seed), "is_baseline": member is results.baseline,
-            "folds": len(member.done), "rows": len(right), "oof_accuracy": float(right.mean()), "parameters": member.done[0]["parameters"],
+            "folds": len(member.done), "rows": len(right), "oof_accuracy": float(right.mean()),
+            "parameters": member.done[0]["parameters"],
             "train_seconds": sum(done["train_seconds"] for done in member.done),
             "images_per_second": float(np.median([done["images_per_second"] for done in member.done]))}
 
@@ -144,7 +145,7 @@ def _notes(results: "RunResults") -> list[str]:
 
 
 def _mistakes(rows: np.ndarray, labels: np.ndarray, probs: np.ndarray, writers: np.ndarray | None) -> list[dict]:
-    """The most confident mistakes first; those that rank high in their cell of the confusion matrix stay in any case."""
+    """The most confident mistakes first; the first of each cell of the confusion matrix stay in any case."""
     predicted, confidence = probs.argmax(axis=1), probs.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
@@ -202,8 +203,9 @@ def _disagreement(results: "RunResults") -> dict[str, Any] | None:
     parted = parted[np.argsort(share[parted], kind="stable")]
     ids = results.data.test().ids
     return {"models": len(votes), "rows": len(share), "rows_disputed": len(parted),
-            "mean_agreement": float(share.mean()), "most_disputed": [{"index": int(i), "id": _id(ids, i), "predicted": int(predicted[i]),
-                               "votes": _votes(votes[:, i])} for i in parted[:DISPUTED]]}
+            "mean_agreement": float(share.mean()), "most_disputed": [
+                {"index": int(i), "id": _id(ids, i), "predicted": int(predicted[i]), "votes": _votes(votes[:, i])}
+                for i in parted[:DISPUTED]]}
 
 
 def _votes(votes: np.ndarray) -> list[dict[str, int]]:
@@ -241,7 +243,7 @@ def _pictures(report: dict[str, Any], results: "RunResults") -> dict[str, Any]:
 
 def _scale(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The scores that belong on one scale of accuracy, with the keys of their numbers."""
-    rows = [("held out", "cv", "oof_accuracy", ("ci95.0", "ci95.1")),
+    rows = [("this run, held out", "cv", "oof_accuracy", ("ci95.0", "ci95.1")),
             ("leaderboard estimate", "leaderboard_estimate", "value", ("low", "high")),
             ("baseline", "baseline", "oof_accuracy", ("ci95.0", "ci95.1")),
             (report["dig_mnist"] and report["dig_mnist"]["file"], "dig_mnist", "accuracy", ("ci95.0", "ci95.1"))]

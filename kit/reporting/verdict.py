@@ -35,8 +35,10 @@ def _banners(report: dict[str, Any]) -> list[str]:
         banners.append(f"Not complete: {cv['rows_missing']:,} of {report['data']['rows_used']:,} training rows have no "
                        "score, because the time budget left folds out. More time, and --resume, finish the run.")
     if not cv["keeps_writers_apart"]:
+        cure = ("--split writer keeps them apart." if report["per_writer"] else
+                "The file does not show who wrote what, so they cannot be kept apart.")
         banners.append("Flattering split: the same writers may stand on both sides of a fold, so the score is higher "
-                       "than new writers will allow. Compare with --split writer where the file shows who wrote what.")
+                       f"than new writers will allow. {cure}")
     return banners
 
 
@@ -72,7 +74,8 @@ def _leaderboard(report: dict[str, Any]) -> str:
     guess = report["leaderboard_estimate"]
     if not guess or guess.get("value") is None:
         return "There is no estimate of the leaderboard score for this run."
-    subject = "The leaderboard would say" if report["data"]["is_sample"] else "The leaderboard will say"
+    subject = ("On the sample's own test file it would be" if report["data"]["is_sample"] else
+               "The leaderboard will say")
     check = guess.get("cross_check") or {}
     held = f" The same method held for {check['held']} of {check['of']} groups of writers." if check.get("of") else ""
     return (f"{subject} about {percent(guess['value'], 1)}, "

@@ -1,0 +1,212 @@
+"""Is A better than B? Two runs or submissions, paired over rows, over writers and over the hardest eight writers.
+
+In go two folders with OOF probs, no data needed; out comes a dict, a few lines for a terminal, and a page. The one
+idea: both have read the same digits, so what counts is where they differ, and how that varies from writer to writer.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kit import storage
+from kit.data import competition as competitions
+from kit.data.folds import load_folds
+from kit.errors import KitError
+from kit.reporting import figures, metrics, page
+from kit.reporting.pictures import data_uri
+from kit.reporting.verdict import p_value, percent, points
+
+if TYPE_CHECKING:
+    from kit.data.table import Table
+
+MAX_DIFFERENT = 300  # rows listed and pictured: where one is right and the other wrong
+NO_WRITER = -1  # in folders of runs whose file does not show who wrote what
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One of the two: the rows that it has scored, in ascending order, and what it was made from."""
+
+    name: str
+    row: np.ndarray
+    probs: np.ndarray  # float32
+    label: np.ndarray
+    fold: np.ndarray
+    writer: np.ndarray | None
+    config: dict[str, Any]
+
+    def take(self, rows: np.ndarray) -> "Side":
+        """The part that lies in `rows`, all of which it has."""
+        at = np.searchsorted(self.row, rows)
+        return Side(self.name, rows, self.probs[at], self.label[at], self.fold[at],
+                    None if self.writer is None else self.writer[at], self.config)
+
+    @property
+    def right(self) -> np.ndarray:
+        return self.probs.argmax(axis=1) == self.label
+
+    @property
+    def keeps_writers_apart(self) -> bool:
+        if self.writer is None:
+            return False
+        pairs = np.unique(np.stack([self.writer, self.fold]), axis=1)
+        return len(np.unique(pairs[0])) == pairs.shape[1]
+
+
+def compare(a: Path, b: Path) -> dict[str, Any]:
+    """A against B on the rows that both have scored; differences are A - B.
+
+    KitError where a folder lacks its artifacts, where the two were made from different training files, or where no
+    row is common to both.
+    """
+    sides = read_side(a), read_side(b)
+    _same_file(*sides)
+    rows = np.intersect1d(sides[0].row, sides[1].row, assume_unique=True)
+    if not len(rows):
+        raise KitError(f"{sides[0].name} and {sides[1].name} have no row in common",
+                       "compare runs of the same training file; with --limit, give both the same limit")
+    one, two = (side.take(rows) for side in sides)
+    if not np.array_equal(one.label, two.label):
+        raise KitError(f"{one.name} and {two.name} give different labels to the same rows",
+                       "compare runs that were made from the same training file")
+    writers = one.writer if one.writer is not None else two.writer
+    competition = competitions.get(one.config["competition"])
+    comparison = {
+        "format": 1, "competition": competition.slug, "class_names": list(competition.class_names),
+        "train_sha256": _train_digest(one),
+        "a": _about(one, len(sides[0].row), writers), "b": _about(two, len(sides[1].row), writers),
+        "rows": len(rows), "paired": metrics.paired(one.right, two.right, writers),
+        "both_wrong": int((~one.right & ~two.right).sum()), "notes": _notes(sides, one, two),
+        "per_writer": _per_writer(one.right, two.right, writers), "per_class": _per_class(one, two),
+        "different": _different(one, two, writers)}
+    return {**comparison, "verdict": verdict(comparison)}
+
+
+def read_side(folder: Path) -> Side:
+    """What a run or a submission has scored. A run's labels, writers and folds are in its folds.csv."""
+    arrays = storage.read_npz(folder / "oof.npz", "row", "probs")
+    if "label" not in arrays:
+        folds = load_folds(folder / "folds.csv")
+        if not np.array_equal(arrays["row"], folds.rows):
+            raise storage.damaged(folder / "oof.npz", "its rows are not those of folds.csv")
+        arrays |= {"label": folds.labels, "fold": folds.fold}
+        if folds.writers is not None:
+            arrays["writer"] = folds.writers
+    about = storage.read_json(folder / "config.json")
+    if not {"config", "data"} <= set(about):
+        raise storage.damaged(folder / "config.json", "it does not say config and data")
+    scored = np.flatnonzero(np.isfinite(arrays["probs"]).all(axis=1))
+    order = scored[np.argsort(arrays["row"][scored], kind="stable")]
+    writer = arrays["writer"][order] if "writer" in arrays else None
+    return Side(folder.resolve().name, arrays["row"][order], arrays["probs"][order].astype(np.float32),
+                arrays["label"][order].astype(np.int64), arrays["fold"][order],
+                None if writer is None or (writer == NO_WRITER).any() else writer,
+                {**about["config"], "data": about["data"]})
+
+
+def _train_digest(side: Side) -> str | None:
+    return side.config["data"]["sha256"].get(competitions.get(side.config["competition"]).train)
+
+
+def _same_file(a: Side, b: Side) -> None:
+    if a.config["competition"] != b.config["competition"] or _train_digest(a) != _train_digest(b):
+        kinds = ["the drawn sample" if side.config["data"]["is_sample"] else f"a {side.config['competition']} file"
+                 for side in (a, b)]
+        raise KitError(f"{a.name} was trained on {kinds[0]}, {b.name} on another file ({kinds[1]})",
+                       "compare runs that were made from the same training file")
+
+
+def _about(side: Side, rows: int, writers: np.ndarray | None) -> dict[str, Any]:
+    return {"name": side.name, "rows": rows, "models": list(side.config["models"]),
+            "is_sample": bool(side.config["data"]["is_sample"]), "keeps_writers_apart": side.keeps_writers_apart,
+            "accuracy": float(side.right.mean()), "ci95": list(metrics.accuracy_interval(side.right, writers)),
+            "mistakes": int((~side.right).sum())}
+
+
+def _notes(sides: tuple[Side, Side], a: Side, b: Side) -> list[str]:
+    """What makes the comparison worth less than it seems."""
+    notes = []
+    if a.config["data"]["is_sample"]:
+        notes.append("Drawn sample: these scores say nothing about the competition.")
+    if len(a.row) < max(len(side.row) for side in sides):
+        notes.append(f"Aligned by row: {a.name} scored {len(sides[0].row):,} rows, {b.name} {len(sides[1].row):,}; "
+                     f"compared are the {len(a.row):,} that both have.")
+    if a.keeps_writers_apart != b.keeps_writers_apart:
+        flattered = b.name if a.keeps_writers_apart else a.name
+        notes.append(f"Not a fair comparison: {flattered} was scored on writers that it had been trained on.")
+    elif not np.array_equal(a.fold, b.fold):
+        notes.append("The two were not scored in the same folds, so part of the difference is the split's.")
+    return notes
+
+
+def _per_writer(a: np.ndarray, b: np.ndarray, writers: np.ndarray | None) -> list[dict[str, Any]]:
+    if writers is None:
+        return []
+    return [{"writer": int(writer), "rows": int((writers == writer).sum()),
+             "accuracy_a": float(a[writers == writer].mean()), "accuracy_b": float(b[writers == writer].mean())}
+            for writer in np.unique(writers)]
+
+
+def _per_class(a: Side, b: Side) -> list[dict[str, Any]]:
+    return [{"class": int(k), "rows": int((a.label == k).sum()), "recall_a": float(a.right[a.label == k].mean()),
+             "recall_b": float(b.right[b.label == k].mean())} for k in np.unique(a.label)]
+
+
+def _different(a: Side, b: Side, writers: np.ndarray | None) -> list[dict[str, Any]]:
+    """Rows that one reads right and the other wrong, those first where their probs of the truth differ most."""
+    truth = np.arange(len(a.label)), a.label
+    gap = a.probs[truth] - b.probs[truth]
+    parted = np.flatnonzero(a.right != b.right)
+    parted = parted[np.argsort(-np.abs(gap[parted]), kind="stable")][:MAX_DIFFERENT]
+    return [{"row": int(a.row[i]), "true": int(a.label[i]), "writer": None if writers is None else int(writers[i]),
+             "a": int(a.probs[i].argmax()), "b": int(b.probs[i].argmax()),
+             "confidence_a": round(float(a.probs[i].max()), 4), "confidence_b": round(float(b.probs[i].max()), 4)}
+            for i in parted]
+
+
+# -- in words -------------------------------------------------------------------------------------------------------
+
+
+def verdict(comparison: dict[str, Any]) -> str:
+    """One sentence: better, worse, or not shown to differ; over writers where they are known."""
+    a, b, paired = comparison["a"]["name"], comparison["b"]["name"], comparison["paired"]
+    test = paired["writers"] or paired["rows"]
+    low, high = test["ci95"]
+    numbers = (f"{points(test['difference'])} (95\u00a0% interval over {'writers' if paired['writers'] else 'rows'} "
+               f"{points(low)} to {points(high)}, {p_value(test['p'])})")
+    if test["p"] < 0.05 and low * high > 0:
+        return f"{a} is {'better' if test['difference'] > 0 else 'worse'} than {b}: {numbers}."
+    return f"{a} is not shown to differ from {b}: {numbers}."
+
+
+def lines(comparison: dict[str, Any]) -> list[str]:
+    """The comparison for a terminal: notes, verdict, both scores, and a line for each test."""
+    said = [*comparison["notes"], comparison["verdict"]]
+    said += [f"{side['name']}: {percent(side['accuracy'])} ({percent(side['ci95'][0])} to {percent(side['ci95'][1])})"
+             for side in (comparison["a"], comparison["b"])]
+    for kind, words in (("rows", "over rows"), ("writers", "over writers"), ("hardest", "over the hardest eight")):
+        test = comparison["paired"][kind]
+        if test:
+            low, high = (points(bound) for bound in test["ci95"])
+            said.append(f"{words}: {points(test['difference'])}, {low} to {high}, {p_value(test['p'])} "
+                        f"({test['test']})")
+    return said
+
+
+# -- as a page ------------------------------------------------------------------------------------------------------
+
+
+def render_compare(comparison: dict[str, Any], train: "Table | None" = None) -> str:
+    """The comparison as one self-contained page; with pictures where `train` is the file that both were made from."""
+    shape = competitions.get(comparison["competition"]).shape
+    at_hand = train is not None and train.sha256 == comparison["train_sha256"]
+    pictures = [data_uri(train.pixels[entry["row"]], shape) if train is not None and at_hand else None
+                for entry in comparison["different"]]
+    sides = [{"name": comparison[side]["name"], "value": comparison[side]["accuracy"], "ci95": comparison[side]["ci95"],
+              "kind": kind} for side, kind in (("a", ""), ("b", "other"))]
+    return page.render("compare.html", comparison, comparison["class_names"], comparison=comparison, figures=figures,
+                       pictures=pictures, at_hand=at_hand, sides=sides,
+                       gains=[{"name": str(entry["writer"]), **entry} for entry in sorted(
+                           comparison["per_writer"], key=lambda entry: entry["accuracy_a"] - entry["accuracy_b"])])
