@@ -55,10 +55,9 @@ def read_table(path: Path, competition: Competition, labelled: bool, cache: bool
     wanted = _columns(competition, labelled)
     found = table_cache.load(path, wanted, competition.n_classes) if cache else None
     if found is None:
-        before = table_cache.stamp(path) if cache and path.is_file() else None
-        found = _read(path, competition, labelled, wanted)
-        if before:
-            table_cache.save(path, wanted, competition.n_classes, before, found)
+        stamp, found = _read(path, competition, labelled, wanted)
+        if cache:
+            table_cache.save(path, wanted, competition.n_classes, stamp, found)
     pixels, names, sha256 = found
     for array in (pixels, names):
         array.flags.writeable = False
@@ -71,15 +70,16 @@ def _columns(competition: Competition, labelled: bool) -> tuple[str, ...]:
     return ((first,) if first else ()) + competition.pixel_columns
 
 
-def _read(path: Path, competition: Competition, labelled: bool, columns: tuple[str, ...]) -> table_cache.Arrays:
-    """Pixels, labels or ids, and the file's SHA-256. Rows are joined at the end: at most two bytes a pixel."""
+def _read(path: Path, competition: Competition, labelled: bool,
+          columns: tuple[str, ...]) -> tuple[list[int], table_cache.Arrays]:
+    """The file's stamp; pixels, labels or ids, and SHA-256. Rows are joined at the end: at most two bytes a pixel."""
     has_id = not labelled and competition.id_column is not None
     n_classes = competition.n_classes if labelled else None
     parts: list[np.ndarray] = []
     names: list[bytes] = []
     digest = hashlib.sha256()
     with open_csv(path) as file, ThreadPoolExecutor(_THREADS) as pool:
-        before = os.fstat(file.fileno())
+        stamp = table_cache.stamp(os.fstat(file.fileno()))
         check_columns(path, read_header(file, path), columns)
 
         def parsed(line: int, block: bytes) -> tuple[int, bytes, list[bytes], np.ndarray | None]:
@@ -92,16 +92,17 @@ def _read(path: Path, competition: Competition, labelled: bool, columns: tuple[s
             _check_ids(path, line, ids)
             names += ids
             parts.append(cells)
-        after = os.fstat(file.fileno())
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        changed = table_cache.stamp(os.fstat(file.fileno()))[:2] != stamp[:2]
+    if changed:
         raise KitError(f"{path} changed while it was read", "run this again once nobody writes it")
     if not parts:
         raise KitError(f"{path} has a line of column names and no rows", AGAIN)
-    table = np.concatenate(parts)
+    pixels = np.concatenate([cells[:, int(labelled):] for cells in parts])
     if labelled:
-        return np.ascontiguousarray(table[:, 1:]), table[:, 0].copy(), digest.hexdigest()
-    first = competition.first_id
-    return table, _ids(path, names) if has_id else np.arange(first, first + len(table)), digest.hexdigest()
+        first = np.concatenate([cells[:, 0] for cells in parts])
+    else:
+        first = _ids(path, names) if has_id else np.arange(len(pixels)) + competition.first_id
+    return stamp, (pixels, first, digest.hexdigest())
 
 
 def _in_order(pool: Executor, function: Callable, items: Iterable[tuple]) -> Iterator:
