@@ -18,7 +18,7 @@ class Imports:
 
     def __init__(self, rules: dict) -> None:
         self.allowed = {*rules["packages"], *sys.stdlib_module_names, "__main__", "sitecustomize"}
-        self.own = tuple(rules["own_folders"])
+        self.own, self.stdlib = tuple(rules["own_folders"]), rules["stdlib"]
         self.log = rules["log"]
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
@@ -28,10 +28,14 @@ class Imports:
             spec = finder.find_spec(name, None) if finder is not self and hasattr(finder, "find_spec") else None
             if spec:
                 places = [spec.origin or "", *(spec.submodule_search_locations or ())]
-                if not any(os.path.realpath(place).startswith(self.own) for place in places if place):
+                if not any(self.may_load(os.path.realpath(place)) for place in places if place):
                     _note(self.log, "import", name)
                     raise ModuleNotFoundError(f"No module named {name!r} (in Kaggle's image)", name=name)
                 return
+
+    def may_load(self, place: str) -> bool:
+        installed = "site-packages" in place or "dist-packages" in place
+        return place.startswith(self.own) or (place.startswith(self.stdlib) and not installed)
 
 
 def _local(host: object) -> bool:

@@ -17,6 +17,7 @@ import socket
 import struct
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from kit.delivery import guard
@@ -66,7 +67,8 @@ def _environment(stage: Path, time_limit: float, root: str | None) -> dict[str, 
     site.mkdir(exist_ok=True)
     shutil.copyfile(guard.__file__, site / "sitecustomize.py")
     rules.write_text(json.dumps({"packages": image_packages(), "log": str(stage / "blocked.jsonl"),
-                                 "own_folders": [str(stage.resolve()), "/kaggle"]}), "utf-8")
+                                 "own_folders": [f"{stage.resolve()}/", "/kaggle/"],
+                                 "stdlib": sysconfig.get_path("stdlib")}), "utf-8")
     kept = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
     for folder in ("home", "tmp"):
         (stage / folder).mkdir(exist_ok=True)

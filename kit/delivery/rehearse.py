@@ -207,12 +207,19 @@ def _judge(path: Path, competition: Competition, swapped: Hidden, verdict: Verdi
     if not path.is_file():
         verdict.reasons.append(f"it left no {SUBMISSION} in /kaggle/working")
         return
-    problems = validate(path, competition, swapped.ids)
+    try:
+        problems = validate(path, competition, swapped.ids)
+        rows = path.read_text("utf-8", "replace").split()[1:]
+    except KitError as error:
+        verdict.reasons.append(error.message)
+        return
+    if len(rows) != len(swapped.ids):
+        verdict.reasons.append(f"{SUBMISSION} has {len(rows):,} rows and the hidden test file {len(swapped.ids):,}: "
+                               "the kernel must take its ids from the test file that is there")
     verdict.reasons.extend(f"{SUBMISSION}: {problem}" for problem in problems)
     if not problems and swapped.labels is not None:
-        rows = path.read_text("utf-8").split()[1:]
-        given = [int(row.split(",")[1]) for row in rows]
-        verdict.accuracy = sum(a == b for a, b in zip(given, swapped.labels, strict=True)) / len(given)
+        right = [int(row.split(",")[1]) == label for row, label in zip(rows, swapped.labels, strict=True)]
+        verdict.accuracy = sum(right) / len(right)
 
 
 def _look_at_report(path: Path, verdict: Verdict) -> None:

@@ -1,9 +1,9 @@
 """What runs on Kaggle: find the data, keep the budget, always leave a submission.
 
 In go the kernel's settings and whatever test file is mounted; out come `submission.csv`, `report.json` and `kernel.log`
-in the working folder. The one idea: Kaggle counts a kernel that fails or runs over as no submission, so the process that
-must end well does nothing that can go wrong: it writes a modest submission at once, leaves all training to a child that
-may die, and writes a better one after every fold.
+in the working folder. The one idea: Kaggle counts a kernel that fails or runs over as no submission, so the process
+that must end well does nothing that can go wrong: it writes a modest submission at once, leaves all training to a child
+that may die, and writes a better one after every fold.
 """
 
 import contextlib

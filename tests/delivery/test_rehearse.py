@@ -1,0 +1,206 @@
+"""A kernel passes here if, and only if, it would be a submission on Kaggle; a broken one fails for its own reason."""
+
+import contextlib
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kit.data.competition import KANNADA
+from kit.delivery import hidden, jail
+from kit.delivery.rehearse import rehearse
+from kit.errors import KitError
+from tests.delivery.kernels import GOOD, write_data, write_kernel
+
+READ = GOOD[:GOOD.index("ids =")]
+WRITE = GOOD[GOOD.index("lines ="):]
+WALLS = ["namespaces", "python"] if jail.namespaces() else ["python"]  # not every machine permits namespaces
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(params=WALLS)
+def walls(request, monkeypatch):
+    if request.param == "python":
+        monkeypatch.setattr(jail, "namespaces", tuple)
+    return request.param
+
+
+def test_a_good_script_passes_and_is_scored_on_writers_it_never_saw(tmp_path, data, walls):
+    verdict = rehearse(write_kernel(tmp_path, GOOD), data, time_limit=60)
+    assert verdict.reasons == []
+    assert verdict.ok
+    assert verdict.accuracy == 1.0
+    assert verdict.hidden_rows == 25
+    assert verdict.walls == walls
+    assert 0 < verdict.seconds < 60
+    assert verdict.peak_memory > 10 << 20
+
+
+def test_a_good_notebook_passes(tmp_path, data):
+    verdict = rehearse(write_kernel(tmp_path, GOOD, kernel_type="notebook"), data, time_limit=60)
+    assert verdict.reasons == []
+    assert verdict.accuracy == 1.0
+
+
+BROKEN = {
+    "hard-codes the official rows": (
+        READ + "ids, labels = range(5000), np.zeros(5000, int)\n" + WRITE, "has 5,000 rows and the hidden test file 25"),
+    "needs the network": (
+        'import urllib.request\nurllib.request.urlopen("http://example.com/weights.h5", timeout=5)\n' + GOOD,
+        "needs the network: example.com"),
+    "imports what Kaggle lacks": ("import typer\n" + GOOD, "imports typer, which Kaggle's image lacks"),
+    "imports the kit that is installed here": ("import kit.pipeline\n" + GOOD, "No module named 'kit'"),
+    "writes floats": (GOOD.replace("argmax(1)", "argmax(1).astype(float)"), "submission.csv: "),
+    "writes a good file and then raises": (GOOD + 'raise ValueError("after the fact")\n', "ValueError: after the fact"),
+    "writes a good file and then exits with 1": (GOOD + "raise SystemExit(1)\n", "exit code 1"),
+    "is killed": (GOOD + "os.kill(os.getpid(), 9)\n", "exit code (137|-9)"),
+    "writes nothing": ("print('hello')\n", "left no submission.csv"),
+    **({"writes into the input": (READ + '(data / "x").write_text("x")\n', "Read-only file system")}
+       if jail.namespaces() else {}),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_kernel_fails_for_its_own_reason(tmp_path, data, name):
+    code, reason = BROKEN[name]
+    verdict = rehearse(write_kernel(tmp_path, code), data, time_limit=60)
+    assert not verdict.ok
+    assert any(re.search(reason, why) for why in verdict.reasons), verdict.reasons
+
+
+@pytest.mark.parametrize("code, reason", [BROKEN["needs the network"], BROKEN["imports what Kaggle lacks"]])
+def test_the_walls_of_python_hold_where_namespaces_are_not_permitted(tmp_path, data, monkeypatch, code, reason):
+    monkeypatch.setattr(jail, "namespaces", tuple)
+    verdict = rehearse(write_kernel(tmp_path, code), data, time_limit=60)
+    assert any(reason in why for why in verdict.reasons), verdict.reasons
+
+
+def test_a_good_file_does_not_count_where_the_kernel_fails(tmp_path, data):
+    verdict = rehearse(write_kernel(tmp_path, BROKEN["writes a good file and then raises"][0]), data, time_limit=60)
+    assert not verdict.ok
+    assert any("does not count" in why for why in verdict.reasons)
+    assert any("after the fact" in line for line in verdict.log_tail)
+
+
+def test_a_kernel_over_its_time_is_stopped_with_all_its_children(tmp_path, data, walls):
+    pid_file = tmp_path / "pid"
+    code = GOOD + ("import subprocess, sys, time\n"
+                   'sleep = [sys.executable, "-c", "import time; time.sleep(600)"]\n'
+                   "subprocess.Popen(sleep, start_new_session=True)\n"
+                   f"open({str(pid_file)!r}, 'w').write('there')\ntime.sleep(600)\n")
+    before = set(_sleepers())
+    verdict = rehearse(write_kernel(tmp_path / "k", code), data, time_limit=4)
+    assert pid_file.exists()
+    assert any("ran over its time: stopped after 4 s" in why for why in verdict.reasons)
+    assert verdict.seconds < 15
+    assert set(_sleepers()) <= before
+
+
+def _sleepers():
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if b"time.sleep(600)" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                yield pid
+
+
+def test_a_kernel_over_its_memory_is_stopped(tmp_path, data):
+    code = GOOD + "import time\nwaste = np.ones(60_000_000)\ntime.sleep(60)\n"
+    verdict = rehearse(write_kernel(tmp_path, code), data, time_limit=60, memory_limit=300 << 20)
+    assert any("GiB of memory; the limit is 0.3" in why for why in verdict.reasons)
+
+
+@pytest.mark.parametrize("metadata, reason", [
+    ({"enable_internet": True}, "the internet is on"),
+    ({"enable_internet": None}, "the internet is on"),
+    ({"kernel_type": "notebook", "notebook": {}}, "no kernelspec"),
+])
+def test_what_kaggle_refuses_before_it_runs(tmp_path, data, metadata, reason):
+    verdict = rehearse(write_kernel(tmp_path, GOOD, **metadata), data, time_limit=60)
+    assert any(reason in why for why in verdict.reasons)
+
+
+def test_a_notebook_must_not_end_its_interpreter(tmp_path, data):
+    code = GOOD + "\n\nimport sys\nsys.exit(0)\n"
+    verdict = rehearse(write_kernel(tmp_path, code, kernel_type="notebook"), data, time_limit=60)
+    assert any("ends the interpreter" in why for why in verdict.reasons)
+
+
+def test_a_submission_that_is_only_the_fallback_fails(tmp_path, data):
+    code = GOOD + '(root / "working" / "report.json").write_text(\'{"used": "fallback", "complete": false}\')\n'
+    verdict = rehearse(write_kernel(tmp_path, code), data, time_limit=60)
+    assert any("trained nothing" in why for why in verdict.reasons)
+
+
+def test_a_folder_that_is_no_kernel(tmp_path, data):
+    with pytest.raises(KitError, match="is no kernel folder"):
+        rehearse(tmp_path, data)
+
+
+def test_no_credential_reaches_a_kernel(tmp_path, data, monkeypatch):
+    monkeypatch.setenv("KAGGLE_KEY", "planted-secret")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "planted-secret")
+    code = GOOD + 'assert "planted-secret" not in str(os.environ), "leaked"\n'
+    assert rehearse(write_kernel(tmp_path, code), data, time_limit=60).ok
+
+
+# -- the hidden test file -------------------------------------------------------------------------------------------
+
+
+def test_the_hidden_rows_are_the_last_writers_who_are_gone_from_training(tmp_path, data):
+    swapped = hidden.swap_in(data, tmp_path, KANNADA)
+    train = (tmp_path / "train.csv").read_text().splitlines()
+    original = (data / "train.csv").read_text().splitlines()
+    assert train == original[:-25]
+    assert swapped.train_rows == 175
+    test = np.loadtxt(tmp_path / "test.csv", dtype=int, delimiter=",", skiprows=1)
+    rows = {tuple(map(int, row.split(","))) for row in original[-25:]}
+    assert {(label, *row[1:]) for label, row in zip(swapped.labels, test.tolist(), strict=True)} == rows
+    assert list(test[:, 0]) == list(swapped.ids)
+    submission = np.loadtxt(tmp_path / "sample_submission.csv", dtype=int, delimiter=",", skiprows=1)
+    assert list(submission[:, 0]) == list(swapped.ids)
+
+
+def test_its_ids_are_unique_out_of_order_and_far_from_0(tmp_path, data):
+    ids = hidden.swap_in(data, tmp_path, KANNADA).ids
+    assert len(set(ids)) == len(ids)
+    assert min(ids) >= hidden.FIRST_ID
+    assert list(ids) != sorted(ids)
+
+
+def test_it_never_has_as_many_rows_as_the_public_file(tmp_path):
+    source = write_data(tmp_path / "same", train_rows=80, test_rows=10)
+    assert len(hidden.swap_in(source, tmp_path / "out", KANNADA).ids) == 9
+
+
+def test_a_writer_is_held_out_whole(tmp_path):
+    source = write_data(tmp_path / "blocks", train_rows=200)
+    (source / "manifest.json").write_text(json.dumps({"writer_block": 40}))
+    swapped = hidden.swap_in(source, tmp_path / "out", KANNADA)
+    assert (swapped.train_rows, len(swapped.ids)) == (160, 25)
+
+
+def test_a_hidden_file_of_ones_own_is_scored_if_it_has_labels(tmp_path, data):
+    own = tmp_path / "own.csv"
+    own.write_text("".join((data / "train.csv").read_text().splitlines(keepends=True)[:12]))
+    verdict = rehearse(write_kernel(tmp_path / "k", GOOD), data, hidden=own, time_limit=60)
+    assert (verdict.ok, verdict.hidden_rows, verdict.accuracy) == (True, 11, 1.0)
+
+
+def test_a_hidden_file_without_labels_keeps_its_ids(tmp_path, data):
+    swapped = hidden.swap_in(data, tmp_path, KANNADA, hidden=data / "test.csv")
+    assert swapped.labels is None
+    assert list(swapped.ids) == list(range(30))
+    assert swapped.train_rows == 200
+
+
+def test_a_hidden_file_with_other_columns_is_refused(tmp_path, data):
+    (tmp_path / "odd.csv").write_text("id,pixel0\n1,2\n")
+    with pytest.raises(KitError, match="other columns"):
+        hidden.swap_in(data, tmp_path / "out", KANNADA, hidden=tmp_path / "odd.csv")
