@@ -6,21 +6,18 @@ what the client prints, and lets no credential into any text.
 """
 
 import contextlib
-import email.utils
 import io
-import math
 import os
 import random
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
-from kit import transfer
+from kit import answers, transfer
 from kit.credentials import (
     HOW_TO,
     KEY,
@@ -36,8 +33,8 @@ from kit.credentials import (
 )
 from kit.errors import KitError
 
-__all__ = ["Client", "Say", "Unanswered", "connect", "credentials", "download_competition", "has_credentials", "redact",
-           "silent"]
+__all__ = ["Client", "Rejected", "Say", "Unanswered", "connect", "credentials", "download_competition",
+           "has_credentials", "redact", "silent"]
 
 Say = Callable[[str], None]
 T = TypeVar("T")
@@ -53,6 +50,14 @@ PASSING = {500, 502, 503, 504}
 
 class Unanswered(KitError):
     """Kaggle failed, or the connection was lost: whether the request was carried out is unknown."""
+
+
+class Rejected(KitError):
+    """Kaggle answered with an HTTP status of 400 and above: nothing was done."""
+
+    def __init__(self, message: str, fix: str, status: int) -> None:
+        super().__init__(message, fix)
+        self.status = status
 
 
 def silent(text: str) -> None:
@@ -99,12 +104,12 @@ class Client:
                 raise self._refused() from None
             except Exception as error:  # requests, urllib3, json and the client raise a dozen kinds
                 problem = error
-            status = http_status(problem)
+            status = answers.http_status(problem)
             failure = self._explain(doing, problem, status)
             if (response := getattr(problem, "response", None)) is not None:
                 response.close()
             if status == 429:
-                self._pause(doing, _retry_after(problem), attempt)
+                self._pause(doing, answers.retry_after(problem), attempt)
             else:
                 if not (isinstance(failure, Unanswered) and repeat and attempt < ATTEMPTS):
                     raise failure from None  # the cause may quote a credential
@@ -140,29 +145,33 @@ class Client:
         """The KitError for what the client raised."""
         import requests
 
-        text = _message(error)
+        text = answers.message(error)
         said = f" (Kaggle says: {text})" if text else ""
-        if status == 401:
-            return KitError(f"cannot {doing}: Kaggle answers 401, the {self.credential.kind} from "
-                            f"{self.credential.where} is expired, revoked or mistyped{said}", _renew(self.credential))
-        if status == 403:
-            return KitError(f"cannot {doing}: Kaggle answers 403, not allowed{said}", self._allow(text))
-        if status == 404:
-            return KitError(f"cannot {doing}: Kaggle answers 404, there is no such thing{said}",
-                            "check the competition's or the kernel's name, and that this account may see it")
         if status is not None and status in PASSING:
             return Unanswered(f"cannot {doing}: Kaggle has a fault of its own ({status}){said}",
                               "run the same command again later; it goes on where it stopped")
         if status is not None:
-            return KitError(f"cannot {doing}: Kaggle answers {status}{said}",
-                            "mend what Kaggle names; `pip install --upgrade kaggle` if it names the client")
+            meaning, fix = self._meaning(status, text)
+            return Rejected(f"cannot {doing}: Kaggle answers {status}{meaning}{said}", fix, status)
         if isinstance(error, requests.RequestException | OSError) and not isinstance(error, FileNotFoundError):
             if isinstance(error, ValueError):  # requests' JSON error is a RequestException as well
                 return Unanswered(f"cannot {doing}: Kaggle's answer cannot be read", "run the same command again later")
             return Unanswered(f"cannot {doing}: the connection to Kaggle was lost ({type(error).__name__})",
                               "check the network, then run the same command again; it goes on where it stopped")
-        return KitError(f"cannot {doing}: {redact(str(error)) or type(error).__name__}",
+        return KitError(f"cannot {doing}: {answers.one_line(str(error)) or type(error).__name__}",
                         "mend what is named; `pip install --upgrade kaggle` if it is the client itself")
+
+    def _meaning(self, status: int, text: str) -> tuple[str, str]:
+        """What an answer of 400 and above means here, and what to do about it."""
+        if status == 401:
+            used = self.credential
+            return f", the {used.kind} from {used.where} is expired, revoked or mistyped", _renew(used)
+        if status == 403:
+            return ", not allowed", self._allow(text)
+        if status == 404:
+            return ", there is no such thing", ("check the competition's or the kernel's name, and that this account "
+                                                "may see it")
+        return "", "mend what Kaggle names; `pip install --upgrade kaggle` if it names the client"
 
     def _allow(self, text: str) -> str:
         if self.rules_url and "kernels." not in text:
@@ -203,6 +212,9 @@ def _new_api() -> Any:
         args: ClassVar[list[str]] = [argument for argument in KaggleApi.args if argument != "--verbose"]
         config = str(key_file())  # and --verbose would print the token
 
+        def with_retry(self, function: Callable[..., Any], *_: Any, **__: Any) -> Callable[..., Any]:
+            return function  # the client's own would wait as long as any Retry-After says; `Client.call` has limits
+
         def build_kaggle_client(self) -> Any:
             kaggle = super().build_kaggle_client()
             http = kaggle.http_client()
@@ -237,46 +249,6 @@ def _renew(credential: Credential) -> str:
         return "log in again: kaggle auth login --force"
     button = "Create Legacy API Key" if credential.kind == KEY else "Generate New Token"
     return f"make a new one at {SETTINGS_PAGE} ({button}) and put it into {credential.where}, or remove what is there"
-
-
-# -- what the client raised -----------------------------------------------------------------------------------------
-
-
-def http_status(error: Exception) -> int | None:
-    """The status of Kaggle's answer; an answer of 200 may carry the real one in its JSON."""
-    response = getattr(error, "response", None)
-    if response is None:
-        return None
-    code = _body(response).get("code") if response.status_code < 400 else None
-    return int(code) if isinstance(code, int) else int(response.status_code)
-
-
-def _message(error: Exception) -> str:
-    """What Kaggle says about it, in one line of at most 300 characters and without credentials."""
-    response = getattr(error, "response", None)
-    text = _body(response).get("message") if response is not None else ""
-    return " ".join(redact(str(text or "")).split())[:300]
-
-
-def _body(response: Any) -> dict[str, Any]:
-    try:
-        value = response.json()
-    except (ValueError, OSError, RuntimeError):  # not JSON, or a stream that is already read or closed
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _retry_after(error: Exception) -> float | None:
-    """Seconds that a 429 asks to wait, from a number or an HTTP date (RFC 9110 §10.2.3); None where it names none."""
-    value = getattr(error, "response", None).headers.get("Retry-After")  # type: ignore[union-attr]
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        try:
-            seconds = (email.utils.parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-        except (TypeError, ValueError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _backoff(attempt: int) -> float:

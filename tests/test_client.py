@@ -68,7 +68,8 @@ def test_download_lays_out_whole_files_and_nothing_else(kaggle: KaggleStandIn, f
 
 
 def test_members_zipped_once_more_and_in_folders_are_found(kaggle: KaggleStandIn, folder: Path) -> None:
-    kaggle.archive = zipped({"a/train.csv.zip": zipped({"train.csv": FILES["train.csv"]}), "test.csv": FILES["test.csv"]})
+    inner = zipped({"train.csv": FILES["train.csv"]})
+    kaggle.archive = zipped({"a/train.csv.zip": inner, "test.csv": FILES["test.csv"]})
     download(folder)
     assert (folder / "train.csv").read_bytes() == FILES["train.csv"]
     assert sorted(path.name for path in folder.iterdir()) == ["test.csv", "train.csv"]
@@ -209,7 +210,7 @@ def test_an_error_inside_a_200_answer_is_an_error(kaggle: KaggleStandIn, folder:
     kaggle.do_GetKernel = lambda body: (200, {"code": 403, "message": "kernels.get denied"})  # type: ignore[method-assign]
     from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
 
-    with pytest.raises(KitError, match="403.*kernels.get denied"):
+    with pytest.raises(KitError, match=r"403.*kernels\.get denied"):
         connected.sdk("look", lambda kaggle: kaggle.kernels.kernels_api_client.get_kernel(ApiGetKernelRequest()))
 
 
@@ -328,7 +329,8 @@ def test_no_credential_in_anything_said_raised_printed_or_logged(
     texts: list[str] = []
     leak = f"bad token {TOKEN} for Basic {KEY} at https://x.example/y?{SIGNATURE}"
     with caplog.at_level(logging.INFO):
-        for facts in ({"status": 401}, {"status": 403}, {"status": 418}, {"status": 500, "times": 1000}, {"hang_up": True}):
+        for facts in ({"status": 401}, {"status": 403}, {"status": 418}, {"status": 500, "times": 1000},
+                      {"hang_up": True}):
             kaggle.faults.clear()
             kaggle.fault("DownloadDataFiles", message=leak, **facts)
             try:

@@ -1,0 +1,54 @@
+"""What an answer of Kaggle's that the client raised as an error says: its status, its words, how long to wait.
+
+In goes the exception; out come plain values, with no credential in them.
+"""
+
+import email.utils
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+from kit.credentials import redact
+
+LONGEST = 300  # characters of Kaggle's words that are shown
+
+
+def one_line(text: str | None) -> str:
+    """Kaggle's own words, fit for an error message: no credential, one line, not endless."""
+    return " ".join(redact(text or "").split())[:LONGEST]
+
+
+def http_status(error: Exception) -> int | None:
+    """The status of the answer, which one of 200 may carry in its JSON; None where there was no answer."""
+    response = getattr(error, "response", None)
+    if response is None:
+        return None
+    code = _body(response).get("code") if response.status_code < 400 else None
+    return int(code) if isinstance(code, int) else int(response.status_code)
+
+
+def message(error: Exception) -> str:
+    """What Kaggle says about it."""
+    response = getattr(error, "response", None)
+    return one_line(str(_body(response).get("message") or "")) if response is not None else ""
+
+
+def retry_after(error: Exception) -> float | None:
+    """Seconds that a 429 asks to wait, from a number or an HTTP date (RFC 9110 §10.2.3); None where it names none."""
+    value = getattr(error, "response", None).headers.get("Retry-After")  # type: ignore[union-attr]
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        try:
+            seconds = (email.utils.parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+        except (TypeError, ValueError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _body(response: Any) -> dict[str, Any]:
+    try:
+        value = response.json()
+    except (ValueError, OSError, RuntimeError):  # not JSON, or a stream that is already read or closed
+        return {}
+    return value if isinstance(value, dict) else {}

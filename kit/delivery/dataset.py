@@ -1,0 +1,115 @@
+"""The weights of a predict kernel, uploaded as a private dataset.
+
+In goes the folder `weights/`; out comes a dataset on Kaggle that is ready to be mounted. The one idea: the same bytes
+are uploaded once; where it is not known whether they arrived, the dataset's version number tells.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kit.answers import one_line
+from kit.client import Client, Rejected, Unanswered
+from kit.delivery import folder as kernel_folder
+from kit.delivery.session import polls
+from kit.errors import KitError
+
+METADATA = "dataset-metadata.json"
+TIMEOUT = 3600.0  # seconds until Kaggle has unpacked the files
+SETTLE_POLLS = 5  # looks at a dataset that is ready but counts no new version
+
+
+def upload(client: Client, folder: Path, state: dict[str, Any], save: Callable[[], None]) -> None:
+    """Upload `folder` as a new dataset, or a new version of it, and wait until it is ready.
+
+    `state` (digest, before, done) is kept across runs by `save`. KitError where a file does not arrive or Kaggle
+    refuses.
+    """
+    ref, digest = _ref(folder), kernel_folder.digest_of(folder)
+    if state.get("digest") == digest and state.get("done"):
+        return
+    before = versions(client, ref)
+    if not (state.get("digest") == digest and before > state.get("before", before)):
+        state.update(digest=digest, before=before, done=False)
+        save()
+        try:
+            _send(client, folder, ref, before)
+        except Unanswered:
+            raise
+        except KitError:
+            state.clear()  # whatever version came of it is not ours
+            save()
+            raise
+    _wait(client, ref, state["before"])
+    state["done"] = True
+    save()
+
+
+def _ref(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / METADATA).read_text("utf-8"))["id"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise KitError(f"{folder / METADATA} is damaged: {error}", "make it again: kit kernel build") from error
+
+
+def versions(client: Client, ref: str) -> int:
+    """How many versions the dataset has; 0 where there is none. (To a stranger's eyes a private one is a 403.)"""
+    from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
+
+    request = ApiGetDatasetRequest()
+    request.owner_slug, request.dataset_slug = ref.split("/")
+    try:
+        answer = client.sdk(f"look at the dataset {ref}", lambda k: k.datasets.dataset_api_client.get_dataset(request))
+        return answer.current_version_number or 1
+    except Rejected as error:
+        if error.status in (403, 404):
+            return 0
+        raise
+
+
+def _send(client: Client, folder: Path, ref: str, before: int) -> None:
+    files = [path for path in folder.iterdir() if path.is_file() and path.name != METADATA]
+    size = sum(path.stat().st_size for path in files)
+    client.say(f"uploading {len(files)} files ({size / 1e6:,.1f} MB) as the private dataset {ref}")
+
+    def send() -> Any:
+        if before:
+            return client.api.dataset_create_version(str(folder), "weights by kit", quiet=False)
+        return client.api.dataset_create_new(str(folder), public=False, quiet=False)
+
+    try:
+        answer = client.call(f"upload the dataset {ref}", send, repeat=False)
+    except Unanswered:
+        if versions(client, ref) <= before:
+            raise
+        return
+    lost = [path.name for path in files if f"Upload successful: {path.name} (" not in client.printed]
+    if (answer.status or "").lower() != "ok" or answer.error:
+        why = one_line(answer.error or answer.status) or "it does not say why"
+        raise KitError(f"Kaggle did not take the dataset {ref}: {why}",
+                       "mend what Kaggle names, then run the same command again")
+    if lost:  # the client prints this, and makes the dataset without them
+        raise KitError(f"{', '.join(lost)} did not arrive in the dataset {ref}",
+                       "run the same command again: it uploads a complete version")
+
+
+def _wait(client: Client, ref: str, before: int) -> None:
+    """Until the version after `before` is ready; the version before it may be, and is not meant."""
+    ready = 0
+    for _ in polls(TIMEOUT):
+        try:
+            status = client.call(f"ask for the status of {ref}", lambda: client.api.dataset_status(ref))
+        except Rejected as error:
+            if error.status not in (403, 404):
+                raise
+            status = "not known yet"
+        if status in ("failed", "deleted"):
+            raise KitError(f"Kaggle could not make the dataset {ref}: {status}", "see its page, then push again")
+        if status == "ready":
+            ready += 1
+            if versions(client, ref) > before or ready > SETTLE_POLLS:
+                client.say(f"the dataset {ref} is ready")
+                return
+    raise KitError(f"the dataset {ref} is not ready after {TIMEOUT / 60:.0f} min",
+                   "run the same command again to go on waiting")

@@ -1,0 +1,511 @@
+"""Push, wait, submit, score with the real client against a Kaggle on this machine; every fault, and every restart."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit import storage
+from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
+from kit.delivery import dataset, handin, ledger, push
+from kit.delivery.folder import STATE
+from kit.errors import KitError
+from tests.kaggle_stand_in import KEY, SIGNATURE, TOKEN, KaggleStandIn
+
+REF = "ada/kannada-kit"
+
+
+def run(folder: Path, said: list[str] | None = None, **options: Any) -> push.PushResult:
+    """The whole way, as `kit kernel push --wait --submit` goes it."""
+    options = {"wait": True, "submit": True, "message": "first try", **options}
+    return push.push(folder, KANNADA, progress=(said if said is not None else []).append, **options)
+
+
+def rows() -> list[dict[str, str]]:
+    return ledger.read(Path("submissions/ledger.csv"))
+
+
+# -- the whole way ----------------------------------------------------------------------------------------------------
+
+
+def test_push_wait_submit_score(kaggle: KaggleStandIn, built: Path) -> None:
+    said: list[str] = []
+    result = run(built, said)
+    assert (result.what, result.version, result.status) == (REF, 1, "COMPLETE")
+    assert (result.public_score, result.private_score) == (0.9884, 0.9876)
+    assert storage.read_json(Path(result.report))["leaderboard_estimate"]["value"] == 0.985
+    (submission,) = kaggle.submissions
+    assert submission["what"] == f"{REF}/1" and submission["fileName"] == "submission.csv"
+    assert submission["description"] == f"first try [{REF} v1]"
+    assert str(submission["ref"]) == result.submission
+    (row,) = rows()
+    assert row["created"].startswith("20") and row["created"].endswith("Z")
+    assert {**row, "created": ""} == {
+        "run": f"{REF} v1", "created": "", "data": "kaggle", "split": "writer", "cv_accuracy": "0.9912",
+        "estimate": "0.985", "estimate_low": "0.981", "estimate_high": "0.989", "public_score": "0.9884",
+        "private_score": "0.9876", "kaggle_ref": result.submission}
+    assert any("fold 0 done" in text for text in said)
+    assert "public 0.98840" in result.lines()[-1]
+
+
+def test_what_is_pushed_is_what_was_built(kaggle: KaggleStandIn, built: Path) -> None:
+    push.push(built, KANNADA)
+    body = kaggle.kernels[REF][0].body
+    assert body["text"] == (built / "kernel.py").read_text()
+    assert body["enableInternet"] is False and body["isPrivate"] is True
+    assert body["competitionDataSources"] == ["kannada-mnist"]
+    assert kaggle.count("GetKernelSessionStatus") == 0 and not kaggle.submissions
+
+
+def test_again_does_nothing_twice(kaggle: KaggleStandIn, built: Path) -> None:
+    first, second = run(built), run(built)
+    assert first == second
+    assert (kaggle.count("SaveKernel"), kaggle.count("CreateCodeSubmission")) == (1, 1)
+    assert len(rows()) == 1
+
+
+def test_changed_code_is_a_new_version_with_its_own_submission(kaggle: KaggleStandIn, built: Path) -> None:
+    run(built)
+    (built / "kernel.py").write_text("print('two')\n")
+    assert run(built).version == 2
+    assert [entry["what"] for entry in kaggle.submissions] == [f"{REF}/1", f"{REF}/2"]
+    assert [row["run"] for row in rows()] == [f"{REF} v1", f"{REF} v2"]
+
+
+def test_the_steps_can_be_run_alone(kaggle: KaggleStandIn, built: Path) -> None:
+    with pytest.raises(KitError, match="nothing was pushed"):
+        push.submit(built, KANNADA)
+    push.push(built, KANNADA)
+    push.push(built, KANNADA, wait=True)
+    assert push.status(built, KANNADA)["submission"] is None
+    result = push.submit(built, KANNADA, message="alone")
+    assert result.public_score == 0.9884
+    shown = push.status(built, KANNADA)
+    assert shown["status"] == "COMPLETE" and shown["submission"]["ref"] == result.submission
+    assert shown["log"] == ["fold 0 done"] and not shown["changed_since"]
+    assert kaggle.count("CreateCodeSubmission") == 1
+    (built / "kernel.py").write_text("print('two')\n")
+    with pytest.raises(KitError, match="has changed since version 1"):
+        push.submit(built, KANNADA)
+
+
+# -- a version that is not ours ---------------------------------------------------------------------------------------
+
+
+def test_a_stale_complete_is_not_taken_for_ours(kaggle: KaggleStandIn, built: Path) -> None:
+    run(built)
+    (built / "kernel.py").write_text("raise SystemExit(1)\n")
+    kaggle.next_statuses, kaggle.next_failure = ["QUEUED", "RUNNING", "ERROR"], "Notebook Threw Exception"
+    with pytest.raises(KitError, match=r"v2 ended in an error: Notebook Threw Exception"):
+        run(built)
+    assert len(kaggle.submissions) == 1
+
+
+@pytest.mark.parametrize("stale", [1, 2])
+def test_a_server_that_ignores_the_version_is_seen_through(kaggle: KaggleStandIn, built: Path, stale: int) -> None:
+    kaggle.next_statuses = ["COMPLETE"] * stale + ["RUNNING", "ERROR"]
+    with pytest.raises(KitError, match="ended in an error"):
+        run(built)
+    assert not kaggle.submissions
+
+
+def test_a_server_that_knows_plain_numbers_alone_is_understood(kaggle: KaggleStandIn, built: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    inner: Callable[..., Any] = KaggleStandIn._version
+
+    def plain(self: KaggleStandIn, body: dict[str, Any]) -> Any:
+        label = body.get("versionLabel", "")
+        return inner(self, {**body, "versionLabel": f"v{label}" if label.isdigit() else "none"} if label else body)
+
+    monkeypatch.setattr(KaggleStandIn, "_version", plain)
+    assert run(built).public_score == 0.9884
+
+
+def test_a_session_that_is_made_a_while_after_the_push_is_waited_for(
+        kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = kaggle.do_GetKernelSessionStatus
+    looks: list[int] = []
+
+    def late(body: dict[str, Any]) -> Any:
+        looks.append(1)
+        return answer(body) if len(looks) > 4 else (404, {"code": 404, "message": "Not found"})
+
+    monkeypatch.setattr(kaggle, "do_GetKernelSessionStatus", late)
+    assert run(built).status == "COMPLETE"
+    monkeypatch.setattr(kaggle, "do_GetKernelSessionStatus", lambda body: (404, {"code": 404, "message": "Not found"}))
+    (built / "kernel.py").write_text("print('two')\n")
+    with pytest.raises(KitError, match="does not know ada/kannada-kit v2"):
+        run(built)
+
+
+def test_a_title_that_lands_elsewhere_is_followed_there(kaggle: KaggleStandIn, built: Path) -> None:
+    metadata = json.loads((built / "kernel-metadata.json").read_text())
+    (built / "kernel-metadata.json").write_text(json.dumps({**metadata, "title": "Something else"}))
+    said: list[str] = []
+    push.push(built, KANNADA, progress=said.append)
+    assert any("title does not resolve to the specified id" in text for text in said)
+
+
+# -- a kernel that fails ----------------------------------------------------------------------------------------------
+
+
+def test_a_failed_kernel_ends_in_its_logs_tail_and_is_not_handed_in(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.next_statuses, kaggle.next_failure = ["RUNNING", "ERROR"], "Notebook Timeout"
+    kaggle.next_log = json.dumps([{"data": f"line {i}\n"} for i in range(50)] + [{"data": f"boom {TOKEN}\n"}])
+    said: list[str] = []
+    with pytest.raises(KitError) as caught:
+        run(built, said)
+    assert "Notebook Timeout" in caught.value.message and "line 49 | boom [hidden]" in caught.value.message
+    assert "\n" not in caught.value.message and "rehearse" in caught.value.fix
+    assert "  line 49" in said and "  line 31" in said and TOKEN not in "".join(said)
+    assert not kaggle.submissions and not rows()
+    with pytest.raises(KitError, match="Notebook Timeout"):
+        run(built)
+    assert kaggle.count("SaveKernel") == 1
+
+
+def test_a_cancelled_kernel_says_so(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.next_statuses = ["RUNNING", "CANCEL_REQUESTED", "CANCEL_ACKNOWLEDGED"]
+    with pytest.raises(KitError, match="was cancelled"):
+        run(built)
+
+
+def test_a_kernel_without_submission_csv_is_not_handed_in(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.next_outputs = {"report.json": b"{}", "model.keras": b"x"}
+    with pytest.raises(KitError, match=r"left no submission\.csv, only model\.keras, report\.json"):
+        run(built)
+    assert not kaggle.submissions
+
+
+@pytest.mark.parametrize("report", [None, b"no json", b"[]"])
+def test_a_kernel_without_a_report_is_handed_in_all_the_same(kaggle: KaggleStandIn, built: Path,
+                                                             report: bytes | None) -> None:
+    kaggle.next_outputs = {"submission.csv": b"x"} | ({} if report is None else {"report.json": report})
+    run(built)
+    (row,) = rows()
+    assert row["estimate"] == "" and row["public_score"] == "0.9884"
+
+
+def test_a_kernel_that_never_ends_tells_how_to_go_on(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.next_statuses = ["RUNNING"]
+    with pytest.raises(KitError, match="has not ended after") as caught:
+        run(built, kernel_timeout=0.05)
+    assert "run the same command again" in caught.value.fix
+
+
+# -- answers that are errors ------------------------------------------------------------------------------------------
+
+
+def test_an_error_in_a_200_push_answer_is_an_error(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.push_answer = {"error": "Maximum weekly GPU quota of 30.00 hours reached.\n", "versionNumber": 1}
+    with pytest.raises(KitError, match=r"Maximum weekly GPU quota of 30\.00 hours reached") as caught:
+        run(built)
+    assert "push it again" in caught.value.fix and "\n" not in caught.value.message
+    kaggle.push_answer = {}
+    assert run(built).version == 1
+
+
+def test_sources_that_kaggle_ignores_are_an_error(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.push_answer = {"ref": f"/{REF}", "versionNumber": 1, "invalidCompetitionSources": ["kannada-mnist"]}
+    with pytest.raises(KitError, match="not its data: competition kannada-mnist") as caught:
+        run(built)
+    assert KANNADA.rules_url in caught.value.fix
+
+
+@pytest.mark.parametrize(("status", "word"), [(401, "expired"), (403, "not allowed"), (404, "no such thing"),
+                                              (400, "400")])
+@pytest.mark.parametrize("method", ["SaveKernel", "CreateCodeSubmission"])
+def test_refusals_are_errors_and_leave_the_way_open(kaggle: KaggleStandIn, built: Path, status: int, word: str,
+                                                    method: str) -> None:
+    kaggle.fault(method, status=status)
+    with pytest.raises(KitError, match=word):
+        run(built)
+    assert run(built).public_score == 0.9884
+    assert (len(kaggle.kernels[REF]), len(kaggle.submissions)) == (1, 1)
+
+
+@pytest.mark.parametrize("method", ["SaveKernel", "GetKernelSessionStatus", "ListKernelSessionOutput",
+                                    "CreateCodeSubmission", "ListSubmissions"])
+def test_429_is_waited_out_everywhere(kaggle: KaggleStandIn, built: Path, method: str) -> None:
+    kaggle.fault(method, status=429, headers={"Retry-After": "0.05"}, times=2)
+    said: list[str] = []
+    assert run(built, said).public_score == 0.9884
+    assert any("429" in text for text in said) or method == "ListKernelSessionOutput"
+    assert (len(kaggle.kernels[REF]), len(kaggle.submissions)) == (1, 1)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("facts", [{"status": 500}, {"hang_up": True}])
+@pytest.mark.parametrize("method", ["SaveKernel", "CreateCodeSubmission"])
+def test_a_lost_answer_makes_no_second_push_and_no_second_submission(
+        kaggle: KaggleStandIn, built: Path, method: str, facts: dict[str, Any], after: bool) -> None:
+    kaggle.fault(method, **facts, after=after)
+    assert run(built).public_score == 0.9884
+    assert (len(kaggle.kernels[REF]), len(kaggle.submissions)) == (1, 1)
+    assert kaggle.count(method) == (1 if after else 2)
+
+
+def test_500_for_ever_is_an_error(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.fault("CreateCodeSubmission", status=500, times=1000)
+    with pytest.raises(KitError, match="fault of its own"):
+        run(built)
+    assert not kaggle.submissions and not rows()
+
+
+def test_a_submission_that_kaggle_does_not_take_is_an_error(kaggle: KaggleStandIn, built: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kaggle, "do_CreateCodeSubmission",
+                        lambda body: (200, {"message": "Submission not allowed: daily limit of 5 reached"}))
+    with pytest.raises(KitError, match="daily limit of 5 reached"):
+        run(built)
+    assert not rows()
+
+
+# -- scores -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_score_that_never_comes_tells_how_to_go_on(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.scores = [{}]
+    with pytest.raises(KitError, match="has no score after") as caught:
+        run(built, score_timeout=0.1)
+    assert caught.value.fix == "fetch the score later: kit ledger sync"
+    (row,) = rows()
+    assert row["kaggle_ref"] and row["public_score"] == ""
+    with pytest.raises(KitError, match="has no score after"):
+        run(built, score_timeout=0.1)
+    assert len(kaggle.submissions) == 1
+    kaggle.submissions[0]["looks"] = [{"status": "COMPLETE", "publicScore": "0.99", "privateScore": "0.98"}]
+    assert ledger.sync(KANNADA) == 1
+    assert [(row["public_score"], row["private_score"]) for row in rows()] == [("0.99", "0.98")]
+
+
+def test_a_submission_that_kaggle_cannot_score_says_why(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.scores = [{}, {"status": "ERROR", "errorDescription": "Submission Scoring Error"}]
+    with pytest.raises(KitError, match="could not score submission 41000000: Submission Scoring Error"):
+        run(built)
+    assert len(rows()) == 1
+
+
+# -- interruptions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["_accept", "_follow", "_hand_in", "_score"])
+def test_killed_between_two_steps_goes_on(kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch,
+                                          where: str) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(push, where, interrupted)
+        run(built)
+    assert run(built).public_score == 0.9884
+    assert (kaggle.count("SaveKernel"), kaggle.count("CreateCodeSubmission")) == (1, 1)
+    assert len(rows()) == 1
+
+
+def test_killed_between_the_submission_and_its_note_goes_on(kaggle: KaggleStandIn, built: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(handin, "HandIn", interrupted)
+        run(built)
+    assert len(kaggle.submissions) == 1 and storage.read_json(built / STATE)["submitting"] is True
+    assert run(built, message="another message").submission == "41000000"
+    assert len(kaggle.submissions) == 1
+
+
+def interrupted(*_: Any, **__: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+def test_a_lost_push_json_makes_no_second_submission(kaggle: KaggleStandIn, built: Path) -> None:
+    run(built)
+    for other in range(7):  # others come after it, so that it is on a later page of the list
+        kaggle._submit("kannada-mnist", f"other {other}", "submission.csv", "")
+    state = storage.read_json(built / STATE)
+    storage.write_json(built / STATE, {**state, "submission": "", "ended": ""})
+    assert run(built).submission == "41000000"
+    assert kaggle.count("CreateCodeSubmission") == 1
+
+
+def test_an_interrupted_notebook_push_is_recognised(kaggle: KaggleStandIn, built: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [{"cell_type": "code", "source": ["a = 1\n", "b = 2\n"], "outputs": [{"x": 1}], "metadata": {}}]
+    notebook = {"cells": cells, "metadata": {"kernelspec": {"name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}
+    metadata = json.loads((built / "kernel-metadata.json").read_text())
+    (built / "kernel.ipynb").write_text(json.dumps(notebook, indent=1))
+    (built / "kernel-metadata.json").write_text(
+        json.dumps({**metadata, "kernel_type": "notebook", "code_file": "kernel.ipynb"}))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(push, "_accept", interrupted)
+        push.push(built, KANNADA)
+    push.push(built, KANNADA)
+    assert kaggle.count("SaveKernel") == 1
+
+
+def test_two_processes_do_not_push_one_folder(kaggle: KaggleStandIn, built: Path) -> None:
+    import filelock
+
+    with filelock.FileLock(built / ".push.lock"), pytest.raises(KitError, match="being pushed by another process"):
+        push.push(built, KANNADA)
+
+
+# -- folders that are none --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"id": "INSERT_USERNAME_HERE/kannada-kit"}, "without a Kaggle account"), ({"id": "kannada-kit"}, "damaged"),
+    ({"code_file": "gone.py"}, r"gone\.py is missing"),
+    ({"competition_sources": ["digit-recognizer"]}, "not built for kannada-mnist, but for digit-recognizer"),
+    ({"competition_sources": []}, "not built for kannada-mnist, but for none"), ({"id": None}, "damaged"),
+    ({"language": "cobol"}, "valid language")])
+def test_folders_that_cannot_be_pushed(kaggle: KaggleStandIn, built: Path, change: dict[str, Any],
+                                       message: str) -> None:
+    metadata = json.loads((built / "kernel-metadata.json").read_text())
+    (built / "kernel-metadata.json").write_text(json.dumps({**metadata, **change}))
+    with pytest.raises(KitError, match=message):
+        push.push(built, KANNADA)
+    assert not kaggle.kernels
+
+
+def test_no_folder_is_told(kaggle: KaggleStandIn) -> None:
+    with pytest.raises(KitError, match="no kernel folder") as caught:
+        push.push(Path("nowhere"), KANNADA)
+    assert "kit kernel build" in caught.value.fix
+
+
+# -- weights ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_weights_are_uploaded_once_before_the_push(kaggle: KaggleStandIn, predicting: Path) -> None:
+    run(predicting)
+    run(predicting)
+    names = [name for name, _ in kaggle.requests]
+    assert names.index("CreateDataset") < names.index("SaveKernel") and names.count("CreateDataset") == 1
+    assert kaggle.datasets["ada/kannada-kit-weights"]["versions"] == [
+        {"cnn-0-fold_0.keras": b"weights of fold 0", "manifest.json": b"{}"}]
+    body = next(body for name, body in kaggle.requests if name == "CreateDataset")
+    assert body["isPrivate"] is True
+
+
+def test_changed_weights_are_a_new_version(kaggle: KaggleStandIn, predicting: Path) -> None:
+    push.push(predicting, KANNADA)
+    (predicting / "weights" / "cnn-0-fold_0.keras").write_bytes(b"better weights")
+    push.push(predicting, KANNADA)
+    versions = kaggle.datasets["ada/kannada-kit-weights"]["versions"]
+    assert [version["cnn-0-fold_0.keras"] for version in versions] == [b"weights of fold 0", b"better weights"]
+    assert len(kaggle.kernels[REF]) == 2
+
+
+def test_a_lost_answer_makes_no_second_dataset(kaggle: KaggleStandIn, predicting: Path) -> None:
+    kaggle.fault("CreateDataset", hang_up=True, after=True)
+    push.push(predicting, KANNADA)
+    assert len(kaggle.datasets["ada/kannada-kit-weights"]["versions"]) == 1
+
+
+def test_killed_after_the_upload_goes_on(kaggle: KaggleStandIn, predicting: Path,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(dataset, "_wait", interrupted)
+        push.push(predicting, KANNADA)
+    assert not kaggle.kernels
+    push.push(predicting, KANNADA)
+    assert len(kaggle.datasets["ada/kannada-kit-weights"]["versions"]) == 1
+
+
+def test_a_file_that_does_not_arrive_stops_the_push(kaggle: KaggleStandIn, predicting: Path) -> None:
+    kaggle.fault("PUT", status=400)
+    with pytest.raises(KitError, match="did not arrive in the dataset"):
+        push.push(predicting, KANNADA)
+    assert not kaggle.kernels
+    push.push(predicting, KANNADA)
+    assert len(kaggle.datasets["ada/kannada-kit-weights"]["versions"][-1]) == 2
+
+
+def test_an_error_in_a_200_dataset_answer_is_an_error(kaggle: KaggleStandIn, predicting: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kaggle, "do_CreateDataset", lambda body: (200, {"status": "error", "error": "title in use"}))
+    with pytest.raises(KitError, match="title in use"):
+        push.push(predicting, KANNADA)
+
+
+def test_a_dataset_that_kaggle_cannot_unpack_is_an_error(kaggle: KaggleStandIn, predicting: Path,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kaggle, "do_GetDatasetStatus", lambda body: (200, {"status": "FAILED"})
+                        if kaggle.datasets else (403, {"code": 403, "message": "no"}))
+    with pytest.raises(KitError, match="could not make the dataset"):
+        push.push(predicting, KANNADA)
+    assert not kaggle.kernels
+
+
+def test_429_of_an_upload_is_waited_out(kaggle: KaggleStandIn, predicting: Path) -> None:
+    kaggle.fault("StartBlobUpload", status=429, headers={"Retry-After": "0.05"})
+    kaggle.fault("CreateDataset", status=429, headers={"Retry-After": "0.05"})
+    said: list[str] = []
+    push.push(predicting, KANNADA, progress=said.append)
+    assert sum("429" in text for text in said) == 2
+    assert len(kaggle.datasets["ada/kannada-kit-weights"]["versions"]) == 1
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def submission(kaggle: KaggleStandIn) -> Path:
+    kaggle.slug = "digit-recognizer"
+    folder = Path("submissions/first")
+    storage.write_text(folder / "submission.csv", "ImageId,Label\n1,2\n")
+    storage.write_json(folder / "report.json", {"cv": {"oof_accuracy": 0.99}, "data": {"source": "kaggle"}})
+    return folder / "submission.csv"
+
+
+def test_a_file_is_handed_in_once(kaggle: KaggleStandIn, submission: Path) -> None:
+    first = push.upload(submission, DIGIT_RECOGNIZER, "mine", wait=True)
+    second = push.upload(submission, DIGIT_RECOGNIZER, "mine")
+    assert first.submission == second.submission and first.public_score == 0.9884
+    assert kaggle.blobs[kaggle.submissions[0]["what"]] == submission.read_bytes()
+    assert len(kaggle.submissions) == 1
+    (row,) = rows()
+    assert (row["run"], row["cv_accuracy"], row["kaggle_ref"]) == ("first", "0.99", first.submission)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_lost_answer_makes_no_second_hand_in_of_a_file(kaggle: KaggleStandIn, submission: Path, after: bool) -> None:
+    kaggle.fault("CreateSubmission", hang_up=True, after=after)
+    push.upload(submission, DIGIT_RECOGNIZER)
+    assert len(kaggle.submissions) == 1
+
+
+def test_a_file_that_does_not_arrive_is_not_handed_in(kaggle: KaggleStandIn, submission: Path) -> None:
+    kaggle.fault("PUT", status=400, times=1000)
+    with pytest.raises(KitError, match="did not arrive"):
+        push.upload(submission, DIGIT_RECOGNIZER)
+    assert not kaggle.submissions
+
+
+def test_a_code_competition_takes_no_file(kaggle: KaggleStandIn, submission: Path) -> None:
+    with pytest.raises(KitError, match="takes notebooks, not files") as caught:
+        push.upload(submission, KANNADA)
+    assert "kit kernel push" in caught.value.fix and not kaggle.requests
+
+
+# -- secrets ----------------------------------------------------------------------------------------------------------
+
+
+def test_no_credential_in_anything_said_printed_or_written(kaggle: KaggleStandIn, predicting: Path, tmp_path: Path,
+                                                           capsys: pytest.CaptureFixture[str]) -> None:
+    leak = f"for Bearer {TOKEN} or {KEY} see https://x.example/y?{SIGNATURE}"
+    kaggle.next_log = json.dumps([{"data": leak + "\n"}])
+    said: list[str] = []
+    errors: list[str] = []
+    for method in ("SaveKernel", "GetKernelSessionStatus", "CreateCodeSubmission", "ListSubmissions",
+                   "StartBlobUpload"):
+        kaggle.fault(method, status=400 if method != "GetKernelSessionStatus" else 418, message=leak)
+    for _ in range(8):
+        try:
+            run(predicting, said)
+        except KitError as error:
+            errors.append(str(error))
+    assert len(errors) == 5 and kaggle.submissions
+    texts = [*said, *errors, *capsys.readouterr()]
+    texts += [path.read_text("utf-8", "replace") for path in tmp_path.rglob("*") if path.is_file()]
+    for secret in (TOKEN, KEY, SIGNATURE.split("=")[1]):
+        assert not [text for text in texts if secret in text]
