@@ -16,6 +16,7 @@ from kit.errors import KitError
 from kit.storage import damaged, read_csv, write_csv
 
 SPLITS = ("auto", "stratified", "writer")
+MAX_FOLDS = 127  # what int8 numbers
 _NO_WRITER = -1  # in folds.csv, where nobody knows who wrote a row
 
 
@@ -94,8 +95,8 @@ def _limited(labels: np.ndarray, limit: int) -> np.ndarray:
 def _assign(labels: np.ndarray, writers: np.ndarray | None, n_folds: int, seed: int) -> np.ndarray:
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    if n_folds > 127:
-        raise KitError(f"{n_folds} folds are too many", "use at most 127")
+    if n_folds > MAX_FOLDS:
+        raise KitError(f"{n_folds} folds are too many", f"use at most {MAX_FOLDS}")
     rarest = int(np.unique(labels, return_counts=True)[1].min())
     if n_folds > rarest:
         raise KitError(f"{n_folds} folds, but one class has only {rarest} rows",
@@ -128,13 +129,14 @@ def load_folds(path: Path) -> Folds:
     columns = ["row", "label", "writer", "fold"]
     if list(frame.columns) != columns or frame.empty or any(frame[name].dtype.kind != "i" for name in columns):
         raise damaged(path, f"not a table of whole numbers {','.join(columns)}")
-    rows, fold = frame["row"].to_numpy(), frame["fold"].to_numpy()
+    rows, labels, writers, fold = (frame[name].to_numpy() for name in columns)
     if rows[0] < 0 or (np.diff(rows) <= 0).any():
         raise damaged(path, "its row numbers do not ascend")
-    if not np.array_equal(np.unique(fold), np.arange(fold.max() + 1)) or not 2 <= fold.max() + 1 <= 127:
+    if labels.min() < 0 or labels.max() > 255 or writers.min() < _NO_WRITER or writers.max() >= 1 << 31:
+        raise damaged(path, "its labels or writers cannot be")
+    if not 1 <= fold.max() < MAX_FOLDS or not np.array_equal(np.unique(fold), np.arange(fold.max() + 1)):
         raise damaged(path, "its folds are not numbered 0, 1, …")
-    writers = frame["writer"].to_numpy().astype(np.int32)
     known = bool((writers != _NO_WRITER).all())
     apart = known and bool((frame.groupby("writer")["fold"].nunique() == 1).all())
-    return Folds(rows, frame["label"].to_numpy().astype(np.uint8), writers if known else None, fold.astype(np.int8),
+    return Folds(rows, labels.astype(np.uint8), writers.astype(np.int32) if known else None, fold.astype(np.int8),
                  "writer" if apart else "stratified", apart)

@@ -1,0 +1,212 @@
+"""Invariants of a split, as scikit-learn tests its own; a golden split; and what cannot be split."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
+from kit.data.folds import find_writers, load_folds, make_folds, save_folds
+from kit.errors import KitError
+from kit.storage import write_text
+from tests.data.tiny import TINY
+
+CYCLE = (np.arange(200) % 10).astype(np.uint8)  # ten writers of 20 rows in the tiny competition
+GOLDEN_WRITERS = [3, 4, 0, 2, 1, 4, 0, 1, 3, 2]  # scikit-learn 1.9
+GOLDEN_ROWS = [4, 2, 3, 4, 1, 3, 4, 1, 1, 0, 0, 0, 3, 0, 0, 1, 3, 4, 0, 4]
+SHUFFLED = np.random.default_rng(0).permutation(CYCLE)
+
+
+def check_invariants(folds, labels, n_folds):
+    """Disjoint and complete, each row's label its own, every fold held out somewhere."""
+    assert folds.n_folds == n_folds and set(folds.fold) == set(range(n_folds))
+    assert folds.rows.dtype == np.int64 and folds.labels.dtype == np.uint8 and folds.fold.dtype == np.int8
+    assert (np.diff(folds.rows) > 0).all()
+    np.testing.assert_array_equal(folds.labels, labels[folds.rows])
+    held_out = np.concatenate([folds.val_rows(k) for k in range(n_folds)])
+    np.testing.assert_array_equal(np.sort(held_out), folds.rows)
+    for k in range(n_folds):
+        np.testing.assert_array_equal(np.sort(np.concatenate([folds.train_rows(k), folds.val_rows(k)])), folds.rows)
+    if folds.keeps_writers_apart:
+        for writer in np.unique(folds.writers):
+            assert len(set(folds.fold[folds.writers == writer])) == 1
+
+
+@pytest.mark.parametrize("split", ["auto", "stratified", "writer"])
+@pytest.mark.parametrize("n_folds", [2, 3, 5, 10])
+def test_invariants(split, n_folds):
+    folds = make_folds(CYCLE, TINY, n_folds, split, seed=0)
+    check_invariants(folds, CYCLE, n_folds)
+    assert folds.split == ("stratified" if split == "stratified" else "writer")
+    assert folds.keeps_writers_apart == (split != "stratified")
+    sizes = np.bincount(folds.fold)
+    assert np.ptp(sizes) <= (20 if folds.keeps_writers_apart else 1)
+    for k in range(n_folds):
+        shares = np.bincount(folds.labels[folds.fold == k], minlength=10)
+        assert np.ptp(shares) <= (0 if folds.keeps_writers_apart else 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=40, max_size=120), st.integers(2, 4), st.integers(0, 5))
+def test_invariants_of_any_labels(labels, n_folds, seed):
+    labels = np.array(labels + [0, 1, 2, 3] * n_folds, np.uint8)
+    folds = make_folds(labels, TINY, n_folds, "auto", seed)
+    check_invariants(folds, labels, n_folds)
+    for label in range(4):
+        assert np.ptp(np.bincount(folds.fold[folds.labels == label], minlength=n_folds)) <= 1
+
+
+def test_the_same_seed_gives_the_same_split_and_another_another():
+    for split in ("writer", "stratified"):
+        a, b, c = (make_folds(CYCLE, TINY, 5, split, seed).fold for seed in (3, 3, 4))
+        np.testing.assert_array_equal(a, b)
+        assert (a != c).any()
+
+
+def test_golden_split():
+    """What must not drift: a run's folds are compared with those of other runs."""
+    assert make_folds(CYCLE, TINY, 5, "writer", seed=0).fold[::20].tolist() == GOLDEN_WRITERS
+    assert make_folds(CYCLE, TINY, 5, "stratified", seed=0).fold[:20].tolist() == GOLDEN_ROWS
+
+
+def test_kannada_keeps_all_47_writers_apart():
+    labels = (np.arange(60_000) % 10).astype(np.uint8)
+    folds = make_folds(labels, KANNADA, 5, "auto", seed=0)
+    check_invariants(folds, labels, 5)
+    assert np.bincount(folds.writers).tolist() == [1280] * 46 + [1120]
+    assert np.ptp(np.bincount(folds.fold)) <= 1280
+
+
+# -- who wrote what -------------------------------------------------------------------------------------------------
+
+
+def test_writers_are_known_where_labels_cycle_in_blocks():
+    assert find_writers(CYCLE, TINY).tolist() == np.repeat(np.arange(10), 20).tolist()
+    assert find_writers(CYCLE[:50], TINY).tolist() == [0] * 20 + [1] * 20 + [2] * 10
+    assert find_writers(CYCLE, TINY, writer_block=100).tolist() == [0] * 100 + [1] * 100
+
+
+@pytest.mark.parametrize("labels", [SHUFFLED, np.roll(CYCLE, 1), np.sort(CYCLE), np.tile(CYCLE, 2), CYCLE % 5])
+def test_writers_are_not_made_up(labels):
+    assert find_writers(labels, TINY) is None
+    folds = make_folds(labels, TINY, 5, "auto", seed=0)
+    assert folds.split == "stratified" and not folds.keeps_writers_apart and folds.writers is None
+    with pytest.raises(KitError, match="does not show who wrote what"):
+        make_folds(labels, TINY, 5, "writer", seed=0)
+
+
+def test_one_label_out_of_turn_is_enough_not_to_trust_the_blocks():
+    labels = CYCLE.copy()
+    labels[-1] = 0
+    assert find_writers(labels, TINY) is None
+
+
+def test_a_competition_without_writers_has_none():
+    assert find_writers(CYCLE, DIGIT_RECOGNIZER) is None
+    assert make_folds(CYCLE, DIGIT_RECOGNIZER, 5, "auto", seed=0).split == "stratified"
+
+
+def test_a_stratified_split_still_knows_the_writers():
+    assert make_folds(CYCLE, TINY, 5, "stratified", seed=0).writers.max() == 9
+
+
+def test_a_single_writer_is_split_by_label():
+    folds = make_folds(CYCLE[:20], TINY, 2, "auto", seed=0)
+    check_invariants(folds, CYCLE, 2)
+    assert not folds.keeps_writers_apart
+
+
+# -- a quick look ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [2, 3, 5, 10, 11, 19])
+@pytest.mark.parametrize("labels", [CYCLE, SHUFFLED])
+def test_limit_takes_as_many_rows_of_each_class_from_all_over_the_file(limit, labels):
+    folds = make_folds(labels, TINY, 2, "auto", seed=0, limit=limit)
+    check_invariants(folds, labels, 2)
+    assert np.bincount(folds.labels).tolist() == [limit] * 10
+
+
+@pytest.mark.parametrize("limit", [2, 5, 10, 15, 20])
+def test_limit_spreads_over_the_writers(limit):
+    folds = make_folds(CYCLE, TINY, 2, "auto", seed=0, limit=limit)
+    np.testing.assert_array_equal(folds.writers, folds.rows // 20)
+    counts = np.bincount(folds.writers, minlength=10)
+    assert np.ptp(counts) <= 10  # one row more of each class
+    assert np.count_nonzero(counts) == min(limit, 10)
+
+
+def test_a_limit_above_all_rows_takes_all():
+    folds = make_folds(CYCLE, TINY, 5, "auto", seed=0, limit=1000)
+    np.testing.assert_array_equal(folds.rows, np.arange(200))
+
+
+def test_limit_on_a_rare_class_takes_what_there_is():
+    labels = np.array([0] * 90 + [1] * 5, np.uint8)
+    assert np.bincount(make_folds(labels, TINY, 5, "auto", seed=0, limit=20).labels).tolist() == [20, 5]
+
+
+# -- what cannot be -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("options", "pattern", "fix"), [
+    ({"n_folds": 1}, "1 fold cannot hold anything out", "--folds 5"),
+    ({"n_folds": 0}, "0 folds", "--folds 5"),
+    ({"n_folds": -3}, "-3 folds", "--folds 5"),
+    ({"n_folds": 11}, "11 folds, but only 10 writers", "--folds 10 or fewer, or --split stratified"),
+    ({"n_folds": 21}, "21 folds, but one class has only 20 rows", "--folds 20"),
+    ({"n_folds": 128}, "128 folds are too many", "127"),
+    ({"n_folds": 10**9}, "too many", "127"),
+    ({"n_folds": 11, "split": "writer"}, "11 folds, but only 10 writers", "--folds 10"),
+    ({"limit": 0}, "a limit of 0 rows", "at least 1"),
+    ({"limit": -1}, "a limit of -1 rows", "at least 1"),
+    ({"limit": 1}, "5 folds, but one class has only 1 rows", "larger --limit"),
+    ({"split": "random"}, "no split 'random'", "auto, stratified, writer"),
+    ({"labels": CYCLE[:20], "split": "writer", "n_folds": 2}, "2 folds, but only 1 writers", "stratified"),
+    ({"labels": np.array([0] * 50 + [1] * 3, np.uint8)}, "5 folds, but one class has only 3 rows", "--folds 3"),
+])
+def test_impossible_splits(options, pattern, fix):
+    options = {"labels": CYCLE, "n_folds": 5, "split": "auto", "seed": 0} | options
+    with pytest.raises(KitError, match=pattern) as caught:
+        make_folds(competition=TINY, **options)
+    assert fix in caught.value.fix
+
+
+# -- folds.csv ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", ["writer", "stratified"])
+@pytest.mark.parametrize("limit", [None, 7])
+def test_folds_csv_round_trip(tmp_path, split, limit):
+    folds = make_folds(CYCLE, TINY, 3, split, seed=1, limit=limit)
+    save_folds(tmp_path / "folds.csv", folds)
+    assert (tmp_path / "folds.csv").read_text().startswith("row,label,writer,fold\n0,0,0,")
+    again = load_folds(tmp_path / "folds.csv")
+    for name in ("rows", "labels", "writers", "fold"):
+        a, b = getattr(folds, name), getattr(again, name)
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == b.dtype
+    assert (again.split, again.keeps_writers_apart) == (folds.split, folds.keeps_writers_apart)
+
+
+def test_unknown_writers_round_trip(tmp_path):
+    save_folds(tmp_path / "folds.csv", make_folds(SHUFFLED, TINY, 3, "auto", seed=1))
+    assert (tmp_path / "folds.csv").read_text().splitlines()[1].split(",")[2] == "-1"
+    assert load_folds(tmp_path / "folds.csv").writers is None
+
+
+HEADER = "row,label,writer,fold\n"
+
+
+@pytest.mark.parametrize(("text", "pattern"), [
+    ("", "CSV"), (HEADER, "not a table of whole numbers"), ("row,label,fold\n0,0,0\n1,0,1\n", "whole numbers"),
+    (HEADER + "0,0,0,0\n1,x,0,1\n", "whole numbers"), (HEADER + "0,0,0,0\n1,,0,1\n", "whole numbers"),
+    (HEADER + "1,0,0,0\n0,0,0,1\n", "ascend"), (HEADER + "0,0,0,0\n0,0,0,1\n", "ascend"),
+    (HEADER + "-1,0,0,0\n0,0,0,1\n", "ascend"), (HEADER + "0,0,0,0\n1,0,0,2\n", "numbered"),
+    (HEADER + "0,0,0,0\n1,0,0,0\n", "numbered"), (HEADER + "0,0,0,-1\n1,0,0,0\n", "numbered"),
+    (HEADER + "0,0,0,0\n1,256,0,1\n", "cannot be"), (HEADER + "0,0,0,0\n1,0,-7,1\n", "cannot be"),
+])
+def test_a_damaged_folds_csv_is_refused(tmp_path, text, pattern):
+    write_text(tmp_path / "folds.csv", text)
+    with pytest.raises(KitError, match=pattern):
+        load_folds(tmp_path / "folds.csv")
