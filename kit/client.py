@@ -7,6 +7,7 @@ what the client prints, and lets no credential into any text.
 
 import contextlib
 import io
+import json
 import os
 import random
 import socket
@@ -153,9 +154,10 @@ class Client:
         if status is not None:
             meaning, fix = self._meaning(status, text)
             return Rejected(f"cannot {doing}: Kaggle answers {status}{meaning}{said}", fix, status)
-        if isinstance(error, requests.RequestException | OSError) and not isinstance(error, FileNotFoundError):
-            if isinstance(error, ValueError):  # requests' JSON error is a RequestException as well
-                return Unanswered(f"cannot {doing}: Kaggle's answer cannot be read", "run the same command again later")
+        if isinstance(error, json.JSONDecodeError):  # which requests' own is as well
+            return Unanswered(f"cannot {doing}: what came is no answer of Kaggle's",
+                              "check that no proxy or login page of the network answers instead, then run it again")
+        if isinstance(error, requests.RequestException | ConnectionError | TimeoutError):
             return Unanswered(f"cannot {doing}: the connection to Kaggle was lost ({type(error).__name__})",
                               "check the network, then run the same command again; it goes on where it stopped")
         return KitError(f"cannot {doing}: {answers.one_line(str(error)) or type(error).__name__}",
@@ -211,6 +213,8 @@ def _new_api() -> Any:
     class Api(KaggleApi):
         args: ClassVar[list[str]] = [argument for argument in KaggleApi.args if argument != "--verbose"]
         config = str(key_file())  # and --verbose would print the token
+
+        MAX_UPLOAD_RESUME_ATTEMPTS = 3  # of ten connections each, minutes apart in the end
 
         def with_retry(self, function: Callable[..., Any], *_: Any, **__: Any) -> Callable[..., Any]:
             return function  # the client's own would wait as long as any Retry-After says; `Client.call` has limits

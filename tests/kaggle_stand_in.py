@@ -80,6 +80,7 @@ class KaggleStandIn:
         self.blobs: dict[str, bytes] = {}
         self.lock = threading.RLock()
         self.http = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
+        self.http.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that die are part of the play
         self.port = self.http.server_address[1]
 
     def start(self) -> "KaggleStandIn":
@@ -129,11 +130,13 @@ class KaggleStandIn:
     def do_SaveKernel(self, body: dict[str, Any]) -> Answer:
         if self.push_answer:
             return 200, self.push_answer
-        versions = self.kernels.setdefault(body["slug"], [])
+        owner, slug = body["slug"].split("/")
+        slug = body.get("newTitle", slug).lower().replace(" ", "-")  # it is the title that decides
+        versions = self.kernels.setdefault(f"{owner}/{slug}", [])
         versions.append(Version(body.get("text", ""), list(self.next_statuses), dict(self.next_outputs), self.next_log,
                                 self.next_failure, body))
         self.stale_left = self.stale_polls
-        return 200, {"ref": f"/code/{body['slug']}", "url": f"https://www.kaggle.com/code/{body['slug']}",
+        return 200, {"ref": f"/code/{owner}/{slug}", "url": f"https://www.kaggle.com/code/{owner}/{slug}",
                      "versionNumber": len(versions), "error": "", "kernelId": 7}
 
     def _version(self, body: dict[str, Any]) -> tuple[int, Version | None]:

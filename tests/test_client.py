@@ -220,6 +220,17 @@ def test_a_hung_up_request_is_tried_again(kaggle: KaggleStandIn, folder: Path) -
     assert kaggle.count("DownloadDataFiles") == 2
 
 
+def test_a_login_page_of_the_network_is_no_answer(kaggle: KaggleStandIn, folder: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
+
+    connected = client.connect()
+    page = lambda handler, status, value, headers=None: handler._send(200, b"<html>log in</html>")  # noqa: E731
+    monkeypatch.setattr(kaggle.http.RequestHandlerClass, "_json", page)
+    with pytest.raises(client.Unanswered, match="no answer of Kaggle's"):
+        connected.sdk("look", lambda kaggle: kaggle.kernels.kernels_api_client.get_kernel(ApiGetKernelRequest()))
+
+
 def test_offline_is_said_at_once(kaggle: KaggleStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, "http://user:proxypassword@127.0.0.1:1")

@@ -70,6 +70,9 @@ def push(path: Path, competition: Competition, wait: bool = False, submit: bool 
     _check_source(kernel, competition)
     with kernel.lock():
         client, state = connect(progress, competition.rules_url), State.load(kernel)
+        owner = kernel.ref.split("/")[0]
+        if owner.lower() != client.user.lower():
+            client.say(f"warning: this kernel is {owner}'s, but {client.user or 'another account'} is logged in")
         if kernel.weights:
             dataset.upload(client, kernel.weights, state.weights, lambda: state.save(kernel))
         _push_once(client, kernel, state)

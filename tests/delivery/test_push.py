@@ -144,7 +144,8 @@ def test_a_title_that_lands_elsewhere_is_followed_there(kaggle: KaggleStandIn, b
     metadata = json.loads((built / "kernel-metadata.json").read_text())
     (built / "kernel-metadata.json").write_text(json.dumps({**metadata, "title": "Something else"}))
     said: list[str] = []
-    push.push(built, KANNADA, progress=said.append)
+    assert run(built, said).what == "ada/something-else"
+    assert kaggle.submissions[0]["what"] == "ada/something-else/1"
     assert any("title does not resolve to the specified id" in text for text in said)
 
 
