@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 the answer is no; 2 a KitError or a wrong option, as two l
 130 interrupted. The kit's rooms are imported inside the commands, so that `kit --help` stays quick.
 """
 
+import functools
 import inspect
 import json
 import signal
@@ -45,7 +46,7 @@ class Common:
 
         return competition.get(self.slug)
 
-    @property
+    @functools.cached_property
     def progress(self) -> Any:
         from kit import progress
 
@@ -91,11 +92,16 @@ def _training(
     limit: Annotated[int | None, typer.Option(help="So many rows of each class, spread over the writers.")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs into the run.")] = False,
     runs_dir: Annotated[Path, typer.Option(help="Where the run folders lie.")] = Path("runs"),
-) -> Callable[[Common], Any]:
-    from kit import request
+) -> Callable[..., Any]:
+    given = dict(locals())
+    given["n_folds"], given["n_seeds"] = given.pop("folds"), given.pop("seeds")
 
-    given = {name: value for name, value in locals().items() if name != "request"}
-    return lambda common: request.open_request(common.competition, common.progress, **given)
+    def open_with(common: Common, fetch: bool = False) -> Any:
+        from kit import request
+
+        return request.open_request(common.competition, common.progress, fetch=fetch, **given)
+
+    return open_with
 
 
 def takes(*groups: Callable) -> Callable[[Callable], Callable]:
@@ -137,14 +143,14 @@ def download(
     """
     from kit.data import source as sources
 
-    data = sources.download(common.competition, source, data_dir, force, common.progress.say)
+    data = sources.download(common.competition, source, data_dir, force, common.progress)
     common.show({"path": data.path, "source": data.source, "is_sample": data.is_sample},
                 f"{data.path}: {'drawn sample' if data.is_sample else 'real data'}, from {data.source}")
 
 
 @app.command()
 @takes(_common, _training)
-def cv(common: Common, training: Callable[[Common], Any]) -> None:
+def cv(common: Common, training: Callable[..., Any]) -> None:
     """Train k folds and report an honest score: kit cv --model cnn --limit 200 --epochs 1"""
     from kit import pipeline
 
@@ -157,7 +163,7 @@ def cv(common: Common, training: Callable[[Common], Any]) -> None:
 @takes(_common, _training)
 def submit(
     common: Common,
-    training: Callable[[Common], Any],
+    training: Callable[..., Any],
     fetch: Annotated[bool, typer.Option("--fetch", help="First get the data, as kit download does.")] = False,
     upload: Annotated[bool, typer.Option("--upload", help="Hand it in, where the competition takes files.")] = False,
     message: Annotated[str, typer.Option(help="Beside the submission on Kaggle.")] = "",
@@ -169,7 +175,7 @@ def submit(
 
     if upload:
         push.check_takes_files(common.competition)
-    wish = training(common) if not fetch else training(common).fetched(common.progress)
+    wish = training(common, fetch)
     folder = pipeline.submit(wish.config, wish.data, wish.run, submissions, common.progress, wish.resume)
     if upload:
         push.upload(folder / "submission.csv", common.competition, message)

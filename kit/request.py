@@ -49,7 +49,7 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
                        time_budget=None if time_budget is None else seconds(time_budget))
     for name in config.models:
         models.get(name)
-    data = sources.download(competition, None, data_dir, progress=progress.say) if fetch else \
+    data = sources.download(competition, None, data_dir, progress=progress) if fetch else \
         sources.find_data(competition, data_dir)
     if names is None:
         chosen, why = models.suitable(data.is_sample)
@@ -115,7 +115,7 @@ def scored_folder(name: str) -> Path:
 def data_of(run: RunFolder, competition: Competition, data_dir: Path) -> DataFolder:
     """The data that a run was made from. KitError where what is there now is other data."""
     about = storage.read_json(run.config)["data"]
-    data = sources.open_data(competition, data_dir, sample=about["is_sample"])
+    data = sources.data_folder(competition, data_dir, sample=about["is_sample"])
     if data.sha256 != about["sha256"]:
         raise KitError(f"{data.path} is not the data that {run.name} was trained on", "put the old data back")
     return data

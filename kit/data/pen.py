@@ -11,7 +11,7 @@ SIDE = 28
 BOX = 20  # the longer side of the digit, in pixels (LeCun et al., the MNIST page)
 REACH = 2  # pixels of the window on each side of a point
 MAX_RADIUS = 2.0  # what that window can hold: radius + 1/2 <= REACH + 1/2
-UNSEEN = -1.0  # the radius of a lifted pen
+UNSEEN = 0.0  # the radius of a lifted pen
 
 
 def place_in_box(points: np.ndarray, radius: np.ndarray) -> np.ndarray:
@@ -33,24 +33,24 @@ def place_in_box(points: np.ndarray, radius: np.ndarray) -> np.ndarray:
 
 def bounds(points: np.ndarray, radius: np.ndarray, share: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest x and y (n, 2) of what the pen shows, with that share of its radius."""
-    reach = np.where(radius > 0, share * radius, -np.inf)[:, None]
+    reach = np.where(radius > UNSEEN, share * radius, -np.inf)[:, None]
     return (points - reach).min(axis=2), (points + reach).max(axis=2)
 
 
 def ink(points: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """The cover of each pixel of the box, 0 to 1: float64 (n, BOX, BOX). Points in pixels of the box."""
+    """The cover of each pixel of the box, 0 to 1: float64 (n, BOX, BOX). Points as `place_in_box` leaves them."""
     n, margin = len(points), REACH + 1
     side = BOX + 2 * margin
     canvas = np.zeros(n * side * side)
     window = np.arange(-REACH, REACH + 1)
     for (x, y), r in zip(points.transpose(2, 1, 0), radius.T, strict=True):
-        seen = np.flatnonzero(r > -0.5)
-        column, row = np.floor(x[seen, None]).astype(np.int64), np.floor(y[seen, None]).astype(np.int64)
-        dx, dy = column + window + 0.5 - x[seen, None], row + window + 0.5 - y[seen, None]
+        seen = np.flatnonzero(r > UNSEEN)
+        columns = np.floor(x[seen, None]).astype(np.int64) + window
+        rows = np.floor(y[seen, None]).astype(np.int64) + window
+        dx, dy = columns + 0.5 - x[seen, None], rows + 0.5 - y[seen, None]
         distance = np.sqrt(dy[:, :, None] ** 2 + dx[:, None, :] ** 2)
         cover = np.clip(r[seen, None, None] + 0.5 - distance, 0.0, 1.0)
-        column, row = np.clip(column, -1, BOX) + margin + window, np.clip(row, -1, BOX) + margin + window
-        cell = (seen[:, None, None] * side + row[:, :, None]) * side + column[:, None, :]
+        cell = (seen[:, None, None] * side + rows[:, :, None] + margin) * side + columns[:, None, :] + margin
         canvas[cell] = np.maximum(canvas[cell], cover)
     return canvas.reshape(n, side, side)[:, margin:-margin, margin:-margin]
 

@@ -46,7 +46,7 @@ class Digits(NamedTuple):
 class Paper:
     """What was written on, and with what."""
 
-    pen: float = 0.75  # median radius of the pens, in pixels of the 20-pixel box
+    pen: float = 0.70  # median radius of the pens, in pixels of the 20-pixel box
     pens: float = 0.20  # their spread: standard deviation of the logarithm
     grain: float = 0.0  # what paper and scanner add to the raggedness of edges
     ruled: float = 0.0  # chance that a digit is cut out together with a ruled line
@@ -168,7 +168,7 @@ def _hand(random: Random, hard: float, paper: Paper) -> Hand:
         bend=n[4] * (0.05 + 0.10 * hard), shake=0.014 + 0.024 * hard,
         wobble=0.004 + 0.012 * hard * abs(n[5]), pen=paper.pen * float(np.exp(n[6] * paper.pens)),
         nib=min(0.35, 0.18 * abs(n[7])), nib_angle=0.5 * n[8], pressure=0.08 + 0.10 * hard * abs(n[9]),
-        gaps=(0.2 + hard) * abs(n[10]), ragged=0.35 + 0.2 * hard + paper.grain, odd=0.03 + 0.25 * hard,
+        gaps=(0.2 + hard) * abs(n[10]), ragged=0.35 + 0.2 * hard + paper.grain, odd=0.10 + 0.20 * hard,
         shapes=tuple(shapes), usual=tuple(usual))
 
 
@@ -241,7 +241,7 @@ def _warp(hand: Hand, points: np.ndarray, along: np.ndarray, random: Random) -> 
 
 
 def _pen(hand: Hand, points: np.ndarray, along: np.ndarray, random: Random) -> np.ndarray:
-    """Radius of the pen at each point (n, p), in pixels; below -1/2 it leaves no trace."""
+    """Radius of the pen at each point (n, p), in pixels; UNSEEN where the ink has run out."""
     n = len(points)
     step = np.gradient(points, axis=2)
     direction = np.arctan2(step[:, 1], step[:, 0])
@@ -254,7 +254,7 @@ def _pen(hand: Hand, points: np.ndarray, along: np.ndarray, random: Random) -> n
         here = random.uniform(n, 1) < hand.gaps * share
         place, depth = random.uniform(n, 1) * length, 0.6 + 1.2 * random.uniform(n, 1)
         radius = radius - here * depth * np.exp(-(((along - place) / (0.03 + 0.05 * random.uniform(n, 1))) ** 2))
-    return np.clip(radius, -0.6, pen.MAX_RADIUS)
+    return np.clip(radius, pen.UNSEEN, pen.MAX_RADIUS)
 
 
 def _marks(paper: Paper, points: np.ndarray, radius: np.ndarray, random: Random) -> tuple[np.ndarray, np.ndarray]:

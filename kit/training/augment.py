@@ -16,22 +16,18 @@ class Augment:
     """Half-widths of uniform distributions; all zero: no augmentation."""
 
     rotation: float = 0.0  # degrees
-    shear: float = 0.0  # degrees, in x and in y
-    zoom: float = 0.0  # fraction; each axis its own, around a common factor
-    aspect: float = 0.0  # fraction by which the two axes may differ from the common factor
+    shear: float = 0.0  # degrees, of the vertical
+    zoom: float = 0.0  # fraction; each axis its own
     shift: float = 0.0  # fraction of the image's side
 
     def draw(self, rng: np.random.Generator, n: int, shape: tuple[int, int]) -> np.ndarray:
         """`(n, 8)` float32 projective transforms, output pixel → input pixel, as `keras.ops.image` wants them."""
-        u = rng.uniform(-1.0, 1.0, (7, n))
-        angle = np.deg2rad(self.rotation) * u[0]
-        zoom = 1.0 + self.zoom * u[1]
-        shear_x, shear_y = np.tan(np.deg2rad(self.shear)) * u[2:4]
-        shift_x, shift_y = self.shift * shape[1] * u[4], self.shift * shape[0] * u[5]
-        scale_x, scale_y = zoom * (1.0 + self.aspect * u[6]), zoom * (1.0 - self.aspect * u[6])
-        cos, sin = np.cos(angle), np.sin(angle)
-        return affine(scale_x * (cos - shear_x * sin), scale_y * (shear_x * cos - sin),
-                      scale_x * (sin + shear_y * cos), scale_y * (cos + shear_y * sin), shift_x, shift_y, shape)
+        u = rng.uniform(-1.0, 1.0, (6, n))
+        cos, sin = np.cos(np.deg2rad(self.rotation) * u[0]), np.sin(np.deg2rad(self.rotation) * u[0])
+        slant = np.tan(np.deg2rad(self.shear) * u[1])
+        zoom_x, zoom_y = 1.0 + self.zoom * u[2], 1.0 + self.zoom * u[3]
+        return affine(cos * zoom_x, (cos * slant - sin) * zoom_y, sin * zoom_x, (sin * slant + cos) * zoom_y,
+                      self.shift * shape[1] * u[4], self.shift * shape[0] * u[5], shape)
 
 
 def affine(a: Any, b: Any, c: Any, d: Any, shift_x: Any, shift_y: Any, shape: tuple[int, int]) -> np.ndarray:

@@ -97,9 +97,8 @@ class Trainer:
 
     def state(self) -> list[np.ndarray]:
         """Every variable of network and optimizer, in a fixed order."""
-        from keras import ops
-
-        return [np.array(ops.convert_to_numpy(variable)) for variable in self.variables]
+        values = [variable.value for variable in self.variables]
+        return [np.asarray(value.numpy() if hasattr(value, "numpy") else value) for value in values]
 
     def restore(self, state: list[np.ndarray]) -> None:
         for variable, value in zip(self.variables, state, strict=True):
@@ -148,6 +147,8 @@ def _optimizer(recipe: Recipe, precision: str) -> Any:
         options["weight_decay"] = recipe.weight_decay
     optimizer = keras.optimizers.get({"class_name": recipe.optimizer,
                                       "config": {"learning_rate": recipe.learning_rate, **options}})
+    if recipe.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return keras.optimizers.LossScaleOptimizer(optimizer) if precision == "float16" else optimizer
 
 

@@ -1,0 +1,140 @@
+"""The same seed gives the same fold, however often it was interrupted."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kit import storage
+from kit.data.competition import KANNADA
+from kit.errors import KitError
+from kit.training import fit, models
+
+STEP = "step"
+
+
+def job(**changes):
+    return fit.FoldJob(**{"model": "cnn_aug", "seed": 0, "fold": 0, "epochs": 3, "batch_size": 32,
+                          "precision": "float32", "tta": 2} | changes)
+
+
+def train(job, data, folder, report=lambda event: None):
+    fit.train_fold(job, models.get(job.model), KANNADA, data, folder, report)
+    return storage.read_npz(folder / "test.npz", "id", "probs")["probs"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(fold_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fold")
+    return folder, train(job(), fold_data, folder)
+
+
+def test_the_artifacts_of_a_fold(undisturbed, fold_data):
+    folder, probs = undisturbed
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        ["model.keras", "history.csv", "val.npz", "test.npz", "extra.npz", "done.json", storage.CHECKSUMS])
+    assert probs.shape == (30, 10) and probs.dtype == np.float32
+    np.testing.assert_allclose(probs.sum(1), 1, atol=1e-6)
+    np.testing.assert_array_equal(storage.read_npz(folder / "test.npz")["id"], np.arange(100, 130))
+    np.testing.assert_array_equal(storage.read_npz(folder / "val.npz")["row"], fold_data.val_rows)
+    history = storage.read_csv(folder / "history.csv")
+    assert list(history) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds",
+                             "images_per_second"]
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert storage.read_json(folder / "done.json")["parameters"] == 887_530
+
+
+def test_the_same_seed_gives_the_same_probs_and_another_one_others(undisturbed, fold_data, tmp_path):
+    np.testing.assert_array_equal(train(job(), fold_data, tmp_path / "again"), undisturbed[1])
+    assert np.abs(train(job(seed=1), fold_data, tmp_path / "seed") - undisturbed[1]).max() > 1e-3
+    assert np.abs(train(job(attempt=1), fold_data, tmp_path / "attempt") - undisturbed[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("steps", [1, 5, 13])
+def test_killed_anywhere_and_resumed_the_result_is_the_same(undisturbed, fold_data, tmp_path, monkeypatch, steps):
+    """Nine steps an epoch, one a chunk, a checkpoint after each: in the first, at the middle of one, in the second."""
+    monkeypatch.setattr(fit, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(fit, "CHECKPOINT_SHARE", 1e9)
+    seen = []
+
+    def kill(event):
+        seen.append(event)
+        if len(seen) > steps:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(job(), fold_data, tmp_path, kill)
+    assert (tmp_path / "checkpoint.npz").is_file() and not fit.is_done(tmp_path)
+    resumed = []
+    np.testing.assert_array_equal(train(job(), fold_data, tmp_path, resumed.append), undisturbed[1])
+    assert resumed[0]["done"] == pytest.approx((steps + 1) / 27)
+    assert not (tmp_path / "checkpoint.npz").exists()
+
+
+def test_the_checkpoint_of_another_job_is_not_continued_from(fold_data, tmp_path, monkeypatch, undisturbed):
+    monkeypatch.setattr(fit, "CHECKPOINT_SHARE", 1e9)
+
+    def kill(event):
+        if event["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(job(seed=5), fold_data, tmp_path, kill)
+    np.testing.assert_array_equal(train(job(), fold_data, tmp_path), undisturbed[1])
+
+
+def test_a_damaged_checkpoint_is_an_error_with_the_fix(fold_data, tmp_path):
+    (tmp_path / "checkpoint.npz").write_bytes(b"PK\x03\x04 nonsense")
+    with pytest.raises(KitError, match=r"checkpoint\.npz is damaged"):
+        train(job(), fold_data, tmp_path)
+
+
+def test_a_done_fold_is_left_alone(undisturbed, fold_data):
+    folder, _ = undisturbed
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    train(job(), fold_data, folder)
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_a_loss_that_is_no_number_ends_the_fold(fold_data, tmp_path, monkeypatch):
+    trainer = fit.trainer_for(models.get("mlp"), "kannada-mnist", "float32", 32)
+    monkeypatch.setattr(trainer, "train", lambda *_: (float("nan"), 0.1))
+    with pytest.raises(fit.Diverged, match="mlp/seed_0/fold_0: the loss is nan in epoch 1"):
+        train(job(model="mlp"), fold_data, tmp_path)
+    assert not fit.is_done(tmp_path)
+
+
+def test_fewer_rows_than_a_batch(fold_data, tmp_path):
+    assert train(job(model="mlp", batch_size=4096, epochs=1), fold_data, tmp_path).shape == (30, 10)
+
+
+def test_learning_rates():
+    constant, cosine = models.get("cnn"), models.get("cnn_aug")
+    np.testing.assert_array_equal(fit.learning_rates(constant, 4), np.float32([1e-3] * 4))
+    rates = fit.learning_rates(cosine, 1000)
+    assert rates.argmax() == pytest.approx(1000 * cosine.warmup, abs=1)
+    assert rates.max() == pytest.approx(cosine.learning_rate, rel=0.02)
+    assert rates[-1] < rates.max() / 1000 and np.isfinite(rates).all()
+
+
+def test_every_row_is_trained_on_at_most_once_an_epoch_and_orders_differ(fold_data):
+    trainer = fit.trainer_for(models.get("mlp"), "kannada-mnist", "float32", 32)
+    first, _ = fit._draw_epoch(trainer, job(model="mlp"), fold_data.train_rows, 0, 9)
+    second, _ = fit._draw_epoch(trainer, job(model="mlp"), fold_data.train_rows, 1, 9)
+    assert len(np.unique(first)) == first.size == 288
+    assert set(first.ravel()) <= set(fold_data.train_rows)
+    assert not np.array_equal(first, second)
+
+
+def test_the_checkpoint_says_whose_it_is(fold_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit, "CHECKPOINT_SHARE", 1e9)
+    kept = []
+
+    def look(event):
+        if (tmp_path / "checkpoint.npz").is_file():
+            kept.append(json.loads(str(storage.read_npz(tmp_path / "checkpoint.npz")["about"])))
+
+    train(job(model="mlp"), fold_data, tmp_path, look)
+    assert kept[0]["job"]["model"] == "mlp" and kept[0]["course"]["step"] == 9
+    assert len(kept[0]["course"]["history"]) == 1
