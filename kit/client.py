@@ -41,7 +41,7 @@ Say = Callable[[str], None]
 T = TypeVar("T")
 
 CONNECT_TIMEOUT = 10.0  # seconds until a machine that does not answer counts as offline
-READ_TIMEOUT = 120.0  # seconds without a byte
+READ_TIMEOUT = 60.0  # seconds without a byte
 ATTEMPTS = 5  # of one request, where Kaggle fails (5xx) or the connection is lost
 BACKOFF = 1.0  # seconds before the second attempt, doubled for each one after
 LONGEST_WAIT = 300.0  # seconds that one Retry-After may ask for
