@@ -6,6 +6,7 @@ its size does harm. An archive that tries (links, `../`, two files of one name) 
 """
 
 import contextlib
+import errno
 import os
 import stat
 import struct
@@ -46,60 +47,63 @@ def unpack(source: Path, required: Sequence[str], optional: Sequence[str], targe
 
 def _from_folder(source: Path, required: Sequence[str], optional: Sequence[str], target: Path) -> None:
     there = {path.name: path for path in source.iterdir() if path.is_file()}
-    for name in _wanted(source, list(there), required, optional):
+    for name in _wanted(str(source), list(there), required, optional):
         path = there[name]
         if name.endswith(".zip"):
-            with _open(path) as archive:
-                _inner(archive, path, target / name.removesuffix(".zip"))
+            _from_inner(path, str(path), target / name.removesuffix(".zip"))
         else:
             with path.open("rb") as stream:
-                _copy(stream, target / name, path)
+                _copy(stream, target / name, str(path))
 
 
 def _from_zip(source: Path, required: Sequence[str], optional: Sequence[str], target: Path) -> None:
-    with _open(source) as archive:
-        members = {info.filename.rsplit("/", 1)[-1]: info for info in archive.infolist() if not info.is_dir()}
-        names = _wanted(source, list(members), required, optional)
-        transfer.check_space(target, sum(members[name].file_size for name in names))
-        for name in names:
-            with _reading(source), archive.open(members[name]) as stream:
-                _copy(stream, target / name, source)
-            if name.endswith(".zip"):
-                with _open(target / name) as inner:
-                    _inner(inner, source, target / name.removesuffix(".zip"))
-                (target / name).unlink()
+    with _open(source, str(source)) as archive:
+        members = [(info.filename.rsplit("/", 1)[-1], info) for info in archive.infolist() if not info.is_dir()]
+        names = _wanted(str(source), [name for name, _ in members], required, optional)
+        for name, info in members:
+            if name in names:
+                _extract(archive, info, target / name, f"{source} → {name}")
+                if name.endswith(".zip"):
+                    _from_inner(target / name, f"{source} → {name}", target / name.removesuffix(".zip"))
+                    (target / name).unlink()
 
 
-def _wanted(source: Path, there: list[str], required: Sequence[str], optional: Sequence[str]) -> list[str]:
+def _from_inner(path: Path, called: str, target: Path) -> None:
+    """The one file of a `.csv.zip`, whatever folder it lies in there."""
+    with _open(path, called) as archive:
+        members = [info for info in archive.infolist() if info.filename.rsplit("/", 1)[-1] == target.name]
+        if len(members) != 1:
+            raise KitError(f"{called} holds {named(archive.namelist()) or 'nothing'}, not {target.name}", _WHOLE)
+        _extract(archive, members[0], target, f"{called} → {target.name}")
+
+
+def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, called: str) -> None:
+    transfer.check_space(target.parent, info.file_size)
+    with _reading(called), archive.open(info) as stream:
+        _copy(stream, target, called)
+    if target.stat().st_size != info.file_size:
+        raise KitError(f"{called} has not the size that the archive says: it is damaged", _WHOLE)
+
+
+def _wanted(called: str, there: list[str], required: Sequence[str], optional: Sequence[str]) -> list[str]:
     """The names to copy, each with or without `.zip`; KitError for one that is missing or there twice."""
     names = []
     for name in (*required, *optional):
         found = [other for other in there if other in (name, f"{name}.zip")]
         if len(found) > 1:
-            raise KitError(f"{source} has both {' and '.join(map(shown, sorted(found)))}", "keep the one that is right")
+            raise KitError(f"{called} has more than one {name}: {named(sorted(found))}", "keep the one that is right")
         if not found and name in required:
-            raise KitError(f"{source} has no {name}; it holds {named(sorted(there)) or 'nothing'}",
+            raise KitError(f"{called} has no {name}; it holds {named(sorted(there)) or 'nothing'}",
                            f"it must hold {', '.join(required)}, each as .csv or .csv.zip")
         names += found
     return names
 
 
-def _inner(archive: zipfile.ZipFile, source: Path, target: Path) -> None:
-    """The one file of a `.csv.zip`, whatever folder it lies in there."""
-    members = [info for info in archive.infolist() if info.filename.rsplit("/", 1)[-1] == target.name]
-    if len(members) != 1:
-        raise KitError(f"{source}: {target.name}.zip holds {named(archive.namelist()) or 'nothing'}, not {target.name}",
-                       _WHOLE)
-    transfer.check_space(target.parent, members[0].file_size)
-    with _reading(source), archive.open(members[0]) as stream:
-        _copy(stream, target, source)
-
-
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The zip at `path`, once all of its names, kinds and sizes have been looked at."""
-    with _reading(path):
-        _check_directory(path)
+def _open(path: Path, called: str) -> Iterator[zipfile.ZipFile]:
+    """The zip at `path`, once all of its names, kinds and sizes have been looked at; errors speak of it as `called`."""
+    with _reading(called):
+        _check_directory(path, called)
         archive = zipfile.ZipFile(path)
     with archive:
         seen: set[str] = set()
@@ -108,11 +112,11 @@ def _open(path: Path) -> Iterator[zipfile.ZipFile]:
             if info.filename.lower() in seen:
                 problem = "is there twice (upper and lower case count the same)"
             if problem:
-                raise KitError(f"{path}: {shown(info.filename)} {problem}", _WHOLE)
+                raise KitError(f"{called}: {shown(info.filename)} {problem}", _WHOLE)
             seen.add(info.filename.lower())
         total = sum(info.file_size for info in archive.infolist())
         if total > MAX_BYTES:
-            raise KitError(f"{path} unpacks to {total:,} bytes; more than {MAX_BYTES:,} are never unpacked", _WHOLE)
+            raise KitError(f"{called} unpacks to {total:,} bytes; more than {MAX_BYTES:,} are never unpacked", _WHOLE)
         yield archive
 
 
@@ -127,7 +131,7 @@ def _problem(info: zipfile.ZipInfo) -> str | None:
     return None
 
 
-def _check_directory(path: Path) -> None:
+def _check_directory(path: Path, called: str) -> None:
     """KitError for more entries than a competition's zip ever has: Python would keep hundreds of bytes for each."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -137,28 +141,35 @@ def _check_directory(path: Path) -> None:
     if end >= 0 and len(tail) >= end + 22:
         entries, directory_bytes = struct.unpack_from("<HL", tail, end + 10)
         if entries > MAX_ENTRIES or min(directory_bytes, size) > MAX_ENTRIES << 16:
-            raise KitError(f"{path} has more than {MAX_ENTRIES:,} entries", _WHOLE)
+            raise KitError(f"{called} has more than {MAX_ENTRIES:,} entries", _WHOLE)
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(called: str) -> Iterator[None]:
     try:
         yield
-    except (KitError, OSError, MemoryError):
+    except (KitError, MemoryError):
         raise
     except Exception as error:  # zipfile and the decompressors raise a dozen kinds on damaged bytes
-        raise KitError(f"{path} is no zip, or a damaged one: {error}", _WHOLE) from error
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place before the file
+            raise
+        raise KitError(f"{called} is no zip, or a damaged one: {_said(error)}", _WHOLE) from error
 
 
-def _copy(stream: IO[bytes], target: Path, source: Path) -> None:
+def _said(error: Exception) -> str:
+    """What a library says of damaged bytes, which it may quote."""
+    return shown(str(error) or type(error).__name__, 100)
+
+
+def _copy(stream: IO[bytes], target: Path, called: str) -> None:
     """Write `stream` to `target`, as far as it looks like a CSV file of a size that can be."""
     lines, written = 1, 0
     with target.open("wb") as file:
         while chunk := stream.read(_CHUNK):
             found = chunk.count(b"\n")
             if target.suffix == ".csv" and not found and len(chunk) == _CHUNK:
-                raise too_long(Path(f"{source} → {target.name}"), lines)
+                raise too_long(called, lines)
             lines, written = lines + found, written + len(chunk)
             if written > MAX_BYTES:
-                raise KitError(f"{source}: {target.name} unpacks to more than {MAX_BYTES:,} bytes", _WHOLE)
+                raise KitError(f"{called} unpacks to more than {MAX_BYTES:,} bytes", _WHOLE)
             file.write(chunk)

@@ -121,7 +121,7 @@ def line_blocks(file: BinaryIO, path: Path, digest: "hashlib._Hash") -> Iterator
         yield line, rest + b"\n"
 
 
-def too_long(path: Path, line: int) -> KitError:
+def too_long(path: Path | str, line: int) -> KitError:
     return KitError(f"{path}, line {line}: longer than {MAX_LINE_BYTES >> 20} MiB", AGAIN)
 
 

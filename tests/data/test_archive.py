@@ -1,0 +1,228 @@
+"""Zips and folders as the competition serves them are unpacked; those that mean harm, or are broken, write nothing outside."""
+
+import io
+import os
+import struct
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kit.data import archive
+from kit.errors import KitError
+
+FILES = {"train.csv": b"label,pixel0\n1,2\n", "test.csv": b"id,pixel0\n0,3\n"}
+
+
+def make_zip(entries: dict[str, bytes] | list, compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as file:
+        for name, data in entries.items() if isinstance(entries, dict) else entries:
+            file.writestr(name, data)
+    return buffer.getvalue()
+
+
+def link(name: str, target: str) -> list:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = 0o120777 << 16
+    return [*FILES.items(), (info, target.encode())]
+
+
+def encrypted(data: bytes) -> bytes:
+    """Set the encryption flag of each entry, here and in the directory."""
+    data = bytearray(data)
+    for sign, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = data.find(sign)
+        while at >= 0:
+            data[at + offset] |= 1
+            at = data.find(sign, at + 4)
+    return bytes(data)
+
+
+def declared(data: bytes, size: int) -> bytes:
+    """Let the directory say that the first entry has another size than it has."""
+    data = bytearray(data)
+    at = data.find(b"PK\x01\x02")
+    data[at + 24:at + 28] = struct.pack("<L", size)
+    return bytes(data)
+
+
+GOOD = make_zip(FILES)
+ZEROS = make_zip({"train.csv": bytes(300 << 20), "test.csv": FILES["test.csv"]})
+NESTED = {name + ".zip": make_zip({name: data}) for name, data in FILES.items()}
+
+
+def unpack(tmp_path: Path, data: bytes, optional=()) -> Path:
+    """Unpack into a folder of its own; whatever happens, nothing lies beside it afterwards."""
+    target = tmp_path / "work" / "target"
+    target.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "some.zip").write_bytes(data)
+    try:
+        archive.unpack(tmp_path / "some.zip", tuple(FILES), optional, target)
+    finally:
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["some.zip", "work"]
+        assert [path.name for path in (tmp_path / "work").iterdir()] == ["target"]
+    return target
+
+
+ACCEPTED = {
+    "deflated": GOOD,
+    "stored": make_zip(FILES, zipfile.ZIP_STORED),
+    "bzip2": make_zip(FILES, zipfile.ZIP_BZIP2),
+    "lzma": make_zip(FILES, zipfile.ZIP_LZMA),
+    "in a folder": make_zip({f"kannada/{name}": data for name, data in FILES.items()}),
+    "each zipped again": make_zip(NESTED),
+    "one zipped again": make_zip({"train.csv.zip": NESTED["train.csv.zip"], "test.csv": FILES["test.csv"]}),
+    "with other files": make_zip(FILES | {"readme.txt": b"hello", "deep/er/x.bin": bytes(10)}),
+    "behind other bytes": b"#!/bin/sh\n" + GOOD,
+}
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_unpacks(tmp_path, name):
+    target = unpack(tmp_path, ACCEPTED[name])
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == FILES
+
+
+def test_optional_files_come_along(tmp_path):
+    target = unpack(tmp_path, make_zip(FILES | {"extra.csv": b"x\n"}), optional=("extra.csv", "none.csv"))
+    assert sorted(path.name for path in target.iterdir()) == ["extra.csv", "test.csv", "train.csv"]
+
+
+REFUSED = {
+    "empty": (b"", "no zip, or a damaged one"),
+    "no zip": (b"label,pixel0\n" * 100, "no zip, or a damaged one"),
+    "truncated at the end": (GOOD[:-30], "no zip, or a damaged one"),
+    "truncated in the middle": (GOOD[: len(GOOD) // 2], "no zip, or a damaged one"),
+    "beginning cut off": (GOOD[40:], "no zip, or a damaged one"),
+    "bits flipped in a file": (GOOD[:45] + bytes([GOOD[45] ^ 255]) + GOOD[46:], "no zip, or a damaged one"),
+    "encrypted": (encrypted(GOOD), "'train.csv' is encrypted"),
+    "no files": (make_zip({}), "has no train.csv; it holds nothing"),
+    "a file missing": (make_zip({"train.csv": FILES["train.csv"]}), "has no test.csv; it holds 'train.csv'"),
+    "another competition": (make_zip({"a.csv": b"", "b.csv": b""}), "has no train.csv; it holds 'a.csv', 'b.csv'"),
+    "another case": (make_zip({"Train.csv": b"", "TEST.CSV": b""}), "has no train.csv; it holds 'TEST.CSV', 'Train.csv'"),
+    "two cases": (make_zip(FILES | {"TRAIN.csv": b"x"}), "'TRAIN.csv' is there twice"),
+    "the same name twice": (make_zip([*FILES.items(), ("copy/../train.csv", b"x")]), "names a place outside"),
+    "in two folders": (make_zip([*FILES.items(), ("a/train.csv", b"x")]), "has more than one train.csv: 'train.csv', 'train.csv'"),
+    "zipped and not": (make_zip(FILES | {"train.csv.zip": NESTED["train.csv.zip"]}),
+                       "has more than one train.csv: 'train.csv', 'train.csv.zip'"),
+    "parent folder": (make_zip(FILES | {"../evil.csv": b"x"}), "'../evil.csv' names a place outside"),
+    "parent folder of a wanted file": (make_zip({"../train.csv": b"x"}), "'../train.csv' names a place outside"),
+    "parent folder further in": (make_zip(FILES | {"a/../../evil": b"x"}), "names a place outside"),
+    "parent folder with backslashes": (make_zip(FILES | {"..\\evil": b"x"}), "names a place outside"),
+    "absolute": (make_zip(FILES | {"/tmp/evil": b"x"}), "'/tmp/evil' names a place outside"),
+    "drive": (make_zip(FILES | {"C:\\evil": b"x"}), "names a place outside"),
+    "network share": (make_zip(FILES | {"\\\\host\\evil": b"x"}), "names a place outside"),
+    "link": (make_zip(link("extra.csv", "/etc/passwd")), "'extra.csv' is a link"),
+    "link to a folder": (make_zip(link("out", "..")), "'out' is a link"),
+    "escape sequence in a name": (make_zip({"\x1b[2J.csv": b"x"}), r"it holds '\\x1b\[2J.csv'"),
+    "zip in a zip": (make_zip({"kannada.zip": GOOD}), "has no train.csv; it holds 'kannada.zip'"),
+    "three deep": (make_zip({"train.csv.zip": make_zip({"train.csv.zip": NESTED["train.csv.zip"]}),
+                             "test.csv": FILES["test.csv"]}), "holds 'train.csv.zip', not train.csv"),
+    "inner zip empty": (make_zip({"train.csv.zip": make_zip({}), "test.csv": b"x\n"}), "holds nothing, not train.csv"),
+    "inner zip damaged": (make_zip({"train.csv.zip": b"PK\x03\x04" * 9, "test.csv": b"x\n"}), "no zip, or a damaged one"),
+    "inner zip encrypted": (make_zip({"train.csv.zip": encrypted(NESTED["train.csv.zip"]), "test.csv": b"x\n"}),
+                            "'train.csv' is encrypted"),
+    "inner parent folder": (make_zip({"train.csv.zip": make_zip({"../train.csv": b"x"}), "test.csv": b"x\n"}),
+                            "names a place outside"),
+    "300 MB of zeros": (ZEROS, "train.csv, line 1: longer than 1 MiB"),
+    "300 MB of zeros in a zip": (make_zip({"train.csv.zip": make_zip({"train.csv": bytes(20 << 20)}),
+                                           "test.csv": b"x\n"}), "train.csv, line 1: longer than 1 MiB"),
+    "more than it says": (declared(GOOD, 5), "no zip, or a damaged one"),
+    "says 4 GB": (declared(GOOD, 0xFFFFFFF0), "has not the size that the archive says|disk space"),
+    "unknown method": (GOOD.replace(b"PK\x01\x02\x14\x03\x14\0\0\0\x08\0", b"PK\x01\x02\x14\x03\x14\0\0\0\x63\0"),
+                       "no zip, or a damaged one"),
+    "1,100 entries": (make_zip([*FILES.items(), *((f"{i}", b"") for i in range(1100))]), "more than 1,000 entries"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refuses(tmp_path, name):
+    data, pattern = REFUSED[name]
+    began = time.monotonic()
+    with pytest.raises(KitError, match=pattern) as caught:
+        unpack(tmp_path, data)
+    assert str(tmp_path / "some.zip") in caught.value.message or "disk space" in caught.value.message
+    assert caught.value.message.isprintable() and caught.value.fix
+    assert time.monotonic() - began < 2
+
+
+def test_ten_gigabytes_of_zeros_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
+    """A zip that says how large it is, as zips of more than 4 GB do in their Zip64 fields."""
+    def huge(self):
+        info = zipfile.ZipInfo("train.csv")
+        info.file_size = 10 << 30
+        return [info]
+
+    monkeypatch.setattr(zipfile.ZipFile, "infolist", huge)
+    with pytest.raises(KitError, match="unpacks to 10,737,418,240 bytes"):
+        unpack(tmp_path, GOOD)
+    assert not list((tmp_path / "work" / "target").iterdir())
+
+
+def test_lines_and_zeros_are_stopped_at_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_BYTES", 100)
+    data = make_zip({"train.csv": b"0\n" * 1000, "test.csv": b"x\n"})
+    with pytest.raises(KitError, match="unpacks to 2,002 bytes; more than 100"):
+        unpack(tmp_path, data)
+    monkeypatch.setattr(archive, "_problem", lambda info: setattr(info, "file_size", 10))
+    with pytest.raises(KitError, match="no zip, or a damaged one"):
+        unpack(tmp_path, data)
+
+
+def test_a_full_disk_is_seen_before(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: os.terminal_size((0, 0)) and type("", (), {"free": 10}))
+    with pytest.raises(KitError, match="not enough disk space"):
+        unpack(tmp_path, GOOD)
+
+
+def test_a_disk_that_fills_up(tmp_path, monkeypatch):
+    def full(stream, target, source):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(archive, "_copy", full)
+    with pytest.raises(KitError, match="No space left on device"):
+        unpack(tmp_path, GOOD)
+
+
+def test_a_folder(tmp_path):
+    given, target = tmp_path / "given", tmp_path / "target"
+    given.mkdir()
+    target.mkdir()
+    (given / "train.csv").write_bytes(FILES["train.csv"])
+    (given / "test.csv.zip").write_bytes(NESTED["test.csv.zip"])
+    (given / "other").mkdir()
+    archive.unpack(given, tuple(FILES), (), target)
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == FILES
+
+
+def test_what_is_neither(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, pattern in (("none", "there is no"), ("pipe", "neither a zip nor a folder")):
+        with pytest.raises(KitError, match=pattern):
+            archive.unpack(tmp_path / name, tuple(FILES), (), tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(KitError, match=r"has no train\.csv; it holds nothing"):
+        archive.unpack(tmp_path / "empty", tuple(FILES), (), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("scratch")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([GOOD, ACCEPTED["each zipped again"], ACCEPTED["lzma"]]), st.data())
+def test_any_damage_is_refused_or_does_no_harm(scratch, good, draw):
+    """Bytes changed, cut out or put in anywhere: the files come out as they were, or there is a KitError."""
+    data = bytearray(good)
+    start = draw.draw(st.integers(0, len(data) - 1))
+    data[start: start + draw.draw(st.integers(0, 8))] = draw.draw(st.binary(max_size=8))
+    try:
+        target = unpack(scratch, bytes(data))
+    except KitError:
+        return
+    assert {path.name: path.read_bytes() for path in target.iterdir() if path.name in FILES} == FILES

@@ -1,0 +1,341 @@
+"""Data comes in whole and checked, or not at all; what is there stays; a sample is never taken for real data."""
+
+import io
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
+from kit.data.source import download, find_data
+from kit.errors import KitError
+from kit.progress import Progress
+from tests.data.tiny import TINY, write_folder
+
+
+class Heard(Progress):
+    def __init__(self):
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
+
+
+def zipped(folder: Path, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for member in sorted(folder.iterdir()):
+            file.write(member, member.name)
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*")
+            if path.is_file() and ".cache" not in path.parts}
+
+
+@pytest.fixture
+def given(tmp_path):
+    return write_folder(tmp_path / "given")
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def kaggle(monkeypatch, tmp_path):
+    """The client's download, from a folder instead; returns the calls."""
+    calls = []
+
+    def fetch(slug, folder, files, progress, rules_url):
+        calls.append((slug, files, rules_url))
+        write_folder(folder, seed=7)
+
+    monkeypatch.setattr("kit.client.download_competition", fetch)
+    return calls
+
+
+@pytest.fixture
+def sample(monkeypatch):
+    """A sample of the tiny competition, whose digits nobody can draw."""
+    monkeypatch.setattr("kit.data.sample.draw_sample", lambda folder, competition: write_folder(folder, n_train=40, seed=9))
+
+
+# -- where from -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "zip of zips"])
+def test_from_a_path(given, root, tmp_path, kind):
+    path = given
+    if kind == "zip of zips":
+        for member in list(given.iterdir()):
+            with zipfile.ZipFile(f"{member}.zip", "w") as file:
+                file.write(member, member.name)
+            member.unlink()
+    if kind != "folder":
+        path = zipped(given, tmp_path / "tiny.zip")
+    data = download(TINY, str(path), root)
+    assert data.path == root / "tiny" and data.source == "path" and not data.is_sample and data.writer_block is None
+    assert len(data.train()) == 200 and len(data.test()) == 5 and len(data.extra()) == 20
+    manifest = json.loads((root / "tiny" / "manifest.json").read_text())
+    assert manifest["competition"] == "tiny" and manifest["source"] == "path" and manifest["is_sample"] is False
+    assert manifest["rows"] == {"train.csv": 200, "test.csv": 5, "extra.csv": 20, "sample_submission.csv": 5}
+    assert set(manifest["sha256"]) == set(manifest["rows"]) and manifest["created"]
+    assert data.sha256 == {name: manifest["sha256"][name] for name in ("train.csv", "test.csv", "extra.csv")}
+    assert sorted(path.name for path in root.iterdir()) == ["tiny"]
+
+
+def test_from_kaggle(root, kaggle):
+    data = download(TINY, "kaggle", root)
+    assert kaggle == [("tiny", TINY.files, TINY.rules_url)]
+    assert data.source == "kaggle" and not data.is_sample and len(data.train()) == 200
+
+
+def test_the_sample_says_so(root, sample):
+    data = download(TINY, "sample", root)
+    assert data.path == root / "tiny-sample" and data.source == "sample" and data.is_sample
+    assert data.writer_block == 160 and len(data.train()) == 40
+
+
+def test_the_drawn_sample_is_read_like_any_other(root):
+    data = download(KANNADA, "sample", root)
+    table = data.train()
+    assert data.is_sample and len(table) % data.writer_block == 0 and len(table) >= 1000
+    assert set(table.labels) == set(range(10)) and len(data.test()) and len(data.extra())
+    np.testing.assert_array_equal(table.labels, np.arange(len(table)) % 10)
+
+
+def test_there_is_no_sample_of_other_digits(root):
+    with pytest.raises(KitError, match="no sample for digit-recognizer"):
+        download(DIGIT_RECOGNIZER, "sample", root)
+    assert not (root / "digit-recognizer-sample").exists()
+
+
+def test_without_a_wish_credentials_decide(root, kaggle, sample, monkeypatch):
+    assert download(TINY, None, root).is_sample and not kaggle
+    monkeypatch.setattr("kit.client.has_credentials", lambda: True)
+    assert download(TINY, None, root).source == "kaggle" and len(kaggle) == 1
+
+
+def test_without_a_wish_real_data_is_enough(given, root, sample):
+    download(TINY, given, root)
+    assert download(TINY, None, root).source == "path"
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_sample_stays_one_wherever_it_is_copied_from(root, sample, tmp_path, kind):
+    first = download(TINY, "sample", root)
+    path = first.path if kind == "folder" else zipped(first.path, tmp_path / "copy.zip")
+    again = download(TINY, path, tmp_path / "other")
+    assert again.path == tmp_path / "other" / "tiny-sample" and again.is_sample and again.writer_block == 160
+    assert not (tmp_path / "other" / "tiny").exists()
+
+
+# -- what goes first ------------------------------------------------------------------------------------------------
+
+
+def test_real_data_goes_before_the_sample(given, root, sample):
+    with pytest.raises(KitError, match="there is no data of tiny") as caught:
+        find_data(TINY, root)
+    assert "--from sample" in caught.value.fix
+    download(TINY, "sample", root)
+    assert find_data(TINY, root).is_sample
+    download(TINY, given, root)
+    assert not find_data(TINY, root).is_sample
+
+
+def test_files_put_there_by_hand_are_real_data(root):
+    write_folder(root / "tiny", extra=False)
+    data = find_data(TINY, root)
+    assert data.source == "path" and not data.is_sample and data.extra() is None
+    assert set(data.sha256) == {"train.csv", "test.csv"}
+
+
+def test_a_folder_called_sample_is_one_even_without_its_manifest(root, sample):
+    data = download(TINY, "sample", root)
+    (data.path / "manifest.json").unlink()
+    assert find_data(TINY, root).is_sample
+
+
+# -- what is there --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_there_and_intact_is_not_fetched_again(root, kaggle):
+    download(TINY, "kaggle", root)
+    heard = Heard()
+    download(TINY, "kaggle", root, progress=heard)
+    assert len(kaggle) == 1 and any("there and intact" in text for text in heard.said)
+    download(TINY, "kaggle", root, force=True)
+    assert len(kaggle) == 2
+
+
+@pytest.mark.parametrize("name", ["train.csv", "test.csv", "extra.csv", "sample_submission.csv", "manifest.json"])
+@pytest.mark.parametrize("how", ["changed", "gone"])
+def test_what_is_not_intact_is_fetched_again(root, kaggle, name, how):
+    path = download(TINY, "kaggle", root).path / name
+    good = contents(root)
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-3] + b"9\n")
+    data = download(TINY, "kaggle", root)
+    assert len(kaggle) == 2 and contents(root).keys() == good.keys() and len(data.train()) == 200
+
+
+def test_another_zip_is_another_source_and_the_same_one_is_not(given, root, tmp_path):
+    download(TINY, given, root)
+    before = contents(root)
+    download(TINY, given, root)
+    assert contents(root) == before
+    other = write_folder(tmp_path / "other", seed=5)
+    download(TINY, other, root)
+    assert (root / "tiny" / "train.csv").read_bytes() == (other / "train.csv").read_bytes()
+
+
+def test_data_in_the_place_itself_can_be_checked_in(root):
+    folder = write_folder(root / "tiny")
+    assert download(TINY, folder, root).manifest["rows"]["train.csv"] == 200
+
+
+def test_a_file_changed_behind_the_manifest_is_refused(given, root):
+    data = download(TINY, given, root)
+    text = (data.path / "train.csv").read_text()
+    (data.path / "train.csv").write_text(text.replace("\n0,", "\n1,", 1))
+    with pytest.raises(KitError, match="not the file that manifest.json records") as caught:
+        data.train()
+    assert "kit download --force" in caught.value.fix
+    assert len(data.test()) == 5
+
+
+def test_an_extra_file_that_the_manifest_does_not_know_is_not_used(root, tmp_path):
+    data = download(TINY, write_folder(tmp_path / "given", extra=False), root)
+    write_folder(tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "extra.csv", data.path)
+    with pytest.raises(KitError, match="not the file that"):
+        data.extra()
+
+
+@pytest.mark.parametrize(("text", "pattern"), [("{", "damaged"), ("[]", "not a manifest"), ("{}", "not a manifest"),
+                                               ('{"sha256": {}, "competition": "mnist"}', "holds 'mnist', not tiny")])
+def test_a_bad_manifest_is_refused(given, root, text, pattern):
+    data = download(TINY, given, root)
+    (data.path / "checksums.json").unlink()
+    (data.path / "manifest.json").write_text(text)
+    for ask in (lambda: data.is_sample, data.train):
+        with pytest.raises(KitError, match=pattern):
+            ask()
+
+
+# -- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+def spoil(folder: Path, name: str, old: str, new: str) -> None:
+    text = (folder / name).read_text()
+    assert old in text
+    (folder / name).write_text(text.replace(old, new, 1))
+
+
+BAD = {
+    "text in train": (lambda folder: spoil(folder, "train.csv", "\n1,", "\nx,"), "train.csv, line 3, column 'label': 'x'"),
+    "256 in extra": (lambda folder: spoil(folder, "extra.csv", "\n1,", "\n256,"), "extra.csv, line 3, column 'label'"),
+    "id twice": (lambda folder: spoil(folder, "test.csv", "\n1,", "\n0,"), "test.csv, line 3: the id '0' is there already"),
+    "no train": (lambda folder: (folder / "train.csv").unlink(), "has no train.csv"),
+    "no test": (lambda folder: (folder / "test.csv").unlink(), "has no test.csv"),
+    "empty test": (lambda folder: (folder / "test.csv").write_text(""), "test.csv is empty"),
+    "other ids": (lambda folder: spoil(folder, "sample_submission.csv", "\n3,", "\n9,"),
+                  "sample_submission.csv, line 5: the ids are not those of test.csv"),
+    "fewer ids": (lambda folder: spoil(folder, "sample_submission.csv", "4,0\n", ""), "sample_submission.csv, line 6"),
+    "more ids": (lambda folder: spoil(folder, "sample_submission.csv", "4,0\n", "4,0\n5,0\n"), "submission.csv, line 7"),
+    "other columns": (lambda folder: spoil(folder, "sample_submission.csv", "id", "Id"), "column missing: 'id'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_earlier_data_stays_when_the_new_one_is_bad(given, root, tmp_path, name, kind):
+    download(TINY, given, root)
+    before = contents(root)
+    bad = write_folder(tmp_path / "bad", seed=3)
+    change, pattern = BAD[name]
+    change(bad)
+    with pytest.raises(KitError, match=pattern):
+        download(TINY, bad if kind == "folder" else zipped(bad, tmp_path / "bad.zip"), root)
+    assert contents(root) == before
+    assert sorted(path.name for path in root.iterdir()) == ["tiny"]
+    assert len(find_data(TINY, root).train()) == 200
+
+
+def test_earlier_data_stays_when_kaggle_fails(given, root, monkeypatch):
+    download(TINY, given, root)
+    before = contents(root)
+
+    def fail(slug, folder, files, progress, rules_url):
+        (folder / "train.csv").write_text("half a")
+        raise KitError("cannot download: offline", "check the network")
+
+    monkeypatch.setattr("kit.client.download_competition", fail)
+    with pytest.raises(KitError, match="offline"):
+        download(TINY, "kaggle", root, force=True)
+    assert contents(root) == before and sorted(path.name for path in root.iterdir()) == ["tiny"]
+
+
+def test_without_credentials_kaggle_says_how(root):
+    with pytest.raises(KitError, match="no Kaggle credential"):
+        download(KANNADA, "kaggle", root)
+
+
+@pytest.mark.parametrize("path", ["nowhere", "nowhere/at/all.zip", "a\0b", "", "Kaggle"])
+def test_a_path_that_is_nothing(root, tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KitError):
+        download(TINY, path, root)
+
+
+def test_a_csv_is_no_data_folder(given, root):
+    with pytest.raises(KitError, match="no zip, or a damaged one"):
+        download(TINY, given / "train.csv", root)
+
+
+def test_a_hostile_zip_writes_nothing_outside(root, given, tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for member in given.iterdir():
+            file.write(member, member.name)
+        file.writestr("../../evil.csv", "x")
+    (tmp_path / "evil.zip").write_bytes(buffer.getvalue())
+    with pytest.raises(KitError, match="names a place outside"):
+        download(TINY, tmp_path / "evil.zip", root)
+    assert not list(tmp_path.rglob("evil.csv")) and not list(root.iterdir())
+
+
+def test_a_move_that_fails_half_way_is_noticed(given, root, tmp_path, monkeypatch):
+    """The manifest comes last, so a mixture of two sets is never read as either."""
+    data = download(TINY, given, root)
+    replace = Path.replace
+
+    def fail(self, target):
+        if self.name == "train.csv":
+            raise OSError(5, "Input/output error")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(KitError, match="Input/output error"):
+        download(TINY, write_folder(tmp_path / "other", seed=5), root)
+    with pytest.raises(KitError, match="half replaced"):
+        data.extra()
+
+
+def test_a_root_that_cannot_be_a_folder(given, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(KitError, match="cannot write"):
+        download(TINY, given, tmp_path / "file")
+
+
+def test_notes_are_told(root, tmp_path):
+    heard = Heard()
+    download(TINY, write_folder(tmp_path / "given", n_train=40), root, progress=heard)
+    assert "train.csv has 40 rows; the competition's own has 200" in heard.said
