@@ -11,11 +11,13 @@ import json
 import re
 import shutil
 import subprocess
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import kit
+from kit.config import RunConfig
 from kit.data.competition import Competition
 from kit.delivery import template, weights
 from kit.errors import KitError
@@ -41,41 +43,71 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
 
     `user`: the Kaggle account, else a placeholder that cannot be pushed. `run`: the run folder whose weights a
     `predict` kernel takes along. `minutes`: everything ends by then, under Kaggle's limit. KitError for an unknown
-    choice, a slug that Kaggle would change, or a run without weights.
+    choice, a slug that Kaggle would change, or a run without weights; the folder is then as it was.
     """
     for option, value, choices in (("kind", kind, tuple(KINDS)), ("mode", mode, MODES),
                                    ("accelerator", accelerator, tuple(ACCELERATORS))):
         if value not in choices:
             raise KitError(f"--{option} {value!r} is unknown", f"choose one of: {', '.join(choices)}")
-    if mode == "predict" and run is None:
-        raise KitError("a predict kernel needs the weights of a run", "name one: --run RUN, from runs/")
-    user, slug = user or PLACEHOLDER_USER, _checked_slug(slug or f"{competition.slug}-kit")
+    slug = _checked_slug(slug or f"{competition.slug}-kit")
+    ref, dataset = f"{user or PLACEHOLDER_USER}/{slug}", f"{user or PLACEHOLDER_USER}/{weights.dataset_slug(slug)}"
     minutes = MINUTES[accelerator] if minutes is None else minutes
+    if minutes <= 0:
+        raise KitError(f"a kernel cannot do anything in {minutes:g} minutes", "give it more, such as 110m")
     settings: dict[str, Any] = {"competition": competition.slug, "mode": mode}
-    sources = []
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(out / weights.FOLDER, ignore_errors=True)
-    if mode == "predict":
-        sources = [f"{user}/{weights.dataset_slug(slug)}"]
-        digest = weights.pack(Path(run or ""), out / weights.FOLDER, sources[0])
-        settings |= {"weights": sources[0], "manifest_sha256": digest}
-    else:
-        settings |= {"models": list(models), "folds": folds, "epochs": epochs, "seed": seed}
-    settings["minutes"] = minutes
-    code = KINDS[kind]
-    for other in set(KINDS.values()) - {code}:
-        (out / other).unlink(missing_ok=True)
-    facts = _facts(competition, kind, accelerator)
-    _write(out / code, template.render(kind, settings, pack_source(), facts))
-    _write(out / METADATA, _json(_metadata(competition, f"{user}/{slug}", code, kind, accelerator, sources)))
-    return out
+    if mode == "train":
+        settings |= _training(RunConfig(competition.slug, models, folds, epochs=epochs, seed=seed))
+    with tempfile.TemporaryDirectory() as scratch:
+        if mode == "predict":
+            packed = weights.pack(_run_folder(run), Path(scratch) / weights.FOLDER, dataset)
+            settings |= {"weights": dataset, "manifest_sha256": packed}
+        settings["minutes"] = minutes
+        if accelerator == "tpu":
+            settings["backend"] = "jax"
+        code = template.render(kind, settings, pack_source(), _facts(competition, accelerator))
+        metadata = _metadata(competition, ref, kind, accelerator, [dataset] if mode == "predict" else [])
+        _lay_down(Path(out), {KINDS[kind]: code, METADATA: _json(metadata)}, Path(scratch) / weights.FOLDER)
+    return Path(out)
 
 
-def _metadata(competition: Competition, ref: str, code: str, kind: str, accelerator: str,
+def _training(config: RunConfig) -> dict[str, Any]:
+    """The settings of a kernel that trains. KitError for a model that there is not."""
+    from kit.training import models
+
+    for name in config.models:
+        models.get(name)
+    return {"models": list(config.models), "folds": config.n_folds, "epochs": config.epochs, "seed": config.seed}
+
+
+def _run_folder(run: Path | None) -> Path:
+    if run is None:
+        raise KitError("a predict kernel needs the weights of a run", "name one: --run RUN, from runs/")
+    return Path(run)
+
+
+def _lay_down(out: Path, files: dict[str, bytes], weights_folder: Path) -> None:
+    """Put the kernel's files into `out`, and take away what another kind or mode has left there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for other in set(KINDS.values()) - set(files):
+            (out / other).unlink(missing_ok=True)
+        if (out / weights.FOLDER).exists():
+            shutil.rmtree(out / weights.FOLDER)
+        if weights_folder.exists():
+            shutil.copytree(weights_folder, out / weights.FOLDER)
+        for name, data in files.items():
+            temporary = out / f".{name}.tmp"
+            temporary.write_bytes(data)
+            temporary.replace(out / name)
+    except OSError as error:
+        raise KitError(f"cannot write {out}: {error.strerror or error}",
+                       "make the folder writable, or choose another one with --out") from error
+
+
+def _metadata(competition: Competition, ref: str, kind: str, accelerator: str,
               datasets: list[str]) -> dict[str, Any]:
     """`kernel-metadata.json`. Internet is on unless it is said to be off; the title must slugify to the id."""
-    return {"id": ref, "title": title_of(ref.split("/")[1]), "code_file": code, "language": "python",
+    return {"id": ref, "title": title_of(ref.split("/")[1]), "code_file": KINDS[kind], "language": "python",
             "kernel_type": kind, "is_private": True, "enable_internet": False, **ACCELERATORS[accelerator],
             "dataset_sources": datasets, "competition_sources": [competition.slug],
             "kernel_sources": [], "model_sources": [], "keywords": []}
@@ -109,10 +141,10 @@ def pack_source() -> bytes:
     return buffer.getvalue()
 
 
-def _facts(competition: Competition, kind: str, accelerator: str) -> dict[str, str]:
+def _facts(competition: Competition, accelerator: str) -> dict[str, str]:
     """What the code file says about itself to the person who opens it."""
     return {"title": competition.title, "url": competition.url, "version": kit.__version__, "commit": source_commit(),
-            "kind": kind, "accelerator": accelerator}
+            "accelerator": accelerator}
 
 
 def source_commit() -> str:
@@ -134,14 +166,3 @@ def source_commit() -> str:
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replace `path` whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise KitError(f"cannot write {path}: {error.strerror or error}",
-                       "make the folder writable, or choose another one with --out") from error

@@ -151,8 +151,8 @@ class Kernel:
         if not len(self.ids):
             return
         try:
-            self.vote = votes.take(self.run, self.planned(), self.ids)
-            if self.vote.probs is not None:
+            before, self.vote = self.vote, votes.take(self.run, self.planned(), self.ids)
+            if self.vote.probs is not None and self.vote.folds != before.folds:
                 self.submit(self.vote.probs)
                 self.say(f"the submission is now the {self.vote.used}'s, of {len(self.vote.folds)} folds")
         except (KitError, OSError) as error:  # the submission that is there stays

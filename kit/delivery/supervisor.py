@@ -31,7 +31,7 @@ class Limits:
     deadline: float  # of time.monotonic
     stall: float = 600.0  # without a heartbeat
     memory: int | None = None  # of its whole process tree
-    poll: float = 1.0
+    poll: float = 0.5
 
 
 @dataclass

@@ -37,6 +37,7 @@ NOTES = {
     "seed": "of everything random",
     "weights": "the dataset that holds them",
     "manifest_sha256": "of the weights' manifest.json, which has the hash of each file",
+    "backend": "of Keras",
     "minutes": "everything ends by then, whatever is finished; Kaggle's limit lies above",
 }
 

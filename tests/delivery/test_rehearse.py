@@ -51,7 +51,8 @@ def test_a_good_notebook_passes(tmp_path, data):
 
 BROKEN = {
     "hard-codes the official rows": (
-        READ + "ids, labels = range(5000), np.zeros(5000, int)\n" + WRITE, "has 5,000 rows and the hidden test file 25"),
+        READ + "ids, labels = range(5000), np.zeros(5000, int)\n" + WRITE,
+        "has 5,000 rows and the hidden test file 25"),
     "needs the network": (
         'import urllib.request\nurllib.request.urlopen("http://example.com/weights.h5", timeout=5)\n' + GOOD,
         "needs the network: example.com"),

@@ -1,0 +1,192 @@
+"""The kernel folder: accepted by the official client's rules, the same bytes each time, and its source whole."""
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from slugify import slugify
+
+from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
+from kit.delivery import kernel, weights
+from kit.errors import KitError
+from kit.storage import write_bytes, write_json
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", ["script", "notebook"])
+def test_twice_built_is_the_same_bytes_and_under_a_megabyte(tmp_path, kind):
+    first = contents(kernel.build(tmp_path / "one", KANNADA, user="someone", kind=kind))
+    assert contents(kernel.build(tmp_path / "two", KANNADA, user="someone", kind=kind)) == first
+    assert contents(kernel.build(tmp_path / "one", KANNADA, user="someone", kind=kind)) == first
+    assert sorted(first) == sorted([kernel.KINDS[kind], "kernel-metadata.json"])
+    assert len(first[kernel.KINDS[kind]]) < 1_000_000
+
+
+def test_the_metadata_is_what_kaggle_needs_to_hear(tmp_path):
+    folder = kernel.build(tmp_path, KANNADA, user="someone", slug="my-kannada-kernel")
+    metadata = json.loads((folder / "kernel-metadata.json").read_text())
+    assert metadata == {
+        "id": "someone/my-kannada-kernel", "title": "My Kannada Kernel", "code_file": "kernel.py",
+        "language": "python", "kernel_type": "script", "is_private": True, "enable_internet": False,
+        "enable_gpu": True, "enable_tpu": False, "machine_shape": "NvidiaTeslaT4", "dataset_sources": [],
+        "competition_sources": ["kannada-mnist"], "kernel_sources": [], "model_sources": [], "keywords": []}
+
+
+@pytest.mark.parametrize("slug", ["kannada-mnist-kit", "a1-b2-c3", "12345", "digit-recognizer-2"])
+def test_the_title_slugifies_to_the_id_by_the_clients_own_rule(slug):
+    assert slugify(kernel.title_of(slug)) == slug
+
+
+@pytest.mark.parametrize("accelerator, gpu, tpu", [("t4x2", True, False), ("tpu", False, True), ("none", False, False)])
+def test_accelerators(tmp_path, accelerator, gpu, tpu):
+    folder = kernel.build(tmp_path, DIGIT_RECOGNIZER, accelerator=accelerator)
+    metadata = json.loads((folder / "kernel-metadata.json").read_text())
+    assert (metadata["enable_gpu"], metadata["enable_tpu"]) == (gpu, tpu)
+    assert ("machine_shape" in metadata) == gpu
+    assert metadata["competition_sources"] == ["digit-recognizer"]
+
+
+def test_without_a_user_the_id_holds_a_placeholder(tmp_path):
+    folder = kernel.build(tmp_path, KANNADA)
+    assert json.loads((folder / "kernel-metadata.json").read_text())["id"].startswith("INSERT_USERNAME_HERE/")
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"slug": "Bad_Slug"}, "cannot be the slug"), ({"slug": "x--y-z"}, "cannot be the slug"),
+    ({"slug": "tiny"}, "cannot be the slug"), ({"slug": "a" * 43}, "cannot be the slug"),
+    ({"kind": "rmarkdown"}, "--kind"), ({"mode": "guess"}, "--mode"), ({"accelerator": "p100"}, "--accelerator"),
+    ({"mode": "predict"}, "needs the weights of a run"), ({"models": ("nope",)}, "no model 'nope'"),
+    ({"folds": 1}, "--folds 1 is too small"), ({"minutes": 0}, "0 minutes"),
+])
+def test_what_cannot_be_built(tmp_path, options, message):
+    with pytest.raises(KitError, match=message):
+        kernel.build(tmp_path / "k", KANNADA, **options)
+    assert not (tmp_path / "k").exists()
+
+
+def test_a_script_tells_a_person_what_it_is_and_where_it_came_from(tmp_path):
+    folder = kernel.build(tmp_path, KANNADA, models=("cnn", "cnn_aug"), epochs=7, seed=3, minutes=90)
+    text = (folder / "kernel.py").read_text()
+    head = " ".join(text[:text.index("SHA256 =")].split())
+    for words in ("Kannada MNIST", "trains cnn, cnn_aug on 5 folds", "within 90 minutes", "kit 0.1.0, git commit",
+                  hashlib.sha256(kernel.pack_source()).hexdigest(), '"epochs": 7,', '"seed": 3,', '"minutes": 90,'):
+        assert words in head
+    assert max(map(len, text.splitlines())) <= 140
+
+
+def test_a_notebook_has_a_kernelspec_and_cells_that_compile(tmp_path):
+    import nbformat
+
+    notebook = nbformat.read(kernel.build(tmp_path, KANNADA, kind="notebook") / "kernel.ipynb", 4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert [cell.cell_type for cell in notebook.cells] == ["markdown", "code", "code", "code"]
+    for cell in notebook.cells[1:]:
+        compile(cell.source, "cell", "exec")
+
+
+def test_changing_the_kind_leaves_one_code_file(tmp_path):
+    kernel.build(tmp_path, KANNADA, kind="script")
+    (tmp_path / "notes.txt").write_text("mine")
+    kernel.build(tmp_path, KANNADA, kind="notebook")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kernel-metadata.json", "kernel.ipynb", "notes.txt"]
+
+
+def test_the_packed_source_is_checked_and_is_the_one_that_runs(tmp_path):
+    code = (kernel.build(tmp_path, KANNADA) / "kernel.py").read_text()
+    probe = code[:code.rindex("if __name__")] + "import sys\nsys.path.insert(0, unpack())\n"
+    probe += "import kit\nprint(kit.__file__)\n"
+    (tmp_path / "probe.py").write_text(probe)
+    done = subprocess.run([sys.executable, "probe.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "/kit-" in done.stdout
+    start = probe.index('SOURCE = """') + 40
+    (tmp_path / "damaged.py").write_text(probe[:start] + ("B" if probe[start] == "A" else "A") + probe[start + 1:])
+    done = subprocess.run([sys.executable, "damaged.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "the kit's source in this file is damaged" in done.stderr
+
+
+# -- weights --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with two trained folds of a model, one of the baseline."""
+    folder = tmp_path / "runs" / "a-run"
+    write_json(folder / "config.json", {"config": {"models": ["cnn"]}})
+    for key in ("cnn/seed_0/fold_0", "cnn/seed_0/fold_1", "mlp/seed_0/fold_0"):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("config.json", key)
+            archive.writestr("model.weights.h5", np.arange(100).tobytes())
+        write_bytes(folder / key / "model.keras", buffer.getvalue())
+        write_json(folder / key / "done.json", {"val_accuracy": 0.9})
+    return folder
+
+
+def test_predict_mode_takes_the_weights_along_as_a_flat_dataset(tmp_path, run):
+    folder = kernel.build(tmp_path / "k", KANNADA, user="someone", mode="predict", run=run)
+    assert json.loads((folder / "kernel-metadata.json").read_text())["dataset_sources"] == [
+        "someone/kannada-mnist-kit-weights"]
+    assert sorted(path.name for path in (folder / "weights").iterdir()) == [
+        "cnn-seed_0-fold_0.keras", "cnn-seed_0-fold_1.keras", "config.json", "dataset-metadata.json", "manifest.json"]
+    metadata = json.loads((folder / "weights" / "dataset-metadata.json").read_text())
+    assert metadata["id"] == "someone/kannada-mnist-kit-weights"
+    assert slugify(metadata["title"]) == "kannada-mnist-kit-weights"
+    assert 6 <= len(metadata["title"]) <= 50
+    digest = hashlib.sha256((folder / "weights" / "manifest.json").read_bytes()).hexdigest()
+    assert f'"manifest_sha256": "{digest}"' in (folder / "kernel.py").read_text()
+    first = contents(folder)
+    assert contents(kernel.build(tmp_path / "k", KANNADA, user="someone", mode="predict", run=run)) == first
+
+
+def test_training_again_leaves_no_weights_behind(tmp_path, run):
+    kernel.build(tmp_path / "k", KANNADA, mode="predict", run=run)
+    kernel.build(tmp_path / "k", KANNADA)
+    assert not (tmp_path / "k" / "weights").exists()
+
+
+def test_a_run_without_a_trained_fold_is_refused_and_leaves_the_folder_as_it_was(tmp_path, run):
+    folder = kernel.build(tmp_path / "k", KANNADA)
+    before = contents(folder)
+    for done in run.glob("cnn/*/*/done.json"):
+        done.unlink()
+    with pytest.raises(KitError, match="no trained fold of cnn"):
+        kernel.build(folder, KANNADA, mode="predict", run=run)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("unzipped", [False, True], ids=["as uploaded", "unzipped by Kaggle"])
+def test_weights_come_out_as_a_run_again(tmp_path, run, unzipped):
+    digest = weights.pack(run, tmp_path / "w", "someone/k-weights")
+    if unzipped:
+        for path in list((tmp_path / "w").glob("*.keras")):
+            packed = path.rename(path.with_suffix(".zip"))
+            zipfile.ZipFile(packed).extractall(path)
+            packed.unlink()
+    manifest = weights.unpack(tmp_path / "w", tmp_path / "out", digest)
+    assert manifest["run"] == "a-run"
+    assert (tmp_path / "out" / "config.json").read_bytes() == (run / "config.json").read_bytes()
+    if not unzipped:
+        for k in (0, 1):
+            key = f"cnn/seed_0/fold_{k}/model.keras"
+            assert (tmp_path / "out" / key).read_bytes() == (run / key).read_bytes()
+    assert json.loads((tmp_path / "out/cnn/seed_0/fold_1" / weights.TRAINED).read_text()) == {"val_accuracy": 0.9}
+
+
+@pytest.mark.parametrize("name", ["cnn-seed_0-fold_0.keras", "config.json", "manifest.json"])
+def test_damaged_weights_are_refused(tmp_path, run, name):
+    digest = weights.pack(run, tmp_path / "w", "someone/k-weights")
+    data = bytearray((tmp_path / "w" / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "w" / name).write_bytes(bytes(data))
+    with pytest.raises(KitError, match=r"damaged|not the one that this kernel was built with"):
+        weights.unpack(tmp_path / "w", tmp_path / "out", digest)
