@@ -77,7 +77,7 @@ def validate(path: Path, competition: Competition, test_ids: np.ndarray | None =
             for number, text in enumerate(block[:-1].split(b"\n"), line):
                 rows.check(number, text)
             if len(rows.line_of) + rows.others > rows.most:
-                return [*found.summary(), f"there are more than {rows.most:,} rows: one for each id of the test file is due"]
+                return [*found.summary(), f"there are more than {rows.most:,} rows; write one for each id"]
     rows.finish()
     return found.summary()
 

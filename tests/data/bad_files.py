@@ -1,4 +1,4 @@
-"""Files that must not be read: by name, what is done to a good file of the tiny competition, and what the kit then says.
+"""Files that must not be read, by name: what is done to a good file of the tiny competition, and what the kit says.
 
 The good training file has a header on line 1 and `label,pixel0…pixel5` rows; lines are counted from 1.
 """
@@ -45,7 +45,8 @@ TRAIN: dict[str, tuple[Spoil, str]] = {
     "column renamed": (swap(b"pixel2", b"pixl2"), "column missing: 'pixel2'; column unknown: 'pixl2'"),
     "column in capitals": (swap(b"label", b"Label"), "column missing: 'label'; column unknown: 'Label'"),
     "column with a space": (swap(b"pixel2", b" pixel2"), "column unknown: ' pixel2'"),
-    "columns reordered": (swap(b"pixel1,pixel2", b"pixel2,pixel1"), "another order: column 3 is 'pixel2', not 'pixel1'"),
+    "columns reordered": (swap(b"pixel1,pixel2", b"pixel2,pixel1"),
+                          "another order: column 3 is 'pixel2', not 'pixel1'"),
     "label last": (columns(lambda row: [*row[1:], row[0]]), "another order: column 1 is 'pixel0', not 'label'"),
     "column twice": (swap(b"pixel2", b"pixel1"), "column missing: 'pixel2'; column there more than once: 'pixel1'"),
     "no header": (lambda data: data.split(b"\n", 1)[1], "numbers where the column names should be"),

@@ -1,4 +1,4 @@
-"""Zips and folders as the competition serves them are unpacked; those that mean harm, or are broken, write nothing outside."""
+"""Zips and folders as the competition serves them are unpacked; hostile and broken ones write nothing outside."""
 
 import io
 import os
@@ -103,10 +103,12 @@ REFUSED = {
     "no files": (make_zip({}), "has no train.csv; it holds nothing"),
     "a file missing": (make_zip({"train.csv": FILES["train.csv"]}), "has no test.csv; it holds 'train.csv'"),
     "another competition": (make_zip({"a.csv": b"", "b.csv": b""}), "has no train.csv; it holds 'a.csv', 'b.csv'"),
-    "another case": (make_zip({"Train.csv": b"", "TEST.CSV": b""}), "has no train.csv; it holds 'TEST.CSV', 'Train.csv'"),
+    "another case": (make_zip({"Train.csv": b"", "TEST.CSV": b""}),
+                     "has no train.csv; it holds 'TEST.CSV', 'Train.csv'"),
     "two cases": (make_zip(FILES | {"TRAIN.csv": b"x"}), "'TRAIN.csv' is there twice"),
     "the same name twice": (make_zip([*FILES.items(), ("copy/../train.csv", b"x")]), "names a place outside"),
-    "in two folders": (make_zip([*FILES.items(), ("a/train.csv", b"x")]), "has more than one train.csv: 'train.csv', 'train.csv'"),
+    "in two folders": (make_zip([*FILES.items(), ("a/train.csv", b"x")]),
+                       "has more than one train.csv: 'train.csv', 'train.csv'"),
     "zipped and not": (make_zip(FILES | {"train.csv.zip": NESTED["train.csv.zip"]}),
                        "has more than one train.csv: 'train.csv', 'train.csv.zip'"),
     "parent folder": (make_zip(FILES | {"../evil.csv": b"x"}), "'../evil.csv' names a place outside"),
@@ -123,7 +125,8 @@ REFUSED = {
     "three deep": (make_zip({"train.csv.zip": make_zip({"train.csv.zip": NESTED["train.csv.zip"]}),
                              "test.csv": FILES["test.csv"]}), "holds 'train.csv.zip', not train.csv"),
     "inner zip empty": (make_zip({"train.csv.zip": make_zip({}), "test.csv": b"x\n"}), "holds nothing, not train.csv"),
-    "inner zip damaged": (make_zip({"train.csv.zip": b"PK\x03\x04" * 9, "test.csv": b"x\n"}), "no zip, or a damaged one"),
+    "inner zip damaged": (make_zip({"train.csv.zip": b"PK\x03\x04" * 9, "test.csv": b"x\n"}),
+                          "no zip, or a damaged one"),
     "inner zip encrypted": (make_zip({"train.csv.zip": encrypted(NESTED["train.csv.zip"]), "test.csv": b"x\n"}),
                             "'train.csv' is encrypted"),
     "inner parent folder": (make_zip({"train.csv.zip": make_zip({"../train.csv": b"x"}), "test.csv": b"x\n"}),

@@ -62,7 +62,8 @@ def kaggle(monkeypatch, tmp_path):
 @pytest.fixture
 def sample(monkeypatch):
     """A sample of the tiny competition, whose digits nobody can draw."""
-    monkeypatch.setattr("kit.data.sample.draw_sample", lambda folder, competition: write_folder(folder, n_train=40, seed=9))
+    monkeypatch.setattr("kit.data.sample.draw_sample",
+                        lambda folder, competition: write_folder(folder, n_train=40, seed=9))
 
 
 # -- where from -----------------------------------------------------------------------------------------------------
@@ -205,7 +206,7 @@ def test_a_file_changed_behind_the_manifest_is_refused(given, root):
     data = download(TINY, given, root)
     text = (data.path / "train.csv").read_text()
     (data.path / "train.csv").write_text(text.replace("\n0,", "\n1,", 1))
-    with pytest.raises(KitError, match="not the file that manifest.json records") as caught:
+    with pytest.raises(KitError, match=r"not the file that manifest\.json records") as caught:
         data.train()
     assert "kit download --force" in caught.value.fix
     assert len(data.test()) == 5
@@ -240,16 +241,19 @@ def spoil(folder: Path, name: str, old: str, new: str) -> None:
 
 
 BAD = {
-    "text in train": (lambda folder: spoil(folder, "train.csv", "\n1,", "\nx,"), "train.csv, line 3, column 'label': 'x'"),
+    "text in train": (lambda folder: spoil(folder, "train.csv", "\n1,", "\nx,"),
+                      "train.csv, line 3, column 'label': 'x'"),
     "256 in extra": (lambda folder: spoil(folder, "extra.csv", "\n1,", "\n256,"), "extra.csv, line 3, column 'label'"),
-    "id twice": (lambda folder: spoil(folder, "test.csv", "\n1,", "\n0,"), "test.csv, line 3: the id '0' is there already"),
+    "id twice": (lambda folder: spoil(folder, "test.csv", "\n1,", "\n0,"),
+                 "test.csv, line 3: the id '0' is there already"),
     "no train": (lambda folder: (folder / "train.csv").unlink(), "has no train.csv"),
     "no test": (lambda folder: (folder / "test.csv").unlink(), "has no test.csv"),
     "empty test": (lambda folder: (folder / "test.csv").write_text(""), "test.csv is empty"),
     "other ids": (lambda folder: spoil(folder, "sample_submission.csv", "\n3,", "\n9,"),
                   "sample_submission.csv, line 5: the ids are not those of test.csv"),
     "fewer ids": (lambda folder: spoil(folder, "sample_submission.csv", "4,0\n", ""), "sample_submission.csv, line 6"),
-    "more ids": (lambda folder: spoil(folder, "sample_submission.csv", "4,0\n", "4,0\n5,0\n"), "submission.csv, line 7"),
+    "more ids": (lambda folder: spoil(folder, "sample_submission.csv", "4,0\n", "4,0\n5,0\n"),
+                 "submission.csv, line 7"),
     "other columns": (lambda folder: spoil(folder, "sample_submission.csv", "id", "Id"), "column missing: 'id'"),
 }
 

@@ -183,7 +183,8 @@ def test_bad_test_file(tmp_path, name):
 def test_the_line_is_right_in_a_later_block(tmp_path, monkeypatch):
     monkeypatch.setattr(csvfile, "BLOCK_BYTES", 100)
     check_refusal(tmp_path, bad_files.cell(150, 3, b"x")(TRAIN), True, "line 150, column 'pixel2': 'x'")
-    check_refusal(tmp_path, bad_files.cell(150, 0, b"7")(TEST), False, "line 150: the id '7' is there already, on line 9")
+    check_refusal(tmp_path, bad_files.cell(150, 0, b"7")(TEST), False,
+                  "line 150: the id '7' is there already, on line 9")
 
 
 def test_the_first_of_many_errors_is_named(tmp_path):
