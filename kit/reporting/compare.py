@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kit.data.table import Table
 
 MAX_DIFFERENT = 300  # rows listed and pictured: where one is right and the other wrong
+FIRST_DIFFERENT = 36  # of them, on each side, that the page shows unasked
 NO_WRITER = -1  # in folders of runs whose file does not show who wrote what
 
 
@@ -204,9 +205,9 @@ def render_compare(comparison: dict[str, Any], train: "Table | None" = None) -> 
     at_hand = train is not None and train.sha256 == comparison["train_sha256"]
     pictures = [data_uri(train.pixels[entry["row"]], shape) if train is not None and at_hand else None
                 for entry in comparison["different"]]
-    sides = [{"name": comparison[side]["name"], "value": comparison[side]["accuracy"], "ci95": comparison[side]["ci95"],
-              "kind": kind} for side, kind in (("a", ""), ("b", "other"))]
+    only = {letter: [i for i, entry in enumerate(comparison["different"]) if entry[letter] == entry["true"]]
+            for letter in "ab"}
     return page.render("compare.html", comparison, comparison["class_names"], comparison=comparison, figures=figures,
-                       pictures=pictures, at_hand=at_hand, sides=sides,
+                       pictures=pictures, at_hand=at_hand, only=only, first=FIRST_DIFFERENT,
                        gains=[{"name": str(entry["writer"]), **entry} for entry in sorted(
                            comparison["per_writer"], key=lambda entry: entry["accuracy_a"] - entry["accuracy_b"])])

@@ -61,9 +61,9 @@ def options(words: str) -> Markup:
 
 
 def shades(matrix: list[list[int]]) -> Callable[[int], str]:
-    """How strongly a wrong cell of a confusion matrix is tinted: 0.1 for one row, 0.45 for the largest, logarithmic."""
+    """How strongly a wrong cell of a confusion matrix is tinted: 0.1 for one row, 0.4 for the largest, logarithmic."""
     largest = max((count for i, row in enumerate(matrix) for j, count in enumerate(row) if i != j), default=0)
-    return lambda count: f"{0.1 + 0.35 * math.log(max(count, 1)) / math.log(max(largest, 2)):.2f}"
+    return lambda count: f"{0.1 + 0.3 * math.log(max(count, 1)) / math.log(max(largest, 2)):.2f}"
 
 
 def duration(seconds: float) -> str:
