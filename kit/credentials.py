@@ -52,6 +52,14 @@ def has_credentials() -> bool:
     return credentials().present
 
 
+def user_name() -> str | None:
+    """The account's name, where the credential that is used says it: an access token does not."""
+    if os.environ.get("KAGGLE_USERNAME"):
+        return os.environ["KAGGLE_USERNAME"]
+    name = _json(key_file()).get("username") or _json(_oauth_file()).get("username")
+    return name if isinstance(name, str) else None
+
+
 def key_file() -> Path:
     """Where `kaggle.json` is, or belongs: the client looks into one folder alone, this into each that it may choose."""
     named = os.environ.get("KAGGLE_CONFIG_DIR")

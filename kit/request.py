@@ -88,7 +88,7 @@ def seconds(text: str) -> float:
     """`110m`, `2h`, `90s` or plain seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if not match:
-        raise KitError(f"--time-budget {text!r} is no duration", "write it like 110m, 2h or 90s")
+        raise KitError(f"{text!r} is no duration", "write it like 110m, 2h or 90s")
     return float(match[1]) * UNITS[match[2]]
 
 

@@ -188,16 +188,21 @@ def _processes(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline
     listener.start()
     places = worker_places(len(jobs), plan.config.threads)
     turn = context.Value("i", 0)
+    pool = ProcessPoolExecutor(len(places), context, _start_worker, (places, turn, events, os.getpid(), deadline))
     try:
-        with ProcessPoolExecutor(len(places), context, _start_worker, (places, turn, events, os.getpid(), deadline)) as pool:
-            futures = [pool.submit(_work, plan, job) for job in jobs]
-            return all([future.result() for future in futures])
-    except BrokenProcessPool as error:
-        raise KitError("a training process died (out of memory, or killed)",
-                       "run the same command with --resume; with --executor local if memory is short") from error
+        futures = [pool.submit(_work, plan, job) for job in jobs]
+        return all([future.result() for future in futures])
+    except BaseException as error:
+        for worker in list((pool._processes or {}).values()):  # the pool itself would wait for their folds to end
+            worker.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise KitError("a training process died (out of memory, or killed)",
+                           "run the same command with --resume; with --executor local if memory is short") from error
+        raise
     finally:
+        pool.shutdown(cancel_futures=True)
         events.put(None)
-        listener.join()
+        listener.join(timeout=5)  # a worker that was terminated may have left half an event in the queue
 
 
 # For the workers' C library: keep freed tensors instead of giving them back to the system and asking anew at the next

@@ -1,0 +1,138 @@
+"""The commands between the competitor and Kaggle: `kit kernel …` and `kit ledger …`; one function each, no logic."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kit import options
+from kit.errors import KitError
+from kit.options import Common, DataDir, RunsDir, takes
+
+kernel = typer.Typer(no_args_is_help=True, help="Take the kit to Kaggle: build, rehearse, push and hand in a kernel.")
+ledger = typer.Typer(no_args_is_help=True, help="Every submission with its CV, estimate and leaderboard scores.")
+
+Folder = Annotated[Path, typer.Argument(help="A kernel folder, as kit kernel build writes it.")]
+Message = Annotated[str, typer.Option(help="Beside the submission on Kaggle.")]
+ScoreTimeout = Annotated[str, typer.Option(help="How long to wait for the score: 4h, 10m, 30s.")]
+KERNEL = Path("kernel")
+
+
+@kernel.command()
+@takes(options.common)
+def build(
+    common: Common,
+    out: Annotated[Path, typer.Option(help="The folder to write.")] = KERNEL,
+    user: Annotated[str | None, typer.Option(help="Your Kaggle user name.")] = None,
+    slug: Annotated[str | None, typer.Option(help="Of the kernel; else <competition>-kit.")] = None,
+    kind: Annotated[str, typer.Option(help="script or notebook.")] = "script",
+    mode: Annotated[str, typer.Option(help="train there, or predict with the weights of a run.")] = "train",
+    accelerator: Annotated[str, typer.Option(help="t4x2, tpu or none.")] = "t4x2",
+    run: Annotated[str | None, typer.Option(help="The run whose weights a predict kernel takes along.")] = None,
+    model: Annotated[str, typer.Option(help="What a train kernel trains: NAME,NAME.")] = "cnn_aug",
+    folds: Annotated[int, typer.Option(help="Number of folds of a train kernel.")] = 5,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the model's own number.")] = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Write a folder that kaggle kernels push accepts: kit kernel build --user me --kind notebook"""
+    from kit import credentials, request
+    from kit.delivery import kernel as kernels
+
+    folder = kernels.build(out, common.competition, user or credentials.user_name(), slug, kind, mode, accelerator,
+                           request.existing_run(run, runs_dir).path if run else None, tuple(model.split(",")), folds, epochs)
+    common.show({"path": folder}, f"{folder}: try it with kit kernel rehearse {folder}")
+
+
+@kernel.command()
+@takes(options.common)
+def rehearse(
+    common: Common,
+    folder: Folder = KERNEL,
+    hidden: Annotated[Path | None, typer.Option(help="A hidden test file of your own.")] = None,
+    time_limit: Annotated[str, typer.Option(help="Kaggle's, as 2h or 90m.")] = "2h",
+    data_dir: DataDir = Path("data"),
+) -> None:
+    """Run the kernel here as Kaggle would, on a hidden test file: kit kernel rehearse kernel --time-limit 10m"""
+    from kit import request
+    from kit.data import source
+    from kit.delivery import rehearse as rehearsal
+
+    data = source.find_data(common.competition, data_dir)
+    verdict = rehearsal.rehearse(folder, data.path, hidden, request.seconds(time_limit))
+    common.show(verdict.to_dict(), *verdict.lines())
+    raise typer.Exit(not verdict.ok)
+
+
+@kernel.command()
+@takes(options.common)
+def push(
+    common: Common,
+    folder: Folder = KERNEL,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow this version to its end.")] = False,
+    submit: Annotated[bool, typer.Option("--submit", help="Hand its submission.csv in.")] = False,
+    message: Message = "",
+    score_timeout: ScoreTimeout = "4h",
+    kernel_timeout: Annotated[str, typer.Option(help="How long to wait for the kernel's end.")] = "14h",
+) -> None:
+    """Push, wait for that version, hand it in, score: kit kernel push --wait --submit --message first"""
+    from kit.delivery import push as pushing
+    from kit.request import seconds
+
+    result = pushing.push(folder, common.competition, wait, submit, message, common.progress.say,
+                          kernel_timeout=seconds(kernel_timeout), score_timeout=seconds(score_timeout))
+    common.show(result.to_dict(), *result.lines())
+
+
+@kernel.command()
+@takes(options.common)
+def status(common: Common, folder: Folder = KERNEL) -> None:
+    """Where the version that was pushed from this folder is: kit kernel status"""
+    from kit.delivery import push as pushing
+
+    state = pushing.status(folder, common.competition, common.progress.say)
+    common.show(state, f"{state['kernel']} v{state['version']}: {state['status'].lower()} {state['url']}",
+                *state["log"], *filter(None, [state["failure"]]))
+
+
+@kernel.command()
+@takes(options.common)
+def submit(common: Common, folder: Folder = KERNEL, message: Message = "", score_timeout: ScoreTimeout = "4h") -> None:
+    """Hand in the version that was pushed: kit kernel submit --message first"""
+    from kit.delivery import push as pushing
+    from kit.request import seconds
+
+    result = pushing.submit(folder, common.competition, message, progress=common.progress.say,
+                            score_timeout=seconds(score_timeout))
+    common.show(result.to_dict(), *result.lines())
+
+
+LedgerFile = Annotated[Path, typer.Option("--ledger", help="The ledger's file.")]
+
+
+@ledger.command()
+@takes(options.common)
+def show(
+    common: Common,
+    path: LedgerFile = Path("submissions/ledger.csv"),
+    plot: Annotated[Path | None, typer.Option(help="Also as a picture: a .svg file.")] = None,
+) -> None:
+    """The table, and how well the estimate has foretold the leaderboard: kit ledger show"""
+    from kit import storage
+    from kit.delivery import ledger as book
+
+    if plot is not None:
+        if plot.suffix != ".svg":
+            raise KitError(f"--plot {plot} is no .svg", "name a file that ends in .svg")
+        storage.write_text(plot, book.plot(path))
+    summary = book.summary(path)
+    common.show(summary.to_dict(), *summary.lines())
+
+
+@ledger.command()
+@takes(options.common)
+def sync(common: Common, path: LedgerFile = Path("submissions/ledger.csv")) -> None:
+    """Fetch the scores from Kaggle: kit ledger sync"""
+    from kit.delivery import ledger as book
+
+    changed = book.sync(common.competition, path, common.progress.say)
+    common.show({"changed": changed}, f"{changed} rows have new scores")
