@@ -1,0 +1,111 @@
+"""The CLI reference, docs/cli.md, from the command line itself: python scripts/make_cli_reference.py
+
+In goes the Typer app; out comes a page with every command, its example and its options. The one idea: it is made from
+the signatures that Typer reads, not from `--help`, which looks different with every version and width of terminal. A
+test compares the page with what this script makes.
+"""
+
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the checkout that this script is in, installed or not
+
+from kit import options  # noqa: E402
+from kit.cli import app  # noqa: E402
+
+PAGE = ROOT / "docs" / "cli.md"
+KINDS = {str: "TEXT", int: "N", Path: "PATH"}
+
+HEAD = """# Commands
+
+Made from the code by `scripts/make_cli_reference.py`; a test fails where the two differ. `kit` is also `python -m kit`,
+and `kit COMMAND --help` says the same in the terminal.
+
+Results go to stdout, progress to stderr. Exit codes: 0 done; 1 the answer is no (a submission that is not acceptable, a
+rehearsal that failed); 2 an expected failure or a wrong option, as two lines `error: …` and `fix: …`; 130 interrupted.
+
+`kit --install-completion` sets up completion for your shell; `kit --show-completion` prints it.
+"""
+
+
+def reference() -> str:
+    """The whole page."""
+    commands = list(_commands(app, ()))
+    parts = [HEAD, "## Options of every command\n", _table(_parameters(options.common)),
+             "## Options of training\n", "`kit cv` and `kit submit` take them.\n",
+             _table(_parameters(options.training))]
+    return "\n".join(parts + [_section(words, command) for words, command in commands])
+
+
+def _commands(group: Any, before: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Callable]]:
+    """Every command with its words, in the order of the code."""
+    for info in group.registered_commands:
+        yield (*before, info.name or info.callback.__name__.replace("_", "-")), info.callback
+    for info in group.registered_groups:
+        yield from _commands(info.typer_instance, (*before, info.name))
+
+
+def _section(words: tuple[str, ...], command: Callable) -> str:
+    summary, *rest = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    example = re.fullmatch(r"(.*): (kit .*)", summary)
+    about, run = (f"{example[1]}.", example[2]) if example else (summary, " ".join(("kit", *words)))
+    shared, trains = _names(options.common), _names(options.training)
+    own = _parameters(command)
+    parts = [f"## kit {' '.join(words)}\n", f"{about}\n", f"```sh\n{run}\n```\n", *[f"{text}\n" for text in rest]]
+    if trains <= {name for name, *_ in own}:
+        parts.append("Takes the [options of training](#options-of-training).\n")
+        shared = shared | trains
+    own = [row for row in own if row[0] not in shared]
+    return "\n".join([*parts, _table(own)] if own else parts)
+
+
+def _table(rows: list[tuple[str, str, str, str]]) -> str:
+    lines = ["| option | what | default |", "|---|---|---|"]
+    return "\n".join(lines + [f"| {shown} | {about} | {default} |" for _, shown, about, default in rows]) + "\n"
+
+
+def _names(function: Callable) -> set[str]:
+    return {name for name, *_ in _parameters(function)}
+
+
+def _parameters(function: Callable) -> list[tuple[str, str, str, str]]:
+    """(name, how it is written, what it is, its default), as Markdown, of each of a function's options."""
+    rows = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind, info = typing.get_args(parameter.annotation)[:2]
+        given = parameter.default is not inspect.Parameter.empty
+        if type(info).__name__ == "ArgumentInfo":
+            shown = f"`{name.upper()}`"
+        else:
+            # In Annotated[…], Typer takes the first argument for the default until it builds the command.
+            declared = [text for text in (info.default, *(info.param_decls or ())) if str(text).startswith("--")]
+            option = declared[0] if declared else f"--{name.replace('_', '-')}"
+            shown = f"`{option}`" if kind is bool else f"`{option} {_kind(kind)}`"
+        default = "**required**" if not given else _default(parameter.default)
+        rows.append((name, shown, re.sub(r"([|<])", r"\\\1", info.help or ""), default))
+    return rows
+
+
+def _kind(kind: Any) -> str:
+    """What to write in its place; of `X | None`, that of X."""
+    if isinstance(kind, types.UnionType):
+        kind = next(part for part in typing.get_args(kind) if part is not type(None))
+    return KINDS[kind]
+
+
+def _default(value: Any) -> str:
+    if value is None or value is False or value == "":
+        return ""
+    return f"`{value.as_posix() if isinstance(value, Path) else value}`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference(), "utf-8")
+    print(f"{PAGE.relative_to(ROOT)} is written")
