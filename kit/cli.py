@@ -21,7 +21,7 @@ app = typer.Typer(name="kit", no_args_is_help=True, pretty_exceptions_enable=Fal
 app.add_typer(cli_kaggle.kernel, name="kernel")
 app.add_typer(cli_kaggle.ledger, name="ledger")
 
-UsageError = typer.BadParameter.__mro__[1]  # of Click, or of the copy of it that newer Typers carry inside
+UsageError: Any = typer.BadParameter.__mro__[1]  # of Click, or of the copy of it that newer Typers carry inside
 
 
 # -- the main job ---------------------------------------------------------------------------------------------------
@@ -135,13 +135,13 @@ def compare(
     data_dir: DataDir = Path("data"),
 ) -> None:
     """Is A better than B: difference, interval and p, over rows and over writers: kit compare first second"""
-    from kit import request
+    from kit import request, storage
     from kit.reporting import compare as comparing
 
     a, b = request.scored_folder(run_a), request.scored_folder(run_b)
     result = comparing.compare(a, b)
     if out is not None:
-        request.write_page(out, comparing.render_compare(result, request.pixels(common.competition, data_dir)))
+        storage.write_text(out, comparing.render_compare(result, request.training_table(common.competition, data_dir)))
     common.show(result, *comparing.lines(result))
 
 
@@ -205,7 +205,7 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(error)
     except UsageError as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "kit")
-        return _fail(KitError(error.format_message(), f"see {command} --help"))  # type: ignore[attr-defined]
+        return _fail(KitError(error.format_message(), f"see {command} --help"))
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted; everything finished is kept: run the same command with --resume", file=sys.stderr)
         return 130

@@ -39,7 +39,8 @@ def build(
     from kit.delivery import kernel as kernels
 
     folder = kernels.build(out, common.competition, user or credentials.user_name(), slug, kind, mode, accelerator,
-                           request.existing_run(run, runs_dir).path if run else None, tuple(model.split(",")), folds, epochs)
+                           request.existing_run(run, runs_dir).path if run else None, tuple(model.split(",")),
+                           folds, epochs)
     common.show({"path": folder}, f"{folder}: try it with kit kernel rehearse {folder}")
 
 

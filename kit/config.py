@@ -13,7 +13,7 @@ from kit.errors import KitError
 SPLITS = ("auto", "stratified", "writer")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 EXECUTORS = ("auto", "local", "processes", "ray")
-FREE_TO_CHANGE = ("executor", "time_budget", "tensorboard")  # on resume: who trains and for how long, not what is trained
+FREE_TO_CHANGE = ("executor", "time_budget", "tensorboard", "balanced")  # on resume: not what is trained
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class RunConfig:
     threads: int | None = None  # CPU threads per fold; None: all that the executor gives it
     time_budget: float | None = None  # seconds for the training of all folds
     limit: int | None = None  # rows of each class, spread over the writers
+    balanced: bool = False  # label the test file as one whose classes are equally frequent
     tensorboard: bool = False  # write logs for it into the run folder
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """The options that commands share, each named, explained and given its default once.
 
-In go a command function and the groups of options it wants; out comes the function that Typer shows on the command line.
+In go a command function and the groups of options it wants; out comes the function that Typer shows.
 """
 
 import functools
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-
 
 Opener = Callable[..., Any]  # (Common, fetch) → the Request of the options given
 
@@ -76,6 +75,7 @@ def training(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run of that name.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the run of that name.")] = False,
     limit: Annotated[int | None, typer.Option(help="So many rows of each class, spread over the writers.")] = None,
+    balanced: Annotated[bool, typer.Option("--balanced", help="Each class is in the test file equally often.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs into the run.")] = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> "Opener":

@@ -61,10 +61,11 @@ def hand_in(results: RunResults, run: RunFolder, submissions: Path) -> Path:
         arrays["writer"] = folds.writers
     storage.write_npz(folder / "oof.npz", **{name: array[scored] for name, array in arrays.items()})
     ids = results.data.test().ids
-    submission.write_submission(folder / "submission.csv", ids, results.test, results.competition)
+    submission.write_submission(folder / "submission.csv", ids, results.submitted, results.competition)
     problems = submission.validate(folder / "submission.csv", results.competition, ids)
     if problems:
-        raise KitError(f"the submission just written is not acceptable: {problems[0]}", "this is a bug: please report it")
+        raise KitError(f"the submission just written is not acceptable: {problems[0]}",
+                       "this is a bug: please report it")
     return folder
 
 
@@ -140,8 +141,8 @@ def _open_run(run: RunFolder, about: dict[str, Any], resume: bool) -> bool:
                        "continue it with --resume, replace it with --force, or choose another name with --run")
     stored = storage.read_json(run.config)
     changed = differences(stored["config"], about["config"])
-    changed += [f"{what}: {stored[key]} → {about[key]}" for key, what in (("data", "data"), ("code", "the training code"))
-                if stored[key] != about[key]]
+    changed += [f"{what}: {stored[key]} → {about[key]}"
+                for key, what in (("data", "data"), ("code", "the training code")) if stored[key] != about[key]]
     if changed:
         raise KitError(f"the run {run.name!r} was made differently: {'; '.join(changed)}",
                        "give the same options and data, or start a new run with --run")
@@ -153,7 +154,8 @@ def _describe(config: RunConfig, data: DataFolder) -> dict[str, Any]:
     """What config.json says: the config, and what else the result depends on."""
     return {"config": config.to_dict(), "command": shlex.join(["kit", *sys.argv[1:]]),
             "data": {"source": data.source, "is_sample": data.is_sample, "sha256": data.sha256},
-            "code": code_hash(), "git_commit": _git_commit(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "code": code_hash(), "git_commit": _git_commit(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": platform.node(), "environment": backend.describe()}
 
 

@@ -87,14 +87,16 @@ class Live(Progress):
 
         self._share = _Share(costs)
         self._bars = Bars(TextColumn("{task.fields[name]}"), BarColumn(bar_width=24),
-                          TextColumn("{task.percentage:>3.0f} %  {task.description}"), console=self.console, transient=True)
+                          TextColumn("{task.percentage:>3.0f} %  {task.description}"),
+                          console=self.console, transient=True)
         self._total = self._bars.add_task("", total=1.0, name=f"all {len(costs)} trainings")
         self._bars.start()
 
     def handle(self, event: dict[str, Any]) -> None:
         self._share.update(event)
         left = self._share.seconds_left()
-        self._bars.update(self._total, completed=self._share.done(), description=f"{_duration(left)} left" if left else "")
+        self._bars.update(self._total, completed=self._share.done(),
+                          description=f"{_duration(left)} left" if left else "")
         if event["event"] == "done":
             if event["job"] in self._tasks:
                 self._bars.remove_task(self._tasks.pop(event["job"]))
@@ -116,7 +118,7 @@ class _Share:
     def __init__(self, costs: dict[str, float]) -> None:
         self.costs, self.parts = costs, dict.fromkeys(costs, 0.0)
         self.began = time.monotonic()
-        self.before: dict[str, float] = {}  # done before we looked: a resumed job starts with a part of its way behind it
+        self.before: dict[str, float] = {}  # done before we looked, in a run that was resumed
 
     def update(self, event: dict[str, Any]) -> None:
         part = 1.0 if event["event"] == "done" else event["done"]

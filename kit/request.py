@@ -18,6 +18,7 @@ from kit.config import RunConfig, differences
 from kit.data import source as sources
 from kit.data.competition import Competition
 from kit.data.source import DataFolder
+from kit.data.table import Table, read_table
 from kit.errors import KitError
 from kit.progress import Progress
 from kit.storage import RunFolder
@@ -123,7 +124,13 @@ def data_of(run: RunFolder, competition: Competition, data_dir: Path) -> DataFol
 
 def test_ids(competition: Competition, test: Path | None, data_dir: Path) -> np.ndarray | None:
     """Ids of a test file; without one, of the data folder's, if there is any."""
-    from kit.data.table import read_table
-
     return read_table(test, competition, labelled=False).ids if test else \
         sources.find_data(competition, data_dir).test().ids
+
+
+def training_table(competition: Competition, data_dir: Path) -> Table | None:
+    """The training file, if it is there: a page without pictures is better than none."""
+    try:
+        return sources.find_data(competition, data_dir).train()
+    except KitError:
+        return None

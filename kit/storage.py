@@ -77,11 +77,11 @@ def _replace(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            Path(temporary).unlink()
         raise
 
 
@@ -104,7 +104,7 @@ def _disk_errors(path: Path, verb: str) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed writer left below `folder`. Only the holder of its lock may call this."""
+    """Remove the temporary files that a killed writer left below `folder`; for the holder of its lock alone."""
     for leftover in Path(folder).rglob(".*.tmp"):
         with contextlib.suppress(OSError):
             leftover.unlink()

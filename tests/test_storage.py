@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -54,14 +55,14 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, monkeypa
 def test_killed_between_checksum_and_rename_the_old_file_is_still_good(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     storage.write_json(path, {"old": 1})
-    replace = os.replace
+    replace = Path.replace
 
     def die_before_the_artifact(source, target):
         if str(target).endswith("a.json"):
             raise KeyboardInterrupt
-        replace(source, target)
+        return replace(source, target)
 
-    monkeypatch.setattr(os, "replace", die_before_the_artifact)
+    monkeypatch.setattr(Path, "replace", die_before_the_artifact)
     with pytest.raises(KeyboardInterrupt):
         storage.write_json(path, {"new": 1})
     monkeypatch.undo()

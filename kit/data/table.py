@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,8 +37,8 @@ class Table:
 
     path: Path
     pixels: np.ndarray  # uint8 (n, 784), 0 is paper
-    labels: np.ndarray | None  # uint8 (n,); None for a test file
-    ids: np.ndarray | None  # int64 or str (n,); None for a labelled file, whose rows count from 0
+    labels: Any  # uint8 (n,); None for a test file
+    ids: np.ndarray  # int64 or str (n,), unique; where the file has no id column, counted
     sha256: str  # of the file
     notes: tuple[str, ...]  # what is odd about it, and allowed
 
@@ -62,8 +63,8 @@ def read_table(path: Path, competition: Competition, labelled: bool, cache: bool
     pixels, names, sha256 = found
     for array in (pixels, names):
         array.flags.writeable = False
-    labels, ids = (names, None) if labelled else (None, names)
-    return Table(path, pixels, labels, ids, sha256, _notes(path, competition, labels, ids, len(pixels)))
+    labels, ids = (names, np.arange(len(names))) if labelled else (None, names)
+    return Table(path, pixels, labels, ids, sha256, _notes(path, competition, labels, ids))
 
 
 def _columns(competition: Competition, labelled: bool) -> tuple[str, ...]:
@@ -151,9 +152,8 @@ def _ids(path: Path, names: list[bytes]) -> np.ndarray:
     return np.array([name.decode("utf-8") for name in names])
 
 
-def _notes(path: Path, competition: Competition, labels: np.ndarray | None, ids: np.ndarray | None,
-           n: int) -> tuple[str, ...]:
-    notes = []
+def _notes(path: Path, competition: Competition, labels: np.ndarray | None, ids: np.ndarray) -> tuple[str, ...]:
+    notes, n = [], len(ids)
     official = competition.official_rows.get(path.name)
     if official and n != official:
         notes.append(f"{path.name} has {n:,} rows; the competition's own has {official:,}")
@@ -161,6 +161,6 @@ def _notes(path: Path, competition: Competition, labels: np.ndarray | None, ids:
         absent = np.flatnonzero(np.bincount(labels, minlength=competition.n_classes) == 0)
         if absent.size:
             notes.append(f"{path.name} has no row of class {', '.join(map(str, absent))}")
-    if ids is not None and ids.dtype.kind == "U":
+    if ids.dtype.kind == "U":
         notes.append(f"the ids of {path.name} are text, such as {shown(str(ids[0]))}")
     return tuple(notes)

@@ -18,8 +18,10 @@ from kit.config import RunConfig
 from kit.data.competition import Competition
 from kit.data.folds import Folds, load_folds
 from kit.data.source import DataFolder
+from kit.ensembling.balance import balanced
 from kit.errors import KitError
 from kit.storage import RunFolder
+from kit.training.models import BASELINE
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,11 @@ class RunResults:
     complete: bool
     timing: dict[str, Any]
 
+    @property
+    def submitted(self) -> Any:
+        """What the submission's labels are the best of: the test probs, balanced where the config asks for it."""
+        return balanced(self.test) if self.test is not None and self.config.get("balanced") else self.test
+
 
 def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any]) -> RunResults:
     """Read what a run has trained, and blend it. KitError for a missing, misaligned or damaged fold."""
@@ -62,8 +69,8 @@ def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any]) -> RunResul
     members = [_member(run, folds, config, model, seed, data, partial) for model in config.models
                for seed in range(config.seed, config.seed + config.n_seeds)]
     baseline = None
-    if "mlp" not in config.models:
-        baseline = _member(run, folds, config, "mlp", config.seed, data, partial)
+    if BASELINE not in config.models:
+        baseline = _member(run, folds, config, BASELINE, config.seed, data, partial)
     present = [member for member in members if member.done]
     if not present:
         raise KitError(f"{run.path} has no finished fold of {', '.join(config.models)}",

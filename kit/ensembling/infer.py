@@ -15,6 +15,7 @@ from kit.config import RunConfig
 from kit.data import competition as competitions
 from kit.data.table import read_table
 from kit.ensembling import submission
+from kit.ensembling.balance import balanced
 from kit.ensembling.blend import mean_probs
 from kit.errors import KitError
 from kit.progress import Progress
@@ -32,7 +33,7 @@ def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | Non
     table = read_table(Path(test), competition, labelled=False)
     probs = predict_probs(run, config, table.pixels, progress or Progress())
     if out.suffix == ".csv":
-        submission.write_submission(out, table.ids, probs, competition)
+        submission.write_submission(out, table.ids, balanced(probs) if config.balanced else probs, competition)
     else:
         storage.write_npz(out, id=table.ids, probs=probs)
     return len(table)

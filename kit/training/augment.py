@@ -35,7 +35,8 @@ def affine(a: Any, b: Any, c: Any, d: Any, shift_x: Any, shift_y: Any, shape: tu
     x, y = (shape[1] - 1) / 2, (shape[0] - 1) / 2
     a, b, c, d, shift_x, shift_y = np.broadcast_arrays(*map(np.atleast_1d, (a, b, c, d, shift_x, shift_y)))
     zero = np.zeros_like(a, dtype=float)
-    return np.stack([a, b, x - a * x - b * y + shift_x, c, d, y - c * x - d * y + shift_y, zero, zero], 1).astype("float32")
+    rows = [a, b, x - a * x - b * y + shift_x, c, d, y - c * x - d * y + shift_y, zero, zero]
+    return np.stack(rows, 1).astype("float32")
 
 
 def warp(images: Any, transforms: Any) -> Any:

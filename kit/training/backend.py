@@ -18,7 +18,7 @@ from kit.errors import KitError
 
 @functools.cache
 def load() -> str:
-    """Import Keras with its backend, once and without the backend's chatter; the backend's name. KitError if missing."""
+    """Import Keras with its backend, once and without its chatter; the backend's name. KitError if missing."""
     with _quiet_stderr():
         try:
             import keras
@@ -29,8 +29,8 @@ def load() -> str:
                 tf.config.list_physical_devices("GPU")  # complains of a missing CUDA the first time
         except ModuleNotFoundError as error:
             raise KitError(f"the training library is missing: {error}",
-                           "run bash scripts/submit.sh, which sets it up; TensorFlow has wheels for Python 3.11 to 3.13 "
-                           "on Linux, macOS (Apple silicon) and Windows") from error
+                           "run bash scripts/submit.sh, which sets it up; TensorFlow has wheels for Python 3.11 to "
+                           "3.13 on Linux, macOS (Apple silicon) and Windows") from error
     return keras.backend.backend()
 
 

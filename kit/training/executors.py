@@ -52,7 +52,8 @@ def make_jobs(config: RunConfig, precision: str) -> tuple[fit.FoldJob, ...]:
                  for seed in range(config.seed, config.seed + n_seeds) for fold in range(config.n_folds))
 
 
-def _job(config: RunConfig, precision: str, recipe: models.Recipe, epochs: int | None, seed: int, fold: int) -> fit.FoldJob:
+def _job(config: RunConfig, precision: str, recipe: models.Recipe, epochs: int | None, seed: int,
+         fold: int) -> fit.FoldJob:
     named = recipe.name in config.models
     return fit.FoldJob(recipe.name, seed, fold, epochs or recipe.epochs,
                        (config.batch_size if named else None) or recipe.batch_size, precision,

@@ -231,8 +231,9 @@ def _train(trainer: Trainer, job: FoldJob, data: FoldData, folder: Path, course:
         keeper.maybe(trainer, job, course, 0.0)
 
 
-def _draw_epoch(trainer: Trainer, job: FoldJob, rows: np.ndarray, epoch: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers `(steps, batch)` int32 and transforms `(steps, batch, 8)`; the rest of the rows wait for another epoch."""
+def _draw_epoch(trainer: Trainer, job: FoldJob, rows: np.ndarray, epoch: int,
+                steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers `(steps, batch)` int32 and transforms `(steps, batch, 8)`; rows left over wait for another epoch."""
     batch = trainer.batch_size
     order = job.rng(ORDER, epoch).permutation(rows)[:steps * batch].reshape(steps, batch).astype("int32")
     if trainer.recipe.augment is None:

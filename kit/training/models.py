@@ -1,7 +1,8 @@
 """The registry: what can be trained, and with which recipe.
 
 In goes a name; out comes a `Recipe`: the layers, and everything that its training needs to know. The baselines' layers
-are the tutorials', exactly; batch size and precision are the kit's. Every model takes pixels 0–255 and ends in a softmax.
+are the tutorials', exactly; batch size and precision are the kit's. Every model takes pixels 0–255 and ends in a
+softmax.
 """
 
 import functools
@@ -36,7 +37,7 @@ class Recipe:
     cost: float = 1.0  # seconds of training per 60,000 images on the two cores of docs/benchmarks.md
 
     def build(self, competition: Competition) -> Any:
-        """A Keras model: float32 `(n, h, w, 1)` pixels 0–255 → float32 `(n, n_classes)` probs; logits one layer before."""
+        """A Keras model: float32 `(n, h, w, 1)` pixels 0–255 → float32 `(n, n_classes)` probs, by way of `logits`."""
         import keras
 
         pixels = keras.Input((*competition.shape, 1), name="pixels")
