@@ -1,0 +1,191 @@
+"""What the README and docs/ say is so: commands parse, links lead somewhere, named files and tests are there.
+
+Commands are parsed by the real app, not run: in ```sh blocks whole (arguments and all), in running text as far as they
+go (`kit kernel` is a command, and each option beside it is one of its own).
+"""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from kit.cli import UsageError, app
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TYPER_APP = typer.main.get_command(app)
+COMPLETION = {"--install-completion", "--show-completion", "--help"}
+
+
+def page_id(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def shell_commands(text: str) -> list[list[str]]:
+    """The words of every `kit …` and `bash …` in the ```sh blocks, without what is set for it or piped into it."""
+    found = []
+    for block in blocks(text, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in re.split(r"&&|\||;", line):
+                words = shlex.split(part, comments=True)
+                while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                    words.pop(0)
+                if words and Path(words[0]).name in ("kit", "bash"):
+                    found.append([Path(words[0]).name, *words[1:]])
+    return found
+
+
+def mentions(text: str) -> list[str]:
+    """The `kit …` and `bash scripts/…` between single backticks in running text."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"`((?:kit|bash scripts/)[^`\n]*)`", prose)
+
+
+def walk(words: list[str]) -> tuple[object, list[str]]:
+    """The command that `words` name, and the words that are left for it."""
+    command = TYPER_APP
+    while words and words[0] in getattr(command, "commands", {}):
+        command, words = command.commands[words[0]], words[1:]
+    return command, words
+
+
+def parse(words: list[str]) -> None:
+    """Parse a whole command line as the app would, without running it; raises UsageError."""
+    command, left = walk(words)
+    if getattr(command, "commands", None) and left and not left[0].startswith("-"):
+        raise AssertionError(f"kit has no command {' '.join(words)!r}")
+    if not set(left) & COMPLETION:
+        command.make_context(" ".join(words), list(left))
+
+
+def options_of(command: object) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts} | COMPLETION
+
+
+def tree(text: str) -> list[str]:
+    """The paths that an indented tree names: a folder ends in `/`, two or more spaces go before the phrase."""
+    paths, stack = [], []
+    for line in text.splitlines():
+        match = re.match(r"( *)(\S+)(?:  +\S|$)", line)
+        if match:
+            depth = len(match[1])
+            stack = [(indent, name) for indent, name in stack if indent < depth]
+            paths.append("".join(name for _, name in stack) + match[2])
+            if match[2].endswith("/"):
+                stack.append((depth, match[2]))
+    return paths
+
+
+def reference_script():
+    spec = importlib.util.spec_from_file_location("make_cli_reference", ROOT / "scripts" / "make_cli_reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# -- the tests ------------------------------------------------------------------------------------------------------
+
+
+def test_the_cli_reference_is_what_the_code_says():
+    assert (ROOT / "docs" / "cli.md").read_text("utf-8") == reference_script().reference(), \
+        "run: python scripts/make_cli_reference.py"
+
+
+def test_the_cli_reference_has_every_command():
+    def names(command, before):
+        inner = getattr(command, "commands", {})
+        return [name for word, other in inner.items() for name in names(other, f"{before} {word}")] or [before]
+
+    text = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    assert re.findall(r"^## (kit .*)$", text, re.MULTILINE) == names(TYPER_APP, "kit")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_commands_in_blocks_parse(page):
+    for program, *words in shell_commands(page.read_text("utf-8")):
+        if program == "kit":
+            parse(words)
+            continue
+        assert (ROOT / words[0]).is_file(), f"there is no {words[0]}"
+        if words[0] == "scripts/submit.sh":
+            parse(["submit", "--fetch", *words[1:]])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_commands_in_running_text_are_there(page):
+    for mention in mentions(page.read_text("utf-8")):
+        if mention.startswith("bash"):
+            assert (ROOT / mention.split()[1]).is_file(), f"there is no {mention!r}"
+            continue
+        command, left = walk(mention.split()[1:])
+        if getattr(command, "commands", None) and left:  # a group: all that may follow is an option, or a placeholder
+            assert not re.match(r"[a-z]", left[0]), f"there is no {mention!r}"
+        given = {word for word in re.findall(r"--[a-z][a-z-]*", " ".join(left))}
+        assert given <= options_of(command), f"{mention!r}: {sorted(given - options_of(command))}"
+
+
+@pytest.mark.parametrize("words", [["sumbit"], ["submit", "--modle", "cnn"], ["predict", "first"],
+                                   ["kernel", "psuh"], ["cv", "--folds", "five"]])
+def test_the_parser_here_would_notice_a_slip(words):
+    with pytest.raises((UsageError, AssertionError)):
+        parse(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page_id(page)} links to {target}, which is not there"
+        if anchor:
+            assert anchor in anchors(file), f"{page_id(page)} links to {target}: no such heading"
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as GitHub names them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_s_tree_names_files_that_are_there():
+    text = (ROOT / "README.md").read_text("utf-8")
+    named = [path for block in blocks(text, "text") if block.startswith("kit/") for path in tree(block)]
+    assert len(named) > 20
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_architecture_names_every_module():
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = {path for block in blocks(text, "text") if block.startswith("kit/") for path in tree(block)
+             if path.endswith(".py")}
+    there = {path.relative_to(ROOT).as_posix() for path in (ROOT / "kit").rglob("*.py")
+             if path.name not in ("__init__.py", "__main__.py")}
+    assert named == there
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_tests_that_are_named_exist(page):
+    for path, name in re.findall(r"(tests/[\w/]+\.py)::(\w+)", page.read_text("utf-8")):
+        assert (ROOT / path).is_file(), path
+        assert f"def {name}(" in (ROOT / path).read_text("utf-8"), f"{path} has no {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_error_messages_are_the_code_s(page):
+    """In troubleshooting.md each heading quotes a message of the code, with … for what varies."""
+    if page.name != "troubleshooting.md":
+        return
+    source = "\n".join(path.read_text("utf-8") for path in (ROOT / "kit").rglob("*.py"))
+    source = re.sub(r'"\s*\n\s*f?"', "", source)  # messages that go over several lines
+    for heading in re.findall(r"^### `(.*)`$", page.read_text("utf-8"), re.MULTILINE):
+        for part in heading.split("…"):
+            assert part.strip() in source, f"no message of the kit says {part.strip()!r}"
