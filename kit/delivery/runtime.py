@@ -34,7 +34,7 @@ SUBMISSION = "submission.csv"
 LIMIT_SHARE = 0.92  # of a time limit that the surroundings tell (KIT_TIME_LIMIT), as 110 minutes are of 2 hours
 CLOSING_SHARE, CLOSING_SECONDS = 0.05, (5.0, 120.0)  # of the budget, kept for blending and reports
 MEMORY_SHARE = 0.9  # of the machine's memory: beyond it the kernel itself would be killed
-STALL_SHARE, STALL_SECONDS = 0.15, (120.0, 900.0)  # of the budget: a child that long without progress hangs
+STALL_SHARE, STALL_SECONDS = 0.15, (300.0, 900.0)  # of the budget: a child that long without progress hangs
 
 
 def main(settings: dict[str, Any], children: Callable[[Wish], list[str]] = Wish.command) -> int:
@@ -93,9 +93,9 @@ class Kernel:
             self.ids = np.asarray(table.ids)
             train = read_table(self.data / self.competition.train, self.competition, labelled=True)
             probs = votes.nearest_centroid(train, table, self.competition.n_classes)
-        except KitError as error:
+        except Exception as error:  # the ids may still be readable
             self.say(str(error))
-            self.events.append(error.message)
+            self.events.append(error.message if isinstance(error, KitError) else repr(error))
             self.ids = self.ids if len(self.ids) else lenient_ids(test, self.competition)
             probs = np.eye(self.competition.n_classes, dtype="float32")[np.zeros(len(self.ids), int)]
         self.submit(probs)
@@ -117,8 +117,8 @@ class Kernel:
             return self.children(Wish(self.settings, str(self.data), str(self.run.path), deadline, sorted(left_out),
                                       short_of_memory))
 
-        self.outcome = supervise(command, self.run.path, limits, self.recount, self.tick, self.log, _child_environment(
-            self.settings))
+        self.outcome = supervise(command, self.run.path, frozenset(self.planned()), limits, self.recount, self.tick,
+                                 self.log, _child_environment(self.settings))
         for event in self.outcome.events:
             self.say(event)
 

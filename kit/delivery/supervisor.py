@@ -44,13 +44,13 @@ class Outcome:
     events: list[str] = field(default_factory=list)  # every trouble, in words
 
 
-def supervise(command: Command, run: Path, limits: Limits, changed: Callable[[], None],
+def supervise(command: Command, run: Path, wanted: frozenset[str], limits: Limits, changed: Callable[[], None],
               tick: Callable[[], bool] = lambda: False, output: Path | None = None,
               environment: dict[str, str] | None = None) -> Outcome:
-    """Run children until one ends well, nothing is left to blame, or the time is over. Never raises for what they do.
+    """Run children until one ends well, the `wanted` folds are done, nothing is left to blame, or the time is over.
 
-    `changed` is called after each newly finished fold, `tick` at every poll: True ends everything, as the deadline
-    does. What the children say is appended to `output`.
+    Never raises for what children do. `changed` is called after each newly finished fold, `tick` at every poll: True
+    ends everything, as the deadline does. What the children say is appended to `output`.
     """
     outcome, idle_failures, memory_was_short = Outcome(), 0, False
     heart = run / HEARTBEAT
@@ -63,7 +63,7 @@ def supervise(command: Command, run: Path, limits: Limits, changed: Callable[[],
         outcome.finished = not why
         if why:
             outcome.events.append(why)
-        if tick() or time.monotonic() >= limits.deadline:
+        if tick() or time.monotonic() >= limits.deadline or wanted <= finished(run):
             break
         memory_was_short = memory_was_short or "memory" in why
         job = _last_job(heart)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from kit.data.competition import KANNADA
-from kit.delivery import hidden, jail
+from kit.data.sample import draw_sample
+from kit.delivery import hidden, jail, kernel
 from kit.delivery.rehearse import rehearse
 from kit.errors import KitError
 from tests.delivery.kernels import GOOD, write_data, write_kernel
@@ -149,6 +150,23 @@ def test_no_credential_reaches_a_kernel(tmp_path, data, monkeypatch):
     monkeypatch.setenv("KAGGLE_API_TOKEN", "planted-secret")
     code = GOOD + 'assert "planted-secret" not in str(os.environ), "leaked"\n'
     assert rehearse(write_kernel(tmp_path, code), data, time_limit=60).ok
+
+
+@pytest.mark.slow
+def test_built_kernels_pass_in_both_modes_and_kinds(tmp_path):
+    """The real thing, small: train as a script, then predict with its weights as a notebook."""
+    draw_sample(tmp_path / "data", n_writers=8, rows_per_writer=80, n_test_writers=1, n_extra_writers=1)
+    built = kernel.build(tmp_path / "train", KANNADA, models=("mlp",), folds=2, epochs=3)
+    verdict = rehearse(built, tmp_path / "data", time_limit=900, out=tmp_path / "out")
+    assert verdict.reasons == []
+    assert (verdict.report["complete"], verdict.report["used"]) == (True, "ensemble")
+    assert verdict.report["cv"]["n_folds"] == 2  # the run's own report
+    assert verdict.accuracy > 0.5
+    for kind in ("notebook", "script"):
+        built = kernel.build(tmp_path / kind, KANNADA, kind=kind, mode="predict", run=tmp_path / "out" / "run")
+        again = rehearse(built, tmp_path / "data", time_limit=900)
+        assert again.reasons == []
+        assert again.accuracy == pytest.approx(verdict.accuracy, abs=0.02)
 
 
 # -- the hidden test file -------------------------------------------------------------------------------------------
