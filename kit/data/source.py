@@ -200,14 +200,14 @@ def _check(new: DataFolder, say: Callable[[str], None]) -> dict[str, Any]:
             "rows": {name: rows for name, (_, rows) in about.items()}}
 
 
-def _check_ids(path: Path, competition: Competition, ids: np.ndarray | None) -> None:
+def _check_ids(path: Path, competition: Competition, ids: np.ndarray) -> None:
     """KitError unless the sample submission has the test file's ids, in its order."""
     found: list[bytes] = []
     with open_csv(path) as file:
         check_columns(path, read_header(file, path), competition.submission_columns)
         for _, block in line_blocks(file, path, hashlib.sha256()):
             found += split_ids(block)[0]
-    wanted = [str(name).encode() for name in np.asarray(ids)]
+    wanted = [str(name).encode() for name in ids.tolist()]
     line = next((i for i, (name, other) in enumerate(zip(found, wanted, strict=False), 2) if name != other), None)
     if line is not None or len(found) != len(wanted):
         line = line or min(len(found), len(wanted)) + 2

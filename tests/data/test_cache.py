@@ -35,7 +35,7 @@ def parsed(monkeypatch):
 
 def same(a, b) -> bool:
     return (np.array_equal(a.pixels, b.pixels) and a.sha256 == b.sha256 and a.notes == b.notes
-            and np.array_equal(a.labels if a.ids is None else a.ids, b.labels if b.ids is None else b.ids))
+            and np.array_equal(a.ids, b.ids) and np.array_equal(a.labels, b.labels))
 
 
 @pytest.mark.parametrize(("name", "labelled"), [("train.csv", True), ("extra.csv", True), ("test.csv", False)])
