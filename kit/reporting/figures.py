@@ -89,9 +89,13 @@ def percents(ticks: Sequence[float]) -> list[str]:
 
 def intervals(rows: Sequence[dict[str, Any]], label: str, reference: float | None = None, gutter: float = 60,
               row_height: float = 26) -> Markup:
-    """One dot and its 95 % interval per row (`name`, `value`, `ci95`, `note`, `kind`), on one scale of accuracy."""
+    """One dot and its 95 % interval per row (`name`, `value`, `ci95`; `note`, `kind`), on one scale of accuracy.
+
+    Where a row has `actual`, what came true, a ring stands there.
+    """
     known = [row for row in rows if row["value"] is not None]
-    bounds = [bound for row in known for bound in (*row["ci95"], row["value"])] or [0.0, 1.0]
+    bounds = [bound for row in known for bound in (*row["ci95"], row["value"], row.get("actual", row["value"]))]
+    bounds = bounds or [0.0, 1.0]
     ticks = nice_ticks(min(bounds), min(1.0, max(bounds)))
     x, bottom = linear(ticks[0], ticks[-1], gutter + 8, WIDTH - 24), 8 + row_height * len(known)
     parts = _percent_axis(ticks, x, bottom)
@@ -105,8 +109,10 @@ def intervals(rows: Sequence[dict[str, Any]], label: str, reference: float | Non
 def _interval(row: dict[str, Any], x: Scale, y: float, gutter: float) -> Markup:
     low, high = row["ci95"]
     title = f"{row['name']}: {percent(row['value'])}, 95 % interval {percent(low)} to {percent(high)}"
-    return mark(title + (f"; {row['note']}" if row.get("note") else ""), box(0, y - 6, WIDTH, 12, "hit"),
-                text(gutter, y + 4, row["name"], "end", "name"), line(x(low), y, x(high), y, "whisker"),
+    title += f"; {row['note']}" if row.get("note") else ""
+    ring = [dot(x(row["actual"]), y, 5.5, "ring")] if "actual" in row else []
+    return mark(title, box(0, y - 6, WIDTH, 12, "hit"), text(gutter, y + 4, row["name"], "end", "name"),
+                line(x(low), y, x(high), y, "whisker"), *ring,
                 dot(x(row["value"]), y, kind=f"dot {row.get('kind', '')}"))
 
 

@@ -5,6 +5,7 @@ of one writer are not independent, so wherever writers are known, what is resamp
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ def _per_group(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.n
     return np.bincount(index, weights=values), np.bincount(index)
 
 
+@lru_cache(maxsize=4)
 def _draws(n_groups: int) -> np.ndarray:
     """(DRAWS, n_groups) indices of groups, drawn with replacement; the same ones for the same number of groups."""
     return np.random.default_rng(SEED).integers(n_groups, size=(DRAWS, n_groups))

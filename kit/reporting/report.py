@@ -224,10 +224,11 @@ def render_report(report: dict[str, Any], results: "RunResults") -> str:
     writers = [{"name": str(entry["writer"]), "value": entry["accuracy"], "ci95": entry["ci95"],
                 "note": f"{entry['mistakes']} of {entry['rows']} wrong"}
                for entry in metrics.hardest(report["per_writer"], len(report["per_writer"]))]
-    return page.render("report.html", report, report["competition"]["class_names"], report=report, figures=figures,
-                       pictures=_pictures(report, results), labels=names, folds=folds, writers=writers,
-                       scale=_scale(report), settings=_settings(report), of_writer=_of_writer(report),
-                       weight=page.shades(report["confusion"]))
+    return page.render(
+        "report.html", report, report["competition"]["class_names"], report=report, figures=figures, labels=names,
+        pictures=_pictures(report, results), folds=folds, writers=writers, scale=_scale(report),
+        groups=_groups(report), settings=_settings(report), of_writer=_of_writer(report),
+        weight=page.shades(report["confusion"]))
 
 
 def _pictures(report: dict[str, Any], results: "RunResults") -> dict[str, Any]:
@@ -252,6 +253,14 @@ def _scale(report: dict[str, Any]) -> list[dict[str, Any]]:
              "ci95": [number(report, f"{block}.{bound}") for bound in bounds],
              "ci_keys": [f"{block}.{bound}" for bound in bounds], "kind": "" if block == "cv" else "other"}
             for name, block, value, bounds in rows if report[block] and report[block].get(value) is not None]
+
+
+def _groups(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The groups of writers that the leaderboard estimate was checked on: estimate, interval, and what came true."""
+    check = (report["leaderboard_estimate"] or {}).get("cross_check") or {"groups": []}
+    return [{"name": ", ".join(map(str, group["writers"])), "value": group["estimate"], "actual": group["actual"],
+             "ci95": [group["low"], group["high"]], "note": f"came true: {verdict.percent(group['actual'])}"}
+            for group in check["groups"]]
 
 
 def _settings(report: dict[str, Any]) -> list[tuple[str, str]]:

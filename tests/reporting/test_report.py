@@ -1,0 +1,176 @@
+import html
+import json
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from kit.reporting import report as reporting
+from kit.reporting.page import value_of
+
+
+@pytest.fixture(scope="module")
+def page(report, results):
+    return reporting.render_report(report, results)
+
+
+# -- the dict -------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_has_what_the_plan_promises(report):
+    assert set(report) >= {"data", "cv", "baseline", "dig_mnist", "leaderboard_estimate", "complete", "per_class",
+                           "confusion", "per_writer", "timing", "environment"}
+    assert set(report["data"]) >= {"source", "is_sample", "sha256", "rows"}
+    assert set(report["cv"]) >= {"split", "keeps_writers_apart", "n_folds", "fold_accuracy", "mean", "std",
+                                 "oof_accuracy", "ci95"}
+    assert set(report["baseline"]) >= {"fold_accuracy", "mean", "std", "oof_accuracy", "ci95", "paired"}
+    assert set(report["dig_mnist"]) >= {"accuracy", "ci95"}
+    assert set(report["leaderboard_estimate"]) >= {"value", "low", "high", "method"}
+
+
+def test_the_report_survives_json_as_it_is(report):
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_the_numbers_agree_with_each_other(report, results):
+    right = results.oof.argmax(axis=1) == results.folds.labels
+    assert report["cv"]["oof_accuracy"] == right.mean()
+    matrix = np.array(report["confusion"])
+    assert matrix.sum() == len(right) and matrix.trace() == right.sum()
+    assert report["cv"]["mistakes"] == (~right).sum() == sum(entry["mistakes"] for entry in report["per_writer"])
+    assert report["cv"]["ci95"][0] < report["cv"]["oof_accuracy"] < report["cv"]["ci95"][1]
+    assert len(report["hardest_writers"]) == 8
+    assert report["baseline"]["paired"]["rows"]["difference"] == pytest.approx(
+        report["cv"]["oof_accuracy"] - report["baseline"]["oof_accuracy"])
+
+
+def test_mistakes_are_mistakes_surest_first(report, results):
+    mistakes = report["mistakes"]
+    assert len(mistakes) == report["cv"]["mistakes"]
+    confidence = [mistake["confidence"] for mistake in mistakes]
+    assert confidence == sorted(confidence, reverse=True)
+    for mistake in mistakes:
+        assert results.folds.labels[mistake["row"]] == mistake["true"] != mistake["predicted"]
+        assert results.oof[mistake["row"]].argmax() == mistake["predicted"]
+
+
+def test_too_many_mistakes_keep_some_of_every_confusion(make_results, build):
+    numbers = build(make_results(n_writers=30, rows=120, skill=1.5))
+    assert numbers["cv"]["mistakes"] > reporting.MAX_MISTAKES == len(numbers["mistakes"])
+    listed = {(mistake["true"], mistake["predicted"]) for mistake in numbers["mistakes"]}
+    matrix = np.array(numbers["confusion"])
+    assert listed == {(i, j) for i in range(10) for j in range(10) if i != j and matrix[i, j]}
+
+
+def test_rows_that_no_fold_scored_are_left_out_and_counted(make_results, build):
+    numbers = build(make_results(missing=(2, 4)))
+    assert numbers["complete"] is False and numbers["cv"]["fold"] == [0, 1, 3]
+    assert numbers["cv"]["rows"] + numbers["cv"]["rows_missing"] == numbers["data"]["rows_used"] == 720
+    assert [curve["fold"] for curve in numbers["learning_curves"]] == [0, 1, 3] * 2
+    assert numbers["verdict"]["banners"][0].startswith("Not complete")
+
+
+def test_an_unwritten_loss_is_null(make_results, build):
+    results = make_results()
+    results.members[0].history[1].loc[3, "loss"] = np.nan
+    assert build(results)["learning_curves"][1]["loss"][3] is None
+
+
+def test_a_run_of_the_baseline_alone_is_its_own_baseline(make_results, build):
+    results = make_results(models=("mlp",))
+    alone = type(results)(**{**vars(results), "baseline": None})
+    numbers = build(alone)
+    assert numbers["baseline"]["oof_accuracy"] == numbers["cv"]["oof_accuracy"]
+    assert "is the baseline" in numbers["verdict"]["points"][1]
+    assert "is the baseline" in reporting.render_report(numbers, alone)
+
+
+def test_disagreement_counts_votes_of_every_model(report):
+    found = report["disagreement"]
+    assert found["models"] == 10 and 0 < found["rows_disputed"] < found["rows"] == 300
+    for row in found["most_disputed"]:
+        assert sum(vote["models"] for vote in row["votes"]) == 10 and len(row["votes"]) > 1
+
+
+# -- the page -------------------------------------------------------------------------------------------------------
+
+
+def test_every_number_of_the_page_is_the_reports(report, page):
+    found = re.findall(r'<data value="([^"]*)" data-key="([^"]*)">', page)
+    assert len(found) > 300
+    for value, key in found:
+        assert value == str(value_of(report, key)), key
+    shown = {key for _, key in found}
+    assert {"cv.oof_accuracy", "cv.ci95.0", "leaderboard_estimate.value", "baseline.oof_accuracy", "dig_mnist.accuracy",
+            "baseline.paired.writers.p", "cv.fold_accuracy.4", "per_class.9.recall", "confusion.0.0",
+            "per_writer.11.accuracy", "calibration.ece", "test.balance.9.predicted"} <= shown
+
+
+def test_the_page_needs_nothing_from_outside(page):
+    assert not re.search(r'(?:src|href|url|action)\s*[=(]\s*["\']?(?:https?:|//|file:)', page)
+    assert "@import" not in page and "default-src 'none'" in page
+    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'<img[^>]* src="([^"]*)"', page))
+
+
+def test_headings_go_down_one_level_at_a_time(page):
+    levels = [int(level) for level in re.findall(r"<h([1-6])[ >]", page)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in pairwise(levels))
+
+
+def test_every_picture_has_words_and_every_table_has_headers(page):
+    pictures = re.findall(r"<img[^>]*>", page)
+    assert pictures and all(re.search(r' alt="[^"]+"', picture) for picture in pictures)
+    for table in re.findall(r"<table.*?</table>", page, re.S):
+        assert 'scope="col"' in table and 'scope="row"' in table
+
+
+def test_fragments_lead_somewhere(page):
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert {target for target in re.findall(r'href="#([^"]+)"', page)} <= set(ids)
+
+
+def test_a_run_named_like_a_script_is_harmless(make_results, build):
+    name = '<script>alert("x")</script>'
+    results = make_results(name=name)
+    page = reporting.render_report(build(results), results)
+    assert name not in page and html.escape(name, quote=False).replace('"', "&#34;") in page
+    assert page.count("<script") == 1
+
+
+@pytest.mark.parametrize(("options", "banner"), [
+    ({"is_sample": True}, "Drawn sample"), ({"missing": (1,)}, "Not complete"),
+    ({"split": "stratified"}, "Flattering")])
+def test_what_makes_a_score_worth_less_is_loud(make_results, build, options, banner):
+    results = make_results(**options)
+    page = reporting.render_report(build(results), results)
+    assert re.search(rf'<p class="banner"[^>]*><strong>{banner}', page)
+
+
+def test_a_sound_run_has_no_banner(page):
+    assert '<p class="banner"' not in page
+
+
+def test_a_competition_without_writers_extra_file_and_kannada_digits(make_results, build):
+    results = make_results(models=("mlp",), slug="digit-recognizer", with_writers=False, split="stratified",
+                           extra=False)
+    numbers = build(results, estimate=None)
+    page = reporting.render_report(numbers, results)
+    assert numbers["dig_mnist"] is None and numbers["per_writer"] == []
+    assert "#numeral-" not in page and 'id="writers"' not in page and "Leaderboard estimate" not in page
+
+
+def test_kannada_numerals_are_drawn(page):
+    assert all(f'<use href="#numeral-{k}"/>' in page and f'<symbol id="numeral-{k}"' in page for k in range(10))
+
+
+def test_the_fullest_page_stays_under_two_megabytes(make_results, build):
+    """As many pictures as ever, and as much noise on them as the real scans have."""
+    results = make_results(n_writers=47, rows=100, skill=1.5)
+    pixels = results.data.train().pixels
+    pixels[pixels > 0] = np.random.default_rng(0).integers(40, 256, (pixels > 0).sum())
+    numbers = build(results)
+    assert len(numbers["mistakes"]) == reporting.MAX_MISTAKES
+    assert len(reporting.render_report(numbers, results).encode()) < 2_000_000

@@ -1,0 +1,59 @@
+import copy
+
+import pytest
+
+from kit.reporting.verdict import p_value, percent, points, verdict
+
+
+def said(report, **changes):
+    """The verdict of `report` with other values at dotted keys."""
+    changed = copy.deepcopy(report)
+    for key, value in changes.items():
+        place = changed
+        *path, last = key.split("__")
+        for part in path:
+            place = place[part]
+        place[last] = value
+    return verdict(changed)
+
+
+def test_numbers_in_words():
+    assert percent(0.98765) == "98.77\u00a0%" and percent(0.98765, 1) == "98.8\u00a0%"
+    assert points(0.0123) == "+1.23\u00a0points" and points(-0.0123) == "\u22121.23\u00a0points"
+    assert [p_value(p).replace("\u00a0", " ") for p in (0.0001, 0.042, 0.5)] == ["p < 0.001", "p = 0.042", "p = 0.50"]
+
+
+@pytest.mark.parametrize(("difference", "ci95", "p", "words"), [
+    (0.01, [0.005, 0.015], 0.001, "Better than the baseline mlp"),
+    (-0.01, [-0.015, -0.005], 0.001, "Worse than the baseline mlp"),
+    (0.01, [-0.005, 0.025], 0.2, "Not shown to differ from the baseline mlp"),
+])
+def test_against_the_baseline(report, difference, ci95, p, words):
+    test = {"difference": difference, "ci95": ci95, "p": p}
+    assert said(report, baseline__paired__writers=test)["points"][1].startswith(words)
+
+
+def test_the_leaderboard_is_not_promised_for_a_sample(report):
+    assert said(report)["points"][2].startswith("The leaderboard will say about 95.2\u00a0%")
+    assert said(report, data__is_sample=True)["points"][2].startswith("On the sample's own test file")
+    assert "no estimate" in said(report, leaderboard_estimate=None)["points"][2]
+
+
+def test_what_is_missing_comes_first_among_what_to_try(report):
+    tips = said(report, data__is_sample=True, complete=False, cv__keeps_writers_apart=False)
+    assert "kit download" in tips["next"][0] and "--resume" in tips["next"][1] and "--split writer" in tips["next"][2]
+    assert [banner.split(":")[0] for banner in tips["banners"]] == ["Drawn sample", "Not complete", "Flattering split"]
+    assert len(tips["next"]) <= 4
+
+
+def test_a_single_recipe_is_told_of_ensembles_and_an_ensemble_is_not(report):
+    one = [member for member in report["members"] if member["is_baseline"] or member["model"] == "cnn_aug"]
+    assert any("--seeds 3" in tip for tip in said(report, members=one)["next"])
+    assert not any("--seeds 3" in tip for tip in said(report)["next"])
+
+
+def test_the_most_common_confusion_is_named(report):
+    matrix = [[0] * 10 for _ in range(10)]
+    matrix[7][6] = 33
+    tips = said(report, confusion=matrix, cv__mistakes=40)["next"]
+    assert any("Look at the 7s that are read as 6: 33 of 40 mistakes" in tip for tip in tips)
