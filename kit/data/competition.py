@@ -27,6 +27,7 @@ class Competition:
     writer_rows: int = 0  # the largest training file whose blocks are trusted to be writers
     hardest_first: bool = False  # the writers come hardest first, and those of the test file are harder still
     code_only: bool = False  # takes notebooks, not files
+    keras_dataset: str | None = None  # the same digits in keras.datasets, with the labels of the test file
     official_rows: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -72,6 +73,7 @@ DIGIT_RECOGNIZER = Competition(
     id_column=None,
     first_id=1,
     submission_columns=("ImageId", "Label"),
+    keras_dataset="mnist",
     official_rows={"train.csv": 42_000, "test.csv": 28_000, "sample_submission.csv": 28_000},
 )
 

@@ -20,6 +20,7 @@ import numpy as np
 from kit import storage
 from kit.data import pen, strokes
 from kit.data.competition import KANNADA, Competition
+from kit.data.table import write_table
 from kit.errors import KitError
 
 # 4,800 digits: five folds of the tutorial's CNN take about a minute on two cores, and the writers' spread still shows.
@@ -68,17 +69,18 @@ def draw_sample(folder: Path, seed: int = 0, n_writers: int = N_WRITERS, rows_pe
     """
     if competition.class_names != KANNADA.class_names or competition.shape != (pen.SIDE, pen.SIDE):
         raise KitError(f"there is no sample for {competition.slug}: the kit draws Kannada digits only",
-                       f"download its data from Kaggle, or use --competition {KANNADA.slug}")
+                       "kit download --from kaggle, or the path of its files" +
+                       (", or --from keras" if competition.keras_dataset else ""))
     folder = Path(folder)
     train = draw_digits(n_writers, rows_per_writer, seed)
-    _write(folder / competition.train, competition.label_column, train.labels, train.pixels, competition)
+    write_table(folder / competition.train, competition, train.pixels, competition.label_column, train.labels)
     test = draw_test(n_test_writers, seed)
     ids = np.arange(competition.first_id, competition.first_id + len(test.labels))
     id_column = competition.id_column or competition.submission_columns[0]
-    _write(folder / competition.test, id_column, ids, test.pixels, competition)
+    write_table(folder / competition.test, competition, test.pixels, id_column, ids)
     if competition.extra is not None:
         extra = draw_digits(n_extra_writers, ROWS_PER_OTHER_WRITER, seed, EXTRA_DIFFICULTY, EXTRA_PAPER, stream=2)
-        _write(folder / competition.extra, competition.label_column, extra.labels, extra.pixels, competition)
+        write_table(folder / competition.extra, competition, extra.pixels, competition.label_column, extra.labels)
     lines = [",".join(competition.submission_columns), *(f"{number},0" for number in ids)]
     storage.write_text(folder / competition.sample_submission, "\n".join(lines) + "\n")
 
@@ -273,15 +275,3 @@ def _marks(paper: Paper, points: np.ndarray, radius: np.ndarray, random: Random)
     speckled = np.where(random.uniform(n, 1) < paper.specks, size, pen.UNSEEN)
     return (np.concatenate([points, marks], axis=2),
             np.concatenate([radius, np.repeat(ruled, len(line), axis=1), speckled], axis=1))
-
-
-# -- files ----------------------------------------------------------------------------------------------------------
-
-
-def _write(path: Path, first_column: str, first: np.ndarray, pixels: np.ndarray, competition: Competition) -> None:
-    """One CSV file: `first_column`, then the pixels."""
-    greys = [str(grey) for grey in range(256)]
-    lines = [",".join((first_column, *competition.pixel_columns))]
-    lines += [",".join((str(value), *[greys[grey] for grey in row]))
-              for value, row in zip(first.tolist(), pixels.tolist(), strict=True)]
-    storage.write_text(path, "\n".join(lines) + "\n")

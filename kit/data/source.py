@@ -1,4 +1,4 @@
-"""Kaggle, the drawn sample, a zip or a folder → data/<slug>/; and which of them a run then uses.
+"""Kaggle, the drawn sample, a zip, a folder or an .npz → data/<slug>/; and which of them a run then uses.
 
 In goes where the data comes from; out comes a `DataFolder` of checked CSV files, with a manifest of them. The one
 idea: files are gathered and read in a scratch folder and only then moved, the manifest last, so a download that fails
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from kit import storage, transfer
-from kit.data import archive
+from kit.data import archive, npz
 from kit.data.cells import split_ids
 from kit.data.competition import Competition
 from kit.data.csvfile import check_columns, line_blocks, open_csv, read_header, shown
@@ -50,7 +50,7 @@ class DataFolder:
 
     @property
     def source(self) -> str:
-        """kaggle, sample or path."""
+        """kaggle, sample, keras or path."""
         return str(self.manifest.get("source"))
 
     @property
@@ -84,13 +84,26 @@ class DataFolder:
             return None
         return self._table(name, labelled=True)
 
+    def test_labels(self) -> np.ndarray | None:
+        """The labels, uint8 (n,), of the test file, to score a finished submission by; None where nobody gave them."""
+        path = self.path / npz.TEST_LABELS
+        digest = self.manifest.get("sha256", {}).get(path.name)
+        if digest is None or not path.is_file():  # a file that the manifest does not name is left of earlier data
+            return None
+        if storage.sha256_file(path) != digest:
+            raise self._changed(path)
+        return npz.read_test_labels(path, self.competition, self.test().ids)
+
     def _table(self, name: str, labelled: bool) -> Table:
         table = read_table(self.path / name, self.competition, labelled)
         recorded = self.manifest.get("sha256", {})
         if recorded and recorded.get(name) != table.sha256:
-            raise KitError(f"{table.path} is not the file that {MANIFEST} records: it was changed, or half replaced",
-                           f"kit download --force; or delete {self.path / MANIFEST} if the file is meant to be so")
+            raise self._changed(table.path)
         return table
+
+    def _changed(self, path: Path) -> KitError:
+        return KitError(f"{path} is not the file that {MANIFEST} records: it was changed, or half replaced",
+                        f"kit download --force; or delete {self.path / MANIFEST} if the file is meant to be so")
 
 
 def find_data(competition: Competition, root: Path) -> DataFolder:
@@ -106,8 +119,9 @@ def download(competition: Competition, source: str | Path | None, root: Path, fo
              progress: Progress | None = None) -> DataFolder:
     """Bring the competition's files below `root`, checked, unless they are there and intact.
 
-    source: kaggle, sample, or the path of a zip or a folder; None takes Kaggle where there are credentials, else the
-    sample. force: fetch them again. KitError, with the earlier data as it was, for whatever goes wrong.
+    source: kaggle, sample, keras (for keras.datasets), or the path of a zip, a folder or an .npz in Keras' layout; None
+    takes Kaggle where there are credentials, else the sample. force: fetch them again. KitError, with the earlier data
+    as it was, for whatever goes wrong.
     """
     say = (progress or Progress()).say
     if source is None:
@@ -174,9 +188,13 @@ def _gather(new: DataFolder, source: str | Path, say: Callable[[str], None]) -> 
         say("drawing a sample of digits")
         sample.draw_sample(new.path, competition=competition)
         about |= {"is_sample": True, "writer_block": sample.ROWS_PER_WRITER}
+    elif npz.is_source(source):
+        say(f"writing the digits of {source} as {', '.join(competition.files)}")
+        npz.write_files(new.path, source, competition)
+        about["source"] = "keras" if source == "keras" else "path"
     else:
         required = (competition.train, competition.test)
-        optional = [name for name in (*competition.files, MANIFEST) if name not in required]
+        optional = [name for name in (*competition.files, npz.TEST_LABELS, MANIFEST) if name not in required]
         archive.unpack(Path(source), required, optional, new.path)
         about["source"] = "path"
         if new.is_sample:  # a sample stays one, wherever it is copied from
@@ -196,6 +214,10 @@ def _check(new: DataFolder, say: Callable[[str], None]) -> dict[str, Any]:
     if path.is_file():
         _check_ids(path, new.competition, new.test().ids)
         about[path.name] = (storage.sha256_file(path), len(new.test()))
+    path = new.path / npz.TEST_LABELS
+    if path.is_file():
+        labels = npz.read_test_labels(path, new.competition, new.test().ids)
+        about[path.name] = (storage.sha256_file(path), len(labels))
     return {"sha256": {name: digest for name, (digest, _) in about.items()},
             "rows": {name: rows for name, (_, rows) in about.items()}}
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from kit import storage
 from kit.data import cache as table_cache
 from kit.data.cells import explain, parse, split_ids
 from kit.data.competition import Competition
@@ -65,6 +66,23 @@ def read_table(path: Path, competition: Competition, labelled: bool, cache: bool
         array.flags.writeable = False
     labels, ids = (names, np.arange(len(names))) if labelled else (None, names)
     return Table(path, pixels, labels, ids, sha256, _notes(path, competition, labels, ids))
+
+
+def write_table(path: Path, competition: Competition, pixels: np.ndarray, first_column: str | None = None,
+                first: np.ndarray | None = None) -> None:
+    """Write such a file: `first` (n,), labels or ids, under the name `first_column` if there is one, then the pixels.
+
+    Several times as quick as pandas, which is slow with that many columns.
+    """
+    greys = [str(grey) for grey in range(256)]
+    names = [] if first_column is None else [first_column]
+    lines = [",".join((*names, *competition.pixel_columns))]
+    rows = (",".join([greys[grey] for grey in row]) for row in np.asarray(pixels).tolist())
+    if first is None:
+        lines += rows
+    else:
+        lines += [f"{name},{row}" for name, row in zip(first.tolist(), rows, strict=True)]
+    storage.write_text(path, "\n".join(lines) + "\n")
 
 
 def _columns(competition: Competition, labelled: bool) -> tuple[str, ...]:

@@ -1,0 +1,208 @@
+"""Keras' layout becomes the competition's files; the test labels stay beside them; nothing in an .npz is believed."""
+
+import dataclasses
+import io
+import sys
+import types
+import zipfile
+
+import numpy as np
+import pytest
+
+from kit.data import npz
+from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
+from kit.data.source import download, find_data
+from kit.errors import KitError
+from tests.data.tiny import TINY, write_folder
+
+SMALL = dataclasses.replace(DIGIT_RECOGNIZER, shape=(2, 3))
+
+
+def arrays(n_train=30, n_test=7, seed=0):
+    rng = np.random.default_rng(seed)
+    return {"x_train": rng.integers(0, 256, (n_train, 2, 3), np.uint8), "y_train": np.arange(n_train) % 10,
+            "x_test": rng.integers(0, 256, (n_test, 2, 3), np.uint8), "y_test": rng.integers(0, 10, n_test)}
+
+
+@pytest.fixture
+def given(tmp_path):
+    np.savez_compressed(tmp_path / "mnist.npz", **arrays())
+    return tmp_path / "mnist.npz"
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "data"
+
+
+def test_an_npz_becomes_the_files_of_the_competition(given, root):
+    data, digits = download(SMALL, given, root), arrays()
+    assert data.path == root / "digit-recognizer" and data.source == "path" and not data.is_sample
+    lines = {name: (data.path / name).read_text().splitlines() for name in (*SMALL.files, npz.TEST_LABELS)}
+    assert lines["train.csv"][0] == "label,pixel0,pixel1,pixel2,pixel3,pixel4,pixel5" and len(lines["train.csv"]) == 31
+    assert lines["test.csv"][0] == "pixel0,pixel1,pixel2,pixel3,pixel4,pixel5"
+    assert lines["sample_submission.csv"] == ["ImageId,Label", *(f"{i},0" for i in range(1, 8))]
+    assert lines["test_labels.csv"] == ["ImageId,Label", *(f"{i},{k}" for i, k in enumerate(digits["y_test"], 1))]
+    np.testing.assert_array_equal(data.train().pixels, digits["x_train"].reshape(30, 6))
+    np.testing.assert_array_equal(data.train().labels, digits["y_train"])
+    np.testing.assert_array_equal(data.test().pixels, digits["x_test"].reshape(7, 6))
+    np.testing.assert_array_equal(data.test().ids, np.arange(1, 8))
+    np.testing.assert_array_equal(data.test_labels(), digits["y_test"])
+    assert data.test_labels().dtype == np.uint8
+
+
+def test_a_competition_with_ids_gets_them(given, root):
+    data = download(dataclasses.replace(TINY, extra=None), given, root)
+    assert (data.path / "test.csv").read_text().startswith("id,pixel0")
+    np.testing.assert_array_equal(data.test().ids, np.arange(7))
+
+
+def test_the_same_npz_is_not_read_again_and_another_is(given, root):
+    path = download(SMALL, given, root).path / "train.csv"
+    written = path.stat().st_mtime_ns
+    assert download(SMALL, given, root) and path.stat().st_mtime_ns == written
+    np.savez(given, **arrays(seed=1))
+    np.testing.assert_array_equal(download(SMALL, given, root).test_labels(), arrays(seed=1)["y_test"])
+
+
+def test_keras_datasets(root, monkeypatch, capsys):
+    digits = arrays()
+
+    def load_data():
+        print("a progress bar")
+        return (digits["x_train"], digits["y_train"]), (digits["x_test"], digits["y_test"])
+
+    monkeypatch.setattr("kit.training.backend.load", lambda: "tensorflow")
+    for name in ("keras", "keras.datasets"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    module = types.ModuleType("keras.datasets.mnist")
+    module.load_data = load_data
+    monkeypatch.setitem(sys.modules, "keras.datasets.mnist", module)
+    data = download(SMALL, "keras", root)
+    assert data.source == "keras" and len(data.train()) == 30 and len(data.test_labels()) == 7
+    assert capsys.readouterr().out == ""
+
+    def fail():
+        raise Exception("URL fetch failure")  # what Keras raises
+
+    module.load_data = fail
+    with pytest.raises(KitError, match="URL fetch failure") as caught:
+        download(SMALL, "keras", root, force=True)
+    assert "mnist.npz" in caught.value.fix
+    assert len(find_data(SMALL, root).train()) == 30
+
+
+def test_keras_has_no_kannada_digits(root):
+    with pytest.raises(KitError, match="no digits of kannada-mnist"):
+        download(KANNADA, "keras", root)
+
+
+# -- the labels of the test file ------------------------------------------------------------------------------------
+
+
+def test_without_them_nobody_knows(root, tmp_path):
+    assert download(TINY, write_folder(tmp_path / "given"), root).test_labels() is None
+
+
+def test_they_are_copied_along(given, root, tmp_path):
+    first = download(SMALL, given, root)
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as file:
+        for path in first.path.glob("*.csv"):
+            file.write(path, path.name)
+    again = download(SMALL, tmp_path / "all.zip", tmp_path / "other")
+    np.testing.assert_array_equal(again.test_labels(), arrays()["y_test"])
+
+
+def test_those_of_earlier_data_are_not_taken_for_this_data_s(given, root, tmp_path):
+    first = download(SMALL, given, root)
+    with zipfile.ZipFile(tmp_path / "without.zip", "w") as file:
+        for name in SMALL.files:
+            file.write(first.path / name, name)
+    data = download(SMALL, tmp_path / "without.zip", root)
+    assert (data.path / npz.TEST_LABELS).is_file() and data.test_labels() is None
+
+
+def test_changed_ones_are_refused(given, root):
+    data = download(SMALL, given, root)
+    path = data.path / npz.TEST_LABELS
+    path.write_text(path.read_text().replace("\n1,", "\n2,", 1))
+    with pytest.raises(KitError, match=r"test_labels\.csv is not the file that manifest\.json records"):
+        data.test_labels()
+
+
+@pytest.mark.parametrize(("old", "new", "pattern"), [
+    ("ImageId,", "id,", "its columns are not ImageId,Label"), ("\n3,", "\n9,", "its ids are not those of test.csv"),
+    ("\n7,", "\n7,1", "not whole numbers from 0 to 9"), ("\n7,", "\n7,x", "not whole numbers from 0 to 9")])
+def test_those_of_another_file_are_refused(given, root, tmp_path, old, new, pattern):
+    folder = download(SMALL, given, root).path
+    text = (folder / npz.TEST_LABELS).read_text()
+    assert old in text
+    (folder / npz.TEST_LABELS).write_text(text.replace(old, new, 1))
+    (folder / "manifest.json").unlink()
+    (folder / "checksums.json").unlink()
+    with pytest.raises(KitError, match=pattern):
+        download(SMALL, folder, tmp_path / "other")
+
+
+# -- what is no such file -------------------------------------------------------------------------------------------
+
+
+def lying(shape):
+    """An .npy whose header announces much more than there is."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return buffer.getvalue() + b"\0" * 100
+
+
+BAD = {
+    "missing": (lambda a: a.pop("y_test"), "has no y_test"),
+    "another size": (lambda a: a.update(x_test=np.zeros((7, 3, 3), np.uint8)), r"x_test is uint8 \(7, 3, 3\)"),
+    "floats": (lambda a: a.update(x_train=a["x_train"] / 255), "neither images nor labels"),
+    "wide integers": (lambda a: a.update(x_train=a["x_train"].astype(np.int64)), "x_train is int64"),
+    "objects": (lambda a: a.update(y_train=np.array([{}] * 30)), "neither images nor labels"),
+    "columns first": (lambda a: a.update(x_train=np.asfortranarray(a["x_train"])), "neither images nor labels"),
+    "one label too few": (lambda a: a.update(y_train=a["y_train"][:-1]), "30 images"),
+    "no images": (lambda a: a.update(x_test=a["x_test"][:0], y_test=a["y_test"][:0]), "0 images"),
+    "a label of 10": (lambda a: a.update(y_train=a["y_train"] + 1), "not whole numbers from 0 to 9"),
+    "a negative label": (lambda a: a.update(y_test=a["y_test"] - 5), "not whole numbers from 0 to 9"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_no_such_set_is_refused(root, tmp_path, name):
+    digits = arrays()
+    change, pattern = BAD[name]
+    change(digits)
+    np.savez(tmp_path / "bad.npz", **digits)
+    with pytest.raises(KitError, match=pattern):
+        download(SMALL, tmp_path / "bad.npz", root)
+    assert not (root / "digit-recognizer").exists()
+
+
+@pytest.mark.parametrize("shape", [(10**12, 2, 3), (30, 2, 3), (10**6, 2, 3)])
+def test_a_header_that_lies_costs_no_memory(root, given, shape):
+    with zipfile.ZipFile(given, "w") as file:
+        for name in npz.LAYOUT:
+            file.writestr(f"{name}.npy", lying(shape))
+    with pytest.raises(KitError, match="cannot be read"):
+        download(SMALL, given, root)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\3\4 not a zip", b"\0" * 5000])
+def test_what_is_no_npz_is_refused(root, given, data):
+    given.write_bytes(data)
+    with pytest.raises(KitError, match="cannot be read"):
+        download(SMALL, given, root)
+
+
+def test_a_damaged_npz_is_refused(root, given):
+    data = bytearray(given.read_bytes())
+    data[60:90] = b"\xff" * 30
+    given.write_bytes(data)
+    with pytest.raises(KitError, match="cannot be read"):
+        download(SMALL, given, root)
+
+
+def test_a_file_that_is_not_there(root, tmp_path):
+    with pytest.raises(KitError, match="there is no file"):
+        download(SMALL, tmp_path / "none.npz", root)
