@@ -172,6 +172,24 @@ def test_the_architecture_names_every_module():
     assert named == there
 
 
+def test_rooms_import_only_from_above():
+    """As the architecture draws them. Keras' own digits need Keras loaded, which `training.backend` does."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    paths = next(tree(block) for block in blocks(text, "text") if block.startswith("kit/"))
+    rooms = list(dict.fromkeys(path.split("/")[1].removesuffix(".py") for path in paths if path.endswith(".py")))
+    below = []
+    for path in (ROOT / "kit").rglob("*.py"):
+        room = path.relative_to(ROOT / "kit").parts[0].removesuffix(".py")
+        source = path.read_text("utf-8")
+        modules = re.findall(r"^\s*(?:from|import) kit\.(\w+)", source, re.MULTILINE)
+        for names in re.findall(r"^\s*from kit import ([\w, ]+)", source, re.MULTILINE):
+            modules += [name.split()[0] for name in names.split(",")]
+        for module in modules:
+            if room in rooms and module in rooms and rooms.index(module) > rooms.index(room):
+                below.append((path.name, module))
+    assert set(below) <= {("npz.py", "training")}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_tests_that_are_named_exist(page):
     for path, name in re.findall(r"(tests/[\w/]+\.py)::(\w+)", page.read_text("utf-8")):
@@ -184,7 +202,8 @@ def test_error_messages_are_the_code_s(page):
     """In troubleshooting.md each heading quotes a message of the code, with … for what varies."""
     if page.name != "troubleshooting.md":
         return
-    source = "\n".join(path.read_text("utf-8") for path in (ROOT / "kit").rglob("*.py"))
+    places = [*(ROOT / "kit").rglob("*.py"), *(ROOT / "scripts").glob("*.sh")]
+    source = "\n".join(path.read_text("utf-8") for path in places)
     source = re.sub(r'"\s*\n\s*f?"', "", source)  # messages that go over several lines
     for heading in re.findall(r"^### `(.*)`$", page.read_text("utf-8"), re.MULTILINE):
         for part in heading.split("…"):
