@@ -13,6 +13,7 @@ from kit.errors import KitError
 SPLITS = ("auto", "stratified", "writer")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 EXECUTORS = ("auto", "local", "processes", "ray")
+MOST_VIEWS = 7  # of kit.training.augment.VIEWS
 FREE_TO_CHANGE = ("executor", "time_budget", "tensorboard", "balanced")  # on resume: not what is trained
 
 
@@ -44,6 +45,8 @@ class RunConfig:
             if value is not None and value < least:
                 option = {"n_folds": "folds", "n_seeds": "seeds"}.get(name, name.replace("_", "-"))
                 raise KitError(f"--{option} {value} is too small", f"give --{option} at least {least}")
+        if (self.tta or 1) > MOST_VIEWS:
+            raise KitError(f"--tta {self.tta} is too large", f"there are {MOST_VIEWS} views; three do as well")
         for name, choices in (("split", SPLITS), ("precision", PRECISIONS), ("executor", EXECUTORS)):
             if getattr(self, name) not in choices:
                 raise KitError(f"--{name} {getattr(self, name)!r} is unknown", f"choose one of: {', '.join(choices)}")

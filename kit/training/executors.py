@@ -88,10 +88,9 @@ def choose_executor(config: RunConfig, jobs: list[fit.FoldJob]) -> str:
 # -- one job --------------------------------------------------------------------------------------------------------
 
 
-def train_job(plan: Plan, job: fit.FoldJob, report: fit.Report) -> None:
+def train_job(plan: Plan, job: fit.FoldJob, report: fit.Report, data: fit.FoldData) -> None:
     """Train one job; a fold that diverges is tried once more with other random numbers, and its done.json says so."""
-    recipe, data = models.get(job.model), fold_data(plan.data, plan.run, job.fold)
-    folder = plan.folder(job)
+    recipe, folder = models.get(job.model), plan.folder(job)
     try:
         fit.train_fold(job, recipe, plan.data.competition, data, folder, report)
     except fit.Diverged as error:
@@ -99,7 +98,7 @@ def train_job(plan: Plan, job: fit.FoldJob, report: fit.Report) -> None:
             raise KitError(f"{error}, for the second time",
                            "lower the learning rate or use --precision float32") from error
         report({"event": "say", "text": f"{error}: trying once more with other random numbers"})
-        train_job(plan, replace(job, attempt=1), report)
+        train_job(plan, replace(job, attempt=1), report, data)
         return
     report(_done_event(plan, job))
 
@@ -130,10 +129,10 @@ def fold_data(data: DataFolder, run: Path, fold: int) -> fit.FoldData:
 def _local(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline: float | None) -> bool:
     backend.prepare(plan.config.threads)
     clock = Clock(deadline)
-    return all([_timely(plan, job, clock, _relay(progress)) for job in jobs])
+    return all([timely(plan, job, clock, relay(progress)) for job in jobs])
 
 
-def _relay(progress: Progress) -> fit.Report:
+def relay(progress: Progress) -> fit.Report:
     def report(event: dict[str, Any]) -> None:
         progress.say(event["text"]) if event["event"] == "say" else progress.handle(event)
 
@@ -160,13 +159,13 @@ class Clock:
         return watched
 
 
-def _timely(plan: Plan, job: fit.FoldJob, clock: Clock, report: fit.Report) -> bool:
-    """Train a job if it fits before the deadline; whether it is done."""
+def timely(plan: Plan, job: fit.FoldJob, clock: Clock, report: fit.Report, data: fit.FoldData | None = None) -> bool:
+    """Train a job if it fits before the deadline; whether it is done. `data`: where this machine's disk has none."""
     if not clock.fits(job):
         return False
     began = time.time()
     try:
-        train_job(plan, job, clock.watch(report))
+        train_job(plan, job, clock.watch(report), data or fold_data(plan.data, plan.run, job.fold))
     except OutOfTime:
         return False
     clock.pace[job.model] = max((time.time() - began) / job.epochs, clock.pace.get(job.model, 0.0))
@@ -185,7 +184,7 @@ def _processes(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline
         os.environ.setdefault(name, value)
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
-    listener = threading.Thread(target=_listen, args=(events, _relay(progress)), daemon=True)
+    listener = threading.Thread(target=_listen, args=(events, relay(progress)), daemon=True)
     listener.start()
     places = worker_places(len(jobs), plan.config.threads)
     turn = context.Value("i", 0)
@@ -257,7 +256,7 @@ def _die_with(parent: int) -> None:
 
 
 def _work(plan: Plan, job: fit.FoldJob) -> bool:
-    return _timely(plan, job, _clock, _events.put)
+    return timely(plan, job, _clock, _events.put)
 
 
 def _listen(events: Any, report: fit.Report) -> None:

@@ -3,6 +3,7 @@
 They are registered, so that `model.keras` loads in safe mode wherever the kit is.
 """
 
+import math
 from typing import Any
 
 import keras
@@ -35,6 +36,64 @@ class Dropout(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="kit")
+class BatchNorm(keras.layers.Layer):
+    """Batch normalisation over all axes but the last, computing in the layer's dtype with float32 statistics.
+
+    Keras' own is not fused on a CPU: one after each of six convolutions took a step from 15 s to 48 s an epoch;
+    TensorFlow's FusedBatchNormV3, 24 s (measured for FIELD.md). On other backends it is the same formula.
+    """
+
+    def __init__(self, momentum: float = 0.95, epsilon: float = 1e-3, **options: Any) -> None:
+        super().__init__(**options)
+        self.momentum, self.epsilon = momentum, epsilon
+
+    def build(self, shape: tuple) -> None:
+        def weight(name: str, initializer: str, trainable: bool) -> Any:
+            return self.add_weight(shape=shape[-1:], initializer=initializer, name=name, trainable=trainable,
+                                   dtype="float32", autocast=False)
+
+        self.gamma, self.beta = weight("gamma", "ones", True), weight("beta", "zeros", True)
+        self.mean, self.variance = weight("mean", "zeros", False), weight("variance", "ones", False)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        if not training:
+            scale = self.gamma * ops.rsqrt(self.variance + self.epsilon)
+            return x * ops.cast(scale, x.dtype) + ops.cast(self.beta - self.mean * scale, x.dtype)
+        normalised, mean, variance = normalise(x, self.gamma, self.beta, self.epsilon)
+        self.mean.assign(self.mean * self.momentum + mean * (1 - self.momentum))
+        self.variance.assign(self.variance * self.momentum + variance * (1 - self.momentum))
+        return normalised
+
+    def compute_output_shape(self, shape: tuple) -> tuple:
+        return shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}
+
+
+def normalise(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
+    """`x` normalised over all axes but the last, and the float32 mean and variance of the batch."""
+    if keras.backend.backend() == "tensorflow":
+        return _tensorflow_normalise(x, gamma, beta, epsilon)
+    axes = list(range(len(x.shape) - 1))
+    mean, variance = ops.moments(ops.cast(x, "float32"), axes)
+    scale = gamma * ops.rsqrt(variance + epsilon)
+    rows = math.prod(x.shape[axis] for axis in axes)
+    unbiased = variance * (rows / max(rows - 1, 1))  # what TensorFlow's kernel returns
+    return x * ops.cast(scale, x.dtype) + ops.cast(beta - mean * scale, x.dtype), mean, unbiased
+
+
+def _tensorflow_normalise(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
+    import tensorflow as tf
+
+    images = x[:, None, None, :] if len(x.shape) == 2 else x
+    none = tf.zeros([0])
+    normalised, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=images, scale=gamma, offset=beta, mean=none, variance=none, epsilon=epsilon, is_training=True)
+    return (normalised[:, 0, 0, :] if len(x.shape) == 2 else normalised), mean, variance
 
 
 def random_bytes(shape: Any, generator: keras.random.SeedGenerator) -> Any:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from kit.training.augment import Augment, affine, views, warp
+from kit.config import MOST_VIEWS
+from kit.training.augment import VIEWS, Augment, affine, views, warp
 
 SHAPE = (28, 28)
 
@@ -57,7 +58,8 @@ def test_the_same_generator_draws_the_same():
 
 def test_the_first_view_is_the_image_itself_and_the_others_stay_near():
     image = blob(14, 12)
-    seen = warped(image, views(9, SHAPE))
+    assert len(VIEWS) == MOST_VIEWS
+    seen = warped(image, views(MOST_VIEWS, SHAPE))
     np.testing.assert_allclose(seen[0], image, atol=1e-3)
-    assert all(np.hypot(*np.subtract(centre(view), centre(image))) < 2.5 for view in seen)
-    assert len({view.tobytes() for view in seen}) == 9
+    assert all(np.hypot(*np.subtract(centre(view), centre(image))) < 1.1 for view in seen)
+    assert len({view.tobytes() for view in seen}) == MOST_VIEWS

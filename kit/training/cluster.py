@@ -1,0 +1,287 @@
+"""Run folds as Ray tasks: on the cluster that RAY_ADDRESS names, else on one that is started here for the run.
+
+In go a plan and its jobs; out come the same fold folders as from the other executors. The one idea: the nodes share no
+disk. Arrays reach them as Ray objects, a task works in a temporary folder, and what it makes comes back as bytes: news
+and checkpoints by way of a mailbox on the driver's node, artifacts as the task's result. So this process alone writes
+the run folder, and a job whose node dies goes on elsewhere from the last checkpoint that arrived.
+"""
+
+import collections
+import contextlib
+import functools
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import kit
+from kit import storage
+from kit.errors import KitError
+from kit.progress import Progress
+from kit.training import backend, executors, fit
+from kit.training.executors import Clock, Plan
+
+RETRIES = 3  # of one job; a node that dies takes one try from each job that it was training
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 60.0  # past the deadline: tasks end by themselves then, save those that no node has begun
+CHECKPOINT = "checkpoint.npz"
+
+
+def run(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline: float | None) -> bool:
+    """Train `jobs` as Ray tasks; False if the deadline left some out.
+
+    KitError without Ray, where the cluster cannot be reached or lacks what a job needs, and for a job that failed on a
+    node or was lost more than RETRIES times.
+    """
+    if not jobs:
+        return True
+    ray = _load_ray()
+    with _connected(ray):
+        return Driver(ray, plan, progress, deadline).run(jobs)
+
+
+# -- the cluster ----------------------------------------------------------------------------------------------------
+
+
+def _load_ray() -> Any:
+    # Ray reads these at its import: no usage statistics, and the GPU settings that its next version has anyway.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise KitError(f"--executor ray needs Ray, which is not installed ({error})",
+                       "pip install '.[ray]' in the kit's folder, or use --executor processes") from error
+    return ray
+
+
+@contextlib.contextmanager
+def _connected(ray: Any) -> Iterator[None]:
+    """A connection for the time of a run; one that is there already (a notebook's) is used, and stays."""
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": _runtime_env()}
+    if not address:
+        settings.update(num_cpus=backend.cpu_count(), include_dashboard=False)
+    try:
+        ray.init(address or "local", **settings)
+    except Exception as error:  # ConnectionError, RuntimeError, ValueError and more, by what is wrong with the address
+        raise KitError(f"no Ray cluster at {address or 'this machine'}: {_first_line(error)}",
+                       "start one (ray start --head), set RAY_ADDRESS to its host:port, with the same versions of Ray "
+                       "and Python here and there; or unset RAY_ADDRESS for one on this machine") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _runtime_env() -> dict[str, Any]:
+    """What workers get before they start: this very kit, this process' Keras backend, and settings for memory."""
+    return {"py_modules": [str(Path(kit.__file__).parent)],
+            "env_vars": {**executors.KEEP_MEMORY, "KERAS_BACKEND": backend.load()}}
+
+
+def _resources(ray: Any, n_jobs: int, threads: int | None) -> tuple[dict[str, float], int | None]:
+    """What Ray gives each task, and its CPU threads: a GPU where the cluster has any, else a share of the cores."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(node.get("GPU", 0) >= 1 for node in nodes):
+        return {"num_gpus": 1, "num_cpus": 1}, None
+    cores = [int(node.get("CPU", 0)) for node in nodes]
+    if not any(cores):
+        raise KitError("the Ray cluster has neither a core nor a GPU to offer", "add a node to it: ray start --address")
+    size = min(threads or max(1, sum(cores) // n_jobs), max(cores))
+    return {"num_cpus": size}, size
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+# -- this process ---------------------------------------------------------------------------------------------------
+
+
+class Mailbox:
+    """What tasks have sent and the driver not yet taken: an actor on the driver's node, which outlives the others."""
+
+    def __init__(self) -> None:
+        self.letters: list[dict[str, Any]] = []
+
+    def put(self, letter: dict[str, Any]) -> None:
+        self.letters.append(letter)
+
+    def take(self) -> list[dict[str, Any]]:
+        letters, self.letters = self.letters, []
+        return letters
+
+
+class Driver:
+    """Submits the jobs, passes on their news, writes what they made, and submits again what a dead node took along."""
+
+    def __init__(self, ray: Any, plan: Plan, progress: Progress, deadline: float | None) -> None:
+        self.ray, self.plan, self.progress, self.deadline = ray, plan, progress, deadline
+        self.relay = executors.relay(progress)
+        self.jobs = {job.key: job for job in plan.jobs}
+        self.lost: collections.Counter[str] = collections.Counter()
+
+    def run(self, jobs: list[fit.FoldJob]) -> bool:
+        """Whether all jobs got done."""
+        self._prepare(len(jobs))
+        running = {self._submit(job): job for job in jobs}
+        complete = True
+        try:
+            while running:
+                if self.deadline and time.time() > self.deadline + GRACE_SECONDS:
+                    return False
+                ready, _ = self.ray.wait(list(running), timeout=POLL_SECONDS)
+                self._read_mail()
+                for task in ready:
+                    job = running.pop(task)
+                    try:
+                        complete &= self._keep(job, self._result(job, task))
+                    except _Lost as error:
+                        running[self._again(job, error)] = job
+        finally:
+            for task in running:
+                self.ray.cancel(task, force=True)
+        return complete
+
+    def _prepare(self, n_jobs: int) -> None:
+        """Put on the driver's node what all tasks share: the mailbox and the arrays."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        options, self.threads = _resources(self.ray, n_jobs, self.plan.config.threads)
+        self.train = self.ray.remote(_train).options(max_retries=0, **options)  # a lost job is this class's to retry
+        here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
+        self.mailbox = self.ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+        self.arrays = self.ray.put(_shared(executors.fold_data(self.plan.data, self.plan.run, 0)))
+
+    def _submit(self, job: fit.FoldJob) -> Any:
+        data = executors.fold_data(self.plan.data, self.plan.run, job.fold)
+        path = self.plan.folder(job) / CHECKPOINT
+        checkpoint = storage.read_bytes(path) if path.is_file() else None
+        return self.train.remote(self.plan, job, self.arrays, (data.train_rows, data.val_rows), checkpoint,
+                                 self.threads, self.deadline, self.mailbox)
+
+    def _read_mail(self) -> None:
+        for letter in self.ray.get(self.mailbox.take.remote()):
+            if letter["event"] == "checkpoint":
+                storage.write_bytes(self.plan.folder(self.jobs[letter["job"]]) / CHECKPOINT, letter["data"])
+            else:
+                self.relay(letter)
+
+    def _result(self, job: fit.FoldJob, task: Any) -> dict[str, bytes] | None:
+        """What the task made. `_Lost` if its node or its process died, KitError if it failed."""
+        errors = self.ray.exceptions
+        try:
+            return self.ray.get(task)
+        except errors.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, KitError):
+                raise KitError(f"{job.key}, on a node of the cluster: {cause.message}", cause.fix) from None
+            raise KitError(f"{job.key} failed on a node of the cluster: {type(cause).__name__}: {_first_line(cause)}",
+                           "check that its nodes have the same TensorFlow and Keras as this machine (kit doctor), then "
+                           "run the same command with --resume") from error
+        except errors.RuntimeEnvSetupError as error:
+            raise KitError(f"a node could not set up the kit: {_first_line(error)}",
+                           "see the cluster's log; its nodes need room on their disks") from error
+        except errors.RayError as error:
+            raise _Lost(_first_line(error)) from error
+
+    def _again(self, job: fit.FoldJob, error: Exception) -> Any:
+        self.lost[job.key] += 1
+        if self.lost[job.key] > RETRIES:
+            raise KitError(f"{job.key} was lost {self.lost[job.key]} times; the last time: {error}",
+                           "see if its nodes run out of memory, then run the same command with --resume") from error
+        start = "its last checkpoint" if (self.plan.folder(job) / CHECKPOINT).is_file() else "the start"
+        self.progress.say(f"{job.key}: the node that trained it died; trying again from {start}")
+        return self._submit(job)
+
+    def _keep(self, job: fit.FoldJob, files: dict[str, bytes] | None) -> bool:
+        """Write a finished job's files, `done.json` last; whether there are any."""
+        folder = self.plan.folder(job)
+        for name in sorted(files or {}, key=lambda name: (name == "done.json", name)):
+            storage.write_bytes(folder / name, files[name])  # type: ignore[index]
+        if files:
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+        return files is not None
+
+
+class _Lost(Exception):
+    """A task's process or node is gone, and its result with it."""
+
+
+def _shared(data: fit.FoldData) -> fit.FoldData:
+    """The arrays that every fold has in common, as plain ones: a memory map of the driver's disk would not travel."""
+    none = np.zeros(0, np.int64)
+    plain = {name: np.asarray(value) for name, value in vars(data).items() if value is not None}
+    return fit.FoldData(**{**plain, "train_rows": none, "val_rows": none})
+
+
+# -- on a node ------------------------------------------------------------------------------------------------------
+
+
+def _train(plan: Plan, job: fit.FoldJob, arrays: fit.FoldData, rows: tuple[np.ndarray, np.ndarray],
+           checkpoint: bytes | None, threads: int | None, deadline: float | None,
+           mailbox: Any) -> dict[str, bytes] | None:
+    """One job, in a worker process of Ray's: the files of its fold folder, or None if time was too short."""
+    backend.prepare(threads)
+    with tempfile.TemporaryDirectory(prefix="kit-") as scratch:
+        plan = replace(plan, run=Path(scratch))
+        folder = plan.folder(job)
+        if checkpoint is not None:
+            storage.write_bytes(folder / CHECKPOINT, checkpoint)
+        sender = Sender(job.key, folder / CHECKPOINT, mailbox)
+        data = replace(arrays, train_rows=rows[0], val_rows=rows[1])
+        if not executors.timely(plan, job, _clock(deadline), sender.report, data):
+            sender.send_checkpoint()
+            return None
+        return {path.name: storage.read_bytes(path) for path in folder.iterdir() if path.name != storage.CHECKSUMS}
+
+
+@functools.cache
+def _clock(deadline: float | None) -> Clock:
+    """This worker's clock, which remembers how long jobs take."""
+    return Clock(deadline)
+
+
+class Sender:
+    """Sends a task's news to the driver, and its checkpoints as long as that costs no more than writing them may."""
+
+    def __init__(self, key: str, path: Path, mailbox: Any) -> None:
+        import ray
+
+        self.key, self.path, self.mailbox, self.ray = key, path, mailbox, ray
+        self.node = ray.get_runtime_context().get_node_id()
+        self.sent, self.last, self.cost = self._stamp(), time.perf_counter(), 0.0
+
+    def report(self, event: dict[str, Any]) -> None:
+        """Returns once the driver's node has it, so that nothing arrives after the task's result."""
+        self._send({**event, "node": self.node})
+        if time.perf_counter() - self.last >= self.cost / fit.CHECKPOINT_SHARE:
+            self.send_checkpoint()
+
+    def send_checkpoint(self) -> None:
+        """Send the checkpoint if there is a new one."""
+        stamp, began = self._stamp(), time.perf_counter()
+        if stamp in (None, self.sent):
+            return
+        self._send({"event": "checkpoint", "job": self.key, "data": storage.read_bytes(self.path)})
+        self.sent, self.last = stamp, time.perf_counter()
+        self.cost = self.last - began
+
+    def _send(self, letter: dict[str, Any]) -> None:
+        self.ray.get(self.mailbox.put.remote(letter))
+
+    def _stamp(self) -> int | None:
+        """When the checkpoint was written; None if there is none."""
+        try:
+            return self.path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None

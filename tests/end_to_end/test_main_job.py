@@ -1,0 +1,124 @@
+"""From data to a submission through the command line, on files that are looked at afterwards."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kit import cli
+
+QUICK = ["--model", "mlp", "--epochs", "1", "--limit", "20", "--folds", "2", "--quiet"]
+
+
+def kit(capsys, *arguments):
+    code = cli.run([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_submit_leaves_a_submission_that_validates_and_its_report(workplace, capsys):
+    code, out, _ = kit(capsys, "submit", *QUICK, "--run", "first", "--executor", "local")
+    assert code == 0
+    assert "Drawn sample" in out and "submissions/first/submission.csv" in out
+    folder = workplace / "submissions" / "first"
+    assert {"submission.csv", "report.json", "report.html", "config.json", "oof.npz"} <= {p.name for p in folder.iterdir()}
+    submission = pd.read_csv(folder / "submission.csv")
+    test = pd.read_csv(workplace / "data" / "kannada-mnist-sample" / "test.csv", usecols=["id"])
+    assert list(submission) == ["id", "label"] and submission["id"].tolist() == test["id"].tolist()
+    with np.load(workplace / "runs" / "first" / "test.npz") as probs:
+        np.testing.assert_array_equal(probs["probs"].argmax(1), submission["label"])
+    report = json.loads((folder / "report.json").read_text())
+    assert report["data"]["is_sample"] and report["complete"] and report["cv"]["keeps_writers_apart"]
+    assert report["cv"]["n_folds"] == 2 and len(report["cv"]["fold_accuracy"]) == 2
+    with np.load(folder / "oof.npz") as oof:
+        assert oof["probs"].dtype == np.float16
+        assert (oof["probs"].argmax(1) == oof["label"]).mean() == pytest.approx(report["cv"]["oof_accuracy"], abs=0.02)
+    assert kit(capsys, "validate", folder / "submission.csv")[0] == 0
+    (folder / "submission.csv").write_text((folder / "submission.csv").read_text().replace("\n0,", "\n0,1", 1))
+    code, out, _ = kit(capsys, "validate", folder / "submission.csv")
+    assert code == 1 and "submission.csv" not in out.splitlines()[0][:1]
+
+
+def test_the_same_run_by_processes_gives_the_same_probs(workplace, capsys):
+    """Bit for bit, at equal threads per fold."""
+    for name in ("local", "processes"):
+        assert kit(capsys, "cv", *QUICK, "--run", name, "--executor", name, "--threads", "1")[0] == 0
+    a, b = (np.load(workplace / "runs" / name / "test.npz")["probs"] for name in ("local", "processes"))
+    assert np.abs(a - b).max() < 1e-6 if _threads_differ() else np.array_equal(a, b)
+
+
+def _threads_differ():
+    """TensorFlow fixes its threads at its first tensor: in this process another test may have been there before."""
+    import tensorflow as tf
+
+    return tf.config.threading.get_intra_op_parallelism_threads() != 1
+
+
+def test_a_run_is_neither_overwritten_nor_changed_under_its_name(workplace, capsys):
+    assert kit(capsys, "cv", *QUICK, "--run", "a", "--executor", "local")[0] == 0
+    before = (workplace / "runs" / "a" / "test.npz").read_bytes()
+    code, _, err = kit(capsys, "cv", *QUICK, "--run", "a")
+    assert code == 2 and "exists" in err and "--resume" in err
+    code, _, err = kit(capsys, "cv", *QUICK, "--run", "a", "--resume", "--seed", "3")
+    assert code == 2 and "seed: 0 → 3" in err
+    assert (workplace / "runs" / "a" / "test.npz").read_bytes() == before
+    assert kit(capsys, "cv", *QUICK, "--run", "a", "--resume")[0] == 0
+    code, _, err = kit(capsys, "cv", *QUICK, "--run", "b", "--resume")
+    assert code == 2 and "no run 'b'" in err
+
+
+def test_predict_reproduces_the_runs_own_test_probs(workplace, capsys):
+    assert kit(capsys, "submit", *QUICK, "--run", "a", "--executor", "local")[0] == 0
+    test = workplace / "data" / "kannada-mnist-sample" / "test.csv"
+    assert kit(capsys, "predict", "a", "--test", test, "--out", "probs.npz")[0] == 0
+    np.testing.assert_array_equal(np.load("probs.npz")["probs"], np.load("runs/a/test.npz")["probs"])
+    lines = test.read_text().splitlines()
+    (workplace / "other.csv").write_text("\n".join([lines[0], *lines[11:18]]) + "\n")
+    assert kit(capsys, "predict", "a", "--test", "other.csv", "--out", "labels.csv")[0] == 0
+    expected = pd.read_csv("submissions/a/submission.csv").iloc[10:17].reset_index(drop=True)
+    pd.testing.assert_frame_equal(pd.read_csv("labels.csv"), expected)
+    code, _, err = kit(capsys, "predict", "a", "--test", "other.csv", "--out", "labels.txt")
+    assert code == 2 and "neither .csv nor .npz" in err
+
+
+def test_a_budget_that_is_too_short_leaves_a_partial_ensemble_that_says_so(workplace, capsys):
+    code, _, err = kit(capsys, "cv", *QUICK, "--run", "none", "--executor", "local", "--time-budget", "0s")
+    assert code == 2 and "no finished fold" in err
+    assert kit(capsys, "cv", *QUICK, "--run", "none", "--executor", "local", "--time-budget", "1h", "--resume")[0] == 0
+    assert json.loads((workplace / "runs" / "none" / "report.json").read_text())["complete"]
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["cv", "--model", "resnet"], "no model 'resnet'"),
+    (["cv", "--model", "mlp", "--folds", "1"], "--folds 1"),
+    (["cv", "--model", "mlp", "--folds", "31"], "30 writers"),
+    (["cv", "--model", "mlp", "--time-budget", "soon"], "no duration"),
+    (["cv", "--model", "mlp", "--run", "../x"], "cannot be the name of a run"),
+    (["cv", "--data-dir", "nowhere"], "nowhere"),
+    (["cv", "--competition", "imagenet"], "no competition 'imagenet'"),
+    (["cv", "--flods", "3"], "--flods"),
+    (["frobnicate"], "frobnicate"),
+    (["download", "--from", "no-such.zip"], "no-such.zip"),
+    (["validate", "no-such.csv"], "no-such.csv"),
+    (["report", "nothing"], "no run 'nothing'"),
+    (["predict", "nothing", "--test", "a", "--out", "b.csv"], "no run 'nothing'"),
+])
+def test_wrong_input_is_two_lines_and_exit_2(workplace, capsys, arguments, words):
+    code, out, err = kit(capsys, *arguments)
+    assert code == 2 and out == ""
+    lines = [line for line in err.splitlines() if line.startswith(("error: ", "fix: "))]
+    assert len(lines) == 2 and words in err
+    assert "Traceback" not in err
+    assert not (workplace / "runs").exists() or not any((workplace / "runs").iterdir())
+
+
+def test_a_cell_that_is_no_pixel_is_found_and_nothing_is_started(workplace, capsys):
+    path = workplace / "data" / "kannada-mnist-sample" / "train.csv"
+    lines = path.read_text().splitlines()
+    cells = lines[4].split(",")
+    cells[7] = "256"
+    lines[4] = ",".join(cells)
+    path.write_text("\n".join(lines) + "\n")
+    code, _, err = kit(capsys, "cv", *QUICK, "--run", "a")
+    assert code == 2 and "line 5" in err and "pixel6" in err and "256" in err
