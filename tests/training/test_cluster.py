@@ -26,14 +26,15 @@ from kit.training import cluster, executors
 EPOCHS = 80  # some seconds a fold, so that it is still training when its node dies
 
 
-@pytest.fixture
-def data(tmp_path):
-    draw_sample(tmp_path / "data", n_writers=8, rows_per_writer=60, n_test_writers=1, n_extra_writers=1)
-    return DataFolder(tmp_path / "data", KANNADA)
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    draw_sample(folder, n_writers=8, rows_per_writer=60, n_test_writers=1, n_extra_writers=1)
+    return DataFolder(folder, KANNADA)
 
 
-def make_plan(data, run, executor, **options):
-    config = RunConfig(models=("mlp",), n_folds=4, epochs=EPOCHS, batch_size=32, threads=1, executor=executor, **options)
+def make_plan(data, run, executor):
+    config = RunConfig(models=("mlp",), n_folds=4, epochs=EPOCHS, batch_size=32, threads=1, executor=executor)
     folds.save_folds(RunFolder(run).folds, folds.make_folds(data.train().labels, KANNADA, 4, "stratified", 0))
     return executors.Plan(config, data, run, executors.make_jobs(config, "float32"))
 
@@ -80,6 +81,7 @@ def two_nodes(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray's own sockets and log files
 def test_a_node_dies_and_the_probs_are_those_of_local(data, two_nodes, tmp_path):
+    data = DataFolder(shutil.copytree(data.path, tmp_path / "data"), KANNADA)
     spawn = multiprocessing.get_context("spawn")
     local, ray = make_plan(data, tmp_path / "local", "local"), make_plan(data, tmp_path / "ray", "ray")
     with ProcessPoolExecutor(1, spawn) as pool:  # TensorFlow fixes its threads once per process
