@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from kit.data import competition as competitions
 from kit.data.competition import Competition
@@ -47,15 +47,24 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def lines(self) -> list[str]:
+        """The verdict for a person; a failed kernel's last words before it."""
+        took = f"{self.seconds:.0f} s, {self.peak_memory / 2**30:.1f} GiB at most, walls: {self.walls}"
+        score = "" if self.accuracy is None else f", accuracy {self.accuracy:.4f} on {self.hidden_rows:,} hidden rows"
+        quoted = [f"  | {line}" for line in self.log_tail]
+        answer = "yes: this would be a submission" if self.ok else "no: this would be no submission"
+        return [*quoted, answer + score, *(f"why: {reason}" for reason in self.reasons),
+                *(f"note: {note}" for note in self.notes), took]
+
 
 def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: float = TIME_LIMIT,
              memory_limit: int = MEMORY_LIMIT, out: Path | None = None,
-             started: Callable[[Path], None] | None = None) -> Verdict:
+             say: Callable[[str], None] = lambda line: None) -> Verdict:
     """The verdict on the kernel in `folder`, run on the competition files in `data` with a hidden test file swapped in.
 
     `hidden`: a test file of your own (with a label column it is scored), else made of the last training writers.
-    `time_limit` in seconds, `memory_limit` in bytes. `out`: where what the kernel wrote is kept. `started` is called
-    with the kernel's working folder once it runs. KitError for a folder that is no kernel, or missing data.
+    `time_limit` in seconds, `memory_limit` in bytes. `out`: where what the kernel wrote is kept. `say` gets each
+    line of its output as it comes. KitError for a folder that is no kernel, or missing data.
     """
     folder = Path(folder)
     metadata = _metadata(folder)
@@ -65,7 +74,7 @@ def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: f
         verdict = Verdict(walls="namespaces" if jail.namespaces() else "python", reasons=_refusals(folder, metadata))
         swapped = _lay_out(stage, folder, metadata, data, competition, hidden)
         verdict.hidden_rows = len(swapped.ids)
-        _run(stage, folder / metadata["code_file"], verdict, time_limit, memory_limit, started)
+        _run(stage, folder / metadata["code_file"], verdict, time_limit, memory_limit, say)
         working = stage / "kaggle" / "working"
         _judge(working / SUBMISSION, competition, swapped, verdict)
         _look_at_report(working / "report.json", verdict)
@@ -146,19 +155,19 @@ for _number, _cell in enumerate(json.load(open(sys.argv[0], encoding="utf-8"))["
 
 
 def _run(stage: Path, code: Path, verdict: Verdict, time_limit: float, memory_limit: int,
-         started: Callable[[Path], None] | None) -> None:
+         say: Callable[[str], None]) -> None:
     """Run the kernel to its end or to a limit; fill in time, memory, and the reasons that Kaggle would have."""
     source = f"{'/kaggle' if jail.namespaces() else stage / 'kaggle'}/src/{code.name}"
     log = stage / "output.log"
     begin = time.monotonic()
     process = jail.start(stage, ["-c", NOTEBOOK, source] if code.suffix == ".ipynb" else [source], log, time_limit)
-    try:
-        if started:
-            started(stage / "kaggle" / "working")
-        why = _watch(process, begin, time_limit, memory_limit, verdict)
-    finally:
-        processes.kill(process.pid)
-        process.wait()
+    with log.open(encoding="utf-8", errors="replace") as output:
+        try:
+            why = _watch(process, begin, time_limit, memory_limit, verdict, lambda: _relay(output, say))
+        finally:
+            processes.kill(process.pid)
+            process.wait()
+        _relay(output, say)
     verdict.seconds = round(time.monotonic() - begin, 2)
     lines = log.read_text("utf-8", "replace").splitlines()
     if why or process.returncode != 0:
@@ -169,9 +178,16 @@ def _run(stage: Path, code: Path, verdict: Verdict, time_limit: float, memory_li
             verdict.reasons.append(f"the {SUBMISSION} that it left does not count: Kaggle rejects a kernel that fails")
 
 
-def _watch(process: subprocess.Popen, begin: float, time_limit: float, memory_limit: int, verdict: Verdict) -> str:
+def _relay(output: TextIO, say: Callable[[str], None]) -> None:
+    for line in output:
+        say(line.rstrip("\n"))
+
+
+def _watch(process: subprocess.Popen, begin: float, time_limit: float, memory_limit: int, verdict: Verdict,
+           tick: Callable[[], None]) -> str:
     """Wait for the end; a reason where a limit came first."""
     while process.poll() is None:
+        tick()
         verdict.peak_memory = max(verdict.peak_memory, processes.memory(process.pid))
         if verdict.peak_memory > memory_limit:
             return f"it took {verdict.peak_memory / 2**30:.1f} GiB of memory; the limit is {memory_limit / 2**30:.1f}"
@@ -230,4 +246,9 @@ def _look_at_report(path: Path, verdict: Verdict) -> None:
     if verdict.report and verdict.report.get("used") == "fallback":
         verdict.reasons.append("it trained nothing: its submission is only the fallback (see its kernel.log)")
     elif verdict.report and verdict.report.get("complete") is False:
-        verdict.notes.append("its ensemble is partial (complete: false); a longer budget would finish it")
+        verdict.notes.append("its ensemble is partial (complete: false): see missing_folds in its report.json")
+    with contextlib.suppress(KeyError, TypeError):  # another kernel's report may look like anything
+        kernel = (verdict.report or {})["kernel"]
+        had, wanted = kernel["budget_seconds"] / 60, kernel["settings"]["minutes"]
+        if had < wanted:
+            verdict.notes.append(f"it had {had:.1f} minutes here, to fit the time limit; on Kaggle it has {wanted:g}")

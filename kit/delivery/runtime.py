@@ -34,7 +34,7 @@ SUBMISSION = "submission.csv"
 LIMIT_SHARE = 0.92  # of a time limit that the surroundings tell (KIT_TIME_LIMIT), as 110 minutes are of 2 hours
 CLOSING_SHARE, CLOSING_SECONDS = 0.05, (5.0, 120.0)  # of the budget, kept for blending and reports
 MEMORY_SHARE = 0.9  # of the machine's memory: beyond it the kernel itself would be killed
-STALL_SHARE, STALL_SECONDS = 0.15, (300.0, 900.0)  # of the budget: a child that long without progress hangs
+STALL_SHARE, STALL_SECONDS = 0.15, (600.0, 900.0)  # of the budget: a child that long without progress hangs
 
 
 def main(settings: dict[str, Any], children: Callable[[Wish], list[str]] = Wish.command) -> int:

@@ -34,9 +34,12 @@ def walls(request, monkeypatch):
 
 
 def test_a_good_script_passes_and_is_scored_on_writers_it_never_saw(tmp_path, data, walls):
-    verdict = rehearse(write_kernel(tmp_path, GOOD), data, time_limit=60)
+    said = []
+    verdict = rehearse(write_kernel(tmp_path, GOOD + "print('hello')\n"), data, time_limit=60, say=said.append)
+    assert said == ["hello"]
     assert verdict.reasons == []
     assert verdict.ok
+    assert verdict.lines()[0] == "yes: this would be a submission, accuracy 1.0000 on 25 hidden rows"
     assert verdict.accuracy == 1.0
     assert verdict.hidden_rows == 25
     assert verdict.walls == walls
@@ -88,20 +91,21 @@ def test_a_good_file_does_not_count_where_the_kernel_fails(tmp_path, data):
     verdict = rehearse(write_kernel(tmp_path, BROKEN["writes a good file and then raises"][0]), data, time_limit=60)
     assert not verdict.ok
     assert any("does not count" in why for why in verdict.reasons)
+    assert "no: this would be no submission, accuracy 1.0000 on 25 hidden rows" in verdict.lines()
     assert any("after the fact" in line for line in verdict.log_tail)
 
 
 def test_a_kernel_over_its_time_is_stopped_with_all_its_children(tmp_path, data, walls):
     pid_file = tmp_path / "pid"
-    code = GOOD + ("import subprocess, sys, time\n"
-                   'sleep = [sys.executable, "-c", "import time; time.sleep(600)"]\n'
-                   "subprocess.Popen(sleep, start_new_session=True)\n"
-                   f"open({str(pid_file)!r}, 'w').write('there')\ntime.sleep(600)\n")
+    code = ("import subprocess, sys, time\n"
+            'sleep = [sys.executable, "-c", "import time; time.sleep(600)"]\n'
+            "subprocess.Popen(sleep, start_new_session=True)\n"
+            f"open({str(pid_file)!r}, 'w').write('there')\ntime.sleep(600)\n")
     before = set(_sleepers())
-    verdict = rehearse(write_kernel(tmp_path / "k", code), data, time_limit=4)
+    verdict = rehearse(write_kernel(tmp_path / "k", code), data, time_limit=6)
     assert pid_file.exists()
-    assert any("ran over its time: stopped after 4 s" in why for why in verdict.reasons)
-    assert verdict.seconds < 15
+    assert any("ran over its time: stopped after 6 s" in why for why in verdict.reasons)
+    assert verdict.seconds < 20
     assert set(_sleepers()) <= before
 
 
