@@ -13,6 +13,9 @@ import pytest
 import typer
 
 from kit.cli import UsageError, app
+from kit.config import RunConfig
+from kit.errors import KitError
+from kit.training import models
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -57,12 +60,20 @@ def walk(words: list[str]) -> tuple[object, list[str]]:
 
 
 def parse(words: list[str]) -> None:
-    """Parse a whole command line as the app would, without running it; raises UsageError."""
+    """Parse a whole command line as the app would, without running it; raises UsageError or KitError."""
     command, left = walk(words)
     if getattr(command, "commands", None) and left and not left[0].startswith("-"):
         raise AssertionError(f"kit has no command {' '.join(words)!r}")
     if not set(left) & COMPLETION:
-        command.make_context(" ".join(words), list(left))
+        given = command.make_context(" ".join(words), list(left)).params
+        if "seeds" in given:  # it trains: what is asked for must be possible, too
+            RunConfig(given["competition"], tuple(map(check_model, (given["model"] or "cnn").split(","))),
+                      given["folds"], given["split"], given["seeds"], given["seed"], given["epochs"],
+                      given["batch_size"], given["precision"], given["tta"], given["executor"], given["threads"])
+
+
+def check_model(name: str) -> str:
+    return models.get(name).name
 
 
 def options_of(command: object) -> set[str]:
@@ -132,9 +143,10 @@ def test_commands_in_running_text_are_there(page):
 
 
 @pytest.mark.parametrize("words", [["sumbit"], ["submit", "--modle", "cnn"], ["predict", "first"],
-                                   ["kernel", "psuh"], ["cv", "--folds", "five"]])
+                                   ["kernel", "psuh"], ["cv", "--folds", "five"],
+                                   ["cv", "--model", "resnet"], ["cv", "--tta", "99"]])
 def test_the_parser_here_would_notice_a_slip(words):
-    with pytest.raises((UsageError, AssertionError)):
+    with pytest.raises((UsageError, AssertionError, KitError)):
         parse(words)
 
 

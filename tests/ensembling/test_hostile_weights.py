@@ -16,8 +16,7 @@ def test_code_in_a_model_file_is_not_run(tmp_path, monkeypatch):
 
     monkeypatch.setenv(RAN, "while it was made")
     path = tmp_path / "model.keras"
-    code = keras.layers.Lambda(lambda x: (__import__("os").environ.update(KIT_TEST_HOSTILE_CODE_RAN="yes"), x)[1],
-                               output_shape=(4,))
+    code = keras.layers.Lambda(lambda x: (__import__("os").environ.update(KIT_TEST_HOSTILE_CODE_RAN="yes"), x)[1])
     evil = keras.Sequential([keras.Input((4,)), code, keras.layers.Dense(2, name="probs")])
     evil.save(path)
     ours = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="probs")])
