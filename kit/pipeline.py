@@ -99,6 +99,10 @@ def _train(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progre
                  f"{config.n_folds} folds, {precision} ({why}){', drawn sample' if data.is_sample else ''}")
     jobs = tuple(job for job in executors.make_jobs(config, precision) if job.key not in leave_out)
     plan = executors.Plan(config, data, run.path, jobs)
+    if config.tensorboard:
+        from kit.reporting.tensorboard import Board
+
+        progress = Board(progress, run.path / "tensorboard", jobs, train, data.competition)
     with _timed(timing, "train"):
         complete = executors.run_jobs(plan, progress, deadline)
     if leave_out or not complete:

@@ -24,6 +24,9 @@ class Progress:
     def handle(self, event: dict[str, Any]) -> None:
         """A job's news: `event` is `step` or `done`, `job` its key."""
 
+    def epoch(self, event: dict[str, Any]) -> None:
+        """A job has ended an epoch: its line of the history, and the probs of some val rows, for `--tensorboard`."""
+
     def stop(self) -> None:
         """The jobs have ended."""
 

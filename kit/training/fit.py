@@ -61,6 +61,7 @@ class FoldJob:
     precision: str
     tta: int
     attempt: int = 0  # 1: the second try of a fold that went wrong, with other random numbers
+    why: str = ""  # there is a second try
 
     @property
     def key(self) -> str:
@@ -227,7 +228,7 @@ def _train(trainer: Trainer, job: FoldJob, data: FoldData, folder: Path, course:
             report(_event(job, course, per_epoch, trainer.batch_size))
             if ahead.stop % per_epoch:
                 keeper.maybe(trainer, job, course, CHECKPOINT_SECONDS)
-        _close_epoch(trainer, data, course, epoch, float(rates[course.step - 1]))
+        report(_close_epoch(trainer, job, data, course, epoch, float(rates[course.step - 1])))
         keeper.maybe(trainer, job, course, 0.0)
 
 
@@ -259,8 +260,9 @@ def _event(job: FoldJob, course: Course, per_epoch: int, batch_size: int) -> dic
             "images_per_second": steps * batch_size / seconds}
 
 
-def _close_epoch(trainer: Trainer, data: FoldData, course: Course, epoch: int, rate: float) -> None:
-    """Turn the epoch's sums into a line of the history, with the curve's val loss and accuracy."""
+def _close_epoch(trainer: Trainer, job: FoldJob, data: FoldData, course: Course, epoch: int,
+                 rate: float) -> dict[str, Any]:
+    """Turn the epoch's sums into a line of the history, with the curve's val loss and accuracy; returns its event."""
     began = time.perf_counter()
     rows = data.val_rows[::max(1, len(data.val_rows) // CURVE_ROWS)]
     probs = predict.predict_probs(trainer, data.pixels[rows])
@@ -272,6 +274,7 @@ def _close_epoch(trainer: Trainer, data: FoldData, course: Course, epoch: int, r
         "learning_rate": rate, "seconds": seconds, "images_per_second": steps * trainer.batch_size / seconds})
     course.sums = [0.0] * 4
     course.seconds += time.perf_counter() - began
+    return {"event": "epoch", "job": job.key, **course.history[-1], "rows": rows, "probs": probs}
 
 
 def _write_artifacts(trainer: Trainer, job: FoldJob, data: FoldData, folder: Path, course: Course) -> None:

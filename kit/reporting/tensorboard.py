@@ -1,0 +1,145 @@
+"""What a run leaves for TensorBoard: for each fold scalars, confusion matrix and mistakes of every epoch, and HParams.
+
+In go the events of epochs that trainings send (`kit.training.fit`); out come event files in
+`<run>/tensorboard/<model>/seed_<s>/fold_<k>/`, to be looked at with `tensorboard --logdir runs`. The one idea: this is
+a `Progress` around the other one, in the process that was asked, so it is the same for every executor and backend, and
+nobody who did not ask for it imports it.
+"""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kit.data.competition import Competition
+from kit.data.table import Table
+from kit.errors import KitError
+from kit.progress import Progress
+from kit.reporting.metrics import confusion
+from kit.reporting.pictures import png
+from kit.training import models
+from kit.training.fit import FoldJob
+
+SCALARS = {"loss": "loss/train", "val_loss": "loss/val", "accuracy": "accuracy/train", "val_accuracy": "accuracy/val",
+           "learning_rate": "learning_rate", "images_per_second": "images_per_second"}
+RECIPE = ("optimizer", "learning_rate", "schedule", "weight_decay", "label_smoothing")
+COLUMNS = 6  # of the picture of mistakes, which has as many rows
+CELL = 16  # pixels, of the confusion matrix
+
+
+class Board(Progress):
+    """Passes everything on to `progress`, and writes down what the epochs were. KitError without tensorboard."""
+
+    def __init__(self, progress: Progress, folder: Path, jobs: Iterable[FoldJob], train: Table,
+                 competition: Competition) -> None:
+        try:
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        except ModuleNotFoundError as error:
+            raise KitError(f"--tensorboard needs a package that is missing: {error.name}",
+                           "pip install tensorboard, then run the same command with --resume") from error
+        self.progress, self.folder, self.train, self.competition = progress, folder, train, competition
+        self.jobs = {job.key: job for job in jobs}
+        self._open: Any = EventFileWriter
+        self._writers: dict[str, Any] = {}
+
+    def say(self, text: str) -> None:
+        self.progress.say(text)
+
+    def start(self, costs: dict[str, float]) -> None:
+        self.progress.start(costs)
+
+    def handle(self, event: dict[str, Any]) -> None:
+        self.progress.handle(event)
+
+    def epoch(self, event: dict[str, Any]) -> None:
+        """Write a job's epoch: its line of the history, and `probs` (n, n_classes) of the val rows `rows` (n,)."""
+        self.progress.epoch(event)
+        labels = np.asarray(self.train.labels)[event["rows"]]
+        matrix = confusion(labels, event["probs"].argmax(axis=1), self.competition.n_classes)
+        values = [_scalar(tag, event[name]) for name, tag in SCALARS.items()]
+        values += [_image("confusion", _matrix_picture(matrix)), _text("confusion", _matrix_table(matrix))]
+        values += self._mistakes(labels, event["rows"], event["probs"])
+        try:
+            self._write(event["job"], values, event["epoch"])
+        except OSError as error:  # a full disk, say: no reason to end a training
+            self.say(f"TensorBoard: {event['job']}: {error}")
+
+    def stop(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+        self.progress.stop()
+
+    def _write(self, key: str, values: list[Any], step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        if key not in self._writers:
+            self._writers[key] = self._open(str(self.folder / key))
+            self._writers[key].add_event(Event(wall_time=time.time(), step=0, summary=_hparams(self.jobs[key])))
+        self._writers[key].add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        self._writers[key].flush()
+
+    def _mistakes(self, labels: np.ndarray, rows: np.ndarray, probs: np.ndarray) -> list[Any]:
+        """The surest mistakes as a picture, and below it, in its order, what was read as what."""
+        predicted, confidence = probs.argmax(axis=1), probs.max(axis=1)
+        wrong = np.flatnonzero(predicted != labels)
+        wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:COLUMNS**2]
+        if not len(wrong):
+            return [_text("mistakes", "none")]
+        height, width = self.competition.shape
+        cells = np.full((-(-len(wrong) // COLUMNS) * COLUMNS, height, width), 255, np.uint8)
+        cells[:len(wrong)] = 255 - self.train.pixels[rows[wrong]].reshape(-1, height, width)
+        sheet = cells.reshape(-1, COLUMNS, height, width).swapaxes(1, 2).reshape(-1, COLUMNS * width)
+        said = [f"| {rows[i]} | {labels[i]} | {predicted[i]} | {confidence[i]:.3f} |" for i in wrong]
+        return [_image("mistakes", sheet), _text("mistakes", "\n".join(
+            ["| row | true | read as | confidence |", "|---|---|---|---|", *said]))]
+
+
+def _hparams(job: FoldJob) -> Any:
+    """What was chosen, without seed and fold: trainings that differ in nothing else are one group."""
+    from tensorboard.plugins.hparams import summary_v2
+
+    recipe = models.get(job.model)
+    chosen = {"model": job.model, "epochs": job.epochs, "batch_size": job.batch_size, "precision": job.precision,
+              "tta": job.tta, "augment": recipe.augment is not None, **{name: getattr(recipe, name) for name in RECIPE}}
+    return summary_v2.hparams_pb(chosen)
+
+
+def _scalar(tag: str, value: float) -> Any:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    return Summary.Value(tag=tag, simple_value=value)
+
+
+def _image(tag: str, image: np.ndarray) -> Any:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    height, width = image.shape
+    return Summary.Value(tag=tag, image=Summary.Image(height=height, width=width, colorspace=1,
+                                                      encoded_image_string=png(image)))
+
+
+def _text(tag: str, words: str) -> Any:
+    """Markdown, as the text plugin wants it."""
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+
+    return Summary.Value(
+        tag=f"{tag}/text", tensor=TensorProto(dtype="DT_STRING", string_val=[words.encode()]),
+        metadata=SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text")))
+
+
+def _matrix_picture(matrix: np.ndarray) -> np.ndarray:
+    """The shares of each row in grey, uint8; logarithmic, so that a mistake in a thousand still shows."""
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    greys = 255 - np.rint(255 * np.clip(1 + np.log10(np.maximum(shares, 1e-9)) / 3, 0, 1)).astype(np.uint8)
+    return np.kron(greys, np.ones((CELL, CELL), np.uint8))
+
+
+def _matrix_table(matrix: np.ndarray) -> str:
+    names = range(len(matrix))
+    lines = [f"| true \\ read as | {' | '.join(map(str, names))} |", f"|---{'|---' * len(matrix)}|"]
+    return "\n".join(lines + [f"| **{k}** | {' | '.join(map(str, matrix[k]))} |" for k in names])
