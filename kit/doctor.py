@@ -1,0 +1,218 @@
+"""What this machine has, and what is missing: one line for each thing, and below what is not as it should be, its fix.
+
+In go a competition and where its data lies; out comes a list of `Finding`s. The one idea: the doctor asks the very
+functions that training and downloading ask (`kit.training.backend`, `kit.credentials`, `kit.data.source`), so it cannot
+promise what they will not keep; and whatever goes wrong in one examination is a finding, never the end of the others.
+"""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kit import storage
+from kit.credentials import SETTINGS_PAGE, check_key_file, credentials
+from kit.data import source as sources
+from kit.data.competition import Competition
+from kit.data.source import DataFolder
+from kit.errors import KitError
+from kit.training import backend
+
+OK, NOTE, BAD = "ok", "note", "bad"
+PYTHONS = ((3, 11), (3, 13))  # TensorFlow's wheels, see kit.training.backend
+MEMORY_GB = 3.0  # what two training processes and their parent held, of all 60,000 rows on two cores
+DISK_GB = 2.0  # data with its cache: 0.3 GB; a run of 5 folds: some 0.1 GB; the rest is room for more
+AGAIN = "get it again: kit download --force (with --from, where it came from a file)"
+# What Kaggle's image had in the middle of 2025, to the best of our knowledge (github.com/Kaggle/docker-python builds
+# it upon Colab's); every run on Kaggle writes the true versions into its report.
+KAGGLE_IMAGE = {"python": "3.11", "tensorflow": "2.18", "keras": "3.8", "numpy": "1.26", "pandas": "2.2",
+                "scikit-learn": "1.2"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing: its state (`ok`, `note`: good to know, `bad`: stands in the way), what was found, what to do."""
+
+    name: str
+    state: str
+    found: str
+    fix: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        line = f"{self.state:<5}{self.name:<13}{self.found}"
+        return f"{line}\n{'':<18}fix: {self.fix}" if self.fix else line
+
+
+def examine(competition: Competition, data_dir: Path) -> list[Finding]:
+    """All findings, in the order of what depends on what. Imports the training library, which takes seconds."""
+    examinations: list[tuple[str, Callable[[], Finding]]] = [
+        ("Python", _python), ("backend", _backend), ("GPU", _gpu), ("precision", _precision), ("memory", _memory),
+        ("disk", lambda: _disk(Path(data_dir))), ("credentials", _credentials),
+        ("data", lambda: _data(competition, Path(data_dir))), ("Kaggle image", _kaggle_image)]
+    return [_examined(name, examination) for name, examination in examinations]
+
+
+def _examined(name: str, examination: Callable[[], Finding]) -> Finding:
+    try:
+        return examination()
+    except KitError as error:
+        return Finding(name, BAD, error.message, error.fix)
+    except Exception as error:  # a broken driver or installation can raise anything
+        return Finding(name, BAD, f"cannot be examined: {type(error).__name__}: {error}",
+                       "mend the installation: bash scripts/setup.sh")
+
+
+# -- what trains ----------------------------------------------------------------------------------------------------
+
+
+def _python() -> Finding:
+    first, last = (".".join(map(str, version)) for version in PYTHONS)
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {backend.cpu_count()} cores"
+    if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
+        return Finding("Python", OK, found)
+    return Finding("Python", BAD, found, f"use Python {first} to {last}: TensorFlow has wheels for no other")
+
+
+def _backend() -> Finding:
+    name = backend.load()
+    return Finding("backend", OK, f"Keras {_version('keras')} on {name} {_version(name)}")
+
+
+def _gpu() -> Finding:
+    """GPUs that the driver shows, and those that the backend can use: two different things."""
+    usable, seen = backend.gpus(), seen_gpus()
+    if usable:
+        return Finding("GPU", OK, f"{len(usable)} usable: {', '.join(usable)}")
+    if not seen:
+        return Finding("GPU", NOTE, "none: folds train on the CPU",
+                       "none needed; for longer recipes, train on Kaggle's: kit kernel build --accelerator t4x2")
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return Finding("GPU", BAD, f"{len(seen)} seen, hidden by CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES")
+    return Finding("GPU", BAD, f"{len(seen)} seen, none usable by {backend.load()}: {', '.join(seen)}",
+                   "install the CUDA libraries that it needs: pip install 'tensorflow[and-cuda]'")
+
+
+def seen_gpus(driver: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
+    """Names of the NVIDIA GPUs that the kernel's driver shows, whoever can use them."""
+    return [line.split(":", 1)[1].strip() for path in sorted(driver.glob("*/information"))
+            for line in path.read_text("utf-8", "replace").splitlines() if line.startswith("Model:")]
+
+
+def _precision() -> Finding:
+    precision, why = backend.resolve_precision("auto")
+    return Finding("precision", OK, f"{precision}: {why}")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+# -- memory and disk ------------------------------------------------------------------------------------------------
+
+
+def _memory() -> Finding:
+    free = free_memory()
+    if free is None:
+        return Finding("memory", NOTE, "this system does not say how much is free")
+    found = f"{free / 1e9:.1f} GB free"
+    if free >= MEMORY_GB * 1e9:
+        return Finding("memory", OK, found)
+    return Finding("memory", NOTE, f"{found}; two folds at once take {MEMORY_GB:g} GB",
+                   "close other programs, or train one fold at a time: --executor local")
+
+
+def free_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that may still be used: what the system has left, or the container where that is less; None if unknown."""
+    try:
+        lines = (proc / "meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return None
+    try:
+        limit, used = ((cgroup / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return min(free, max(0, int(limit) - int(used)))
+    except (OSError, ValueError):  # no such limit: the file says "max", or is not there
+        return free
+
+
+def _disk(data_dir: Path) -> Finding:
+    place = next(path for path in (data_dir.absolute(), *data_dir.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(place).free
+    found = f"{free / 1e9:.1f} GB free for {data_dir}"
+    if not os.access(place, os.W_OK):
+        return Finding("disk", BAD, f"{place} cannot be written", "choose another --data-dir, or make it writable")
+    if free >= DISK_GB * 1e9:
+        return Finding("disk", OK, found)
+    return Finding("disk", BAD, f"{found}; {DISK_GB:g} GB are wanted", "free some, or choose another --data-dir")
+
+
+# -- what comes in --------------------------------------------------------------------------------------------------
+
+
+def _credentials() -> Finding:
+    """Kind and place, never the value."""
+    found = credentials()
+    if not found.present:
+        return Finding("credentials", NOTE, "none: the kit works on the drawn sample, or on files that you have",
+                       f"make an access token at {SETTINGS_PAGE} and save it as ~/.kaggle/access_token (chmod 600)")
+    check_key_file(found)
+    what = f"{found.kind}, in {found.where}"
+    if not found.readable_by_others:
+        return Finding("credentials", OK, what)
+    return Finding("credentials", BAD, f"{what}: other users of this machine can read it", f"chmod 600 {found.where}")
+
+
+def _data(competition: Competition, data_dir: Path) -> Finding:
+    try:
+        data = sources.find_data(competition, data_dir)
+    except KitError as error:
+        return Finding("data", NOTE, error.message, error.fix)
+    check_data(data)
+    rows = ", ".join(f"{name} {count:,}" for name, count in data_rows(data).items())
+    if data.is_sample:
+        return Finding("data", NOTE, f"{data.path}: intact, the drawn sample, whose scores say nothing ({rows})",
+                       "get the real data: kit download --from kaggle")
+    return Finding("data", OK, f"{data.path}: intact, from {data.source} ({rows})")
+
+
+def check_data(data: DataFolder) -> None:
+    """KitError unless every file is the one that the manifest names, byte for byte, and can be read."""
+    for name, digest in data.manifest.get("sha256", {}).items():
+        path = data.path / name
+        if not path.is_file():
+            raise KitError(f"{path} is missing", AGAIN)
+        if storage.sha256_file(path) != digest:
+            raise KitError(f"{path} is corrupt: it is not the file that was downloaded", AGAIN)
+
+
+def data_rows(data: DataFolder) -> dict[str, int]:
+    """Rows of each table, all of them read."""
+    tables = [table for table in (data.train(), data.test(), data.extra()) if table is not None]
+    return {table.path.name: len(table) for table in tables}
+
+
+def _kaggle_image() -> Finding:
+    """Where a package here is newer than there: what works here may not work in a kernel."""
+    here: dict[str, Any] = {name: platform.python_version() if name == "python" else _version(name)
+                            for name in KAGGLE_IMAGE}
+    newer = [f"{name} {here[name]} (there {version})" for name, version in KAGGLE_IMAGE.items()
+             if _parts(here[name])[:2] > _parts(version)]
+    if not newer:
+        return Finding("Kaggle image", OK, "nothing here is newer than what it had when last looked at")
+    return Finding("Kaggle image", NOTE, f"newer here than when last looked at there: {', '.join(newer)}",
+                   "push a kernel early (kit kernel push --wait): its report says what it ran with")
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

@@ -1,0 +1,146 @@
+"""The tutorials' pictures show the digits that they say, and the score of a submission is that of its labels."""
+
+import dataclasses
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
+from kit.data.source import download
+from kit.ensembling import submission
+from kit.errors import KitError
+from kit.reporting import tutorial
+from tests.data.tiny import TINY, write_folder
+
+MNIST = dataclasses.replace(DIGIT_RECOGNIZER, shape=(2, 3))
+
+
+@pytest.fixture
+def data(tmp_path):
+    return download(TINY, write_folder(tmp_path / "given"), tmp_path / "data")
+
+
+@pytest.fixture
+def mnist(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "mnist.npz", x_train=rng.integers(0, 256, (20, 2, 3), np.uint8), y_train=np.arange(20) % 10,
+             x_test=rng.integers(0, 256, (30, 2, 3), np.uint8), y_test=np.arange(30) % 10)
+    return download(MNIST, tmp_path / "mnist.npz", tmp_path / "data")
+
+
+def parse(svg):
+    """The drawing as XML, in which every <image> is a whole PNG."""
+    root = ElementTree.fromstring(str(svg))
+    assert root.get("role") == "img" and root.get("aria-label")
+    return root, [element for element in root.iter() if element.tag.endswith("}image")]
+
+
+def words(root):
+    return [element.text for element in root.iter() if element.tag.endswith("}text")]
+
+
+# -- one digit ------------------------------------------------------------------------------------------------------
+
+
+def test_half_blocks():
+    image = np.array([[255, 0, 255, 0], [255, 0, 0, 255], [0, 0, 0, 97]], np.uint8)
+    assert tutorial.half_blocks(image) == "█ ▀▄\n   ▀"
+    assert tutorial.half_blocks(image[:1, :2], colours=True) == \
+        "\x1b[38;5;255;48;5;232m▀\x1b[38;5;232;48;5;232m▀\x1b[0m"
+
+
+def test_a_digit_of_the_training_file(data, tmp_path, capsys):
+    label, picture = tutorial.digit(13, TINY, tmp_path / "data")
+    assert label == 3 and picture == tutorial.half_blocks(data.train().pixels[13].reshape(2, 3))
+    assert "\x1b" not in picture
+
+
+@pytest.mark.parametrize("row", [-1, 200, 10**12])
+def test_a_row_that_is_not_there(data, tmp_path, row):
+    with pytest.raises(KitError, match=f"has no row {row}: it has 200, counted from 0") as caught:
+        tutorial.digit(row, TINY, tmp_path / "data")
+    assert "from 0 to 199" in caught.value.fix
+
+
+def test_a_digit_as_a_file(data, tmp_path):
+    tutorial.write_digit(13, TINY, tmp_path / "data", tmp_path / "digit.png")
+    written = (tmp_path / "digit.png").read_bytes()
+    assert written.startswith(b"\x89PNG") and written[16:24] == (30).to_bytes(4) + (20).to_bytes(4)
+    tutorial.write_digit(13, TINY, tmp_path / "data", tmp_path / "digit.svg")
+    root, images = parse((tmp_path / "digit.svg").read_text())
+    assert len(images) == 1 and words(root) == ["3"]
+    with pytest.raises(KitError, match=r"neither \.png nor \.svg"):
+        tutorial.write_digit(13, TINY, tmp_path / "data", tmp_path / "digit.jpeg")
+
+
+# -- many -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_digit_of_each_class(data):
+    root, images = parse(tutorial.samples(data.train(), TINY))
+    assert len(images) == 10 and words(root) == list("0123456789")
+
+
+def test_kannada_numerals_are_named_by_digits_and_other_classes_by_name():
+    assert tutorial.class_names(KANNADA) == list("0123456789")
+    assert tutorial.class_names(dataclasses.replace(TINY, class_names=("shoe", "bag"))) == ["shoe", "bag"]
+
+
+def test_class_balance():
+    root, _ = parse(tutorial.balance(np.repeat(np.arange(10), np.arange(10) * 300), KANNADA))
+    bars = [float(element.get("width")) for element in root.iter() if element.tag.endswith("}rect")]
+    np.testing.assert_allclose(bars, 260 * np.arange(10) / 9, atol=0.06)
+    assert words(root)[-1] == "2,700"
+
+
+def test_a_grid_of_predictions(data):
+    pixels = data.train().pixels[:36]
+    predicted = np.arange(36) % 10
+    root, images = parse(tutorial.predictions(pixels, predicted, TINY))
+    assert len(images) == 36 and words(root) == [str(k % 10) for k in range(36)]
+    assert {(image.get("x"), image.get("y")) for image in images} == \
+        {(str(12 + 72 * i), str(72 * j)) for i in range(6) for j in range(6)}
+
+
+def test_mistakes_stand_out_where_the_truth_is_known(data):
+    actual = np.array([0, 1, 2, 3])
+    root, _ = parse(tutorial.predictions(data.train().pixels[:4], np.array([0, 1, 7, 3]), TINY, actual))
+    assert words(root) == ["0", "1", "7, not 2", "3"]
+    assert [element.get("fill") == "currentColor" for element in root.iter() if element.tag.endswith("}text")] == \
+        [True, True, False, True]
+
+
+def test_captions_cannot_become_markup(data):
+    sly = dataclasses.replace(TINY, class_names=("<script>", *"123456789"))
+    svg = str(tutorial.samples(data.train(), sly))
+    assert "<script>" not in svg and "&lt;script&gt;" in svg and not re.search(r'href="(?!data:image/png)', svg)
+
+
+# -- a finished submission against the truth ------------------------------------------------------------------------
+
+
+def test_the_score_of_a_submission(mnist, tmp_path):
+    predicted = np.arange(30) % 10
+    predicted[:3] = [5, 5, 5]
+    submission.write_submission(tmp_path / "submission.csv", mnist.test().ids, np.eye(10)[predicted], MNIST)
+    result = tutorial.score(tmp_path / "submission.csv", mnist)
+    assert (result["rows"], result["right"], result["accuracy"]) == (30, 27, 0.9)
+    assert result["ci95"][0] < 0.9 < result["ci95"][1] and len(result["shown"]) == 20
+    assert result["shown"][0] == {"id": 1, "predicted": 5, "actual": 0}
+    lines = tutorial.score_lines(result, MNIST)
+    assert lines[0].startswith("90.00\u00a0% right: 27 of 30") and lines[3].split() == ["1", "5", "0", "wrong"]
+    assert lines[-1].split() == ["20", "9", "9"]
+
+
+def test_no_score_where_nobody_knows(data, tmp_path):
+    with pytest.raises(KitError, match="nobody knows the labels"):
+        tutorial.score(tmp_path / "submission.csv", data)
+
+
+def test_no_score_for_what_is_no_submission(mnist, tmp_path):
+    (tmp_path / "submission.csv").write_text("ImageId,Label\n1,0\n")
+    with pytest.raises(KitError, match="is not acceptable") as caught:
+        tutorial.score(tmp_path / "submission.csv", mnist)
+    assert "kit validate" in caught.value.fix
