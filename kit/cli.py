@@ -14,7 +14,7 @@ import typer
 
 from kit import cli_kaggle, options
 from kit.errors import KitError
-from kit.options import Common, DataDir, RunName, RunsDir, takes
+from kit.options import Common, DataDir, RunName, RunsDir, SubmissionsDir, takes
 
 app = typer.Typer(name="kit", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="From a Kaggle account to a submission you can trust: data, folds, CNNs, ensemble, report.")
@@ -31,7 +31,8 @@ UsageError: Any = typer.BadParameter.__mro__[1]  # of Click, or of the copy of i
 @takes(options.common)
 def download(
     common: Common,
-    source: Annotated[str | None, typer.Option("--from", help="kaggle, sample, or a zip or folder you have.")] = None,
+    source: Annotated[str | None, typer.Option(
+        "--from", help="kaggle, sample, keras, or a zip, folder or .npz you have.")] = None,
     data_dir: DataDir = Path("data"),
     force: Annotated[bool, typer.Option("--force", help="Fetch again what is there.")] = False,
 ) -> None:
@@ -65,7 +66,7 @@ def submit(
     fetch: Annotated[bool, typer.Option("--fetch", help="First get the data, as kit download does.")] = False,
     upload: Annotated[bool, typer.Option("--upload", help="Hand it in, where the competition takes files.")] = False,
     message: Annotated[str, typer.Option(help="Beside the submission on Kaggle.")] = "",
-    submissions: Annotated[Path, typer.Option(help="Where submission folders go.")] = Path("submissions"),
+    submissions: SubmissionsDir = Path("submissions"),
 ) -> None:
     """cv, then ensemble, submission.csv and report: kit submit --model cnn_aug --run first"""
     from kit import pipeline
@@ -117,13 +118,31 @@ def validate(
 
 @app.command()
 @takes(options.common)
-def report(common: Common, run: RunName, data_dir: DataDir = Path("data"),
-           runs_dir: RunsDir = Path("runs")) -> None:
-    """Write report.json and report.html of a run again: kit report first"""
+def score(
+    common: Common,
+    file: Annotated[Path, typer.Argument(help="A submission.")],
+    data_dir: DataDir = Path("data"),
+) -> None:
+    """How much of a submission is right, if the data has the test labels: kit score submissions/first/submission.csv
+
+    Data from an .npz or from keras.datasets has them; a competition keeps them to itself.
+    """
+    from kit.data import source
+    from kit.reporting import tutorial
+
+    result = tutorial.score(file, source.find_data(common.competition, data_dir))
+    common.show(result, *tutorial.score_lines(result, common.competition))
+
+
+@app.command()
+@takes(options.common)
+def report(common: Common, run: RunName, data_dir: DataDir = Path("data"), runs_dir: RunsDir = Path("runs"),
+           submissions: SubmissionsDir = Path("submissions")) -> None:
+    """Write report.json and report.html of a run again, its submission's too: kit report first"""
     from kit import pipeline, request
 
     folder = request.existing_run(run, runs_dir)
-    pipeline.report(folder, request.data_of(folder, common.competition, data_dir))
+    pipeline.report(folder, request.data_of(folder, common.competition, data_dir), submissions)
     _show_report(common, folder.path)
 
 
@@ -159,12 +178,18 @@ def _show_report(common: Common, folder: Path, *lines: str) -> None:
 
 @app.command()
 @takes(options.common)
-def show(common: Common, row: Annotated[int, typer.Argument(help="A row of the training file, from 0.")],
-         data_dir: DataDir = Path("data")) -> None:
+def show(
+    common: Common,
+    row: Annotated[int, typer.Argument(help="A row of the training file, from 0.")],
+    out: Annotated[Path | None, typer.Option(help="Also as a picture: a .png or .svg file.")] = None,
+    data_dir: DataDir = Path("data"),
+) -> None:
     """One digit of the training file, as a picture: kit show 298"""
     from kit.reporting import tutorial
 
     label, picture = tutorial.digit(row, common.competition, data_dir)
+    if out is not None:
+        tutorial.write_digit(row, common.competition, data_dir, out)
     common.show({"row": row, "label": label}, picture, f"row {row}: {label}")
 
 
@@ -204,6 +229,9 @@ def run(arguments: list[str] | None = None) -> int:
     except KitError as error:
         return _fail(error)
     except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # `kit` alone: the help is the answer
+            print(error.format_message())
+            return 0
         command = getattr(getattr(error, "ctx", None), "command_path", "kit")
         return _fail(KitError(error.format_message(), f"see {command} --help"))
     except (KeyboardInterrupt, typer.Abort):

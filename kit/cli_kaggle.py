@@ -59,7 +59,7 @@ def rehearse(
     from kit.delivery import rehearse as rehearsal
 
     data = source.find_data(common.competition, data_dir)
-    verdict = rehearsal.rehearse(folder, data.path, hidden, request.seconds(time_limit))
+    verdict = rehearsal.rehearse(folder, data.path, hidden, request.seconds(time_limit), say=common.progress.say)
     common.show(verdict.to_dict(), *verdict.lines())
     raise typer.Exit(not verdict.ok)
 

@@ -14,6 +14,7 @@ SPLITS = ("auto", "stratified", "writer")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 EXECUTORS = ("auto", "local", "processes", "ray")
 MOST_VIEWS = 7  # of kit.training.augment.VIEWS
+OPTIONS = {"models": "model", "n_folds": "folds", "n_seeds": "seeds"}  # of the command line, where named otherwise
 FREE_TO_CHANGE = ("executor", "time_budget", "tensorboard", "balanced")  # on resume: not what is trained
 
 
@@ -35,7 +36,7 @@ class RunConfig:
     threads: int | None = None  # CPU threads per fold; None: all that the executor gives it
     time_budget: float | None = None  # seconds for the training of all folds
     limit: int | None = None  # rows of each class, spread over the writers
-    balanced: bool = False  # label the test file as one whose classes are equally frequent
+    balanced: bool | None = None  # label the test file as one with equal classes; None: as the competition says
     tensorboard: bool = False  # write logs for it into the run folder
 
     def __post_init__(self) -> None:
@@ -43,8 +44,7 @@ class RunConfig:
                             ("threads", 1), ("limit", 1), ("seed", 0), ("time_budget", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
-                option = {"n_folds": "folds", "n_seeds": "seeds"}.get(name, name.replace("_", "-"))
-                raise KitError(f"--{option} {value} is too small", f"give --{option} at least {least}")
+                raise KitError(f"{_option(name)} {value} is too small", f"give {_option(name)} at least {least}")
         if (self.tta or 1) > MOST_VIEWS:
             raise KitError(f"--tta {self.tta} is too large", f"there are {MOST_VIEWS} views; three do as well")
         for name, choices in (("split", SPLITS), ("precision", PRECISIONS), ("executor", EXECUTORS)):
@@ -56,6 +56,17 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
+    def options(self) -> list[str]:
+        """The words of a command line that make this config; always with the models, for which a command has others."""
+        words: list[str] = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) and value is not field.default:
+                words.append(_option(field.name) if value else _option(f"no_{field.name}"))
+            elif value != field.default or field.name == "models":
+                words += [_option(field.name), ",".join(value) if isinstance(value, tuple) else str(value)]
+        return words
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
         """The config that `to_dict` wrote. KitError for a key that this version does not know."""
@@ -65,6 +76,10 @@ class RunConfig:
             raise KitError(f"the run's config has unknown keys: {', '.join(unknown)}",
                            "use the version of the kit that made this run, or start a new run with --run")
         return cls(**{**values, "models": tuple(values.get("models", cls.models))})
+
+
+def _option(name: str) -> str:
+    return f"--{OPTIONS.get(name, name.replace('_', '-'))}"
 
 
 def differences(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:

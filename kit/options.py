@@ -54,6 +54,7 @@ def common(
 
 DataDir = Annotated[Path, typer.Option(help="Where the data folders lie.")]
 RunsDir = Annotated[Path, typer.Option(help="Where the run folders lie.")]
+SubmissionsDir = Annotated[Path, typer.Option(help="Where submission folders lie.")]
 RunName = Annotated[str, typer.Argument(help="Name of a run in runs/, or the path of its folder.")]
 
 
@@ -75,7 +76,8 @@ def training(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run of that name.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the run of that name.")] = False,
     limit: Annotated[int | None, typer.Option(help="So many rows of each class, spread over the writers.")] = None,
-    balanced: Annotated[bool, typer.Option("--balanced", help="Each class is in the test file equally often.")] = False,
+    balanced: Annotated[bool | None, typer.Option(
+        help="Label the test file as one with equal classes; else as the competition's settings say.")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs into the run.")] = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> "Opener":

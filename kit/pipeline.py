@@ -52,6 +52,8 @@ def submit(config: RunConfig, data: DataFolder, run: RunFolder, submissions: Pat
 def hand_in(results: RunResults, run: RunFolder, submissions: Path) -> Path:
     """Write the submission folder of a finished run, its `submission.csv` last and validated."""
     folder = Path(submissions) / run.name
+    if results.data.is_sample:
+        storage.write_text(folder / ".gitignore", "*\n")  # a drawn sample's submission is nothing to keep
     for name in ("config.json", "report.json", "report.html"):
         storage.write_bytes(folder / name, storage.read_bytes(run.path / name))
     scored = np.isfinite(results.oof).all(1)
@@ -69,12 +71,14 @@ def hand_in(results: RunResults, run: RunFolder, submissions: Path) -> Path:
     return folder
 
 
-def report(run: RunFolder, data: DataFolder) -> RunResults:
-    """Write report.json and report.html of a finished run again."""
+def report(run: RunFolder, data: DataFolder, submissions: Path | None = None) -> RunResults:
+    """Write report.json and report.html of a finished run again, and its folder in `submissions` where there is one."""
     with run.lock():
         timing = storage.read_json(run.path / "timing.json")
         results = blend.gather(run, data, timing)
         _report(results, run.path, timing)
+    if submissions is not None and (Path(submissions) / run.name).is_dir():
+        hand_in(results, run, submissions)
     return results
 
 
@@ -156,7 +160,8 @@ def _open_run(run: RunFolder, about: dict[str, Any], resume: bool) -> bool:
 
 def _describe(config: RunConfig, data: DataFolder) -> dict[str, Any]:
     """What config.json says: the config, and what else the result depends on."""
-    return {"config": config.to_dict(), "command": shlex.join(["kit", *sys.argv[1:]]),
+    typed = sys.argv[1:] if Path(sys.argv[0]).name in ("kit", "__main__.py") else ["cv", *config.options()]
+    return {"config": config.to_dict(), "command": shlex.join(["kit", *typed]),
             "data": {"source": data.source, "is_sample": data.is_sample, "sha256": data.sha256},
             "code": code_hash(), "git_commit": _git_commit(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

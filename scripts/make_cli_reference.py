@@ -87,7 +87,10 @@ def _parameters(function: Callable) -> list[tuple[str, str, str, str]]:
             # In Annotated[…], Typer takes the first argument for the default until it builds the command.
             declared = [text for text in (info.default, *(info.param_decls or ())) if str(text).startswith("--")]
             option = declared[0] if declared else f"--{name.replace('_', '-')}"
-            shown = f"`{option}`" if kind is bool else f"`{option} {_kind(kind)}`"
+            if bool in (kind, *typing.get_args(kind)):
+                shown = f"`{option}`" if declared else f"`{option}`, `--no-{option[2:]}`"
+            else:
+                shown = f"`{option} {_kind(kind)}`"
         default = "**required**" if not given else _default(parameter.default)
         rows.append((name, shown, re.sub(r"([|<])", r"\\\1", info.help or ""), default))
     return rows

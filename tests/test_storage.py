@@ -111,7 +111,8 @@ def test_run_names_that_are_fine(name):
     assert storage.check_run_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", " ", "../x", "a/b", "..", ".hidden", "-x", "a\0b", "a\nb", "x" * 300, " a", "a\\b"])
+@pytest.mark.parametrize("name", ["", " ", "../x", "a/b", "..", ".hidden", "-x", "a\0b", "a\nb", "x" * 300, " a",
+                                  "a\\b"])
 def test_run_names_that_are_not(name):
     with pytest.raises(KitError, match="cannot be the name of a run"):
         storage.check_run_name(name)
@@ -130,7 +131,8 @@ def test_the_second_process_is_told_who_holds_the_run(tmp_path):
     holder.start()
     try:
         assert ready.wait(30)
-        with pytest.raises(KitError, match=f"in use by process {holder.pid}"), storage.RunFolder(tmp_path / "run").lock():
+        run = storage.RunFolder(tmp_path / "run")
+        with pytest.raises(KitError, match=f"in use by process {holder.pid}"), run.lock():
             pass
     finally:
         done.set()

@@ -2,8 +2,9 @@
 
 In go the ensemble's probs; out come probs whose mean is the same for every class. Every writer of this dataset wrote
 each digit equally often, so a test file made of whole pages has equal classes, and a model that reads broken zeros as
-ones hands in too many ones. Off by default, since it uses the test file's rows together and harms where classes are
-not equal (docs/lab-log.md, 2026-11-21); the report names it.
+ones hands in too many ones. It is done where the competition's settings say so (`equal_classes`) or `--balanced` does,
+for files large enough; the report names it. Where classes are not equal it harms: at 6 % difference by up to .003
+(docs/lab-log.md, 2026-11-21), hence `--no-balanced`.
 
 Source: Saerens et al. 2002, "Adjusting the outputs of a classifier to new a priori probabilities". The biases minimise
 the convex dual of optimal transport with equal class masses (Cuturi 2013, arXiv 1306.0895).
@@ -11,7 +12,15 @@ the convex dual of optimal transport with equal class masses (Cuturi 2013, arXiv
 
 import numpy as np
 
-POWER = 1.5  # probs are sharpened by it first: label smoothing makes models more doubtful than they need be
+from kit.data.competition import Competition
+
+POWER = 2.0  # probs are sharpened by it first: label smoothing makes models more doubtful than they need be
+LEAST_ROWS = 1_000  # with fewer, chance alone makes classes differ by more than the models' leaning does
+
+
+def applies(asked: bool | None, competition: Competition, rows: int) -> bool:
+    """Whether a file of so many rows is labelled as one with equal classes; `asked` None: as the competition says."""
+    return (competition.equal_classes if asked is None else asked) and rows >= LEAST_ROWS
 
 
 def balanced(probs: np.ndarray) -> np.ndarray:

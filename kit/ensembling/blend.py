@@ -5,6 +5,7 @@ know of a run. Alignment is by row and id, never by position. A missing fold is 
 for what could be had: then the rows that no model predicted are NaN, and `complete` is false.
 """
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from kit.config import RunConfig
 from kit.data.competition import Competition
 from kit.data.folds import Folds, load_folds
 from kit.data.source import DataFolder
-from kit.ensembling.balance import balanced
+from kit.ensembling.balance import applies, balanced
 from kit.errors import KitError
 from kit.storage import RunFolder
 from kit.training.models import BASELINE
@@ -55,9 +56,14 @@ class RunResults:
     timing: dict[str, Any]
 
     @property
+    def is_balanced(self) -> bool:
+        """Whether the submission's labels were chosen for the whole file at once, each class equally often."""
+        return self.test is not None and applies(self.config.get("balanced"), self.competition, len(self.test))
+
+    @functools.cached_property
     def submitted(self) -> Any:
-        """What the submission's labels are the best of: the test probs, balanced where the config asks for it."""
-        return balanced(self.test) if self.test is not None and self.config.get("balanced") else self.test
+        """What the submission's labels are the best of: the test probs, balanced or as they are."""
+        return balanced(self.test) if self.is_balanced and self.test is not None else self.test
 
 
 def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any]) -> RunResults:

@@ -15,7 +15,7 @@ from kit.config import RunConfig
 from kit.data import competition as competitions
 from kit.data.table import read_table
 from kit.ensembling import submission
-from kit.ensembling.balance import balanced
+from kit.ensembling.balance import applies, balanced
 from kit.ensembling.blend import mean_probs
 from kit.errors import KitError
 from kit.progress import Progress
@@ -31,9 +31,13 @@ def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | Non
     config = RunConfig.from_dict(storage.read_json(run.config)["config"])
     competition = competitions.get(config.competition)
     table = read_table(Path(test), competition, labelled=False)
-    probs = predict_probs(run, config, table.pixels, progress or Progress())
+    progress = progress or Progress()
+    probs = predict_probs(run, config, table.pixels, progress)
     if out.suffix == ".csv":
-        submission.write_submission(out, table.ids, balanced(probs) if config.balanced else probs, competition)
+        if applies(config.balanced, competition, len(table)):
+            progress.say(f"labels: each class equally often, for all {len(table):,} rows at once, as in the run")
+            probs = balanced(probs)
+        submission.write_submission(out, table.ids, probs, competition)
     else:
         storage.write_npz(out, id=table.ids, probs=probs)
     return len(table)

@@ -138,7 +138,15 @@ def _number(value: Any) -> float | None:
 
 def _notes(results: "RunResults") -> list[str]:
     tables = (results.data.train(), results.data.test(), results.data.extra())
-    return [note for table in tables if table is not None for note in table.notes]
+    notes = [note for table in tables if table is not None for note in table.notes]
+    if results.is_balanced and results.test is not None:
+        changed = int((results.submitted.argmax(axis=1) != results.test.argmax(axis=1)).sum())
+        notes.append(f"labels were chosen for the whole test file at once, each class equally often: {changed} of "
+                     f"{len(results.test):,} rows have another label for it (--no-balanced leaves that out)")
+    members = [*results.members, *([results.baseline] if results.baseline else [])]
+    jobs = [fold["job"] for member in members for fold in member.done]
+    return notes + [f"{job['model']}, fold {job['fold']} was trained a second time: {job['why']}"
+                    for job in jobs if job["attempt"]]
 
 
 # -- which rows are pictured ----------------------------------------------------------------------------------------
@@ -181,10 +189,13 @@ def _test(results: "RunResults") -> dict[str, Any] | None:
     """Class balance of the labels handed in, and the first rows of the test file; null where none were predicted."""
     if results.test is None:
         return None
-    predicted, confidence = results.test.argmax(axis=1), results.test.max(axis=1)
+    predicted = results.submitted.argmax(axis=1)
+    confidence = results.test[np.arange(len(predicted)), predicted]
     ids = results.data.test().ids
     balance = metrics.class_balance(predicted, results.folds.labels, results.competition.n_classes)
-    return {"rows": len(predicted), "mean_confidence": float(confidence.mean()), "balance": balance,
+    return {"rows": len(predicted), "balanced": results.is_balanced,
+            "relabelled": int((predicted != results.test.argmax(axis=1)).sum()),
+            "mean_confidence": float(confidence.mean()), "balance": balance,
             "grid": [{"index": i, "id": _id(ids, i), "predicted": int(predicted[i]),
                       "confidence": round(float(confidence[i]), 4)} for i in range(min(GRID, len(predicted)))]}
 
@@ -198,7 +209,7 @@ def _disagreement(results: "RunResults") -> dict[str, Any] | None:
     votes = np.array([probs.argmax(axis=1) for member in results.members for probs in member.test])
     if results.test is None or len(votes) < 2:
         return None
-    share, predicted = metrics.agreement(votes), results.test.argmax(axis=1)
+    share, predicted = metrics.agreement(votes), results.submitted.argmax(axis=1)
     parted = np.flatnonzero(share < 1)
     parted = parted[np.argsort(share[parted], kind="stable")]
     ids = results.data.test().ids

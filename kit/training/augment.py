@@ -47,8 +47,8 @@ def warp(images: Any, transforms: Any) -> Any:
                                       fill_value=0.0, data_format="channels_last")
 
 
-# Test-time views, the best first: (zoom, shift in pixels in x, in y). Three gained .0005 to .001 on the hardest writers,
-# seven and sixteen no more than three (docs/lab-log.md, 2026-11-21).
+# Test-time views, the best first: (zoom, shift in pixels in x, in y). Three gained .0005 to .001 on the hardest
+# writers, seven and sixteen no more than three (docs/lab-log.md, 2026-11-21).
 VIEWS = ((1.0, 0, 0), (0.9, 0, 0), (1.1, 0, 0), (1.0, 1, 0), (1.0, -1, 0), (1.0, 0, 1), (1.0, 0, -1))
 
 

@@ -20,12 +20,13 @@ def test_alignment_is_by_id_never_by_position():
 
 
 def test_ids_may_be_strings():
-    np.testing.assert_array_equal(aligned(np.array(["b", "a", "d", "c"]), PROBS, np.array(["a", "b", "c", "d"]), Path("x")),
-                                  PROBS[[1, 0, 3, 2]])
+    result = aligned(np.array(["b", "a", "d", "c"]), PROBS, np.array(["a", "b", "c", "d"]), Path("test.npz"))
+    np.testing.assert_array_equal(result, PROBS[[1, 0, 3, 2]])
 
 
 @pytest.mark.parametrize(("ids", "words"), [
-    ([1, 2, 3], "4 rows for 3 ids"), ([1, 2, 3, 3], "other ids"), ([1, 2, 3, 5], "other ids"), ([1, 2, 3, 4, 5], "4 rows"),
+    ([1, 2, 3], "4 rows for 3 ids"), ([1, 2, 3, 3], "other ids"), ([1, 2, 3, 5], "other ids"),
+    ([1, 2, 3, 4, 5], "4 rows"),
 ])
 def test_what_does_not_fit_is_an_error(ids, words):
     with pytest.raises(KitError, match=words):

@@ -206,9 +206,9 @@ def test_thousands_of_problems_are_summed_up(tmp_path):
 def test_millions_of_rows_end_soon(tmp_path, row):
     path = tmp_path / "submission.csv"
     path.write_bytes(b"id,label\n" + row * (10_000_000 // len(row)))
-    began = time.monotonic()
+    began = time.process_time()
     said = validate(path, KANNADA, IDS)
-    assert "there are more than 1,040 rows" in said[-1] and time.monotonic() - began < 2
+    assert "there are more than 1,040 rows" in said[-1] and time.process_time() - began < 2
 
 
 def test_200_000_rows_and_text_ids(tmp_path):

@@ -83,8 +83,8 @@ def fake_member(model, seed, skill, folds, ease, test_labels, extra_labels, rng,
     oof = fake_probs(folds.labels, skill + ease, rng)
     finished = [k for k in np.unique(folds.fold) if k not in missing]
     oof[np.isin(folds.fold, missing)] = np.nan
-    done = [{"job": {"fold": int(k)}, "parameters": 887_530, "train_seconds": 95.0, "images_per_second": 4200.0}
-            for k in finished]
+    done = [{"job": {"model": model, "fold": int(k), "attempt": 0, "why": ""}, "parameters": 887_530,
+             "train_seconds": 95.0, "images_per_second": 4200.0} for k in finished]
     return Member(model, seed, oof, [fake_probs(test_labels, skill - 1.5, rng) for _ in finished],
                   [fake_probs(extra_labels, skill - 3.5, rng) for _ in finished],
                   [history(12, 0.02, rng) for _ in finished], done)

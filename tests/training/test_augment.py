@@ -10,7 +10,8 @@ SHAPE = (28, 28)
 
 
 def warped(image, transforms):
-    return np.asarray(warp(np.repeat(image[None, :, :, None], len(transforms), 0).astype("float32"), transforms))[..., 0]
+    images = np.repeat(image[None, :, :, None], len(transforms), 0).astype("float32")
+    return np.asarray(warp(images, transforms))[..., 0]
 
 
 def blob(x, y):
@@ -36,7 +37,8 @@ def test_a_shift_moves_by_so_many_pixels():
 
 def test_rotation_and_zoom_keep_the_centre():
     angle = np.deg2rad(30)
-    turned = warped(blob(13.5, 13.5), affine(np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle), 0, 0, SHAPE))[0]
+    cos, sin = np.cos(angle), np.sin(angle)
+    turned = warped(blob(13.5, 13.5), affine(cos, -sin, sin, cos, 0, 0, SHAPE))[0]
     assert centre(turned) == pytest.approx((13.5, 13.5), abs=0.05)
     larger = warped(blob(13.5, 13.5), affine(0.8, 0, 0, 0.8, 0, 0, SHAPE))[0]
     assert larger.sum() == pytest.approx(blob(13.5, 13.5).sum() / 0.64, rel=0.01)

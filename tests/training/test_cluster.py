@@ -67,15 +67,20 @@ def two_nodes(monkeypatch):
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    scratch = [tempfile.mkdtemp(prefix="ray") for _ in range(2)]  # short, since sockets lie there
-    here = Cluster(initialize_head=True, head_node_args={
-        "num_cpus": 1, "include_dashboard": False, "temp_dir": scratch[0], "env_vars": {"TMPDIR": scratch[0]}})
-    worker = here.add_node(num_cpus=1, temp_dir=scratch[1], env_vars={"TMPDIR": scratch[1]})
+    scratch = Path(tempfile.mkdtemp(prefix="ray"))  # a short name, since sockets lie there
+    monkeypatch.setenv("RAY_TMPDIR", str(scratch))
+    (scratch / "ray").mkdir()
+    here = Cluster(initialize_head=True, head_node_args={**node(scratch / "head"), "include_dashboard": False})
+    worker = here.add_node(**node(scratch / "worker"))
     monkeypatch.setenv("RAY_ADDRESS", here.address)
-    yield SimpleNamespace(cluster=here, worker=worker, scratch=scratch)
+    yield SimpleNamespace(cluster=here, worker=worker, worker_folder=scratch / "worker")
     here.shutdown()
-    for folder in scratch:
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def node(folder):
+    folder.mkdir()
+    return {"num_cpus": 1, "node_ip_address": "127.0.0.1", "temp_dir": str(folder), "env_vars": {"TMPDIR": str(folder)}}
 
 
 @pytest.mark.slow
@@ -106,7 +111,7 @@ def test_a_node_dies_and_the_probs_are_those_of_local(data, two_nodes, tmp_path)
     for job in ray.jobs:
         assert same_files(local.folder(job), ray.folder(job))
         assert_same_probs(local.folder(job), ray.folder(job))
-    assert list(Path(two_nodes.scratch[1]).iterdir())
+    assert list(two_nodes.worker_folder.glob("kit-*"))  # what the dead task could not clean up
 
 
 def resumed_at(spy, killed):

@@ -8,7 +8,8 @@ from kit.errors import KitError
 from kit.training import models
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("mlp", 550_346), ("cnn", 887_530), ("cnn_aug", 887_530), ("strong", 602_666)])
+@pytest.mark.parametrize(("name", "parameters"), [("mlp", 550_346), ("cnn", 887_530), ("cnn_aug", 887_530),
+                                                  ("strong", 602_666)])
 def test_golden_parameter_counts(name, parameters):
     assert models.get(name).build(KANNADA).count_params() == parameters
 

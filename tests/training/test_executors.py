@@ -1,0 +1,116 @@
+"""Who trains does not change what comes out; folds that go wrong are noticed."""
+
+import dataclasses
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+
+from kit.config import RunConfig
+from kit.data import competition, folds, sample, source
+from kit.errors import KitError
+from kit.progress import Progress
+from kit.storage import RunFolder
+from kit.training import executors, fit
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Six writers' data folder, without a manifest."""
+    root = tmp_path_factory.mktemp("data")
+    folder = source.data_folder(competition.KANNADA, root, sample=True)
+    sample.draw_sample(folder.path, n_writers=6, rows_per_writer=20, n_test_writers=1, n_extra_writers=1)
+    return folder
+
+
+def plan_of(data, run, **options):
+    config = RunConfig(models=("mlp",), n_folds=2, epochs=1, precision="float32", **options)
+    labels = data.train().labels
+    folds.save_folds(RunFolder(run).folds, folds.make_folds(labels, data.competition, 2, "auto", 0, None, 20))
+    return executors.Plan(config, data, run, executors.make_jobs(config, "float32"))
+
+
+def probs(plan):
+    return [np.load(plan.folder(job) / "test.npz")["probs"] for job in plan.jobs]
+
+
+def test_the_baseline_comes_first_and_once():
+    config = RunConfig(models=("cnn", "cnn_aug"), n_folds=3, n_seeds=2, epochs=1, batch_size=64, tta=2)
+    jobs = executors.make_jobs(config, "float32")
+    assert [job.key for job in jobs[:3]] == [f"mlp/seed_0/fold_{k}" for k in range(3)]
+    assert len(jobs) == 3 + 2 * 2 * 3 and len({job.key for job in jobs}) == len(jobs)
+    assert {(job.epochs, job.batch_size, job.tta) for job in jobs[:3]} == {(10, 128, 1)}
+    assert {(job.epochs, job.batch_size, job.tta) for job in jobs[3:]} == {(1, 64, 2)}
+
+
+def test_processes_give_what_this_process_gives(data, tmp_path):
+    here, there = plan_of(data, tmp_path / "a"), plan_of(data, tmp_path / "b", executor="processes", threads=1)
+    assert executors.run_jobs(here, Progress()) and executors.run_jobs(there, Progress())
+    for a, b in zip(probs(here), probs(there), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)  # threads may differ: this process has all cores
+
+
+def test_a_deadline_in_the_past_trains_nothing(data, tmp_path):
+    plan = plan_of(data, tmp_path)
+    assert not executors.run_jobs(plan, Progress(), time.time() - 1)
+    assert not any(fit.is_done(plan.folder(job)) for job in plan.jobs)
+
+
+def test_no_job_is_begun_that_will_not_end_in_time():
+    clock = executors.Clock(time.time() + 100)
+    job = fit.FoldJob("mlp", 0, 0, 10, 32, "float32", 1)
+    assert clock.fits(job)
+    clock.pace["mlp"] = 9.0
+    assert clock.fits(job)
+    clock.pace["mlp"] = 11.0
+    assert not clock.fits(job)
+
+
+def test_a_fold_that_diverges_is_tried_once_more_and_marked(data, tmp_path, monkeypatch):
+    plan, tried = plan_of(data, tmp_path), []
+    train_fold = fit.train_fold
+
+    def first_try_fails(job, *arguments):
+        tried.append((job.key, job.attempt))
+        if not job.attempt:
+            raise fit.Diverged(f"{job.key}: the loss is nan in epoch 1")
+        train_fold(job, *arguments)
+
+    monkeypatch.setattr(fit, "train_fold", first_try_fails)
+    assert executors.run_jobs(plan, Progress())
+    assert tried == [(job.key, attempt) for job in plan.jobs for attempt in (0, 1)]
+    done = json.loads((plan.folder(plan.jobs[0]) / "done.json").read_text())
+    assert done["job"]["attempt"] == 1 and "loss is nan" in done["job"]["why"]
+    monkeypatch.setattr(fit, "train_fold", lambda job, *_: (_ for _ in ()).throw(fit.Diverged("nan")))
+    with pytest.raises(KitError, match="second time"):
+        executors.train_job(plan, plan.jobs[0], lambda event: None, None)
+
+
+def test_a_fold_far_below_the_others_is_trained_again(data, tmp_path):
+    plan = plan_of(data, tmp_path)
+    plan = dataclasses.replace(plan, jobs=tuple(dataclasses.replace(plan.jobs[0], fold=k) for k in range(5)))
+    for job in plan.jobs:
+        folder = plan.folder(job)
+        folder.mkdir(parents=True)
+        accuracy = 0.1 if job.fold == 3 else 0.95 + job.fold / 100
+        (folder / "done.json").write_text(json.dumps(
+            {"job": dataclasses.asdict(job), "val_accuracy": accuracy, "val_rows": 1000}))
+    (again,) = executors.stragglers(plan)
+    assert (again.fold, again.attempt) == (3, 1) and "0.1000" in again.why
+    done = plan.folder(again) / "done.json"
+    done.write_text(done.read_text().replace('"attempt": 0', '"attempt": 1'))
+    assert executors.stragglers(plan) == []  # once is enough: it is marked, and said
+
+
+def test_core_groups_are_disjoint_and_as_large_as_asked(monkeypatch):
+    monkeypatch.setattr(executors.backend, "gpus", lambda: [])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    for n_jobs, threads, sizes in ((10, None, [1] * 8), (3, None, [2] * 3), (10, 3, [3, 3]), (1, None, [8]),
+                                   (2, 16, [8])):
+        places = executors.worker_places(n_jobs, threads)
+        cores = [core for place in places for core in place.cores]
+        assert [len(place.cores) for place in places] == sizes and len(set(cores)) == len(cores)
+    monkeypatch.setattr(executors.backend, "gpus", lambda: ["T4", "T4"])
+    assert [place.gpu for place in executors.worker_places(5, None)] == [0, 1]
