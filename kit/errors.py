@@ -17,3 +17,7 @@ class KitError(Exception):
 
     def __str__(self) -> str:
         return f"error: {self.message}\nfix: {self.fix}"
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of a traceback."""
+        return str(self).splitlines()

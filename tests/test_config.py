@@ -13,6 +13,13 @@ def test_round_trip_through_json():
     assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_the_command_line_of_a_config():
+    assert RunConfig().options() == ["--model", "cnn"]
+    assert RunConfig("digit-recognizer", ("mlp", "cnn"), 3, epochs=1, time_budget=90.0, balanced=True).options() == [
+        "--competition", "digit-recognizer", "--model", "mlp,cnn", "--folds", "3", "--epochs", "1",
+        "--time-budget", "90.0", "--balanced"]
+
+
 def test_unknown_keys_are_errors():
     with pytest.raises(KitError, match="unknown keys: n_flods"):
         RunConfig.from_dict({"n_flods": 5})

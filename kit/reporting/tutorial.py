@@ -90,18 +90,19 @@ def samples(table: Table, competition: Competition) -> Markup:
                    [names[labels[row]] for row in rows], min(len(rows), 10), "the first digit of each class")
 
 
-def predictions(pixels: np.ndarray, predicted: np.ndarray, competition: Competition, actual: np.ndarray | None = None,
-                columns: int = 6) -> Markup:
+def predictions(pixels: np.ndarray, predicted: Sequence[int], competition: Competition,
+                actual: Sequence[int] | None = None, columns: int = 6) -> Markup:
     """Digits (n, h·w) with what they were read as, six to a row; where the truth is known, mistakes stand out."""
     names = class_names(competition)
     truth = predicted if actual is None else actual
     captions = [names[k] if k == t else f"{names[k]}, not {names[t]}" for k, t in zip(predicted, truth, strict=True)]
     return gallery([row.reshape(competition.shape) for row in pixels], captions, columns,
-                   f"{len(pixels)} digits and what they were read as", wrong=predicted != truth)
+                   f"{len(pixels)} digits and what they were read as",
+                   wrong=[k != t for k, t in zip(predicted, truth, strict=True)])
 
 
 def gallery(images: Sequence[np.ndarray], captions: Sequence[str], columns: int, label: str,
-            wrong: Sequence[bool] | np.ndarray | None = None) -> Markup:
+            wrong: Sequence[bool] | None = None) -> Markup:
     """Images uint8 (h, w), 0 is paper, with a caption each, as one SVG."""
     parts = []
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):

@@ -97,7 +97,7 @@ def test_class_balance():
 
 def test_a_grid_of_predictions(data):
     pixels = data.train().pixels[:36]
-    predicted = np.arange(36) % 10
+    predicted = [k % 10 for k in range(36)]
     root, images = parse(tutorial.predictions(pixels, predicted, TINY))
     assert len(images) == 36 and words(root) == [str(k % 10) for k in range(36)]
     assert {(image.get("x"), image.get("y")) for image in images} == \
@@ -105,8 +105,7 @@ def test_a_grid_of_predictions(data):
 
 
 def test_mistakes_stand_out_where_the_truth_is_known(data):
-    actual = np.array([0, 1, 2, 3])
-    root, _ = parse(tutorial.predictions(data.train().pixels[:4], np.array([0, 1, 7, 3]), TINY, actual))
+    root, _ = parse(tutorial.predictions(data.train().pixels[:4], [0, 1, 7, 3], TINY, [0, 1, 2, 3]))
     assert words(root) == ["0", "1", "7, not 2", "3"]
     assert [element.get("fill") == "currentColor" for element in root.iter() if element.tag.endswith("}text")] == \
         [True, True, False, True]

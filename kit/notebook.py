@@ -1,0 +1,232 @@
+"""What the commands do, for a notebook: `import kit; kit.cv(model="cnn", folds=5)`.
+
+In go a command's options, with `_` for `-`; out comes an `Answer`: the very dict that the command prints with `--json`,
+which shows itself in words and pictures. The one idea: these functions call what the commands call and add nothing but
+the looks. `import kit` makes them its own (`kit.cv`), but loads them only when one of them is used.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from kit import request, storage
+from kit.data import competition as competitions
+from kit.data import source as sources
+from kit.data.source import DataFolder
+from kit.progress import Plain, Progress
+from kit.reporting import tutorial
+from kit.reporting.verdict import percent
+
+KANNADA = "kannada-mnist"
+MISTAKES = 12  # shown below a score
+BANNER = "padding:.5em .8em;background:#7c1f0e;color:#fff"
+
+
+class Spoken(Plain):
+    """Plain lines on stdout, since notebooks paint stderr red."""
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+
+class Answer(dict[str, Any]):
+    """A command's numbers; printed, its lines; in a notebook, these with banners, a table and pictures."""
+
+    def __init__(self, numbers: dict[str, Any], lines: Sequence[str], *, banners: Sequence[str] = (),
+                 table: Sequence[Sequence[str]] = (), pictures: Sequence[Markup] = (), folder: Path | None = None,
+                 monospace: bool = False) -> None:
+        super().__init__(numbers)
+        self.lines, self.banners, self.table, self.pictures = list(lines), list(banners), list(table), list(pictures)
+        self.folder, self.monospace = folder, monospace
+
+    def __repr__(self) -> str:
+        return "\n".join([*self.banners, *self.lines])
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        parts = [Markup('<p style="{}"><strong>{}</strong></p>').format(BANNER, banner) for banner in self.banners]
+        if self.monospace:
+            parts.append(Markup('<pre style="line-height:1.2">{}</pre>').format("\n".join(self.lines)))
+        else:
+            parts += [Markup("<p>{}</p>").format(line) for line in self.lines]
+        return str(Markup("<div>{}</div>").format(Markup("\n").join([*parts, _table(self.table), *self.pictures])))
+
+
+class Data(DataFolder):
+    """A data folder (`.train()`, `.test()`, `.extra()`) that shows what is in it."""
+
+    def _repr_html_(self) -> str:
+        train, test = self.train(), self.test()
+        banners = ["Drawn sample: scores on it say nothing about the competition."] if self.is_sample else []
+        about = f"{self.path}: {len(train):,} training and {len(test):,} test digits, from {self.source}"
+        pictures = [tutorial.samples(train, self.competition), tutorial.balance(train.labels, self.competition)]
+        return Answer({}, [about], banners=banners, pictures=pictures)._repr_html_()
+
+
+# -- the commands ---------------------------------------------------------------------------------------------------
+
+
+def download(competition: str = KANNADA, source: str | Path | None = None, data_dir: str | Path = "data",
+             force: bool = False) -> Data:
+    """Get the competition's files, checked; `source`: kaggle, sample, keras, or a zip, folder or .npz that you have."""
+    data = sources.download(competitions.get(competition), source, Path(data_dir), force, Spoken())
+    return Data(data.path, data.competition)
+
+
+def cv(competition: str = KANNADA, folds: int = 5, seeds: int = 1, quiet: bool = False, **options: Any) -> Answer:
+    """Train k folds and report an honest score; further options are those of `kit cv`: model, epochs, limit, run, …"""
+    from kit import pipeline
+
+    progress = _progress(quiet)
+    wish = request.open_request(competitions.get(competition), progress, n_folds=folds, n_seeds=seeds, **options)
+    pipeline.cv(wish.config, wish.data, wish.run, progress, wish.resume)
+    return _report(wish.run.path, wish.data)
+
+
+def submit(competition: str = KANNADA, folds: int = 5, seeds: int = 1, fetch: bool = False, upload: bool = False,
+           message: str = "", submissions: str | Path = "submissions", quiet: bool = False, **options: Any) -> Answer:
+    """`cv`, then ensemble, submission.csv and report; `upload` hands it in, where the competition takes files."""
+    from kit import pipeline
+    from kit.delivery import push
+
+    progress, about = _progress(quiet), competitions.get(competition)
+    if upload:
+        push.check_takes_files(about)
+    wish = request.open_request(about, progress, fetch=fetch, n_folds=folds, n_seeds=seeds, **options)
+    folder = pipeline.submit(wish.config, wish.data, wish.run, Path(submissions), progress, wish.resume)
+    sent = push.upload(folder / "submission.csv", about, message, progress=progress.say).lines() if upload else []
+    return _report(folder, wish.data, f"submission: {folder / 'submission.csv'}", *sent)
+
+
+def predict(run: "str | Answer", test: str | Path, out: str | Path, runs_dir: str | Path = "runs",
+            quiet: bool = False) -> Answer:
+    """Label another test file with a trained run: labels to a .csv, probs to a .npz."""
+    from kit.ensembling import infer
+
+    rows = infer.predict_file(request.existing_run(_name(run), Path(runs_dir)), Path(test), Path(out), _progress(quiet))
+    return Answer({"rows": rows, "out": str(out)}, [f"{out}: {rows} rows"])
+
+
+def validate(file: str | Path, competition: str = KANNADA, test: str | Path | None = None,
+             data_dir: str | Path = "data") -> Answer:
+    """Is this submission acceptable, and if not, why: `["ok"]` and `["problems"]`."""
+    from kit.ensembling import submission
+
+    about = competitions.get(competition)
+    ids = request.test_ids(about, Path(test) if test else None, Path(data_dir))
+    problems = submission.validate(Path(file), about, ids)
+    return Answer({"ok": not problems, "problems": problems}, problems or [f"{file}: acceptable"])
+
+
+def score(file: str | Path, competition: str = KANNADA, data_dir: str | Path = "data") -> Answer:
+    """How much of a submission is right, where the labels of the test file are known; 20 predicted against actual."""
+    data = sources.find_data(competitions.get(competition), Path(data_dir))
+    result = tutorial.score(Path(file), data)
+    shown = result["shown"]
+    pictures = [tutorial.predictions(data.test().pixels[:len(shown)], [row["predicted"] for row in shown],
+                                     data.competition, [row["actual"] for row in shown], columns=10)]
+    return Answer(result, tutorial.score_lines(result, data.competition), pictures=pictures, monospace=True)
+
+
+def report(run: "str | Answer", competition: str = KANNADA, data_dir: str | Path = "data",
+           runs_dir: str | Path = "runs", submissions: str | Path = "submissions") -> Answer:
+    """Write report.json and report.html of a run again, its submission's too, and show the verdict."""
+    from kit import pipeline
+
+    folder = request.existing_run(_name(run), Path(runs_dir))
+    data = request.data_of(folder, competitions.get(competition), Path(data_dir))
+    pipeline.report(folder, data, Path(submissions))
+    return _report(folder.path, data)
+
+
+def compare(run_a: "str | Answer", run_b: "str | Answer") -> Answer:
+    """Is A better than B: difference, interval and p, over rows and over writers."""
+    from kit.reporting import compare as comparing
+
+    result = comparing.compare(*(request.scored_folder(_name(run)) for run in (run_a, run_b)))
+    return Answer(result, comparing.lines(result))
+
+
+def show(row: int, competition: str = KANNADA, data_dir: str | Path = "data") -> Answer:
+    """One digit of the training file, as a picture."""
+    data = sources.find_data(competitions.get(competition), Path(data_dir))
+    image, label = tutorial.read_digit(row, data)
+    name = tutorial.class_names(data.competition)[label]
+    return Answer({"row": row, "label": label}, [tutorial.half_blocks(image), f"row {row}: {name}"], monospace=True,
+                  pictures=[tutorial.gallery([image], [name], 1, f"row {row}")])
+
+
+def models(competition: str = KANNADA) -> Answer:
+    """What can be trained, with size and cost."""
+    from kit.training import models as registry
+
+    rows = registry.table(competitions.get(competition))
+    return Answer({"models": rows}, registry.lines(rows), monospace=True)
+
+
+def examine(competition: str = KANNADA, data_dir: str | Path = "data") -> Answer:
+    """What this machine has, and what is missing: `kit doctor`."""
+    from kit import doctor
+
+    findings = doctor.examine(competitions.get(competition), Path(data_dir))
+    return Answer({"findings": [finding.to_dict() for finding in findings]}, list(map(str, findings)), monospace=True)
+
+
+# -- how a score is shown -------------------------------------------------------------------------------------------
+
+
+def _progress(quiet: bool) -> Progress:
+    return Progress() if quiet else Spoken()
+
+
+def _name(run: "str | Answer") -> str:
+    """A run by its name, or by what `cv` or `submit` returned."""
+    return str(run.folder) if isinstance(run, Answer) else str(run)
+
+
+def _report(folder: Path, data: DataFolder, *lines: str) -> Answer:
+    """The report of a folder: its verdict, its scores, the surest mistakes and the first test digits."""
+    numbers = storage.read_json(folder / "report.json")
+    said, mistakes, test = numbers["verdict"], numbers["mistakes"][:MISTAKES], numbers["test"]
+    pictures = []
+    if mistakes:
+        pictures.append(_shown(data.train().pixels, data, mistakes, "row", "Read wrong, the surest first", True))
+    if test:
+        pictures.append(_shown(data.test().pixels, data, test["grid"], "index", "The first digits of the test file"))
+    return Answer(numbers, [*said["points"], *lines, f"report: {folder / 'report.html'}"], banners=said["banners"],
+                  table=_scores(numbers), pictures=pictures, folder=folder)
+
+
+def _shown(pixels: Any, data: DataFolder, rows: list[dict[str, Any]], place: str, title: str,
+           known: bool = False) -> Markup:
+    drawing = tutorial.predictions(pixels[[row[place] for row in rows]], [row["predicted"] for row in rows],
+                                   data.competition, [row["true"] for row in rows] if known else None)
+    return Markup("<h4>{}</h4>{}").format(title, drawing)
+
+
+def _scores(numbers: dict[str, Any]) -> list[list[str]]:
+    """Name, accuracy and interval of each score that the report has, below a line of headings."""
+    cv, guess, extra = numbers["cv"], numbers["leaderboard_estimate"] or {}, numbers["dig_mnist"]
+    rows = [("held out", cv["oof_accuracy"], cv["ci95"])]
+    if numbers["baseline"]:
+        rows.append((f"baseline {numbers['baseline']['model']}", numbers["baseline"]["oof_accuracy"],
+                     numbers["baseline"]["ci95"]))
+    if guess.get("value") is not None:
+        rows.append(("leaderboard estimate", guess["value"], [guess["low"], guess["high"]]))
+    if extra:
+        rows.append((extra["file"], extra["accuracy"], extra["ci95"]))
+    return [["", "accuracy", "95\u00a0% interval"],
+            *([name, percent(value), " to ".join(map(percent, bounds))] for name, value, bounds in rows)]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Markup:
+    """Rows of text as a table, the first one its headings."""
+    if not rows:
+        return Markup("")
+    head = Markup("").join(Markup('<th scope="col">{}</th>').format(cell) for cell in rows[0])
+    body = Markup("").join(Markup("<tr>{}</tr>").format(
+        Markup("").join(Markup("<td>{}</td>").format(cell) for cell in row)) for row in rows[1:])
+    return Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(head, body)
