@@ -30,19 +30,26 @@ def parse(block: bytes, n_columns: int) -> np.ndarray | None:
     data = np.frombuffer(b"\n\n" + plain, np.uint8)  # so that each byte has two before it
     digits = data - np.uint8(ord("0"))
     is_end = digits > 9
-    digits *= ~is_end
-    end, end_before, three = is_end[2:], is_end[1:-1], ~(is_end[2:] | is_end[1:-1] | is_end[:-2])
-    ends, line_end = np.flatnonzero(end), data[2:] == _LINE_END
-    if not np.array_equal(ends[n_columns - 1::n_columns], np.flatnonzero(line_end)):
+    digits *= ~is_end  # a separator counts 0
+    here, end, end_before = data[2:], is_end[2:], is_end[1:-1]
+    line_end = here == _LINE_END
+    third_digit = ~(end | end_before | is_end[:-2])
+    values, hundreds = 10 * digits[1:-1], digits[:-2] * third_digit
+    values += digits[2:]
+    bad = end & (here != _COMMA)
+    bad ^= line_end
+    bad |= end & end_before  # an empty cell
+    bad[:-1] |= third_digit[:-1] & ~end[1:]  # a fourth digit
+    bad[:-1] |= (here[:-1] == ord("0")) & end_before[:-1] & ~end[1:]  # a leading zero
+    bad |= hundreds > 2
+    bad |= (hundreds == 2) & (values > 55)
+    ends = np.flatnonzero(end)
+    if bad.any() or not np.array_equal(ends[n_columns - 1::n_columns], np.flatnonzero(line_end)):
         return None
-    ones_and_tens = digits[2:] + 10 * digits[1:-1]  # a separator counts 0
-    hundreds = digits[:-2] * three
-    leading_zero = (data[2:-1] == ord("0")) & end_before[:-1] & ~end[1:]
-    suspicious = [end & ~line_end & (data[2:] != _COMMA), end & end_before, three[:-1] & ~end[1:], leading_zero,
-                  hundreds > 2, (hundreds == 2) & (ones_and_tens > 55)]
-    if any(found.any() for found in suspicious):
-        return None
-    return (ones_and_tens + 100 * hundreds)[ends - 1].reshape(-1, n_columns)
+    hundreds *= np.uint8(100)
+    values += hundreds
+    ends -= 1
+    return values.take(ends).reshape(-1, n_columns)
 
 
 def _without_quotes(block: bytes) -> bytes | None:
