@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -157,7 +158,7 @@ def test_the_page_pictures_the_rows_where_they_differ_if_the_data_is_there(compa
 
 
 def test_the_page_pictures_nothing_from_another_file(compared, pair):
-    other = type(pair[0].data.train())(**{**vars(pair[0].data.train()), "sha256": "0" * 64})
+    other = replace(pair[0].data.train(), sha256="0" * 64)
     assert "<img" not in comparing.render_compare(compared, other)
 
 

@@ -1,6 +1,7 @@
 import html
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -78,8 +79,7 @@ def test_an_unwritten_loss_is_null(make_results, build):
 
 
 def test_a_run_of_the_baseline_alone_is_its_own_baseline(make_results, build):
-    results = make_results(models=("mlp",))
-    alone = type(results)(**{**vars(results), "baseline": None})
+    alone = replace(make_results(models=("mlp",)), baseline=None)
     numbers = build(alone)
     assert numbers["baseline"]["oof_accuracy"] == numbers["cv"]["oof_accuracy"]
     assert "is the baseline" in numbers["verdict"]["points"][1]
