@@ -29,7 +29,7 @@ def build(
     mode: Annotated[str, typer.Option(help="train there, or predict with the weights of a run.")] = "train",
     accelerator: Annotated[str, typer.Option(help="t4x2, tpu or none.")] = "t4x2",
     run: Annotated[str | None, typer.Option(help="The run whose weights a predict kernel takes along.")] = None,
-    model: Annotated[str, typer.Option(help="What a train kernel trains: NAME,NAME.")] = "cnn_aug",
+    model: Annotated[str, typer.Option(help="What a train kernel trains: NAME,NAME.")] = "strong",
     folds: Annotated[int, typer.Option(help="Number of folds of a train kernel.")] = 5,
     epochs: Annotated[int | None, typer.Option(help="Instead of the model's own number.")] = None,
     runs_dir: RunsDir = Path("runs"),

@@ -133,9 +133,14 @@ def flops(model: Any) -> int:
 
 def suitable(is_sample: bool) -> tuple[tuple[str, ...], str]:
     """The models that a run trains where none is asked for, and why."""
+    from kit.training import backend
+
     if is_sample:
         return ("cnn_aug",), "quick, since the data is the drawn sample"
-    return ("cnn_aug",), "the best that two CPU cores train within half an hour"
+    precision, why = backend.resolve_precision("auto")
+    if precision == "float32":
+        return ("cnn_aug",), f"the best within an hour or two here: {why}"
+    return ("strong",), "the most accurate that two CPU cores, or a GPU, train within 45 minutes"
 
 
 def table(competition: Competition) -> list[dict[str, Any]]:
