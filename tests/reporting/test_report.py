@@ -132,6 +132,15 @@ def test_fragments_lead_somewhere(page):
     assert {target for target in re.findall(r'href="#([^"]+)"', page)} <= set(ids)
 
 
+def test_the_name_of_a_cell_begins_as_it_looks(report, results):
+    """Who speaks to the browser says what they see: 5,928, not 5928."""
+    matrix = [[5928, *report["confusion"][0][1:]], *report["confusion"][1:]]
+    page = reporting.render_report({**report, "confusion": matrix}, results)
+    cells = re.findall(r'<a href="#mistakes"[^>]*aria-label="([^"]*)"><data[^>]*>([^<]*)<', page)
+    assert cells[0] == ("0 read as 0: 5,928 rows, show pictures", "5,928")
+    assert all(f": {shown} rows" in name for name, shown in cells)
+
+
 def test_a_run_named_like_a_script_is_harmless(make_results, build):
     name = '<script>alert("x")</script>'
     results = make_results(name=name)
