@@ -21,6 +21,7 @@ app = typer.Typer(name="kit", no_args_is_help=True, pretty_exceptions_enable=Fal
 app.add_typer(cli_kaggle.kernel, name="kernel")
 app.add_typer(cli_kaggle.ledger, name="ledger")
 
+INTERRUPTED = 130
 UsageError: Any = typer.BadParameter.__mro__[1]  # of Click, or of the copy of it that newer Typers carry inside
 
 
@@ -225,7 +226,8 @@ def run(arguments: list[str] | None = None) -> int:
     """Run one command; its exit code."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        return int(app(arguments, prog_name="kit", standalone_mode=False) or 0)
+        code = int(app(arguments, prog_name="kit", standalone_mode=False) or 0)
+        return _interrupted() if code == INTERRUPTED else code  # newer Typers turn Ctrl-C into this code, silently
     except KitError as error:
         return _fail(error)
     except UsageError as error:
@@ -234,9 +236,17 @@ def run(arguments: list[str] | None = None) -> int:
             return 0
         command = getattr(getattr(error, "ctx", None), "command_path", "kit")
         return _fail(KitError(error.format_message(), f"see {command} --help"))
+    except OSError as error:  # of what a library writes for itself; the kit's own files say more
+        from kit.storage import refused
+
+        return _fail(refused(error, error.filename or "a file", "use"))
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; everything finished is kept: run the same command with --resume", file=sys.stderr)
-        return 130
+        return _interrupted()
+
+
+def _interrupted() -> int:
+    print("interrupted; everything finished is kept: run the same command with --resume", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _fail(error: KitError) -> int:

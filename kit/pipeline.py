@@ -36,8 +36,32 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
     `leave_out`: keys of jobs (model/seed_s/fold_k) that are not to be trained; only together with a time budget.
     """
     progress = progress or Progress()
+    deadline = time.time() + config.time_budget if config.time_budget is not None else None
+    timing: dict[str, Any] = {}
+    with _timed(timing, "read"):
+        train, test = data.train(), data.test()
+    for note in (*train.notes, *test.notes):
+        progress.say(note)
+    with _timed(timing, "folds"):
+        folds = folds_module.make_folds(train.labels, data.competition, config.n_folds, config.split, config.seed,
+                                        config.limit, data.writer_block)
     with run.lock():
-        timing, results = _train(config, data, run, progress, resume, leave_out)
+        resumed = _open_run(run, _describe(config, data), resume)
+        if not run.folds.is_file():
+            folds_module.save_folds(run.folds, folds)
+        precision, why = backend.resolve_precision(config.precision)
+        progress.say(f"{'resuming' if resumed else 'training'} {run.name}: {', '.join(config.models)} on "
+                     f"{config.n_folds} folds, {precision} ({why}){', drawn sample' if data.is_sample else ''}")
+        jobs = tuple(job for job in executors.make_jobs(config, precision) if job.key not in leave_out)
+        with _timed(timing, "train"):
+            complete = executors.run_jobs(executors.Plan(config, data, run.path, jobs), progress, deadline)
+        if leave_out or not complete:
+            progress.say("the time budget left folds out: this ensemble is partial (complete: false)")
+        with _timed(timing, "blend"):
+            results = blend.gather(run, data, timing)
+            storage.write_npz(run.oof, row=results.folds.rows, probs=results.oof)
+            if results.test is not None:
+                storage.write_npz(run.test, id=test.ids, probs=results.test)
         _report(results, run.path, timing)
     return results
 
@@ -82,43 +106,6 @@ def report(run: RunFolder, data: DataFolder, submissions: Path | None = None) ->
     return results
 
 
-def _train(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress, resume: bool,
-           leave_out: frozenset[str]) -> tuple[dict[str, Any], RunResults]:
-    timing: dict[str, Any] = {}
-    deadline = time.time() + config.time_budget if config.time_budget is not None else None
-    with _timed(timing, "read"):
-        train, test = data.train(), data.test()
-    for note in (*train.notes, *test.notes):
-        progress.say(note)
-    about = _describe(config, data)
-    with _timed(timing, "folds"):
-        resumed = _open_run(run, about, resume)
-        if not run.folds.is_file():
-            folds_module.save_folds(run.folds, folds_module.make_folds(
-                train.labels, data.competition, config.n_folds, config.split, config.seed, config.limit,
-                data.writer_block))
-        folds_module.load_folds(run.folds)
-    precision, why = backend.resolve_precision(config.precision)
-    progress.say(f"{'resuming' if resumed else 'training'} {run.name}: {', '.join(config.models)} on "
-                 f"{config.n_folds} folds, {precision} ({why}){', drawn sample' if data.is_sample else ''}")
-    jobs = tuple(job for job in executors.make_jobs(config, precision) if job.key not in leave_out)
-    plan = executors.Plan(config, data, run.path, jobs)
-    if config.tensorboard:
-        from kit.reporting.tensorboard import Board
-
-        progress = Board(progress, run.path / "tensorboard", jobs, train, data.competition)
-    with _timed(timing, "train"):
-        complete = executors.run_jobs(plan, progress, deadline)
-    if leave_out or not complete:
-        progress.say("the time budget left folds out: this ensemble is partial (complete: false)")
-    with _timed(timing, "blend"):
-        results = blend.gather(run, data, timing)
-        storage.write_npz(run.oof, row=results.folds.rows, probs=results.oof)
-        if results.test is not None:
-            storage.write_npz(run.test, id=test.ids, probs=results.test)
-    return timing, results
-
-
 def _report(results: RunResults, folder: Path, timing: dict[str, Any]) -> None:
     from kit.reporting.report import build_report, render_report
 
@@ -142,6 +129,9 @@ def _timed(timing: dict[str, Any], stage: str) -> Iterator[None]:
 def _open_run(run: RunFolder, about: dict[str, Any], resume: bool) -> bool:
     """Write config.json into a new run folder, or check that what is there is this very run. True if it is resumed."""
     if not run.config.is_file():
+        if any(run.path.glob("*/seed_*/fold_*/done.json")):
+            raise KitError(f"{run.path} has trained folds, but not the config.json that says how they were trained",
+                           "train them again with --force, or choose another name with --run")
         storage.write_json(run.config, about)
         return False
     if not resume:

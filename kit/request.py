@@ -45,6 +45,8 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
     `fetch` gets the data first. Without `model`, what suits data and machine is chosen, and said. `resume` without a
     name continues the newest unfinished run with the same options.
     """
+    if run is not None:
+        storage.check_run_name(run)
     names = tuple(part.strip() for part in model.split(",")) if model else None
     config = RunConfig(competition.slug, names or ("cnn",), **options,
                        time_budget=None if time_budget is None else seconds(time_budget))
@@ -59,7 +61,7 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
     unfinished = None if force or run else find_unfinished(config, runs_dir)
     if unfinished and not resume:
         progress.say(f"the run {unfinished} has the same options and is not finished: continue it with --resume")
-    name = storage.check_run_name(run or (resume and unfinished) or _new_name(config))
+    name = run or (resume and unfinished) or _new_name(config)
     folder = RunFolder(Path(runs_dir) / name)
     if resume and not folder.config.is_file():
         raise KitError(f"there is no run {name!r} in {runs_dir} to resume", "leave --resume out to start it")

@@ -7,11 +7,13 @@ there matches one of the two.
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
 import re
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -97,17 +99,27 @@ def _disk_errors(path: Path, verb: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        fixes = {28: "free some space, then run the same command with --resume", 30: "the disk is read-only",
-                 13: "make the folder writable, or choose another one"}
-        raise KitError(f"cannot {verb} {path}: {error.strerror or error}",
-                       fixes.get(error.errno or 0, "check that the folder exists and is yours")) from error
+        raise refused(error, path, verb) from error
+
+
+def refused(error: OSError, path: Path | str, verb: str) -> KitError:
+    """What the system would not do, as a KitError with what helps."""
+    fixes = {errno.ENOSPC: "free some space, then run the same command with --resume",
+             errno.EDQUOT: "free some of your quota, then run the same command with --resume",
+             errno.EROFS: "the disk is read-only: choose a folder on another one",
+             errno.EACCES: "make the folder writable, or choose another one"}
+    return KitError(f"cannot {verb} {path}: {error.strerror or error}",
+                    fixes.get(error.errno or 0, "check that the folder exists and is yours"))
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed writer left below `folder`; for the holder of its lock alone."""
-    for leftover in Path(folder).rglob(".*.tmp"):
+    """Remove the temporary files and folders that a killed writer left below `folder`; for its lock's holder alone."""
+    for leftover in list(Path(folder).rglob(".*.tmp")):
         with contextlib.suppress(OSError):
-            leftover.unlink()
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
 
 
 # -- reading --------------------------------------------------------------------------------------------------------
@@ -249,7 +261,8 @@ class RunFolder:
                 raise KitError(f"{self.path} is in use by {who}",
                                "wait until it has ended, or choose another name with --run") from None
         try:
-            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
+            with _disk_errors(holder, "write"):
+                holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
             sweep(self.path)
             yield
         finally:

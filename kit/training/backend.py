@@ -61,8 +61,12 @@ def prepare(threads: int | None = None) -> None:
     import tensorflow as tf
 
     if threads and tf.config.threading.get_intra_op_parallelism_threads() != threads:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+        except RuntimeError as error:
+            raise KitError(f"TensorFlow has started in this process with another number of threads than {threads}",
+                           "restart Python (the notebook's kernel), or use --executor processes") from error
     for gpu in tf.config.list_physical_devices("GPU"):
         if not tf.config.experimental.get_memory_growth(gpu):
             tf.config.experimental.set_memory_growth(gpu, True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from kit import storage
 from kit.config import RunConfig
-from kit.data import competition
+from kit.data import cache, competition
 from kit.data import folds as folds_module
 from kit.data.source import DataFolder
 from kit.errors import KitError
@@ -132,14 +132,19 @@ def _done_event(plan: Plan, job: fit.FoldJob) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=1)
-def _tables(path: Path, slug: str) -> tuple[Any, Any, Any]:
+def _tables(path: Path, slug: str, stamps: tuple[tuple[int, ...], ...]) -> tuple[Any, Any, Any]:
     data = DataFolder(path, competition.get(slug))
     return data.train(), data.test(), data.extra()
 
 
+def _stamps(data: DataFolder) -> tuple[tuple[int, ...], ...]:
+    """What changes when a file of the folder does: a notebook may train on new data of the same name."""
+    return tuple(tuple(cache.stamp(path.stat())) for path in sorted(data.path.glob("*.csv")))
+
+
 def fold_data(data: DataFolder, run: Path, fold: int) -> fit.FoldData:
     """What fold `fold` of the run trains on, read from the cached tables and the run's folds.csv."""
-    train, test, extra = _tables(data.path, data.competition.slug)
+    train, test, extra = _tables(data.path.resolve(), data.competition.slug, _stamps(data))
     folds = folds_module.load_folds(RunFolder(run).folds)
     held_out = folds.fold == fold
     return fit.FoldData(train.pixels, np.asarray(train.labels), folds.rows[~held_out], folds.rows[held_out],

@@ -290,7 +290,7 @@ def _write_artifacts(trainer: Trainer, job: FoldJob, data: FoldData, folder: Pat
         extra = predict.predict_probs(trainer, data.extra_pixels, job.tta)
         storage.write_npz(folder / "extra.npz", row=np.arange(len(extra)), probs=extra)
     storage.write_csv(folder / "history.csv", pd.DataFrame(course.history))
-    storage.write_bytes(folder / "model.keras", _model_bytes(trainer.model))
+    storage.write_bytes(folder / "model.keras", _model_bytes(trainer.model, folder))
     storage.write_json(folder / "done.json", {
         "job": asdict(job), "train_rows": len(data.train_rows), "val_rows": len(data.val_rows),
         "val_accuracy": float((val.argmax(1) == data.labels[data.val_rows]).mean()),
@@ -299,9 +299,10 @@ def _write_artifacts(trainer: Trainer, job: FoldJob, data: FoldData, folder: Pat
         "images_per_second": float(np.median([line["images_per_second"] for line in course.history]))})
 
 
-def _model_bytes(model: Any) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.keras"
+def _model_bytes(model: Any, folder: Path) -> bytes:
+    """What Keras saves, by way of a folder below `folder`, where what a killed process leaves is swept away."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".model.", suffix=".tmp") as scratch:
+        path = Path(scratch) / "model.keras"
         model.save(path)
         return path.read_bytes()
 

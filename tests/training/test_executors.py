@@ -26,6 +26,7 @@ def data(tmp_path_factory):
 
 
 def plan_of(data, run, **options):
+    options = {"executor": "local"} | options
     config = RunConfig(models=("mlp",), n_folds=2, epochs=1, precision="float32", **options)
     labels = data.train().labels
     folds.save_folds(RunFolder(run).folds, folds.make_folds(labels, data.competition, 2, "auto", 0, None, 20))
