@@ -32,6 +32,8 @@ def build(
     model: Annotated[str, typer.Option(help="What a train kernel trains: NAME,NAME.")] = "strong",
     folds: Annotated[int, typer.Option(help="Number of folds of a train kernel.")] = 5,
     epochs: Annotated[int | None, typer.Option(help="Instead of the model's own number.")] = None,
+    seed: Annotated[int, typer.Option(help="Of a train kernel.")] = 0,
+    time_budget: Annotated[str | None, typer.Option(help="All is over by then: 110m, 8h.")] = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Write a folder that kaggle kernels push accepts: kit kernel build --user me --kind notebook"""
@@ -40,7 +42,7 @@ def build(
 
     folder = kernels.build(out, common.competition, user or credentials.user_name(), slug, kind, mode, accelerator,
                            request.existing_run(run, runs_dir).path if run else None, tuple(model.split(",")),
-                           folds, epochs)
+                           folds, epochs, seed, request.seconds(time_budget) / 60 if time_budget else None)
     common.show({"path": folder}, f"{folder}: try it with kit kernel rehearse {folder}")
 
 

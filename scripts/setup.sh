@@ -17,25 +17,35 @@ find_python() {
     exit 2
 }
 
-# A second call must be training within 20 s: pip runs only where what it would install has changed.
+# A second call must be training within 20 s: pip runs only where setup.cfg has changed or an extra is not there yet.
+# .venv/installed says what is: a checksum, then the extras.
 setup_kit() {
-    local extras=$1 python wanted
+    local wanted=" $* " sum installed="" python extra missing=""
     if [ "$(uname -s)" = Linux ] && command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
-        extras="$extras,gpu"
+        wanted="$wanted gpu "
     fi
-    extras=${extras#,}
-    wanted="$extras $(cksum setup.cfg pyproject.toml | tr '\n' ' ')"
-    if [ -x .venv/bin/kit ] && [ "$(cat ".venv/installed-${extras:-kit}" 2>/dev/null)" = "$wanted" ]; then
-        return
+    sum=$(cat setup.cfg pyproject.toml | cksum | tr ' ' '-')
+    if [ -x .venv/bin/kit ] && [ "$(head -n 1 .venv/installed 2>/dev/null)" = "$sum" ]; then
+        installed=" $(tail -n +2 .venv/installed | tr '\n' ' ') "
+    else
+        missing=kit
     fi
+    for extra in $wanted; do
+        case "$installed" in *" $extra "*) ;; *) missing=$extra ;; esac
+    done
+    [ -n "$missing" ] || return 0
+    for extra in $installed; do
+        case "$wanted" in *" $extra "*) ;; *) wanted="$wanted $extra " ;; esac
+    done
     python=$(find_python)
     [ -x .venv/bin/python ] || "$python" -m venv .venv
     echo "installing the kit into .venv (minutes, once) ..." >&2
-    if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}"; then
+    extra=$(echo $wanted | tr ' ' ',')
+    if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}"; then
         echo "error: pip could not install the kit for $(uname -s) $(uname -m), $("$python" --version)" >&2
         echo "fix: see pip's words above; TensorFlow has wheels for Linux (x86-64, arm64), macOS (arm64) and Windows" \
              "(x86-64), Python 3.11 to 3.13, and the first installation needs a network" >&2
         exit 2
     fi
-    echo "$wanted" > ".venv/installed-${extras:-kit}"
+    { echo "$sum"; printf '%s\n' $wanted; } > .venv/installed
 }

@@ -4,7 +4,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 if [ "${1:-}" = --all ]; then
     shift
-    setup_kit dev,ray,tensorboard
+    setup_kit dev ray tensorboard
     .venv/bin/ruff check kit tests scripts
     .venv/bin/mypy
     .venv/bin/bandit --quiet --recursive kit --severity-level medium

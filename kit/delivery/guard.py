@@ -42,7 +42,7 @@ def _local(host: object) -> bool:
     if isinstance(host, bytes):
         host = host.decode("utf-8", "replace")
     return (not isinstance(host, str)  # None, or the numbers of a netlink socket
-            or host in ("", "localhost", "::", "::1", "0.0.0.0", socket.gethostname())  # noqa: S104
+            or host in ("", "localhost", "::", "::1", "0.0.0.0", socket.gethostname())  # noqa: S104 # nosec B104
             or host.startswith(("127.", "::ffff:127.")))
 
 

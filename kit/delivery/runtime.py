@@ -76,7 +76,7 @@ class Kernel:
         self.say(f"kit {kit.__version__}, {self.settings['mode']}, {self.budget:.0f} s: {self.settings}")
         mounted = find_data(self.root / "input", self.competition)
         self.say(f"data: {mounted}")
-        self.data = Path(os.environ.get("TMPDIR", "/tmp")) / f"kit-data-{os.getpid()}" / self.competition.slug  # noqa: S108
+        self.data = Path(os.environ.get("TMPDIR", "/tmp")) / f"kit-data-{os.getpid()}" / self.competition.slug  # noqa: S108 # nosec B108
         self.data.mkdir(parents=True, exist_ok=True)
         for path in mounted.glob("*.csv"):
             (self.data / path.name).symlink_to(path)
