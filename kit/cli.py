@@ -200,7 +200,7 @@ def models(common: Common) -> None:
     """What can be trained, with size and cost: kit models"""
     from kit.training import models as registry
 
-    rows = registry.table(common.competition)
+    rows = registry.table()
     common.show({"models": rows}, *registry.lines(rows))
 
 

@@ -6,7 +6,8 @@ again. A key that this version does not know is an error, not a default.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from kit.errors import KitError
 
@@ -71,11 +72,27 @@ class RunConfig:
     def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
         """The config that `to_dict` wrote. KitError for a key that this version does not know."""
         known = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(values, dict):
+            raise KitError("the run's config is no table of options", "start a new run with --run")
         unknown = sorted(set(values) - known)
         if unknown:
             raise KitError(f"the run's config has unknown keys: {', '.join(unknown)}",
                            "use the version of the kit that made this run, or start a new run with --run")
+        kinds = get_type_hints(cls)
+        wrong = [f"{name} {value!r}" for name, value in values.items() if not _fits(value, kinds[name])]
+        if wrong:
+            raise KitError(f"the run's config has values that cannot be: {', '.join(wrong)}",
+                           "put the original config.json back, or start a new run with --run")
         return cls(**{**values, "models": tuple(values.get("models", cls.models))})
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value out of a JSON file is of a field's kind."""
+    if isinstance(kind, UnionType):
+        return any(_fits(value, part) for part in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+    return type(value) in ((int, float) if kind is float else (kind,))
 
 
 def _option(name: str) -> str:

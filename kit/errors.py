@@ -4,6 +4,8 @@ A `KitError` says what is wrong and where, and what to do about it. The command 
 `error: …` and `fix: …`, and exits with 2; a notebook shows the same two lines.
 """
 
+import re
+
 
 class KitError(Exception):
     """An expected failure: `message` says what is wrong and where, `fix` what the user can do."""
@@ -12,8 +14,8 @@ class KitError(Exception):
 
     def __init__(self, message: str, fix: str) -> None:
         super().__init__(message, fix)
-        self.message = message
-        self.fix = fix
+        self.message = _one_line(message)
+        self.fix = _one_line(fix)
 
     def __str__(self) -> str:
         return f"error: {self.message}\nfix: {self.fix}"
@@ -21,3 +23,8 @@ class KitError(Exception):
     def _render_traceback_(self) -> list[str]:
         """What IPython shows instead of a traceback."""
         return str(self).splitlines()
+
+
+def _one_line(text: str) -> str:
+    """What a library or a file says may have line ends and terminal escapes in it."""
+    return re.sub(r"[\x00-\x08\x0e-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", " ".join(text.split()))

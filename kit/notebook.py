@@ -159,11 +159,11 @@ def show(row: int, competition: str = KANNADA, data_dir: str | Path = "data") ->
                   pictures=[tutorial.gallery([image], [name], 1, f"row {row}")])
 
 
-def models(competition: str = KANNADA) -> Answer:
+def models() -> Answer:
     """What can be trained, with size and cost."""
     from kit.training import models as registry
 
-    rows = registry.table(competitions.get(competition))
+    rows = registry.table()
     return Answer({"models": rows}, registry.lines(rows), monospace=True)
 
 

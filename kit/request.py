@@ -117,7 +117,7 @@ def scored_folder(name: str) -> Path:
 
 def data_of(run: RunFolder, competition: Competition, data_dir: Path) -> DataFolder:
     """The data that a run was made from. KitError where what is there now is other data."""
-    about = storage.read_json(run.config)["data"]
+    about = storage.read_json(run.config, "data")["data"]
     data = sources.data_folder(competition, data_dir, sample=about["is_sample"])
     if data.sha256 != about["sha256"]:
         raise KitError(f"{data.path} is not the data that {run.name} was trained on", "put the old data back")

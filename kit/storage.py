@@ -147,12 +147,17 @@ def read_text(path: Path) -> str:
         raise damaged(path, f"byte {error.start} is not UTF-8") from error
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *names: str) -> Any:
+    """What a JSON file holds; with `names`, an object in which all of them are. KitError if damaged."""
     text = read_text(path)
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise damaged(path, f"not JSON: {error}") from error
+    missing = [name for name in names if not isinstance(value, dict) or name not in value]
+    if missing:
+        raise damaged(path, f"it does not say: {', '.join(missing)}")
+    return value
 
 
 def read_npz(path: Path, *names: str) -> dict[str, np.ndarray]:

@@ -68,7 +68,7 @@ class RunResults:
 
 def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any]) -> RunResults:
     """Read what a run has trained, and blend it. KitError for a missing, misaligned or damaged fold."""
-    about = storage.read_json(run.config)
+    about = storage.read_json(run.config, "config", "command", "environment")
     config = RunConfig.from_dict(about["config"])
     folds = load_folds(run.folds)
     partial = config.time_budget is not None
@@ -117,7 +117,7 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
             if partial:
                 continue
             raise KitError(f"fold {k} of {model} (seed {seed}) is missing in {run.path}", "train it with --resume")
-        member.done.append(storage.read_json(folder / "done.json"))
+        member.done.append(storage.read_json(folder / "done.json", "job", "parameters", "val_accuracy"))
         member.history.append(storage.read_csv(folder / "history.csv"))
         val = storage.read_npz(folder / "val.npz", "row", "probs")
         oof[folds.fold == k] = aligned(val["row"], val["probs"], folds.rows[folds.fold == k], folder / "val.npz")

@@ -28,7 +28,7 @@ def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | Non
     out = Path(out)
     if out.suffix not in (".csv", ".npz"):
         raise KitError(f"--out {out} is neither .csv nor .npz", "name a .csv for labels or a .npz for probs")
-    config = RunConfig.from_dict(storage.read_json(run.config)["config"])
+    config = RunConfig.from_dict(storage.read_json(run.config, "config")["config"])
     competition = competitions.get(config.competition)
     table = read_table(Path(test), competition, labelled=False)
     progress = progress or Progress()

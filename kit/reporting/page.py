@@ -78,6 +78,7 @@ def duration(seconds: float) -> str:
 
 FORMATS: dict[str, Callable[[Any], str]] = {
     "percent": verdict.percent,
+    "tenths": lambda value: f"{value:,.1f}",
     "percent1": lambda value: verdict.percent(value, 1),
     "percent0": lambda value: verdict.percent(value, 0),
     "points": verdict.points,

@@ -12,6 +12,7 @@ from kit.reporting import figures, metrics, page, verdict
 from kit.reporting.estimate import estimate
 from kit.reporting.numerals import is_kannada
 from kit.reporting.pictures import data_uri
+from kit.training import models
 from kit.training.models import BASELINE
 
 if TYPE_CHECKING:  # reading a submission's report needs no pandas
@@ -120,6 +121,9 @@ def _member(results: "RunResults", member: "Member") -> dict[str, Any]:
     return {"model": member.model, "seed": int(member.seed), "is_baseline": member is results.baseline,
             "folds": len(member.done), "rows": len(right), "oof_accuracy": float(right.mean()),
             "parameters": member.done[0]["parameters"],
+            "mflops_per_image": models.RECIPES[member.model].mflops if member.model in models.RECIPES else None,
+            "epochs": len(member.history[0]),
+            "seconds_per_epoch": float(np.mean([line["seconds"].mean() for line in member.history])),
             "train_seconds": sum(done["train_seconds"] for done in member.done),
             "images_per_second": float(np.median([done["images_per_second"] for done in member.done]))}
 

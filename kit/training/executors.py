@@ -87,7 +87,7 @@ def stragglers(plan: Plan) -> list[fit.FoldJob]:
     again = []
     for model in {job.model for job in plan.jobs}:
         jobs = [job for job in plan.jobs if job.model == model and fit.is_done(plan.folder(job))]
-        done = [storage.read_json(plan.folder(job) / "done.json") for job in jobs]
+        done = [storage.read_json(plan.folder(job) / "done.json", "job", "val_accuracy", "val_rows") for job in jobs]
         median = float(np.median([fold["val_accuracy"] for fold in done])) if done else 0.0
         for job, fold in zip(jobs, done, strict=True):
             chance = np.sqrt(median * (1 - median) / fold["val_rows"])
@@ -127,7 +127,7 @@ def train_job(plan: Plan, job: fit.FoldJob, report: fit.Report, data: fit.FoldDa
 
 
 def _done_event(plan: Plan, job: fit.FoldJob) -> dict[str, Any]:
-    done = storage.read_json(plan.folder(job) / "done.json")
+    done = storage.read_json(plan.folder(job) / "done.json", "val_accuracy", "train_seconds")
     return {"event": "done", "job": job.key, "val_accuracy": done["val_accuracy"], "seconds": done["train_seconds"]}
 
 

@@ -1,0 +1,389 @@
+"""Whatever ends a run, nothing finished is lost; and what is odd but valid works.
+
+Disks that fill up, folders that vanish and signals are brought about inside this process here; scripts/torture.py and
+scripts/full_disk.py do the same to real processes on a real disk.
+"""
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kit import cli, storage
+from kit.data.competition import KANNADA
+from kit.data.table import write_table
+from kit.training import fit
+from tests.test_docs import ROOT
+
+QUICK = ["--model", "mlp", "--epochs", "2", "--limit", "20", "--folds", "2", "--executor", "local", "--quiet"]
+FOLD = "runs/a/mlp/seed_0/fold_1/"
+WRITES = ["runs/a/config.json", "runs/a/folds.csv", "runs/a/oof.npz", "runs/a/test.npz", "runs/a/timing.json",
+          "runs/a/report.json", "runs/a/report.html",
+          *(FOLD + name for name in ("checkpoint.npz", "val.npz", "test.npz", "extra.npz", "history.csv",
+                                     "model.keras", "done.json")),
+          *("submissions/a/" + name for name in (".gitignore", "config.json", "report.json", "report.html", "oof.npz",
+                                                 "submission.csv"))]
+EVERY_FEW = ("runs/a/config.json", FOLD + "checkpoint.npz", FOLD + "model.keras", "submissions/a/submission.csv")
+
+
+def kit(capsys, *arguments):
+    code = cli.run([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def two_lines(err):
+    """Whether stderr ends in `error: …` and `fix: …`, and nothing else is an error."""
+    lines = err.strip().splitlines()
+    return lines[-2].startswith("error: ") and lines[-1].startswith("fix: ") and "Traceback" not in err
+
+
+def leftovers(folder):
+    return [path for path in folder.rglob("*") if path.name.endswith(".tmp")]
+
+
+def unharmed(folder):
+    """Every artifact below `folder` has the SHA-256 that was recorded for it; how many there are."""
+    named = [path.parent / name for path in folder.rglob(storage.CHECKSUMS) for name in json.loads(path.read_text())]
+    there = [path for path in named if path.is_file()]
+    for path in there:
+        storage.read_bytes(path)
+    return len(there)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(sample_data, tmp_path_factory):
+    """Test probs and the submission of the run that nothing befell."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert cli.run(["submit", *QUICK, "--run", "a", "--data-dir", str(sample_data), "--runs-dir", str(folder / "runs"),
+                    "--submissions", str(folder / "submissions")]) == 0
+    return storage.read_npz(folder / "runs/a/test.npz")["probs"], (folder / "submissions/a/submission.csv").read_text()
+
+
+def assert_as_if_nothing_had_happened(workplace, capsys, undisturbed):
+    resume = ["--resume"] if (workplace / "runs/a/config.json").is_file() else []
+    assert kit(capsys, "submit", *QUICK, "--run", "a", *resume)[0] == 0
+    probs, submission = undisturbed
+    np.testing.assert_array_equal(storage.read_npz(workplace / "runs/a/test.npz")["probs"], probs)
+    assert (workplace / "submissions/a/submission.csv").read_text() == submission
+    assert not leftovers(workplace) and not list(workplace.rglob("checkpoint.npz"))
+
+
+# -- disks and folders ----------------------------------------------------------------------------------------------
+
+
+def refuse(monkeypatch, workplace, name, code):
+    """From the write of `name` on, the disk refuses every flush with `code`, as a full one does."""
+    replace, refusing = storage._replace, []
+    fsync = os.fsync
+
+    def watched(path, data):
+        if path == workplace / name or path == Path(name):
+            refusing.append(path)
+        replace(path, data)
+
+    def flush(handle):
+        if refusing:
+            raise OSError(code, os.strerror(code))
+        fsync(handle)
+
+    monkeypatch.setattr(storage, "_replace", watched)
+    monkeypatch.setattr(os, "fsync", flush)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in EVERY_FEW else pytest.mark.slow)
+                                  for name in WRITES])
+def test_a_full_disk_at_any_write_costs_nothing_that_was_finished(workplace, capsys, monkeypatch, undisturbed, name):
+    with monkeypatch.context() as patch:
+        refuse(patch, workplace, name, errno.ENOSPC)
+        code, _, err = kit(capsys, "submit", *QUICK, "--run", "a")
+    assert code == 2 and two_lines(err) and "No space left on device" in err and Path(name).name in err
+    assert "--resume" in err
+    assert not (workplace / name).exists() and not leftovers(workplace)
+    assert unharmed(workplace / "runs") >= WRITES.index(name) * (name in WRITES[:2])
+    assert_as_if_nothing_had_happened(workplace, capsys, undisturbed)
+
+
+def test_every_kind_of_write_is_among_those_refused(workplace, capsys, monkeypatch):
+    written, replace = set(), storage._replace
+    monkeypatch.setattr(storage, "_replace", lambda path, data: (written.add(Path(path)), replace(path, data)))
+    assert kit(capsys, "submit", *QUICK, "--run", "a")[0] == 0
+    names = {path.as_posix() for path in written if path.name != storage.CHECKSUMS}
+    assert {re.sub("fold_0", "fold_1", name) for name in names} == set(WRITES)
+
+
+@pytest.mark.parametrize("where", ["mkstemp", "mkdir", "holder"])
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_folder_that_cannot_be_written(workplace, capsys, monkeypatch, where, code):
+    def no(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    target = {"mkstemp": (storage.tempfile, "mkstemp"), "mkdir": (Path, "mkdir"), "holder": (Path, "write_text")}[where]
+    monkeypatch.setattr(*target, no)
+    code_, _, err = kit(capsys, "submit", *QUICK, "--run", "a")
+    assert code_ == 2 and two_lines(err) and os.strerror(code) in err and "runs/a" in err
+
+
+def test_no_space_for_what_is_written_only_to_be_read_again(workplace, capsys, monkeypatch):
+    """Keras saves a model into a folder of its own first."""
+    def no(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.keras")
+
+    monkeypatch.setattr(fit, "_model_bytes", no)
+    code, _, err = kit(capsys, "cv", *QUICK, "--run", "a")
+    assert code == 2 and two_lines(err) and "No space left on device" in err
+
+
+def test_a_download_to_a_full_disk_leaves_the_data_that_was_there(workplace, capsys, monkeypatch):
+    before = {path: path.read_bytes() for path in (workplace / "data").rglob("*.csv")}
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    code, _, err = kit(capsys, "download", "--from", "sample", "--force", "--quiet")
+    assert code == 2 and two_lines(err) and "No space left on device" in err
+    assert {path: path.read_bytes() for path in (workplace / "data").rglob("*.csv")} == before
+    assert sorted(path.name for path in (workplace / "data").iterdir()) == ["kannada-mnist-sample"]
+
+
+@pytest.mark.parametrize("folds_before", [0, 1])
+def test_a_run_folder_that_vanishes_while_it_trains(workplace, capsys, monkeypatch, undisturbed, folds_before):
+    trained, train_fold = [], fit.train_fold
+
+    def then_somebody_cleans_up(*arguments):
+        train_fold(*arguments)
+        trained.append(arguments)
+        if len(trained) == folds_before + 1:
+            shutil.rmtree(workplace / "runs" / "a")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "train_fold", then_somebody_cleans_up)
+        code, _, err = kit(capsys, "submit", *QUICK, "--run", "a")
+    assert code == 2 and two_lines(err) and "runs/a" in err
+    assert_as_if_nothing_had_happened(workplace, capsys, undisturbed)
+
+
+def test_folds_without_the_config_that_they_were_trained_with_are_not_taken_for_ones_own(workplace, capsys):
+    assert kit(capsys, "cv", *QUICK, "--run", "a")[0] == 0
+    (workplace / "runs" / "a" / "config.json").unlink()
+    code, _, err = kit(capsys, "cv", *QUICK, "--run", "a", "--seed", "0", "--batch-size", "32")
+    assert code == 2 and two_lines(err) and "config.json" in err and "--force" in err
+    assert kit(capsys, "cv", *QUICK, "--run", "a", "--force")[0] == 0
+
+
+# -- signals and other processes ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def handlers():
+    """cli.run sets a handler for SIGTERM; this process keeps its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_a_run_with_130_and_it_resumes(workplace, capsys, monkeypatch, undisturbed, handlers, number):
+    seen, event = [], fit._event
+
+    def sent_while_it_trains(*arguments):
+        seen.append(arguments)
+        if len(seen) == 3:  # of two folds of two epochs
+            os.kill(os.getpid(), number)
+        return event(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "_event", sent_while_it_trains)
+        code, _, err = kit(capsys, "submit", *QUICK, "--run", "a")
+    assert code == 130 and "--resume" in err and "Traceback" not in err
+    assert len(seen) == 3 and (workplace / "runs/a/mlp/seed_0/fold_0/done.json").is_file()
+    assert_as_if_nothing_had_happened(workplace, capsys, undisturbed)
+
+
+def test_a_second_process_on_one_run_is_told_who_has_it(workplace, capsys):
+    assert kit(capsys, "cv", *QUICK, "--run", "a")[0] == 0
+    code = "import sys, pathlib; from kit.storage import RunFolder\n" \
+           "with RunFolder(pathlib.Path('runs/a')).lock(): print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}) as holder:
+        assert holder.stdout.readline() == "held\n"
+        for command in (["cv", *QUICK, "--run", "a", "--resume"], ["cv", *QUICK, "--run", "a", "--force"],
+                        ["report", "a"]):
+            code, _, err = kit(capsys, *command)
+            assert code == 2 and two_lines(err) and f"in use by process {holder.pid}" in err
+        holder.stdin.close()
+    assert kit(capsys, "report", "a")[0] == 0
+
+
+def start(workplace, *arguments, **environment):
+    return subprocess.Popen([sys.executable, "-m", "kit", *arguments], cwd=workplace, stdout=subprocess.DEVNULL,
+                            stderr=subprocess.PIPE, text=True,
+                            env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
+
+
+def processes_with(marker):
+    """Ids of the processes that have `marker` in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if marker.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_for_step(process):
+    return next(line for line in process.stderr if '"event": "step"' in line)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_the_workers_of_a_run_as_well(workplace, number):
+    marker = f"KIT_TEST={workplace}"
+    options = ["cv", "--model", "mlp", "--epochs", "200", "--folds", "2", "--limit", "100", "--executor", "processes",
+               "--threads", "1", "--run", "a", "--json"]
+    with start(workplace, *options, KIT_TEST=str(workplace)) as process:
+        wait_for_step(process)
+        process.send_signal(number)
+        rest = process.stderr.read()
+        assert process.wait(30) == 130 and "--resume" in rest and "Traceback" not in rest
+    began = time.monotonic()
+    while processes_with(marker) and time.monotonic() - began < 5:
+        time.sleep(0.1)
+    assert not processes_with(marker)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_said_and_the_run_resumes(workplace, capsys):
+    options = ["cv", "--model", "mlp", "--epochs", "40", "--folds", "2", "--limit", "100", "--executor", "processes",
+               "--threads", "1", "--run", "a", "--json"]
+    with start(workplace, *options, KIT_TEST=str(workplace)) as process:
+        wait_for_step(process)
+        workers = [pid for pid in processes_with(f"KIT_TEST={workplace}") if pid != process.pid
+                   and b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(workers[0], signal.SIGKILL)
+        rest = process.stderr.read()
+        assert process.wait(60) == 2 and two_lines(rest) and "a training process died" in rest
+    with start(workplace, *options, "--resume") as process:
+        process.stderr.read()
+        assert process.wait(120) == 0
+    assert not leftovers(workplace)
+
+
+# -- odd, but valid -------------------------------------------------------------------------------------------------
+
+
+def write_data(folder, labels, ids, constant=False):
+    """train.csv and test.csv of 28×28 images whose class is where the ink is; or all of one grey."""
+    rng = np.random.default_rng(len(labels))
+
+    def images(classes):
+        pixels = np.full((len(classes), 784), 7, np.uint8) if constant else \
+            rng.integers(0, 60, (len(classes), 784), np.uint8)
+        for row, label in zip(pixels, classes, strict=True):
+            row[label * 78:(label + 1) * 78] += np.uint8(0 if constant else 190)
+        return pixels
+
+    labels = np.asarray(labels)
+    write_table(folder / "train.csv", KANNADA, images(labels), "label", labels)
+    write_table(folder / "test.csv", KANNADA, images(np.arange(len(ids)) % 10), "id", np.asarray(ids))
+
+
+CYCLE = np.arange(200) % 10
+ODD = {
+    "one test row": (CYCLE, [0], []),
+    "string ids": (CYCLE, ["a-1", "ಕನ್ನಡ", "0x1F", "007"], []),
+    "ids with commas": (CYCLE, ["a b", "c.d", "<script>alert(1)</script>"], []),
+    "huge ids": (CYCLE, [2**62, 10**17], []),
+    "ids that no integer holds": (CYCLE, ["9" * 40, "1" * 40], []),
+    "negative ids": (CYCLE, [-1, -2], []),
+    "a single writer": (CYCLE, [1, 2], []),  # below the competition's writer block
+    "labels in any order": (np.random.default_rng(0).permutation(CYCLE), [1, 2], []),
+    "a class absent from a fold": (np.arange(1285) % 10, [1, 2], ["--split", "writer"]),
+    "a class absent altogether": (CYCLE % 9, [1, 2], []),
+    "two classes": (CYCLE % 2, [1, 2], []),
+    "two rows of each class": (np.arange(20) % 10, [1, 2], []),
+    "more folds than a batch has rows": (CYCLE, [1, 2], ["--batch-size", "1000"]),
+    "a constant image": (CYCLE, [1, 2, 3], ["constant"]),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_but_valid_files_become_a_submission(tmp_path, monkeypatch, capsys, case):
+    labels, ids, options = ODD[case]
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path / "mine", labels, ids, constant="constant" in options)
+    options = [option for option in options if option != "constant"]
+    assert kit(capsys, "download", "--from", "mine")[0] == 0
+    code, _, err = kit(capsys, "submit", "--model", "mlp", "--epochs", "1", "--folds", "2", "--executor", "local",
+                       "--run", "a", *options)
+    assert code == 0, err
+    assert kit(capsys, "validate", "submissions/a/submission.csv") == (0, "submissions/a/submission.csv: acceptable\n",
+                                                                       "")
+    lines = (tmp_path / "submissions/a/submission.csv").read_text("utf-8").splitlines()
+    assert [line.rsplit(",", 1)[0] for line in lines] == ["id", *map(str, ids)]
+    report = json.loads((tmp_path / "submissions/a/report.json").read_text("utf-8"))
+    assert report["complete"] and report["cv"]["n_folds"] == 2
+    assert "<script>alert" not in (tmp_path / "submissions/a/report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["two words", "ಕನ್ನಡ ೧", "<script>alert(1)<script>", "50% off & more", "a'b",
+                                  "a;b$HOME"])
+def test_odd_names_of_runs(workplace, capsys, name):
+    assert kit(capsys, "submit", *QUICK, "--run", name)[0] == 0
+    folder = workplace / "submissions" / name
+    assert kit(capsys, "validate", folder / "submission.csv")[0] == 0
+    assert kit(capsys, "report", name)[0] == 0
+    assert kit(capsys, "predict", name, "--test", "data/kannada-mnist-sample/test.csv", "--out", "p.npz")[0] == 0
+    page = (folder / "report.html").read_text("utf-8")
+    assert name not in page if "<script>" in name else name.split(" ")[0].split("'")[0] in page
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/../../x", "..", ".", "a/b", "a\\..\\b", "-rf", "CON\n", ""])
+def test_names_that_lead_elsewhere_are_refused_and_nothing_is_written(workplace, capsys, name):
+    before = sorted(workplace.parent.rglob("*"))
+    code, _, err = kit(capsys, "cv", *QUICK, f"--run={name}")
+    assert code == 2 and two_lines(err)
+    assert sorted(workplace.parent.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_200_000_test_rows(workplace, capsys):
+    assert kit(capsys, "submit", *QUICK, "--run", "a")[0] == 0
+    header, *rows = (workplace / "data/kannada-mnist-sample/test.csv").read_bytes().splitlines()
+    pixels = [row.split(b",", 1)[1] for row in rows]
+    with (workplace / "long.csv").open("wb") as file:
+        file.write(header + b"\n")
+        file.writelines(b"%d,%s\n" % (i, pixels[i % len(pixels)]) for i in range(200_000))
+    assert kit(capsys, "predict", "a", "--test", "long.csv", "--out", "p.npz")[0] == 0
+    long, short = (storage.read_npz(workplace / path)["probs"] for path in ("p.npz", "runs/a/test.npz"))
+    assert len(long) == 200_000
+    np.testing.assert_array_equal(long[-len(pixels):], short)
+    assert kit(capsys, "predict", "a", "--test", "long.csv", "--out", "p.csv")[0] == 0
+    assert kit(capsys, "validate", "p.csv", "--test", "long.csv")[0] == 0
+
+
+# -- the scripts ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_torture_in_short(tmp_path):
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "torture.py", "--runs", "4", "--json",
+                           tmp_path / "torture.json"], capture_output=True, text=True, cwd=tmp_path, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads((tmp_path / "torture.json").read_text())["runs"]
+    assert len(rows) == 4 and all(row["same_bits"] and not row["leftovers"] for row in rows)
+
+
+def test_fuzzing_in_short(tmp_path):
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "fuzz.py", "--seconds", "4", "--without-atheris"],
+                          capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"table: +[1-9][\d,]* inputs", done.stdout)
