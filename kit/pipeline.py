@@ -138,7 +138,7 @@ def _open_run(run: RunFolder, about: dict[str, Any], resume: bool) -> bool:
         raise KitError(f"the run {run.name!r} exists in {run.path.parent}",
                        "continue it with --resume, replace it with --force, or choose another name with --run")
     stored = storage.read_json(run.config, "config", "data", "code")
-    changed = differences(stored["config"], about["config"])
+    changed = differences(RunConfig.from_dict(stored["config"]).to_dict(), about["config"])
     changed += [f"{what}: {stored[key]} → {about[key]}"
                 for key, what in (("data", "data"), ("code", "the training code")) if stored[key] != about[key]]
     if changed:

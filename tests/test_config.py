@@ -39,3 +39,10 @@ def test_impossible_options(options, words):
 def test_differences_name_what_changed_and_forgive_who_trains():
     a, b = RunConfig(), RunConfig(n_folds=4, executor="local", time_budget=10.0)
     assert differences(json.loads(json.dumps(a.to_dict())), b.to_dict()) == ["n_folds: 5 → 4"]
+
+
+@pytest.mark.parametrize("values", [["cnn"], 3, {"models": "cnn"}, {"models": [1]}, {"n_folds": "5"}, {"seed": True},
+                                    {"epochs": 1.5}, {"tensorboard": 1}, {"split": None}])
+def test_values_that_no_config_has_are_errors(values):
+    with pytest.raises(KitError, match="the run's config"):
+        RunConfig.from_dict(values)

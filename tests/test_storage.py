@@ -154,3 +154,18 @@ def test_checksums_are_plain_sha256(tmp_path):
     recorded = json.loads((tmp_path / storage.CHECKSUMS).read_text())["a.txt"]
     assert recorded == ["ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"]
     assert storage.sha256_file(tmp_path / "a.txt") == recorded[0]
+
+
+def test_json_that_does_not_say_what_is_wanted(tmp_path):
+    storage.write_json(tmp_path / "a.json", {"config": 1})
+    assert storage.read_json(tmp_path / "a.json", "config") == {"config": 1}
+    with pytest.raises(KitError, match=r"a\.json is damaged: it does not say: data, code"):
+        storage.read_json(tmp_path / "a.json", "config", "data", "code")
+    storage.write_json(tmp_path / "a.json", ["config"])
+    with pytest.raises(KitError, match="it does not say: config"):
+        storage.read_json(tmp_path / "a.json", "config")
+
+
+def test_an_error_is_two_lines_whatever_it_quotes():
+    error = KitError("a file\nsays \x1b[31mred", "mend\tit\n")
+    assert str(error) == "error: a file says \\x1b[31mred\nfix: mend it"
