@@ -55,7 +55,7 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
     data = sources.download(competition, None, data_dir, progress=progress) if fetch else \
         sources.find_data(competition, data_dir)
     if names is None:
-        chosen, why = models.suitable(data.is_sample)
+        chosen, why = models.suitable(data.is_sample, config.limit is not None)
         progress.say(f"model: {','.join(chosen)} ({why}); choose another one with --model")
         config = RunConfig.from_dict({**config.to_dict(), "models": chosen})
     unfinished = None if force or run else find_unfinished(config, runs_dir)

@@ -57,9 +57,10 @@ def make_jobs(config: RunConfig, precision: str) -> tuple[fit.FoldJob, ...]:
 def _job(config: RunConfig, precision: str, recipe: models.Recipe, epochs: int | None, seed: int,
          fold: int) -> fit.FoldJob:
     named = recipe.name in config.models
+    views = 1 if config.limit else recipe.tta  # a quick look would spend most of its time on looking thrice
     return fit.FoldJob(recipe.name, seed, fold, epochs or recipe.epochs,
                        (config.batch_size if named else None) or recipe.batch_size, precision,
-                       (config.tta if named else None) or recipe.tta)
+                       (config.tta if named else None) or views)
 
 
 def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None) -> bool:

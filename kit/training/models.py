@@ -135,12 +135,14 @@ def flops(model: Any) -> int:
     return sum(2 * math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1]) for layer in layers)
 
 
-def suitable(is_sample: bool) -> tuple[tuple[str, ...], str]:
+def suitable(is_sample: bool, limited: bool) -> tuple[tuple[str, ...], str]:
     """The models that a run trains where none is asked for, and why."""
     from kit.training import backend
 
     if is_sample:
         return ("cnn_aug",), "quick, since the data is the drawn sample"
+    if limited:
+        return ("cnn_aug",), "quick, since --limit asks for a quick look"
     precision, why = backend.resolve_precision("auto")
     if precision == "float32":
         return ("cnn_aug",), f"the best within an hour or two here: {why}"
