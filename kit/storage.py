@@ -35,7 +35,7 @@ MAX_ARTIFACT_BYTES = 1 << 30  # an artifact of the kit is at most some 100 MB; w
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` whole or not at all, and record its SHA-256. KitError where the disk refuses."""
     path = Path(path)
-    with _disk_errors(path, "write"):
+    with disk_errors(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
         _record(path, hashlib.sha256(data).hexdigest())
         _replace(path, data)
@@ -95,7 +95,8 @@ def _record(path: Path, digest: str) -> None:
 
 
 @contextlib.contextmanager
-def _disk_errors(path: Path, verb: str) -> Iterator[None]:
+def disk_errors(path: Path, verb: str) -> Iterator[None]:
+    """What the system refuses inside is a KitError: it cannot `verb` `path`."""
     try:
         yield
     except OSError as error:
@@ -130,7 +131,7 @@ def read_bytes(path: Path) -> bytes:
     path = Path(path)
     if not path.is_file():
         raise KitError(f"{path} is missing", "run the command that makes it again, with --resume")
-    with _disk_errors(path, "read"):
+    with disk_errors(path, "read"):
         if path.stat().st_size > MAX_ARTIFACT_BYTES:
             raise KitError(f"{path} is larger than any artifact of the kit", "put the original file back")
         data = path.read_bytes()
@@ -187,7 +188,7 @@ def read_csv(path: Path) -> Any:
 
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file of any size, in hex."""
-    with _disk_errors(Path(path), "read"), Path(path).open("rb") as file:
+    with disk_errors(Path(path), "read"), Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -255,7 +256,7 @@ class RunFolder:
         """Hold this folder for one process. KitError naming the holder where another one has it."""
         import filelock
 
-        with _disk_errors(self.path, "write into"):
+        with disk_errors(self.path, "write into"):
             self.path.mkdir(parents=True, exist_ok=True)
             holder = self.path / ".lock.holder"
             lock = filelock.FileLock(self.path / ".lock")
@@ -266,7 +267,7 @@ class RunFolder:
                 raise KitError(f"{self.path} is in use by {who}",
                                "wait until it has ended, or choose another name with --run") from None
         try:
-            with _disk_errors(holder, "write"):
+            with disk_errors(holder, "write"):
                 holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
             sweep(self.path)
             yield

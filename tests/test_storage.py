@@ -149,6 +149,14 @@ def test_the_lock_sweeps_what_a_killed_writer_left(tmp_path):
         assert not left.exists()
 
 
+def test_the_lock_sweeps_what_a_killed_keras_left(tmp_path):
+    left = tmp_path / "mlp" / ".model.abc.tmp" / "model.keras"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    with storage.RunFolder(tmp_path).lock():
+        assert not left.parent.exists() and left.parent.parent.exists()
+
+
 def test_checksums_are_plain_sha256(tmp_path):
     storage.write_text(tmp_path / "a.txt", "abc")
     recorded = json.loads((tmp_path / storage.CHECKSUMS).read_text())["a.txt"]

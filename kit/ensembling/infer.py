@@ -70,7 +70,8 @@ def load_weights(model: Any, path: Path) -> None:
     data = storage.read_bytes(path)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "model.keras"
-        copy.write_bytes(data)
+        with storage.disk_errors(copy, "write"):
+            copy.write_bytes(data)
         try:
             model.load_weights(copy)
         except Exception as error:  # zipfile, h5py, json and Keras raise a dozen kinds on damaged files

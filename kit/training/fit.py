@@ -274,7 +274,7 @@ def _close_epoch(trainer: Trainer, job: FoldJob, data: FoldData, course: Course,
         "learning_rate": rate, "seconds": seconds, "images_per_second": steps * trainer.batch_size / seconds})
     course.sums = [0.0] * 4
     course.seconds += time.perf_counter() - began
-    return {"event": "epoch", "job": job.key, **course.history[-1], "rows": rows, "probs": probs}
+    return {"event": "epoch", "job": job.key, "settings": asdict(job), **course.history[-1], "rows": rows, "probs": probs}
 
 
 def _write_artifacts(trainer: Trainer, job: FoldJob, data: FoldData, folder: Path, course: Course) -> None:
@@ -301,7 +301,8 @@ def _write_artifacts(trainer: Trainer, job: FoldJob, data: FoldData, folder: Pat
 
 def _model_bytes(model: Any, folder: Path) -> bytes:
     """What Keras saves, by way of a folder below `folder`, where what a killed process leaves is swept away."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".model.", suffix=".tmp") as scratch:
+    with storage.disk_errors(folder / "model.keras", "write"), \
+            tempfile.TemporaryDirectory(dir=folder, prefix=".model.", suffix=".tmp") as scratch:
         path = Path(scratch) / "model.keras"
         model.save(path)
         return path.read_bytes()

@@ -21,7 +21,7 @@ import pytest
 from kit import cli, storage
 from kit.data.competition import KANNADA
 from kit.data.table import write_table
-from kit.training import fit
+from kit.training import executors, fit
 from tests.test_docs import ROOT
 
 QUICK = ["--model", "mlp", "--epochs", "2", "--limit", "20", "--folds", "2", "--executor", "local", "--quiet"]
@@ -133,14 +133,38 @@ def test_a_folder_that_cannot_be_written(workplace, capsys, monkeypatch, where, 
     assert code_ == 2 and two_lines(err) and os.strerror(code) in err and "runs/a" in err
 
 
-def test_no_space_for_what_is_written_only_to_be_read_again(workplace, capsys, monkeypatch):
+def test_no_space_for_what_is_written_only_to_be_read_again(workplace, capsys, monkeypatch, undisturbed):
     """Keras saves a model into a folder of its own first."""
-    def no(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.keras")
+    import keras
 
-    monkeypatch.setattr(fit, "_model_bytes", no)
+    def no(self, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "save", no)
+        code, _, err = kit(capsys, "cv", *QUICK, "--run", "a")
+    assert code == 2 and two_lines(err) and "model.keras: No space left on device" in err
+    assert_as_if_nothing_had_happened(workplace, capsys, undisturbed)
+
+
+def test_what_the_system_refuses_a_library_is_two_lines_as_well(workplace, capsys, monkeypatch):
+    def no(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/some/where")
+
+    monkeypatch.setattr(executors, "run_jobs", no)
     code, _, err = kit(capsys, "cv", *QUICK, "--run", "a")
-    assert code == 2 and two_lines(err) and "No space left on device" in err
+    assert code == 2 and two_lines(err) and "cannot use /some/where: Too many open files" in err
+
+
+def test_new_data_in_the_place_of_the_old_is_seen_within_one_process(tmp_path, monkeypatch, capsys):
+    """In a notebook: a table once read is not taken for the file that replaced it."""
+    monkeypatch.chdir(tmp_path)
+    for ids in ([1, 2], [3, 4]):
+        write_data(tmp_path / "mine", CYCLE, ids)
+        assert kit(capsys, "download", "--from", "mine", "--force")[0] == 0
+        assert kit(capsys, "cv", *QUICK, "--run", f"run-{ids[0]}")[0] == 0
+        assert storage.read_npz(tmp_path / f"runs/run-{ids[0]}/test.npz")["id"].tolist() == ids
 
 
 def test_a_download_to_a_full_disk_leaves_the_data_that_was_there(workplace, capsys, monkeypatch):
