@@ -42,6 +42,8 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         train, test = data.train(), data.test()
     for note in (*train.notes, *test.notes):
         progress.say(note)
+    if config.tensorboard:
+        progress = _board(progress, data, run)
     with _timed(timing, "folds"):
         folds = folds_module.make_folds(train.labels, data.competition, config.n_folds, config.split, config.seed,
                                         config.limit, data.writer_block)
@@ -104,6 +106,12 @@ def report(run: RunFolder, data: DataFolder, submissions: Path | None = None) ->
     if submissions is not None and (Path(submissions) / run.name).is_dir():
         hand_in(results, run, submissions)
     return results
+
+
+def _board(progress: Progress, data: DataFolder, run: RunFolder) -> Progress:
+    from kit.reporting.tensorboard import Board
+
+    return Board(progress, run.path / "tensorboard", data.train(), data.competition)
 
 
 def _report(results: RunResults, folder: Path, timing: dict[str, Any]) -> None:

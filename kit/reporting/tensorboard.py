@@ -7,7 +7,6 @@ nobody who did not ask for it imports it.
 """
 
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +31,13 @@ CELL = 16  # pixels, of the confusion matrix
 class Board(Progress):
     """Passes everything on to `progress`, and writes down what the epochs were. KitError without tensorboard."""
 
-    def __init__(self, progress: Progress, folder: Path, jobs: Iterable[FoldJob], train: Table,
-                 competition: Competition) -> None:
+    def __init__(self, progress: Progress, folder: Path, train: Table, competition: Competition) -> None:
         try:
             from tensorboard.summary.writer.event_file_writer import EventFileWriter
         except ModuleNotFoundError as error:
             raise KitError(f"--tensorboard needs a package that is missing: {error.name}",
-                           "pip install tensorboard, then run the same command with --resume") from error
+                           "pip install tensorboard, or leave --tensorboard out") from error
         self.progress, self.folder, self.train, self.competition = progress, folder, train, competition
-        self.jobs = {job.key: job for job in jobs}
         self._open: Any = EventFileWriter
         self._writers: dict[str, Any] = {}
 
@@ -62,7 +59,7 @@ class Board(Progress):
         values += [_image("confusion", _matrix_picture(matrix)), _text("confusion", _matrix_table(matrix))]
         values += self._mistakes(labels, event["rows"], event["probs"])
         try:
-            self._write(event["job"], values, event["epoch"])
+            self._write(FoldJob(**event["settings"]), values, event["epoch"])
         except OSError as error:  # a full disk, say: no reason to end a training
             self.say(f"TensorBoard: {event['job']}: {error}")
 
@@ -72,15 +69,15 @@ class Board(Progress):
         self._writers.clear()
         self.progress.stop()
 
-    def _write(self, key: str, values: list[Any], step: int) -> None:
+    def _write(self, job: FoldJob, values: list[Any], step: int) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        if key not in self._writers:
-            self._writers[key] = self._open(str(self.folder / key))
-            self._writers[key].add_event(Event(wall_time=time.time(), step=0, summary=_hparams(self.jobs[key])))
-        self._writers[key].add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
-        self._writers[key].flush()
+        if job.key not in self._writers:
+            self._writers[job.key] = self._open(str(self.folder / job.key))
+            self._writers[job.key].add_event(Event(wall_time=time.time(), step=0, summary=_hparams(job)))
+        self._writers[job.key].add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        self._writers[job.key].flush()
 
     def _mistakes(self, labels: np.ndarray, rows: np.ndarray, probs: np.ndarray) -> list[Any]:
         """The surest mistakes as a picture, and below it, in its order, what was read as what."""

@@ -274,7 +274,8 @@ def _close_epoch(trainer: Trainer, job: FoldJob, data: FoldData, course: Course,
         "learning_rate": rate, "seconds": seconds, "images_per_second": steps * trainer.batch_size / seconds})
     course.sums = [0.0] * 4
     course.seconds += time.perf_counter() - began
-    return {"event": "epoch", "job": job.key, "settings": asdict(job), **course.history[-1], "rows": rows, "probs": probs}
+    return {"event": "epoch", "job": job.key, "settings": asdict(job), **course.history[-1], "rows": rows,
+            "probs": probs}
 
 
 def _write_artifacts(trainer: Trainer, job: FoldJob, data: FoldData, folder: Path, course: Course) -> None:

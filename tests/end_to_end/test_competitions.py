@@ -62,7 +62,10 @@ def test_from_an_npz_to_a_scored_submission(which, tmp_path, monkeypatch, capsys
 
     assert kit("download", "--competition", which, "--from", "digits.npz") == 0
     assert kit("submit", "--competition", which, "--model", "mlp", "--folds", "2", "--epochs", "8",
-               "--batch-size", "20", "--precision", "float32", "--executor", "local", "--run", "first") == 0
+               "--batch-size", "20", "--precision", "float32", "--executor", "local", "--tensorboard",
+               "--run", "first") == 0
+    for fold in ("fold_0", "fold_1"):
+        assert len(list(Path("runs/first/tensorboard/mlp/seed_0", fold).glob("*.tfevents.*"))) == 1
     file = Path("submissions") / "first" / "submission.csv"
     lines = file.read_text().splitlines()
     assert lines[0] == ",".join(competition.submission_columns) and len(lines) == 51

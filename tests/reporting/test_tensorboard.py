@@ -1,5 +1,6 @@
 """What --tensorboard writes is what the epochs were; nobody who did not ask for it imports it."""
 
+import dataclasses
 import subprocess
 import sys
 import types
@@ -42,14 +43,14 @@ def written(tmp_path):
     train = Table(Path("train.csv"), rng.integers(0, 256, (100, 784), np.uint8), labels, np.arange(100), "", ())
     heard = Progress()
     heard.events, heard.handle = [], lambda event: heard.events.append(event)
-    board, rows = Board(heard, tmp_path, [JOB], train, KANNADA), np.arange(0, 100, 2)
+    board, rows = Board(heard, tmp_path, train, KANNADA), np.arange(0, 100, 2)
     wrong = labels[rows].copy()
     wrong[[3, 5, 7]] = 9
     board.start({JOB.key: 1.0})
     board.handle({"event": "step", "job": JOB.key})
     for epoch, predicted in ((1, wrong), (2, labels[rows])):
-        board.epoch({"event": "epoch", "job": JOB.key, "epoch": epoch, **LINE, "rows": rows,
-                     "probs": probs_of(predicted)})
+        board.epoch({"event": "epoch", "job": JOB.key, "settings": dataclasses.asdict(JOB), "epoch": epoch, **LINE,
+                     "rows": rows, "probs": probs_of(predicted)})
     board.stop()
     assert heard.events == [{"event": "step", "job": JOB.key}]
     return tmp_path
@@ -97,7 +98,7 @@ def test_without_the_package_the_fix_is_said(monkeypatch, tmp_path):
 
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
     with pytest.raises(KitError, match="needs a package") as caught:
-        Board(Progress(), tmp_path, [], None, KANNADA)
+        Board(Progress(), tmp_path, None, KANNADA)
     assert "pip install tensorboard" in caught.value.fix
 
 
