@@ -10,6 +10,8 @@ import collections
 import contextlib
 import functools
 import os
+import socket
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,6 +31,7 @@ from kit.training.executors import Clock, Plan
 RETRIES = 3  # of one job; a node that dies takes one try from each job that it was training
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 60.0  # past the deadline: tasks end by themselves then, save those that no node has begun
+KNOCK_SECONDS = 10.0  # for a cluster's address to answer
 CHECKPOINT = "checkpoint.npz"
 
 
@@ -41,7 +44,7 @@ def run(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline: float
     if not jobs:
         return True
     ray = _load_ray()
-    with _connected(ray):
+    with _connected(ray), contextlib.redirect_stdout(sys.stderr):  # Ray prints what it thinks of nodes that die
         return Driver(ray, plan, progress, deadline).run(jobs)
 
 
@@ -71,6 +74,7 @@ def _connected(ray: Any) -> Iterator[None]:
     if not address:
         settings.update(num_cpus=backend.cpu_count(), include_dashboard=False)
     try:
+        _knock(address or "")
         ray.init(address or "local", **settings)
     except Exception as error:  # ConnectionError, RuntimeError, ValueError and more, by what is wrong with the address
         raise KitError(f"no Ray cluster at {address or 'this machine'}: {_first_line(error)}",
@@ -80,6 +84,13 @@ def _connected(ray: Any) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """OSError at once where nothing listens at host:port; Ray itself would try for ten minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
 
 
 def _runtime_env() -> dict[str, Any]:
@@ -132,7 +143,7 @@ class Driver:
 
     def run(self, jobs: list[fit.FoldJob]) -> bool:
         """Whether all jobs got done."""
-        self._prepare(len(jobs))
+        self._prepare(jobs)
         running = {self._submit(job): job for job in jobs}
         complete = True
         try:
@@ -152,22 +163,23 @@ class Driver:
                 self.ray.cancel(task, force=True)
         return complete
 
-    def _prepare(self, n_jobs: int) -> None:
-        """Put on the driver's node what all tasks share: the mailbox and the arrays."""
+    def _prepare(self, jobs: list[fit.FoldJob]) -> None:
+        """Read the data, once, and put on the driver's node what all tasks share: the mailbox and the arrays."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        options, self.threads = _resources(self.ray, n_jobs, self.plan.config.threads)
+        options, self.threads = _resources(self.ray, len(jobs), self.plan.config.threads)
         self.train = self.ray.remote(_train).options(max_retries=0, **options)  # a lost job is this class's to retry
         here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
         self.mailbox = self.ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
-        self.arrays = self.ray.put(_shared(executors.fold_data(self.plan.data, self.plan.run, 0)))
+        folds = {job.fold: executors.fold_data(self.plan.data, self.plan.run, job.fold) for job in jobs}
+        self.rows = {fold: (data.train_rows, data.val_rows) for fold, data in folds.items()}
+        self.arrays = self.ray.put(_shared(folds[jobs[0].fold]))
 
     def _submit(self, job: fit.FoldJob) -> Any:
-        data = executors.fold_data(self.plan.data, self.plan.run, job.fold)
         path = self.plan.folder(job) / CHECKPOINT
         checkpoint = storage.read_bytes(path) if path.is_file() else None
-        return self.train.remote(self.plan, job, self.arrays, (data.train_rows, data.val_rows), checkpoint,
-                                 self.threads, self.deadline, self.mailbox)
+        return self.train.remote(self.plan, job, self.arrays, self.rows[job.fold], checkpoint, self.threads,
+                                 self.deadline, self.mailbox)
 
     def _read_mail(self) -> None:
         for letter in self.ray.get(self.mailbox.take.remote()):
