@@ -1,9 +1,13 @@
 """What every test gets: no credentials, no network beyond this machine, and skips that fail where all must run."""
 
 import os
+import signal
 import socket
 
 import pytest
+
+# Where CI starts this in the background, the shell has Ctrl-C ignored, and so would every kit that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LOCAL = {"127.0.0.1", "::1", "localhost", "0.0.0.0", ""}
 
