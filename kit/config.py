@@ -79,17 +79,17 @@ class RunConfig:
             raise KitError(f"the run's config has unknown keys: {', '.join(unknown)}",
                            "use the version of the kit that made this run, or start a new run with --run")
         kinds = get_type_hints(cls)
-        wrong = [f"{name} {value!r}" for name, value in values.items() if not _fits(value, kinds[name])]
+        wrong = [f"{name} {value!r}" for name, value in values.items() if not fits(value, kinds[name])]
         if wrong:
             raise KitError(f"the run's config has values that cannot be: {', '.join(wrong)}",
                            "put the original config.json back, or start a new run with --run")
         return cls(**{**values, "models": tuple(values.get("models", cls.models))})
 
 
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value out of a JSON file is of a field's kind."""
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value out of a JSON file is of the kind that a dataclass's field is declared to be."""
     if isinstance(kind, UnionType):
-        return any(_fits(value, part) for part in get_args(kind))
+        return any(fits(value, part) for part in get_args(kind))
     if get_origin(kind) is tuple:
         return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
     return type(value) in ((int, float) if kind is float else (kind,))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from kit import storage
-from kit.config import RunConfig, differences
+from kit.config import RunConfig, differences, fits
 from kit.data import folds as folds_module
 from kit.data.source import DataFolder
 from kit.delivery import ledger
@@ -103,7 +103,9 @@ def hand_in(results: RunResults, run: RunFolder, submissions: Path) -> Path:
 def report(run: RunFolder, data: DataFolder, submissions: Path | None = None) -> RunResults:
     """Write report.json and report.html of a finished run again, and its folder in `submissions` where there is one."""
     with run.lock():
-        timing = storage.read_json(run.path / "timing.json")
+        timing = storage.read_json(run.path / "timing.json", "seconds")
+        if not isinstance(timing["seconds"], dict) or not all(fits(s, float) for s in timing["seconds"].values()):
+            raise storage.damaged(run.path / "timing.json", "its seconds are no numbers")
         results = blend.gather(run, data, timing)
         _report(results, run.path, timing)
     if submissions is not None and (Path(submissions) / run.name).is_dir():

@@ -118,6 +118,8 @@ def scored_folder(name: str) -> Path:
 def data_of(run: RunFolder, competition: Competition, data_dir: Path) -> DataFolder:
     """The data that a run was made from. KitError where what is there now is other data."""
     about = storage.read_json(run.config, "data")["data"]
+    if not isinstance(about, dict) or not {"is_sample", "sha256"} <= set(about):
+        raise storage.damaged(run.config, "it does not say which data the run was trained on")
     data = sources.data_folder(competition, data_dir, sample=about["is_sample"])
     if data.sha256 != about["sha256"]:
         raise KitError(f"{data.path} is not the data that {run.name} was trained on", "put the old data back")

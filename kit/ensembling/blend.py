@@ -22,6 +22,7 @@ from kit.data.source import DataFolder
 from kit.ensembling.balance import applies, balanced
 from kit.errors import KitError
 from kit.storage import RunFolder
+from kit.training import records
 from kit.training.models import BASELINE
 
 
@@ -107,7 +108,8 @@ def _blend(folds_of_members: list[list[np.ndarray]]) -> np.ndarray | None:
 
 def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: int, data: DataFolder,
             partial: bool) -> Member:
-    oof = np.full((len(folds.rows), data.competition.n_classes), np.nan, "float32")
+    n_classes = data.competition.n_classes
+    oof = np.full((len(folds.rows), n_classes), np.nan, "float32")
     test_ids = data.test().ids
     extra_table = data.extra()
     member = Member(model, seed, oof, [], [], [], [])
@@ -117,19 +119,17 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
             if partial:
                 continue
             raise KitError(f"fold {k} of {model} (seed {seed}) is missing in {run.path}", "train it with --resume")
-        member.done.append(storage.read_json(folder / "done.json", "job", "parameters", "val_accuracy"))
-        member.history.append(storage.read_csv(folder / "history.csv"))
-        val = storage.read_npz(folder / "val.npz", "row", "probs")
-        oof[folds.fold == k] = aligned(val["row"], val["probs"], folds.rows[folds.fold == k], folder / "val.npz")
-        member.test.append(_read_aligned(folder / "test.npz", "id", test_ids))
+        member.done.append(records.read_done(folder))
+        member.history.append(records.read_history(folder))
+        oof[folds.fold == k] = _read_aligned(folder / "val.npz", "row", folds.rows[folds.fold == k], n_classes)
+        member.test.append(_read_aligned(folder / "test.npz", "id", test_ids, n_classes))
         if extra_table is not None:
-            member.extra.append(_read_aligned(folder / "extra.npz", "row", np.arange(len(extra_table))))
+            member.extra.append(_read_aligned(folder / "extra.npz", "row", np.arange(len(extra_table)), n_classes))
     return member
 
 
-def _read_aligned(path: Path, key: str, wanted: np.ndarray) -> np.ndarray:
-    arrays = storage.read_npz(path, key, "probs")
-    return aligned(arrays[key], arrays["probs"], wanted, path)
+def _read_aligned(path: Path, key: str, wanted: np.ndarray, n_classes: int) -> np.ndarray:
+    return aligned(*records.read_probs(path, key, n_classes), wanted, path)
 
 
 def aligned(ids: np.ndarray, probs: np.ndarray, wanted: np.ndarray, path: Path) -> np.ndarray:

@@ -20,7 +20,7 @@ from kit.ensembling.blend import mean_probs
 from kit.errors import KitError
 from kit.progress import Progress
 from kit.storage import RunFolder
-from kit.training import backend, fit, models, predict
+from kit.training import backend, fit, models, predict, records
 
 
 def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | None = None) -> int:
@@ -59,7 +59,7 @@ def predict_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray, progres
 
 
 def _fold_probs(folder: Path, competition: Any, pixels: np.ndarray) -> np.ndarray:
-    job = fit.FoldJob(**storage.read_json(folder / "done.json")["job"])
+    job = fit.FoldJob(**records.read_done(folder)["job"])
     trainer = fit.trainer_for(models.get(job.model), competition.slug, job.precision, job.batch_size)
     load_weights(trainer.model, folder / "model.keras")
     return predict.predict_probs(trainer, pixels, job.tta)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from kit import storage
 from kit.config import RunConfig
 from kit.data import cache, competition
 from kit.data import folds as folds_module
@@ -23,7 +22,7 @@ from kit.data.source import DataFolder
 from kit.errors import KitError
 from kit.progress import Progress
 from kit.storage import RunFolder
-from kit.training import backend, fit, models
+from kit.training import backend, fit, models, records
 
 FAR_BELOW = 0.2  # of the median accuracy: the hardest writers of a fold may cost a tenth
 
@@ -88,7 +87,7 @@ def stragglers(plan: Plan) -> list[fit.FoldJob]:
     again = []
     for model in {job.model for job in plan.jobs}:
         jobs = [job for job in plan.jobs if job.model == model and fit.is_done(plan.folder(job))]
-        done = [storage.read_json(plan.folder(job) / "done.json", "job", "val_accuracy", "val_rows") for job in jobs]
+        done = [records.read_done(plan.folder(job)) for job in jobs]
         median = float(np.median([fold["val_accuracy"] for fold in done])) if done else 0.0
         for job, fold in zip(jobs, done, strict=True):
             chance = np.sqrt(median * (1 - median) / fold["val_rows"])
@@ -128,7 +127,7 @@ def train_job(plan: Plan, job: fit.FoldJob, report: fit.Report, data: fit.FoldDa
 
 
 def _done_event(plan: Plan, job: fit.FoldJob) -> dict[str, Any]:
-    done = storage.read_json(plan.folder(job) / "done.json", "val_accuracy", "train_seconds")
+    done = records.read_done(plan.folder(job))
     return {"event": "done", "job": job.key, "val_accuracy": done["val_accuracy"], "seconds": done["train_seconds"]}
 
 

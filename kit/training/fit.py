@@ -6,12 +6,13 @@ with NumPy for each epoch, and dropout's generators are set to the step before e
 one that was not go through the same numbers.
 """
 
+import contextlib
 import functools
 import json
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -305,8 +306,19 @@ def _model_bytes(model: Any, folder: Path) -> bytes:
     with storage.disk_errors(folder / "model.keras", "write"), \
             tempfile.TemporaryDirectory(dir=folder, prefix=".model.", suffix=".tmp") as scratch:
         path = Path(scratch) / "model.keras"
-        model.save(path)
+        with _temporary_files_in(scratch):
+            model.save(path)
         return path.read_bytes()
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: str) -> Iterator[None]:
+    """Keras makes folders of its own while it saves: let them lie in `folder`."""
+    outside, tempfile.tempdir = tempfile.tempdir, folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = outside
 
 
 # -- checkpoints ----------------------------------------------------------------------------------------------------

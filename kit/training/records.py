@@ -1,0 +1,55 @@
+"""What a finished fold left, read back with care: done.json, history.csv, and the probs.
+
+In goes a fold folder, perhaps from another version of the kit or another person; out come its numbers, each of the kind
+that it has to be. Checksums show what was damaged; this shows what was never ours.
+"""
+
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+
+from kit import storage
+from kit.config import PRECISIONS, fits
+from kit.training.fit import FoldJob
+
+HISTORY = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "images_per_second")
+
+
+def read_done(folder: Path) -> dict[str, Any]:
+    """A fold's done.json, with a `job` that makes a FoldJob. KitError if it is missing or damaged."""
+    path = folder / "done.json"
+    done = storage.read_json(path, "job", "val_accuracy")
+    wrong = [name for name, value in done.items() if name != "job" and not (fits(value, float) and np.isfinite(value))]
+    if wrong:
+        raise storage.damaged(path, f"no number: {', '.join(wrong)}")
+    kinds, job = get_type_hints(FoldJob), done["job"]
+    if not isinstance(job, dict) or not set(job) <= set(kinds) \
+            or not all(fits(value, kinds[name]) for name, value in job.items()):
+        raise storage.damaged(path, "its job is none of the kit's")
+    try:
+        precision = FoldJob(**job).precision
+    except TypeError as error:
+        raise storage.damaged(path, "its job is not all there") from error
+    if precision not in PRECISIONS:
+        raise storage.damaged(path, f"there is no precision {precision!r}")
+    return done
+
+
+def read_history(folder: Path) -> Any:
+    """A fold's learning curve as a pandas frame. KitError if it is missing or damaged."""
+    path = folder / "history.csv"
+    history = storage.read_csv(path)
+    if not set(HISTORY) <= set(history) or any(history[name].dtype.kind not in "if" for name in HISTORY):
+        raise storage.damaged(path, f"not a table of numbers {','.join(HISTORY)}")
+    return history
+
+
+def read_probs(path: Path, key: str, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids or rows `(n,)`, and probs `(n, n_classes)`, each from 0 to 1. KitError if missing or damaged."""
+    arrays = storage.read_npz(path, key, "probs")
+    ids, probs = arrays[key], arrays["probs"]
+    if ids.ndim != 1 or probs.dtype.kind != "f" or probs.ndim != 2 or probs.shape[1] != n_classes \
+            or not ((probs >= 0) & (probs <= 1)).all():
+        raise storage.damaged(path, f"its probs are not probabilities of {n_classes} classes")
+    return ids, probs
