@@ -32,17 +32,20 @@ class Spoken(Plain):
 
 
 class Answer(dict[str, Any]):
-    """A command's numbers; printed, its lines; in a notebook, these with banners, a table and pictures."""
+    """A command's numbers; printed, its lines; in a notebook, these with banners, a table and pictures.
+
+    `drawn`: a picture made of characters, for where there are no others.
+    """
 
     def __init__(self, numbers: dict[str, Any], lines: Sequence[str], *, banners: Sequence[str] = (),
                  table: Sequence[Sequence[str]] = (), pictures: Sequence[Markup] = (), folder: Path | None = None,
-                 monospace: bool = False) -> None:
+                 monospace: bool = False, drawn: str = "") -> None:
         super().__init__(numbers)
         self.lines, self.banners, self.table, self.pictures = list(lines), list(banners), list(table), list(pictures)
-        self.folder, self.monospace = folder, monospace
+        self.folder, self.monospace, self.drawn = folder, monospace, drawn
 
     def __repr__(self) -> str:
-        return "\n".join([*self.banners, *self.lines])
+        return "\n".join([*self.banners, *[self.drawn] * bool(self.drawn), *self.lines])
 
     __str__ = __repr__
 
@@ -155,7 +158,7 @@ def show(row: int, competition: str = KANNADA, data_dir: str | Path = "data") ->
     data = sources.find_data(competitions.get(competition), Path(data_dir))
     image, label = tutorial.read_digit(row, data)
     name = tutorial.class_names(data.competition)[label]
-    return Answer({"row": row, "label": label}, [tutorial.half_blocks(image), f"row {row}: {name}"], monospace=True,
+    return Answer({"row": row, "label": label}, [f"row {row}: {name}"], drawn=tutorial.half_blocks(image),
                   pictures=[tutorial.gallery([image], [name], 1, f"row {row}")])
 
 

@@ -102,8 +102,8 @@ def test_download_and_show(workplace, capsys):
     assert page.tags.count("image") == 10 and page.tags.count("rect") == 10
     assert "200 training and 5 test digits" in page.words
     digit = kit.show(13, "tiny")
-    assert digit == {"row": 13, "label": 3} and str(digit).endswith("row 13: 3")
-    assert Page(digit._repr_html_()).tags.count("image") == 1
+    assert digit == {"row": 13, "label": 3} and str(digit).endswith("row 13: 3") and set(str(digit)) & set("▀▄█")
+    assert Page(digit._repr_html_()).tags.count("image") == 1 and not set(digit._repr_html_()) & set("▀▄█")
 
 
 def test_the_sample_is_called_one(workplace, monkeypatch):
