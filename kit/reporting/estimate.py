@@ -33,6 +33,7 @@ STEEPNESS = 0.2  # a priori standard deviation of how much faster or slower erro
 SPREAD = 0.35  # a priori standard deviation of a writer's log error around what the doubts say
 RIGHT_WHEN_OUTVOTED = 0.45  # ensemble right minus member right, where they differ; used without an out-of-domain file
 MOST_GAIN = 0.5
+LEAST_CHANGED = 5  # rows: fewer tell nothing
 GROUP, GROUPS = 3, 8  # of the cross-check: writers a group, and groups
 
 
@@ -45,14 +46,14 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
     wrong = results.oof[scored].argmax(1) != labels
     margins = log_margin(results.oof[scored])
     committees = _committees(results)
-    if results.folds.writers is None or not results.folds.keeps_writers_apart:
+    writers = None if results.folds.writers is None else results.folds.writers[scored]
+    if writers is None or not results.folds.keeps_writers_apart:
         doubts = Doubts.fit(margins, wrong)
         single = float(np.mean([doubts.expected(log_margin(probs)) for probs in committees]))
         draws = single * np.exp(np.random.default_rng(SEED).normal(0, SPREAD, DRAWS))
         words = "writers are not kept apart, so the doubts are those of models that knew the writer: a rough guess"
         check = None
     else:
-        writers = results.folds.writers[scored]
         margins_test = [log_margin(probs) for probs in committees]
         single, draws = _extrapolate(margins, wrong, writers, margins_test, TEST_WRITERS)
         words = "errors of held-out writers, extrapolated by the models' doubts on the test file"
@@ -61,11 +62,14 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
     value, draws = single * (1 - gain), draws * (1 - gain)
     words += f"; then {100 * gain:.0f} % fewer for the ensemble"
     if results.is_balanced:
-        least = _excess(results.test)
-        mended, of_mended = _balance_gain(results, scored)
-        value, draws = max(value, least) - mended, np.maximum(draws, least) - of_mended
-        words += f", at least {100 * least:.1f} % for the classes it leans to"
-        words += f", less {100 * mended:.1f} % by equal classes"
+        least = _excess(results.test.argmax(1), 1 / results.test.shape[1], results.test.shape[1])
+        value, draws = max(value, least), np.maximum(draws, least)
+        changed = float((results.submitted.argmax(1) != results.test.argmax(1)).mean())
+        words += f"; {100 * value:.1f} % errors, of them {100 * least:.1f} % for the classes it leans to"
+        wins = BalanceWins.fit(results.oof[scored], labels, writers)
+        mended = changed * wins.at(least / value)
+        words += f", of which equal classes mend {100 * mended:.1f} %"
+        value, draws = value - mended, draws - changed * wins.draws(least / draws)
     low, high = _interval(draws, len(results.test))
     return {"value": 1 - value, "low": low, "high": high, "single_model": 1 - single,
             "oof_accuracy": float(1 - wrong.mean()), "method": words, "cross_check": check}
@@ -205,35 +209,65 @@ def _ensemble_gain(results: RunResults, committees: list[np.ndarray], single: fl
     return min(float(differ) * wins / single, MOST_GAIN)
 
 
-def _excess(probs: np.ndarray) -> float:
-    """Share of rows that must be wrong if all classes are equally frequent: what some are predicted too often."""
-    counts = np.bincount(probs.argmax(1), minlength=probs.shape[1])
-    return float(np.maximum(counts - len(probs) / probs.shape[1], 0).sum() / len(probs))
+def _excess(predicted: np.ndarray, share: Any, n_classes: int) -> float:
+    """Share of rows that must be wrong, given the true share of each class: what some are predicted too often."""
+    counts = np.bincount(predicted, minlength=n_classes)
+    return float(np.maximum(counts / len(predicted) - share, 0).sum())
 
 
-def _balance_gain(results: RunResults, scored: np.ndarray) -> tuple[float, np.ndarray]:
-    """Share of the test rows that equal classes put right, net of those they put wrong; and draws of it.
+@dataclass(frozen=True)
+class BalanceWins:
+    """How often a label that equal classes change is changed for the better, net of those for the worse.
 
-    The rows whose label they change are counted on the test file; how often that is for the better, on groups of as
-    many held-out writers.
+    On held-out writers in eights it is `flat`; on single writers, whose errors lean to few classes, it grows with the
+    share of the errors that the lean explains, at `slope`. The truth for the test file is somewhere between the two.
     """
-    probs, labels = results.oof[scored], results.folds.labels[scored]
-    changed, won = 4, 1.0  # a word of caution where next to nothing changes
-    for group in _groups(results, scored):
-        before, after = probs[group].argmax(1), balanced(probs[group]).argmax(1)
-        changed += int((before != after).sum())
-        won += float((after == labels[group]).sum() - (before == labels[group]).sum())
-    wins, spread = won / changed, 1 / np.sqrt(changed)
-    share = float((results.submitted.argmax(1) != results.test.argmax(1)).mean()) if results.test is not None else 0.0
-    draws = np.random.default_rng(SEED + 2).normal(wins, spread, DRAWS)
-    return share * wins, share * draws
+
+    flat: float
+    slope: float
+    spread: float
+
+    @classmethod
+    def fit(cls, probs: np.ndarray, labels: np.ndarray, writers: np.ndarray | None) -> "BalanceWins":
+        groups = _groups(writers, labels, probs)
+        won = [[_won(probs[group], labels[group]) for group in part] for part in groups]
+        eights, everything = ([point for point in part if point] for part in (won[0], won[0] + won[1]))
+        if not eights:
+            return cls(0.5, 0.5, 0.25)
+        lean, wins, changed = np.array(everything).T
+        slope = (changed * lean * wins).sum() / (changed * lean**2).sum()
+        spread = np.sqrt((changed * (wins - slope * lean) ** 2).sum() / changed.sum())
+        flat = np.average([w for _, w, _ in eights], weights=[c for *_, c in eights])
+        return cls(float(flat), float(slope), float(spread))
+
+    def at(self, lean: float) -> float:
+        """The middle, where that share of the errors is lean."""
+        return (self.flat + self.slope * lean) / 2
+
+    def draws(self, lean: np.ndarray) -> np.ndarray:
+        """Anywhere between the two, and as far beside them as single writers are."""
+        rng = np.random.default_rng(SEED + 2)
+        between = rng.uniform(size=len(lean))
+        middle = self.flat + between * (self.slope * lean - self.flat)
+        return (middle + rng.normal(0, self.spread, len(lean)) * between).clip(0, 1)
 
 
-def _groups(results: RunResults, scored: np.ndarray) -> list[np.ndarray]:
-    """Masks over the scored rows: eight writers each, the hardest first; all rows where writers are unknown."""
-    if results.folds.writers is None:
-        return [np.ones(int(scored.sum()), bool)]
-    wrong = results.oof[scored].argmax(1) != results.folds.labels[scored]
-    _, index = np.unique(results.folds.writers[scored], return_inverse=True)
-    hardest = np.argsort(-np.bincount(index, wrong) / np.bincount(index), kind="stable")
-    return [np.isin(index, hardest[start:start + TEST_WRITERS]) for start in range(0, len(hardest), TEST_WRITERS)]
+def _won(probs: np.ndarray, labels: np.ndarray) -> tuple[float, float, int] | None:
+    """Lean over errors, net wins over changed rows, and changed rows, of some rows; None where next to none change."""
+    before, after = probs.argmax(1), balanced(probs).argmax(1)
+    changed, wrong = int((before != after).sum()), before != labels
+    if changed < LEAST_CHANGED:
+        return None
+    n_classes = probs.shape[1]
+    lean = _excess(before, np.bincount(labels, minlength=n_classes) / len(labels), n_classes) / wrong.mean()
+    return lean, ((after == labels).sum() - (before == labels).sum()) / changed, changed
+
+
+def _groups(writers: np.ndarray | None, labels: np.ndarray, probs: np.ndarray) -> tuple[list, list]:
+    """Masks: eights of writers, the hardest first, and each writer alone; all rows where writers are unknown."""
+    if writers is None:
+        return [np.ones(len(labels), bool)], []
+    _, index = np.unique(writers, return_inverse=True)
+    hardest = np.argsort(-np.bincount(index, probs.argmax(1) != labels) / np.bincount(index), kind="stable")
+    eights = [hardest[start:start + TEST_WRITERS] for start in range(0, len(hardest), TEST_WRITERS)]
+    return [np.isin(index, names) for names in eights], [index == name for name in hardest]

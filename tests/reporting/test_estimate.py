@@ -1,0 +1,62 @@
+"""The estimate knows harder writers from their margins, and its interval holds where the answers are known."""
+
+import numpy as np
+import pytest
+
+from kit.reporting import estimate as estimates
+
+
+def test_log_margins_are_the_odds_of_the_two_best():
+    probs = np.array([[0.7, 0.2, 0.1], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
+    np.testing.assert_allclose(estimates.log_margin(probs), [np.log(3.5), 0.0, 12.0], atol=1e-4)
+
+
+def test_doubts_fall_with_the_margin_and_match_what_was_counted():
+    rng = np.random.default_rng(0)
+    margins = rng.uniform(0, 12, 20_000)
+    wrong = rng.uniform(size=20_000) < 0.5 * np.exp(-margins)
+    doubts = estimates.Doubts.fit(margins, wrong)
+    assert (np.diff(doubts.shares) <= 0).all()
+    assert doubts.expected(margins) == pytest.approx(wrong.mean(), rel=0.05)
+
+
+def writers_like(rng, n, hardness, rows=500):
+    """Margins and errors of n writers: the share of rows with a small margin is each writer's hardness."""
+    small = rng.uniform(size=(n, rows)) < np.asarray(hardness)[:, None]
+    margins = np.where(small, rng.uniform(0, 2, (n, rows)), 12.0)
+    wrong = small & (rng.uniform(size=(n, rows)) < 0.4)
+    return margins.ravel(), wrong.ravel(), np.repeat(np.arange(n), rows)
+
+
+def test_harder_writers_are_expected_to_be_harder():
+    rng = np.random.default_rng(1)
+    margins, wrong, writers = writers_like(rng, 30, np.linspace(0.002, 0.03, 30))
+    unseen, truth, _ = writers_like(rng, 8, np.full(8, 0.06))
+    single, draws = estimates._extrapolate(margins, wrong, writers, [unseen], 8)
+    assert 1.5 * wrong.mean() < single
+    low, high = estimates._interval(draws, len(truth))
+    assert low <= 1 - truth.mean() <= high
+    assert high - low < 0.04
+
+
+def test_the_cross_check_never_shows_a_group_its_own_answers():
+    rng = np.random.default_rng(2)
+    margins, wrong, writers = writers_like(rng, 40, np.linspace(0.04, 0.005, 40))
+    check = estimates.cross_check(margins, wrong, writers)
+    assert check["of"] == estimates.GROUPS and check["held"] >= 6
+    named = [name for group in check["groups"] for name in group["writers"]]
+    assert len(named) == len(set(named)) == estimates.GROUPS * estimates.GROUP
+
+
+def test_excess_is_what_must_be_wrong():
+    predicted = np.repeat([0, 1, 2], [8, 12, 10])
+    assert estimates._excess(predicted, 1 / 3, 3) == pytest.approx(2 / 30)
+
+
+@pytest.mark.parametrize("options", [{}, {"with_writers": False, "split": "stratified"}, {"extra": False}, {"n_writers": 3}])
+def test_every_kind_of_run_gets_an_interval_around_its_value(make_results, options):
+    found = estimates.estimate(make_results(**options))
+    assert 0 <= found["low"] <= found["high"] <= 1
+    assert found["low"] - 0.01 <= found["value"] <= found["high"] + 0.01
+    assert found["value"] >= found["single_model"]  # the ensemble is no worse than its members
+    assert (found["cross_check"] is None) == (not options.get("with_writers", True))
