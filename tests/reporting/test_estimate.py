@@ -53,7 +53,8 @@ def test_excess_is_what_must_be_wrong():
     assert estimates._excess(predicted, 1 / 3, 3) == pytest.approx(2 / 30)
 
 
-@pytest.mark.parametrize("options", [{}, {"with_writers": False, "split": "stratified"}, {"extra": False}, {"n_writers": 3}])
+@pytest.mark.parametrize("options", [{}, {"with_writers": False, "split": "stratified"}, {"extra": False},
+                                     {"n_writers": 3}])
 def test_every_kind_of_run_gets_an_interval_around_its_value(make_results, options):
     found = estimates.estimate(make_results(**options))
     assert 0 <= found["low"] <= found["high"] <= 1
