@@ -71,12 +71,13 @@ def submit(
 ) -> None:
     """cv, then ensemble, submission.csv and report: kit submit --model cnn_aug --run first"""
     from kit import pipeline
-    from kit.delivery import push
+    from kit.delivery import ledger, push
 
     if upload:
         push.check_takes_files(common.competition)
     wish = training(common, fetch)
     folder = pipeline.submit(wish.config, wish.data, wish.run, submissions, common.progress, wish.resume)
+    ledger.record(folder)
     sent = push.upload(folder / "submission.csv", common.competition, message, progress=common.progress.say).lines() \
         if upload else []
     _show_report(common, folder, f"submission: {folder / 'submission.csv'}", *sent)

@@ -93,13 +93,14 @@ def submit(competition: str = KANNADA, folds: int = 5, seeds: int = 1, fetch: bo
            message: str = "", submissions: str | Path = "submissions", quiet: bool = False, **options: Any) -> Answer:
     """`cv`, then ensemble, submission.csv and report; `upload` hands it in, where the competition takes files."""
     from kit import pipeline
-    from kit.delivery import push
+    from kit.delivery import ledger, push
 
     progress, about = _progress(quiet), competitions.get(competition)
     if upload:
         push.check_takes_files(about)
     wish = request.open_request(about, progress, fetch=fetch, n_folds=folds, n_seeds=seeds, **options)
     folder = pipeline.submit(wish.config, wish.data, wish.run, Path(submissions), progress, wish.resume)
+    ledger.record(folder)
     sent = push.upload(folder / "submission.csv", about, message, progress=progress.say).lines() if upload else []
     return _report(folder, wish.data, f"submission: {folder / 'submission.csv'}", *sent)
 

@@ -21,7 +21,6 @@ from kit import storage
 from kit.config import RunConfig, differences, fits
 from kit.data import folds as folds_module
 from kit.data.source import DataFolder
-from kit.delivery import ledger
 from kit.ensembling import blend, submission
 from kit.ensembling.blend import RunResults
 from kit.errors import KitError
@@ -95,8 +94,6 @@ def hand_in(results: RunResults, run: RunFolder, submissions: Path) -> Path:
     if problems:
         raise KitError(f"the submission just written is not acceptable: {problems[0]}",
                        "this is a bug: please report it")
-    if not results.data.is_sample:
-        ledger.add(ledger.row_of(run.name, storage.read_json(folder / "report.json")), Path(submissions) / "ledger.csv")
     return folder
 
 

@@ -53,6 +53,13 @@ def add(row: Row, path: Path = LEDGER) -> None:
         _write(path, rows)
 
 
+def record(submission: Path) -> None:
+    """The row of a submission folder, in the ledger beside it; a drawn sample's is nothing to keep."""
+    report = storage.read_json(Path(submission) / "report.json")
+    if not report["data"]["is_sample"]:
+        add(row_of(report["run"], report), Path(submission).parent / LEDGER.name)
+
+
 def set_scores(scores: dict[str, tuple[float | None, float | None]], path: Path = LEDGER) -> int:
     """Enter (public, private) by Kaggle's reference; the number of rows that changed."""
     with _locked(path):

@@ -1,5 +1,6 @@
 """The ledger: rows that are added once, by several processes, and what they say about the estimate."""
 
+import json
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,14 @@ def test_the_plot_is_an_svg_that_names_the_runs_and_depends_on_them_alone(path: 
     assert ElementTree.fromstring(svg).tag.endswith("svg")
     assert "first" in svg and "second" in svg and "public score" in svg
     assert svg == ledger.plot(path)
+
+
+def test_a_submission_folder_gets_its_row_and_a_samples_none(tmp_path):
+    for name, is_sample in (("real", False), ("drawn", True), ("real", False)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        report = {"run": name, "data": {"source": "path", "is_sample": is_sample}, "cv": {"oof_accuracy": 0.99},
+                  "leaderboard_estimate": {"value": 0.98, "low": 0.97, "high": 0.99}}
+        (tmp_path / name / "report.json").write_text(json.dumps(report))
+        ledger.record(tmp_path / name)
+    (row,) = ledger.read(tmp_path / "ledger.csv")
+    assert (row["run"], row["cv_accuracy"], row["estimate"]) == ("real", "0.99", "0.98")
