@@ -1,13 +1,20 @@
 """What every test gets: no credentials, no network beyond this machine, and skips that fail where all must run."""
 
+import contextlib
 import os
 import signal
 import socket
 
 import pytest
 
+from kit.delivery.jail import loopback_up
+
 # Where CI starts this in the background, the shell has Ctrl-C ignored, and so would every kit that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The stand-ins answer on 127.0.0.1; a sandbox whose network was taken away may have its loopback down as well.
+with contextlib.suppress(OSError, ImportError):
+    loopback_up()
 
 LOCAL = {"127.0.0.1", "::1", "localhost", "0.0.0.0", ""}
 

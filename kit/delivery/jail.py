@@ -119,7 +119,7 @@ def enter(plan: str) -> None:
         if options:
             with contextlib.suppress(subprocess.CalledProcessError):  # the files are read-only as well
                 _mount("-o", options, str(place))
-    _loopback_up()
+    loopback_up()
     os.chroot(root)
     os.chdir("/kaggle/working")
     code = subprocess.run(wish["command"], env=wish["environment"]).returncode
@@ -140,7 +140,7 @@ def _mount(*arguments: str) -> None:
     subprocess.run(["mount", *arguments], check=True, capture_output=True)  # noqa: S607  looked up by `namespaces`
 
 
-def _loopback_up() -> None:
+def loopback_up() -> None:
     """A new network namespace has a loopback that is down: set IFF_UP | IFF_RUNNING with SIOCSIFFLAGS, netdevice(7)."""
     import fcntl
 
