@@ -240,7 +240,7 @@ def table(rows: list[Row]) -> list[str]:
     for moment in moments:
         hit = [row for row in rows for found in row.moments if found == moment]
         lines.append(f"| {moment} | {len(hit)} | {sum(row.executor == 'processes' for row in hit)} | "
-                     f"{sum(row.ok for row in hit)} of {len(hit)} |")
+                     f"{sum(row.same_bits for row in hit)} of {len(hit)} |")
     twice = sum(len(row.moments) > 1 for row in rows)
     slowest = max((seconds for row in rows for seconds in row.workers_ended), default=0.0)
     return [*lines, "", f"{len(rows)} runs, {twice} of them killed twice: {sum(row.ok for row in rows)} ended with the "
