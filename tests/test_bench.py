@@ -114,7 +114,8 @@ def test_numbers_of_two_machines_are_not_mixed(bench, tmp_path):
 
 def test_the_page_in_the_docs_shows_the_numbers_beside_it(bench, page):
     found = json.loads(bench.JSON.read_text()) if bench.JSON.is_file() else {"machine": {}, "rows": {}}
-    assert page.BEGIN + page.tables(bench.ROWS, bench.GROUPS, found) + page.END in bench.PAGE.read_text("utf-8")
+    made = page.BEGIN + page.tables(bench.ROWS, bench.GROUPS, found) + page.END
+    assert made in bench.PAGE.read_text("utf-8"), "make it again: python scripts/bench.py --tables"
 
 
 def test_a_measurement_that_fails_is_a_row_that_says_why(bench, tmp_path):
