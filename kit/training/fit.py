@@ -11,7 +11,6 @@ import functools
 import json
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from kit import storage
 from kit.data.competition import Competition
 from kit.training import backend, loops, predict
 from kit.training.augment import warp
+from kit.training.jobs import FoldData, FoldJob
 from kit.training.models import Recipe
 
 CURVE_ROWS = 2_000  # val rows behind each epoch's point of the learning curve; all of them after the last epoch
@@ -35,42 +35,6 @@ Report = Callable[[dict[str, Any]], None]
 
 class Diverged(Exception):
     """The loss of a fold is no longer a number."""
-
-
-@dataclass(frozen=True)
-class FoldData:
-    """What a fold trains on and predicts: uint8 pixels `(n, h·w)`, uint8 labels `(n,)`, row numbers, ids."""
-
-    pixels: np.ndarray
-    labels: np.ndarray
-    train_rows: np.ndarray
-    val_rows: np.ndarray
-    test_pixels: np.ndarray | None = None
-    test_ids: np.ndarray | None = None
-    extra_pixels: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class FoldJob:
-    """One model to train: what, on which held-out part, from which seed, and for how long."""
-
-    model: str
-    seed: int
-    fold: int
-    epochs: int
-    batch_size: int
-    precision: str
-    tta: int
-    attempt: int = 0  # 1: the second try of a fold that went wrong, with other random numbers
-    why: str = ""  # there is a second try
-
-    @property
-    def key(self) -> str:
-        return f"{self.model}/seed_{self.seed}/fold_{self.fold}"
-
-    def rng(self, *stream: int) -> np.random.Generator:
-        """The generator of one purpose of this job, the same on every machine."""
-        return np.random.default_rng([self.seed, self.fold, self.attempt, zlib.crc32(self.model.encode()), *stream])
 
 
 WEIGHTS, DROPOUT, ORDER, WARPS = range(4)  # the streams
