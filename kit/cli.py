@@ -200,9 +200,10 @@ def show(
 def models(common: Common) -> None:
     """What can be trained, with size and cost: kit models"""
     from kit.training import models as registry
+    from kit.training import settings
 
     rows = registry.table()
-    common.show({"models": rows}, *registry.lines(rows))
+    common.show({"models": rows, "settings": settings.table()}, *registry.lines(rows), "", *settings.lines())
 
 
 @app.command()

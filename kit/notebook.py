@@ -79,7 +79,8 @@ def download(competition: str = KANNADA, source: str | Path | None = None, data_
     return Data(data.path, data.competition)
 
 
-def cv(competition: str = KANNADA, folds: int = 5, seeds: int = 1, quiet: bool = False, **options: Any) -> Answer:
+def cv(competition: str = KANNADA, folds: int = 5, seeds: int | None = None, quiet: bool = False,
+       **options: Any) -> Answer:
     """Train k folds and report an honest score; further options are those of `kit cv`: model, epochs, limit, run, …"""
     from kit import pipeline
 
@@ -89,8 +90,9 @@ def cv(competition: str = KANNADA, folds: int = 5, seeds: int = 1, quiet: bool =
     return _report(wish.run.path, wish.data)
 
 
-def submit(competition: str = KANNADA, folds: int = 5, seeds: int = 1, fetch: bool = False, upload: bool = False,
-           message: str = "", submissions: str | Path = "submissions", quiet: bool = False, **options: Any) -> Answer:
+def submit(competition: str = KANNADA, folds: int = 5, seeds: int | None = None, fetch: bool = False,
+           upload: bool = False, message: str = "", submissions: str | Path = "submissions", quiet: bool = False,
+           **options: Any) -> Answer:
     """`cv`, then ensemble, submission.csv and report; `upload` hands it in, where the competition takes files."""
     from kit import pipeline
     from kit.delivery import ledger, push
@@ -166,9 +168,11 @@ def show(row: int, competition: str = KANNADA, data_dir: str | Path = "data") ->
 def models() -> Answer:
     """What can be trained, with size and cost."""
     from kit.training import models as registry
+    from kit.training import settings
 
     rows = registry.table()
-    return Answer({"models": rows}, registry.lines(rows), monospace=True)
+    return Answer({"models": rows, "settings": settings.table()}, [*registry.lines(rows), *settings.lines()],
+                  monospace=True)
 
 
 def examine(competition: str = KANNADA, data_dir: str | Path = "data") -> Answer:

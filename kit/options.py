@@ -61,9 +61,10 @@ RunName = Annotated[str, typer.Argument(help="Name of a run in runs/, or the pat
 def training(
     data_dir: DataDir = Path("data"),
     model: Annotated[str | None, typer.Option(help="One model, or several: NAME,NAME (see kit models).")] = None,
+    setting: Annotated[str | None, typer.Option(help="What to train by the time at hand (see kit models).")] = None,
     folds: Annotated[int, typer.Option(help="Number of folds.")] = 5,
     split: Annotated[str, typer.Option(help="auto, stratified or writer.")] = "auto",
-    seeds: Annotated[int, typer.Option(help="Trainings of each fold, from different seeds.")] = 1,
+    seeds: Annotated[int | None, typer.Option(help="Trainings of each fold, from different seeds; else one.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the model's own number.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Instead of the model's own.")] = None,
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",

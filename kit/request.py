@@ -22,7 +22,7 @@ from kit.data.table import Table, read_table
 from kit.errors import KitError
 from kit.progress import Progress
 from kit.storage import RunFolder
-from kit.training import models
+from kit.training import models, settings
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -38,26 +38,33 @@ class Request:
 
 
 def open_request(competition: Competition, progress: Progress, *, data_dir: Path = Path("data"), fetch: bool = False,
-                 model: str | None = None, run: str | None = None, resume: bool = False, force: bool = False,
-                 runs_dir: Path = Path("runs"), time_budget: str | None = None, **options: Any) -> Request:
+                 model: str | None = None, setting: str | None = None, run: str | None = None, resume: bool = False,
+                 force: bool = False, runs_dir: Path = Path("runs"), time_budget: str | None = None,
+                 **options: Any) -> Request:
     """The request of `kit cv` and `kit submit`; `options` are RunConfig's. KitError for what cannot be.
 
-    `fetch` gets the data first. Without `model`, what suits data and machine is chosen, and said. `resume` without a
-    name continues the newest unfinished run with the same options.
+    `fetch` gets the data first. Without `model` and `setting`, the setting that suits data and machine is chosen, and
+    said; other options go before what a setting says. `resume` without a name continues the newest unfinished run with
+    the same options.
     """
     if run is not None:
         storage.check_run_name(run)
-    names = tuple(part.strip() for part in model.split(",")) if model else None
-    config = RunConfig(competition.slug, names or ("cnn",), **options,
-                       time_budget=None if time_budget is None else seconds(time_budget))
-    for name in config.models:
-        models.get(name)
+    options = {name: value for name, value in options.items() if value is not None}
+    if model:
+        options["models"] = tuple(part.strip() for part in model.split(","))
+        for name in options["models"]:
+            models.get(name)
+    if time_budget is not None:
+        options["time_budget"] = seconds(time_budget)
+    chosen = settings.get(setting) if setting else None
+    config = RunConfig(competition.slug, **options)
     data = sources.download(competition, None, data_dir, progress=progress) if fetch else \
         sources.find_data(competition, data_dir)
-    if names is None:
-        chosen, why = models.suitable(data.is_sample, config.limit is not None)
-        progress.say(f"model: {','.join(chosen)} ({why}); choose another one with --model")
-        config = RunConfig.from_dict({**config.to_dict(), "models": chosen})
+    if not model and chosen is None:
+        chosen, why = settings.suitable(data.is_sample, config.limit is not None)
+        progress.say(f"setting: {chosen.name}, {chosen.about}, {why}; choose with --setting or --model")
+    if chosen:
+        config = RunConfig(competition.slug, **{**chosen.options(), **options})
     unfinished = None if force or run else find_unfinished(config, runs_dir)
     if unfinished and not resume:
         progress.say(f"the run {unfinished} has the same options and is not finished: continue it with --resume")

@@ -135,20 +135,6 @@ def flops(model: Any) -> int:
     return sum(2 * math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1]) for layer in layers)
 
 
-def suitable(is_sample: bool, limited: bool) -> tuple[tuple[str, ...], str]:
-    """The models that a run trains where none is asked for, and why."""
-    from kit.training import backend
-
-    if is_sample:
-        return ("cnn_aug",), "quick, since the data is the drawn sample"
-    if limited:
-        return ("cnn_aug",), "quick, since --limit asks for a quick look"
-    precision, why = backend.resolve_precision("auto")
-    if precision == "float32":
-        return ("cnn_aug",), f"the best within an hour or two here: {why}"
-    return ("strong",), "the most accurate that two CPU cores, or a GPU, train within 45 minutes"
-
-
 def table() -> list[dict[str, Any]]:
     """What `kit models` shows: size and cost of each recipe."""
     return [{"model": recipe.name, "about": recipe.about, "parameters": recipe.parameters,

@@ -42,14 +42,3 @@ def test_kit_models_shows_every_recipe():
     rows = models.table()
     assert [row["model"] for row in rows] == list(models.RECIPES)
     assert "550,346" in "\n".join(models.lines(rows))
-
-
-@pytest.mark.parametrize(("is_sample", "limited", "precision", "chosen"), [
-    (True, False, "bfloat16", "cnn_aug"), (False, False, "bfloat16", "strong"), (False, False, "float16", "strong"),
-    (False, False, "float32", "cnn_aug"), (False, True, "bfloat16", "cnn_aug")])
-def test_without_a_model_the_one_that_suits_data_and_machine(monkeypatch, is_sample, limited, precision, chosen):
-    from kit.training import backend
-
-    monkeypatch.setattr(backend, "resolve_precision", lambda asked: (precision, "because"))
-    models_, why = models.suitable(is_sample, limited)
-    assert models_ == (chosen,) and why

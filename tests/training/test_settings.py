@@ -1,0 +1,74 @@
+"""Which setting fits data and machine, and that what the user names goes before it."""
+
+import pytest
+
+from kit import request
+from kit.data import competition, source
+from kit.errors import KitError
+from kit.progress import Progress
+from kit.training import backend, models, settings
+from tests.data.tiny import TINY, write_folder
+
+
+@pytest.mark.parametrize(("is_sample", "limited", "gpus", "precision", "chosen"), [
+    (True, False, ["T4"], "float16", "quick"), (False, True, [], "bfloat16", "quick"),
+    (False, False, [], "float32", "quick"), (False, False, [], "bfloat16", "cpu-45min"),
+    (False, False, ["T4"], "float16", "t4x2-2h")])
+def test_the_one_that_suits_data_and_machine(monkeypatch, is_sample, limited, gpus, precision, chosen):
+    monkeypatch.setattr(backend, "gpus", lambda: gpus)
+    monkeypatch.setattr(backend, "resolve_precision", lambda asked: (precision, "because"))
+    setting, why = settings.suitable(is_sample, limited)
+    assert setting.name == chosen and why
+
+
+def test_each_trains_what_the_registry_knows():
+    for setting in settings.SETTINGS.values():
+        assert [models.get(name).name for name in setting.models] == list(setting.models)
+    assert [row["setting"] for row in settings.table()] == list(settings.SETTINGS)
+    assert len(settings.lines()) == 1 + len(settings.SETTINGS)
+
+
+def test_an_unknown_one_is_refused_with_the_choices():
+    with pytest.raises(KitError, match="no setting 'fast'") as error:
+        settings.get("fast")
+    assert "cpu-45min" in error.value.fix
+
+
+class Ear(Progress):
+    def __init__(self):
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
+
+
+@pytest.fixture
+def ask(tmp_path, monkeypatch):
+    """`open_request` on tiny real data; its config and what was said."""
+    monkeypatch.setitem(competition.COMPETITIONS, "tiny", TINY)
+    write_folder(tmp_path / "tiny")
+    source.download(TINY, tmp_path / "tiny", tmp_path)
+
+    def asked(**options):
+        ear = Ear()
+        wish = request.open_request(TINY, ear, data_dir=tmp_path, runs_dir=tmp_path / "runs", **options)
+        return wish.config, ear.said
+
+    return asked
+
+
+def test_what_the_user_names_goes_before_the_setting(ask):
+    config, said = ask(setting="t4x2-2h", n_seeds=2)
+    assert (config.models, config.n_seeds, config.epochs) == (("strong",), 2, 60) and said == []
+    config, said = ask(setting="t4x2-2h", model="cnn")
+    assert (config.models, config.n_seeds, config.epochs) == (("cnn",), 4, 60)
+    config, said = ask(model="cnn")
+    assert (config.models, config.n_seeds, config.epochs) == (("cnn",), 1, None) and said == []
+
+
+def test_without_model_and_setting_the_choice_is_said(ask, monkeypatch):
+    monkeypatch.setattr(backend, "gpus", lambda: ["T4"])
+    config, said = ask()
+    assert (config.models, config.n_seeds) == (("strong",), 4)
+    assert said == ["setting: t4x2-2h, the best within 2 hours on Kaggle's two T4s, since there is a GPU; choose with "
+                    "--setting or --model"]
