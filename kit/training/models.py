@@ -150,4 +150,4 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
     head = f"{'model':<10}{'parameters':>12}{'MFLOP/image':>13}{'epochs':>8}{'s/epoch*':>10}{'accuracy*':>11}  about"
     body = [f"{row['model']:<10}{row['parameters']:>12,}{row['flops_per_image'] / 1e6:>13.1f}{row['epochs']:>8}"
             f"{row['seconds_per_60000_images']:>10.1f}{row['accuracy']:>11.4f}  {row['about']}" for row in rows]
-    return [head, *body, "* of 60,000 images on the two cores of docs/benchmarks.md, both busy; and on held-out writers"]
+    return [head, *body, "* 60,000 images on the two cores of docs/benchmarks.md, both busy; held-out writers"]
