@@ -38,7 +38,7 @@ GROUP, GROUPS = 3, 8  # of the cross-check: writers a group, and groups
 
 
 def estimate(results: RunResults) -> dict[str, Any] | None:
-    """`value, low, high` (accuracies), `method` (a sentence), `cross_check`; None without test probs."""
+    """`value, low, high` (accuracies), `method` (in words), `cross_check`; None without test probs."""
     if results.test is None:
         return None
     scored = np.isfinite(results.oof).all(1)
@@ -51,24 +51,27 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
         doubts = Doubts.fit(margins, wrong)
         single = float(np.mean([doubts.expected(log_margin(probs)) for probs in committees]))
         draws = single * np.exp(np.random.default_rng(SEED).normal(0, SPREAD, DRAWS))
-        words = "writers are not kept apart, so the doubts are those of models that knew the writer: a rough guess"
+        words = ("A rough guess: writers were not kept apart, so these are the doubts of models that knew the writers. "
+                 "By them")
         check = None
     else:
         margins_test = [log_margin(probs) for probs in committees]
         single, draws = _extrapolate(margins, wrong, writers, margins_test, TEST_WRITERS)
-        words = "errors of held-out writers, extrapolated by the models' doubts on the test file"
+        words = ("The models' doubts on the test file show how hard it is, and how errors grow with doubts is known "
+                 "from held-out writers. By that")
         check = cross_check(margins, wrong, writers)
     gain = _ensemble_gain(results, committees, single)
     value, draws = single * (1 - gain), draws * (1 - gain)
-    words += f"; then {100 * gain:.0f} % fewer for the ensemble"
+    words += (f" one model alone would misread {100 * single:.1f}\u00a0% of it; together they make "
+              f"{100 * gain:.0f}\u00a0% fewer mistakes.")
     if results.is_balanced:
         least = _excess(results.test.argmax(1), 1 / results.test.shape[1], results.test.shape[1])
         value, draws = max(value, least), np.maximum(draws, least)
         changed = float((results.submitted.argmax(1) != results.test.argmax(1)).mean())
-        words += f"; {100 * value:.1f} % errors, of them {100 * least:.1f} % for the classes it leans to"
         wins = BalanceWins.fit(results.oof[scored], labels, writers)
         mended = changed * wins.at(least / value)
-        words += f", of which equal classes mend {100 * mended:.1f} %"
+        words += (f" Of the {100 * value:.1f}\u00a0% that remain, {100 * least:.1f}\u00a0% must be there, since some "
+                  f"digits are read too often; handing in each digit equally often mends {100 * mended:.1f}\u00a0%.")
         value, draws = value - mended, draws - changed * wins.draws(least / draws)
     low, high = _interval(draws, len(results.test))
     return {"value": 1 - value, "low": low, "high": high, "single_model": 1 - single,

@@ -79,6 +79,7 @@ def duration(seconds: float) -> str:
 FORMATS: dict[str, Callable[[Any], str]] = {
     "percent": verdict.percent,
     "tenths": lambda value: f"{value:,.1f}",
+    "bare": lambda value: verdict.percent(value).removesuffix("\u00a0%"),  # the low end of an interval
     "percent1": lambda value: verdict.percent(value, 1),
     "percent0": lambda value: verdict.percent(value, 0),
     "points": verdict.points,

@@ -24,6 +24,10 @@ DOUBTFUL = 8  # right answers with the least confidence, of each class
 SAMPLES = 8  # training digits, of each class
 GRID = 36  # test digits, 6 by 6
 DISPUTED = 24  # test digits on which the members disagree most
+SOURCES = {"kaggle": "Downloaded from Kaggle", "keras": "From keras.datasets", "path": "From files on this machine",
+           "sample": "Drawn by the kit"}
+NAMES = {"n_folds": "folds", "n_seeds": "seeds", "tta": "test-time views", "cpu_cores": "CPU cores",
+         "cpu_bfloat16": "CPU computes bfloat16", "gpus": "GPUs"}
 BESIDE_CONFIG = ("command", "environment", "parameters")  # in `results.config`, but no field of the RunConfig
 
 
@@ -145,7 +149,7 @@ def _notes(results: "RunResults") -> list[str]:
     notes = [note for table in tables if table is not None for note in table.notes]
     if results.is_balanced and results.test is not None:
         changed = int((results.submitted.argmax(axis=1) != results.test.argmax(axis=1)).sum())
-        notes.append(f"labels were chosen for the whole test file at once, each class equally often: {changed} of "
+        notes.append(f"Labels were chosen for the whole test file at once, each class equally often: {changed} of "
                      f"{len(results.test):,} rows have another label for it (--no-balanced leaves that out)")
     members = [*results.members, *([results.baseline] if results.baseline else [])]
     jobs = [fold["job"] for member in members for fold in member.done]
@@ -242,7 +246,7 @@ def render_report(report: dict[str, Any], results: "RunResults") -> str:
     return page.render(
         "report.html", report, report["competition"]["class_names"], report=report, figures=figures, labels=names,
         pictures=_pictures(report, results), folds=folds, writers=writers, scale=_scale(report),
-        groups=_groups(report), settings=_settings(report), of_writer=_of_writer(report),
+        groups=_groups(report), settings=_settings(report), sources=SOURCES, of_writer=_of_writer(report),
         weight=page.shades(report["confusion"]))
 
 
@@ -280,10 +284,16 @@ def _groups(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _settings(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Config and environment as rows of a table; settings left to the recipe are not repeated."""
-    pairs = [(name.replace("_", " "), value) for block in ("config", "environment")
-             for name, value in report[block].items() if value is not None]
-    return [(name, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else
-             ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)) for name, value in pairs]
+    return [(NAMES.get(name, name.replace("_", " ")), _setting(value)) for block in ("config", "environment")
+            for name, value in report[block].items() if value is not None]
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {version}" for name, version in value.items())
+    return (", ".join(map(str, value)) or "none") if isinstance(value, list | tuple) else str(value)
 
 
 def _of_writer(report: dict[str, Any], at_most: int = 8) -> dict[int, list[int]]:

@@ -7,9 +7,10 @@ whatever makes a score worth less (a sample, folds left out, a flattering split)
 from typing import Any
 
 
-def verdict(report: dict[str, Any]) -> dict[str, list[str]]:
-    """`banners` (loud), `points` (one sentence each) and `next` (what to try), in the order to be read in."""
-    return {"banners": _banners(report), "points": _points(report), "next": _next(report)}
+def verdict(report: dict[str, Any]) -> dict[str, Any]:
+    """`headline` (what it comes to, in plain words), `banners` (loud), `points` and `next` (lists of sentences)."""
+    return {"headline": _headline(report), "banners": _banners(report), "points": _points(report),
+            "next": _next(report)}
 
 
 def percent(share: float, digits: int = 2) -> str:
@@ -24,6 +25,25 @@ def points(difference: float) -> str:
 
 def p_value(p: float) -> str:
     return "p\u00a0<\u00a00.001" if p < 0.001 else f"p\u00a0=\u00a0{p:.3f}" if p < 0.1 else f"p\u00a0=\u00a0{p:.2f}"
+
+
+def _headline(report: dict[str, Any]) -> str:
+    """For somebody who has never heard of folds or intervals."""
+    accuracy, guess = report["cv"]["oof_accuracy"], report["leaderboard_estimate"]
+    of = 1_000 if round(1_000 * accuracy) < 1_000 else 10_000
+    kind = "by writers it had never seen" if report["cv"]["keeps_writers_apart"] else "it had not been trained on"
+    said = f"Of {of:,} digits {kind}, this run reads about {round(of * accuracy):,} right"
+    standing = _standing(report)
+    if standing:
+        said += f"; the baseline reads {round(of * report['baseline']['oof_accuracy']):,}"
+        said += ", which is no clear difference" * (standing == "same")
+    said += "."
+    if report["data"]["is_sample"]:
+        return f"It works. {said} These are drawn digits: a score that counts needs the real data."
+    if guess and guess.get("value") is not None:
+        said += (f" Expect about {percent(guess['value'], 1)} on the leaderboard "
+                 f"({percent(guess['low'], 1)} to {percent(guess['high'], 1)}).")
+    return said
 
 
 def _banners(report: dict[str, Any]) -> list[str]:
@@ -60,14 +80,23 @@ def _against_baseline(report: dict[str, Any]) -> str:
         return "No fold of the baseline was trained, so there is nothing to compare with."
     if all(member["model"] == base["model"] for member in report["members"]):
         return f"This run is the baseline, {base['model']}, itself."
-    test = base["paired"]["writers"] or base["paired"]["rows"]
-    difference, over = test["difference"], "writers" if base["paired"]["writers"] else "rows"
+    test, over = base["paired"]["writers"] or base["paired"]["rows"], "writers" if base["paired"]["writers"] else "rows"
     low, high = test["ci95"]
-    spread = f"(95\u00a0% interval over {over} {points(low)} to {points(high)}, {p_value(test['p'])})"
+    word = {"better": "Better than", "worse": "Worse than"}.get(_standing(report) or "", "Not shown to differ from")
+    return (f"{word} the baseline {base['model']}: {points(test['difference'])} (95\u00a0% interval over {over} "
+            f"{points(low)} to {points(high)}, {p_value(test['p'])}).")
+
+
+def _standing(report: dict[str, Any]) -> str | None:
+    """Against the baseline: better, worse, or the same as far as was shown; None where there is nothing to compare."""
+    base = report["baseline"]
+    if base is None or all(member["model"] == base["model"] for member in report["members"]):
+        return None
+    test = base["paired"]["writers"] or base["paired"]["rows"]
+    low, high = test["ci95"]
     if test["p"] < 0.05 and low * high > 0:
-        word = "Better" if difference > 0 else "Worse"
-        return f"{word} than the baseline {base['model']}: {points(difference)} {spread}."
-    return f"Not shown to differ from the baseline {base['model']}: {points(difference)} {spread}."
+        return "better" if test["difference"] > 0 else "worse"
+    return "same"
 
 
 def _leaderboard(report: dict[str, Any]) -> str:

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kit import storage
 from kit.data import competition as competitions
 from kit.data.folds import Folds
 from kit.data.strokes import GLYPHS, curve
 from kit.data.table import Table
 from kit.ensembling.blend import Member, RunResults, mean_probs
+from kit.reporting import compare as comparing
 from kit.reporting.report import build_report
 
 CONFUSABLE = {0: 1, 1: 0, 2: 5, 3: 5, 4: 8, 5: 3, 6: 7, 7: 6, 8: 4, 9: 6}
@@ -149,3 +151,53 @@ def results():
 @pytest.fixture(scope="session")
 def report(results):
     return build(results)
+
+
+# -- two runs to compare --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def pair(make_results):
+    """Two runs on the same digits in the same folds, the first of them better."""
+    return make_results(name="strong", skill=8.0), make_results(name="weak", skill=5.5)
+
+
+def scored_submission(folder, results, rows=slice(None), **changes):
+    """What `kit submit` leaves: oof.npz with everything that a comparison needs, and config.json."""
+    arrays = {"row": results.folds.rows, "probs": results.oof.astype(np.float16), "label": results.folds.labels,
+              "fold": results.folds.fold, "writer": results.folds.writers} | changes
+    storage.write_npz(folder / "oof.npz", **{name: array[rows] for name, array in arrays.items() if array is not None})
+    return written_config(folder, results)
+
+
+def scored_run(folder, results):
+    """What `kit cv` leaves: oof.npz with NaN for missing folds, folds.csv, and config.json."""
+    folds = results.folds
+    storage.write_npz(folder / "oof.npz", row=folds.rows, probs=results.oof)
+    storage.write_csv(folder / "folds.csv", pd.DataFrame(
+        {"row": folds.rows, "label": folds.labels, "writer": folds.writers, "fold": folds.fold}))
+    return written_config(folder, results)
+
+
+def written_config(folder, results):
+    digest = results.data.train().sha256
+    storage.write_json(folder / "config.json", {
+        "config": results.config, "data": {"source": results.data.source, "is_sample": results.data.is_sample,
+                                           "sha256": {"train.csv": digest}}})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def compared(pair, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("submissions")
+    return comparing.compare(*(scored_submission(folder / results.name, results) for results in pair))
+
+
+@pytest.fixture(scope="session")
+def submission():
+    return scored_submission
+
+
+@pytest.fixture(scope="session")
+def run():
+    return scored_run

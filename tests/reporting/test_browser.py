@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from kit.reporting.compare import render_compare
 from kit.reporting.report import render_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -99,16 +100,37 @@ def report_file(tmp_path_factory, make_results, build):
     path.parent.chmod(0o755)
 
 
+@pytest.fixture(scope="module")
+def compare_file(tmp_path_factory, compared, pair):
+    path = tmp_path_factory.mktemp("two") / "compare.html"
+    path.write_text(render_compare(compared, pair[0].data.train()), "utf-8")
+    return path
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_report_renders_in_silence(browser, report_file, width, scheme):
     browser.open(report_file, width, scheme)
     assert browser.js("document.querySelectorAll('svg.chart').length") >= 8
     assert browser.js("[...document.images].every(i => i.complete && i.naturalWidth === 28)")
-    assert browser.js("document.documentElement.scrollWidth") <= width  # nothing sticks out
+    assert_silent(browser, report_file, width)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_comparison_renders_in_silence(browser, compare_file, width, scheme):
+    browser.open(compare_file, width, scheme)
+    assert browser.js("document.images.length") > 20
+    assert_silent(browser, compare_file, width)
+
+
+def assert_silent(browser, page, width):
+    """Nothing sticks out, nothing is asked of anybody, nothing is complained of; also with all tables open."""
+    assert browser.js("document.documentElement.scrollWidth") <= width
+    browser.js("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert browser.js("document.documentElement.scrollWidth") <= width
     asked = [event["params"]["request"]["url"] for event in browser.events
              if event.get("method") == "Network.requestWillBeSent"]
-    assert [url for url in asked if not url.startswith("data:")] == [report_file.as_uri()]
+    assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
     noise = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
     assert [event for event in browser.events if event.get("method") in noise] == []
 

@@ -3,49 +3,11 @@ import re
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from kit import storage
 from kit.errors import KitError
 from kit.reporting import compare as comparing
-
-
-@pytest.fixture(scope="module")
-def pair(make_results):
-    """Two runs on the same digits in the same folds, the first of them better."""
-    return make_results(name="strong", skill=8.0), make_results(name="weak", skill=5.5)
-
-
-def submission(folder, results, rows=slice(None), **changes):
-    """What `kit submit` leaves: oof.npz with everything that a comparison needs, and config.json."""
-    arrays = {"row": results.folds.rows, "probs": results.oof.astype(np.float16), "label": results.folds.labels,
-              "fold": results.folds.fold, "writer": results.folds.writers} | changes
-    storage.write_npz(folder / "oof.npz", **{name: array[rows] for name, array in arrays.items() if array is not None})
-    return config(folder, results)
-
-
-def run(folder, results):
-    """What `kit cv` leaves: oof.npz with NaN for missing folds, folds.csv, and config.json."""
-    folds = results.folds
-    storage.write_npz(folder / "oof.npz", row=folds.rows, probs=results.oof)
-    storage.write_csv(folder / "folds.csv", pd.DataFrame(
-        {"row": folds.rows, "label": folds.labels, "writer": folds.writers, "fold": folds.fold}))
-    return config(folder, results)
-
-
-def config(folder, results):
-    digest = results.data.train().sha256
-    storage.write_json(folder / "config.json", {
-        "config": results.config, "data": {"source": results.data.source, "is_sample": results.data.is_sample,
-                                           "sha256": {"train.csv": digest}}})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def compared(pair, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("submissions")
-    return comparing.compare(*(submission(folder / results.name, results) for results in pair))
 
 
 def test_submissions_compare_without_their_data(compared, pair):
@@ -62,19 +24,19 @@ def test_submissions_compare_without_their_data(compared, pair):
     assert json.loads(json.dumps(compared, allow_nan=False)) == compared
 
 
-def test_a_run_folder_and_its_submission_say_the_same(pair, tmp_path, compared):
+def test_a_run_folder_and_its_submission_say_the_same(pair, tmp_path, compared, submission, run):
     a, b = run(tmp_path / "strong", pair[0]), submission(tmp_path / "weak", pair[1])
     found = comparing.compare(a, b)
     assert found["paired"]["rows"]["difference"] == pytest.approx(compared["paired"]["rows"]["difference"], abs=0.002)
     assert found["a"]["keeps_writers_apart"]
 
 
-def test_the_same_comparison_always_reads_the_same(pair, tmp_path, compared):
+def test_the_same_comparison_always_reads_the_same(pair, tmp_path, compared, submission):
     again = comparing.compare(*(submission(tmp_path / results.name, results) for results in pair))
     assert again == compared
 
 
-def test_rows_align_by_number_on_what_both_have(pair, tmp_path):
+def test_rows_align_by_number_on_what_both_have(pair, tmp_path, submission):
     shuffled = np.random.default_rng(0).permutation(600)
     found = comparing.compare(submission(tmp_path / "a", pair[0], shuffled),
                               submission(tmp_path / "b", pair[0], slice(300, None)))
@@ -82,13 +44,13 @@ def test_rows_align_by_number_on_what_both_have(pair, tmp_path):
     assert found["a"]["rows"] == 600 and "300 that both have" in found["notes"][0]
 
 
-def test_folds_that_were_left_out_are_not_compared(make_results, pair, tmp_path):
+def test_folds_that_were_left_out_are_not_compared(make_results, pair, tmp_path, submission, run):
     cut = make_results(name="strong", skill=8.0, missing=(1,))
     found = comparing.compare(run(tmp_path / "a", cut), submission(tmp_path / "b", pair[1]))
     assert found["rows"] == np.isfinite(cut.oof).all(axis=1).sum() < len(cut.oof)
 
 
-def test_a_flattering_split_and_other_folds_are_named(make_results, pair, tmp_path):
+def test_a_flattering_split_and_other_folds_are_named(make_results, pair, tmp_path, submission):
     n = len(pair[0].folds.rows)
     mixed = submission(tmp_path / "mixed", pair[1], fold=(np.arange(n) // 10 % 5).astype(np.int8))
     assert "mixed was scored on writers that it had been trained on" in comparing.compare(
@@ -97,7 +59,7 @@ def test_a_flattering_split_and_other_folds_are_named(make_results, pair, tmp_pa
     assert "not scored in the same folds" in comparing.compare(tmp_path / "a", other)["notes"][0]
 
 
-def test_unknown_writers_leave_the_test_over_rows(pair, tmp_path):
+def test_unknown_writers_leave_the_test_over_rows(pair, tmp_path, submission):
     a, b = (submission(tmp_path / results.name, results, writer=None) for results in pair)
     found = comparing.compare(a, b)
     assert found["paired"]["writers"] is None and found["per_writer"] == []
@@ -108,32 +70,32 @@ def test_unknown_writers_leave_the_test_over_rows(pair, tmp_path):
 # -- what cannot be compared ----------------------------------------------------------------------------------------
 
 
-def test_no_common_row(pair, tmp_path):
+def test_no_common_row(pair, tmp_path, submission):
     a = submission(tmp_path / "a", pair[0], slice(0, 300))
     b = submission(tmp_path / "b", pair[1], slice(300, 600))
     with pytest.raises(KitError, match="a and b have no row in common"):
         comparing.compare(a, b)
 
 
-def test_other_data(make_results, pair, tmp_path):
+def test_other_data(make_results, pair, tmp_path, submission):
     sample = make_results(name="sample", is_sample=True, n_writers=13)
     with pytest.raises(KitError, match="trained on the drawn sample"):
         comparing.compare(submission(tmp_path / "sample", sample), submission(tmp_path / "b", pair[1]))
 
 
-def test_other_labels(pair, tmp_path):
+def test_other_labels(pair, tmp_path, submission):
     labels = pair[1].folds.labels.copy()
     labels[5] = (labels[5] + 1) % 10
     with pytest.raises(KitError, match="different labels to the same rows"):
         comparing.compare(submission(tmp_path / "a", pair[0]), submission(tmp_path / "b", pair[1], label=labels))
 
 
-def test_a_folder_without_predictions(pair, tmp_path):
+def test_a_folder_without_predictions(pair, tmp_path, submission):
     with pytest.raises(KitError, match=r"oof\.npz is missing"):
         comparing.compare(submission(tmp_path / "a", pair[0]), tmp_path)
 
 
-def test_a_config_that_says_nothing(pair, tmp_path):
+def test_a_config_that_says_nothing(pair, tmp_path, submission):
     storage.write_json(submission(tmp_path / "a", pair[0]) / "config.json", {})
     with pytest.raises(KitError, match=r"config\.json is damaged"):
         comparing.compare(tmp_path / "a", tmp_path / "a")

@@ -57,3 +57,20 @@ def test_the_most_common_confusion_is_named(report):
     matrix[7][6] = 33
     tips = said(report, confusion=matrix, cv__mistakes=40)["next"]
     assert any("Look at the 7s that are read as 6: 33 of 40 mistakes" in tip for tip in tips)
+
+
+def test_the_headline_is_plain_and_promises_no_leaderboard_for_a_sample(report):
+    better = {"difference": 0.02, "ci95": [0.015, 0.025], "p": 0.0}
+    same = {"difference": 0.001, "ci95": [-0.01, 0.012], "p": 0.8}
+    real = said(report, cv__oof_accuracy=0.9951, baseline__oof_accuracy=0.9755, baseline__paired__writers=better)
+    assert real["headline"].replace("\u00a0", " ") == (
+        "Of 1,000 digits by writers it had never seen, this run reads about 995 right; the baseline reads 976. "
+        "Expect about 95.2 % on the leaderboard (93.1 % to 96.8 %).")
+    drawn = said(report, data__is_sample=True, baseline__paired__writers=same)["headline"]
+    assert drawn.startswith("It works. ") and "leaderboard" not in drawn and "no clear difference" in drawn
+    assert "it had not been trained on" in said(report, cv__keeps_writers_apart=False)["headline"]
+
+
+def test_nearly_perfect_is_not_called_perfect(report):
+    assert "Of 10,000 digits" in (headline := said(report, cv__oof_accuracy=0.9997)["headline"])
+    assert "about 9,997 right" in headline
