@@ -30,7 +30,11 @@ def http_status(error: Exception) -> int | None:
 def message(error: Exception) -> str:
     """What Kaggle says about it."""
     response = getattr(error, "response", None)
-    return one_line(str(_body(response).get("message") or "")) if response is not None else ""
+    if response is None:
+        return ""
+    body = _body(response)
+    inner = body.get("error")  # Google's own services answer {"error": {"message": …}}
+    return one_line(str(body.get("message") or (inner.get("message") if isinstance(inner, dict) else inner) or ""))
 
 
 def retry_after(error: Exception) -> float | None:

@@ -35,7 +35,7 @@ from kit.credentials import (
 from kit.errors import KitError
 
 __all__ = ["Client", "Rejected", "Say", "Unanswered", "connect", "credentials", "download_competition",
-           "has_credentials", "redact", "silent"]
+           "has_credentials", "redact", "silent", "span"]
 
 Say = Callable[[str], None]
 T = TypeVar("T")
@@ -131,9 +131,9 @@ class Client:
         """Sleep as long as a 429 asks for, and say so; KitError where that is too long."""
         seconds = _backoff(attempt) if asked is None else asked
         if seconds > LONGEST_WAIT or self.waited + seconds > TOTAL_WAIT or attempt >= 4 * ATTEMPTS:
-            raise KitError(f"cannot {doing}: too many requests (429), Kaggle asks to wait {_span(seconds)}"
-                           + (f", after {_span(self.waited)} of waiting" if self.waited else ""),
-                           f"run the same command again in {_span(max(seconds, 60))}; it goes on where it stopped")
+            raise KitError(f"cannot {doing}: too many requests (429), Kaggle asks to wait {span(seconds)}"
+                           + (f", after {span(self.waited)} of waiting" if self.waited else ""),
+                           f"run the same command again in {span(max(seconds, 60))}; it goes on where it stopped")
         self.say(f"too many requests (429): waiting {seconds:.0f} s as Kaggle asks, then: {doing}")
         time.sleep(seconds)
         self.waited += max(seconds, 0.1)
@@ -259,16 +259,19 @@ def _backoff(attempt: int) -> float:
     return min(BACKOFF * 2 ** (attempt - 1) * random.uniform(1, 1.25), LONGEST_WAIT)
 
 
-def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+def span(seconds: float) -> str:
+    """Seconds in words: 90 s, 5 min, 24 h."""
+    for unit, size, most in (("s", 1, 120), ("min", 60, 7200)):
+        if seconds < most:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 3600:.0f} h"
 
 
 # -- downloads ------------------------------------------------------------------------------------------------------
 
 
-def download_competition(slug: str, folder: Path, files: tuple[str, ...], progress: Say = silent,
-                         rules_url: str = "") -> list[Path]:
-    """Fetch the competition's archive and lay `files` out in `folder`, each whole or not at all; return their paths.
+def download_competition(slug: str, folder: Path, progress: Say = silent, rules_url: str = "") -> Path:
+    """Fetch the competition's zip of all its files into `folder`, whole or not at all; return its path.
 
     `rules_url`: the page named where the rules are not accepted yet. KitError for every failure; what was there before
     is then still there.
@@ -288,4 +291,4 @@ def download_competition(slug: str, folder: Path, files: tuple[str, ...], progre
 
     with transfer.scratch(Path(folder)) as scratch:
         archive = transfer.fetch(first, again, scratch / f"{slug}.zip", progress, ATTEMPTS, _backoff)
-        return transfer.unzip(archive, tuple(files), Path(folder), progress)
+        return archive.replace(Path(folder) / archive.name)

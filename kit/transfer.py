@@ -1,8 +1,8 @@
 """A file over the network, whole or not at all.
 
 In goes a way to open the file at its source and one to open it again from a byte on; out comes a file of the announced
-length, or the members of a zip whose every checksum was right. The one idea: all of it happens in a scratch folder
-beside the target, and only what was checked is moved into place.
+length. The one idea: all of it happens in a scratch folder beside the target, whose owner holds a lock in it, so that
+the next download can tell a killed one's leftovers from another's work.
 """
 
 import contextlib
@@ -11,17 +11,16 @@ import re
 import shutil
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from kit.errors import KitError
 
-CHUNK = 1 << 16  # bytes; what a lost connection loses at most
+CHUNK = 1 << 13  # bytes; what a lost connection loses at most
 SPARE = 50 << 20  # bytes that stay free on the disk
-SCRATCH = ".download-"
-STALE = 3600.0  # seconds after which a scratch folder is a killed download's
+SCRATCH, HELD = ".download-", ".held"
+STALE = 3600.0  # seconds after which a scratch folder without a lock is a killed download's
 
 
 def timed_adapter(connect: float, read: float) -> Any:
@@ -47,16 +46,36 @@ def get(url: str, headers: dict[str, str], timeout: tuple[float, float]) -> Any:
 @contextlib.contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
     """A folder below `folder` that is gone afterwards, and with it those of killed downloads."""
+    import filelock
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(f"{SCRATCH}*"):
-            if time.time() - left.stat().st_mtime > STALE:
+            if _is_abandoned(left):
                 shutil.rmtree(left, ignore_errors=True)
         temporary = tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH)
+        held = filelock.FileLock(Path(temporary.name) / HELD)
+        held.acquire()
     except OSError as error:
         raise _disk(folder, error) from error
     with temporary as path:
-        yield Path(path)
+        try:
+            yield Path(path)
+        finally:
+            held.release()
+
+
+def _is_abandoned(left: Path) -> bool:
+    """Whether nobody holds this scratch folder any more: the system drops a killed process' locks."""
+    import filelock
+
+    try:
+        if not (left / HELD).is_file():  # its owner may be about to make it
+            return time.time() - left.stat().st_mtime > STALE
+        with filelock.FileLock(left / HELD, timeout=0):
+            return True
+    except (OSError, filelock.Timeout):  # held, or gone in the meantime
+        return False
 
 
 # -- one file -------------------------------------------------------------------------------------------------------
@@ -75,6 +94,7 @@ def fetch(first: Callable[[], Any], again: Callable[[str, dict[str, str]], Any],
     except KitError:
         response.close()
         raise
+    say(f"downloading {path.name}" + (f" ({size / 1e6:,.1f} MB)" if size else ""))
     while True:
         done, lost = _receive(response, path, done)
         if not lost and size in (None, done):
@@ -83,8 +103,8 @@ def fetch(first: Callable[[], Any], again: Callable[[str, dict[str, str]], Any],
         best = max(best, done)
         announced = f"{done:,} of {size:,} bytes" if size else f"{done:,} bytes"
         if tries >= attempts:
-            why = f"the connection was lost after {announced}" if lost else f"it has the wrong length: {announced} came"
-            raise KitError(f"cannot download {path.name}: {why}, {attempts} times",
+            raise KitError(f"cannot download {path.name}: it ended after {announced}, {attempts} times: the connection "
+                           "was lost, or the announced length is wrong",
                            "check the network, then run the same command again; nothing half-written was left behind")
         say(f"{path.name}: the connection was lost after {announced}; going on")
         time.sleep(backoff(tries))
@@ -142,65 +162,11 @@ def check_space(folder: Path, needed: int) -> None:
                        f"{free / 1e6:,.0f} MB free", "free some space, or choose another disk with --data-dir")
 
 
-# -- the members of a zip -------------------------------------------------------------------------------------------
-
-
-def unzip(archive: Path, names: tuple[str, ...], folder: Path, say: Callable[[str], None]) -> list[Path]:
-    """Move the members `names` of `archive` into `folder`, all of them or none; each may be zipped once more.
-
-    KitError: no zip, a member missing or damaged, no space.
-    """
-    try:
-        with zipfile.ZipFile(archive) as outer:
-            members = {_plain(info.filename): info for info in outer.infolist() if not info.is_dir()}
-            missing = [name for name in names if name not in members]
-            if missing:
-                found = ", ".join(sorted(members)) or "nothing"
-                raise KitError(f"{archive.name} has no {', '.join(missing)}, only {found}",
-                               "look at the competition's Data page: its files may have other names now")
-            check_space(folder, sum(members[name].file_size for name in names))
-            for name in names:
-                say(f"unpacking {name}")
-                _extract(outer, members[name], archive.parent / name)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise _damaged(archive, error) from error
-    except OSError as error:
-        raise _disk(folder, error) from error
-    for name in names:
-        (archive.parent / name).replace(folder / name)
-    return [folder / name for name in names]
-
-
-def _extract(outer: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
-    """Write a member, its checksum compared on the way, and take it out of a zip of its own if it is in one."""
-    import zlib
-
-    try:
-        with outer.open(info) as source, target.open("wb") as file:
-            shutil.copyfileobj(source, file, CHUNK)
-    except zlib.error as error:
-        raise zipfile.BadZipFile(str(error)) from error
-    if info.filename.endswith(".zip"):
-        inner = target.rename(target.with_name(f"{target.name}.inner.zip"))
-        with zipfile.ZipFile(inner) as archive:
-            _extract(archive, archive.getinfo(target.name), target)
-        inner.unlink()
-
-
-def _plain(name: str) -> str:
-    """The file's own name: without folders, and without the .zip that Kaggle puts around large files."""
-    return name.replace("\\", "/").split("/")[-1].removesuffix(".zip")
-
-
 def _write(file: IO[bytes], path: Path, chunk: bytes) -> None:
     try:
         file.write(chunk)
     except OSError as error:
         raise _disk(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> KitError:
-    return KitError(f"{path.name} arrived damaged: {error}", "run the same command again; nothing was replaced")
 
 
 def _disk(path: Path, error: OSError) -> KitError:

@@ -179,9 +179,7 @@ def _gather(new: DataFolder, source: str | Path, say: Callable[[str], None]) -> 
     about: dict[str, Any] = {"competition": competition.slug, "source": str(source), "is_sample": False,
                              "created": datetime.now(UTC).isoformat(timespec="seconds")}
     if source == "kaggle":
-        from kit.client import download_competition
-
-        download_competition(competition.slug, new.path, competition.files, say, competition.rules_url)
+        _from_kaggle(new, say)
     elif source == "sample":
         from kit.data import sample
 
@@ -200,6 +198,20 @@ def _gather(new: DataFolder, source: str | Path, say: Callable[[str], None]) -> 
         if new.is_sample:  # a sample stays one, wherever it is copied from
             about |= {key: new.manifest.get(key) for key in ("is_sample", "writer_block")}
     return about
+
+
+def _from_kaggle(new: DataFolder, say: Callable[[str], None]) -> None:
+    """Download the competition's zip, and unpack it as carefully as anybody's."""
+    from kit.client import download_competition
+
+    competition = new.competition
+    required = (competition.train, competition.test)
+    given = download_competition(competition.slug, new.path.parent, say, competition.rules_url)
+    try:
+        archive.unpack(given, required, [name for name in competition.files if name not in required], new.path)
+    except KitError as error:
+        raise KitError(error.message.replace(str(given), f"{given.name} from Kaggle"),
+                       f"run the same command again, nothing was replaced; or {error.fix}") from error
 
 
 def _check(new: DataFolder, say: Callable[[str], None]) -> dict[str, Any]:

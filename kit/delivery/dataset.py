@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from kit.answers import one_line
-from kit.client import Client, Rejected, Unanswered
+from kit.client import Client, Rejected, Unanswered, span
 from kit.delivery import folder as kernel_folder
 from kit.delivery.session import polls
 from kit.errors import KitError
 
-METADATA = "dataset-metadata.json"
+METADATA, UNKNOWN = "dataset-metadata.json", "unknown"
 TIMEOUT = 3600.0  # seconds until Kaggle has unpacked the files
 SETTLE_POLLS = 5  # looks at a dataset that is ready but counts no new version
 
@@ -64,8 +64,18 @@ def versions(client: Client, ref: str) -> int:
         return answer.current_version_number or 1
     except Rejected as error:
         if error.status in (403, 404):
-            return 0
+            return int(_status(client, ref) != UNKNOWN)  # it may be there and not be shown yet
         raise
+
+
+def _status(client: Client, ref: str) -> str:
+    """ready, failed, …; UNKNOWN where Kaggle does not show such a dataset."""
+    try:
+        return str(client.call(f"ask for the status of {ref}", lambda: client.api.dataset_status(ref)))
+    except Rejected as error:
+        if error.status not in (403, 404):
+            raise
+        return UNKNOWN
 
 
 def _send(client: Client, folder: Path, ref: str, before: int) -> None:
@@ -85,7 +95,7 @@ def _send(client: Client, folder: Path, ref: str, before: int) -> None:
             raise
         return
     lost = [path.name for path in files if f"Upload successful: {path.name} (" not in client.printed]
-    if (answer.status or "").lower() != "ok" or answer.error:
+    if answer.error or (answer.status or "ok").lower() != "ok":
         why = one_line(answer.error or answer.status) or "it does not say why"
         raise KitError(f"Kaggle did not take the dataset {ref}: {why}",
                        "mend what Kaggle names, then run the same command again")
@@ -98,12 +108,7 @@ def _wait(client: Client, ref: str, before: int) -> None:
     """Until the version after `before` is ready; the version before it may be, and is not meant."""
     ready = 0
     for _ in polls(TIMEOUT):
-        try:
-            status = client.call(f"ask for the status of {ref}", lambda: client.api.dataset_status(ref))
-        except Rejected as error:
-            if error.status not in (403, 404):
-                raise
-            status = "not known yet"
+        status = _status(client, ref)
         if status in ("failed", "deleted"):
             raise KitError(f"Kaggle could not make the dataset {ref}: {status}", "see its page, then push again")
         if status == "ready":
@@ -111,5 +116,5 @@ def _wait(client: Client, ref: str, before: int) -> None:
             if versions(client, ref) > before or ready > SETTLE_POLLS:
                 client.say(f"the dataset {ref} is ready")
                 return
-    raise KitError(f"the dataset {ref} is not ready after {TIMEOUT / 60:.0f} min",
+    raise KitError(f"the dataset {ref} is not ready after {span(TIMEOUT)}",
                    "run the same command again to go on waiting")

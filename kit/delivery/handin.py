@@ -5,6 +5,7 @@ is part of the submission's description, so that Kaggle's own list tells whether
 happened here in the meantime.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 from kit import client as kaggle_client
 from kit.answers import one_line
-from kit.client import Client, Unanswered
+from kit.client import Client, Unanswered, span
 from kit.delivery.session import polls
 from kit.errors import KitError
 
@@ -31,7 +32,7 @@ class HandIn:
 
     @property
     def scored(self) -> bool:
-        return self.status == "COMPLETE" and (self.public_score is not None or self.private_score is not None)
+        return self.status != "ERROR" and (self.public_score is not None or self.private_score is not None)
 
 
 def listing(client: Client, slug: str) -> Iterator[HandIn]:
@@ -60,11 +61,12 @@ def once(client: Client, slug: str, tag: str, send: Callable[[], Any], unsure: b
     if found:
         client.say(f"handed in already: {found.ref} {tag}")
         return found
+    known = frozenset(entry.ref for entry in listing(client, slug))
     for attempt in range(1, kaggle_client.ATTEMPTS + 1):
         try:
             answer = client.call(f"hand in to {slug}", send, repeat=False)
         except Unanswered as error:
-            found = find(client, slug, tag, LOOKS)
+            found = find(client, slug, tag, LOOKS, known)
             if found:
                 return found
             if attempt == kaggle_client.ATTEMPTS:
@@ -73,7 +75,7 @@ def once(client: Client, slug: str, tag: str, send: Callable[[], Any], unsure: b
             continue
         if answer.ref:
             return HandIn(str(answer.ref))
-        found = find(client, slug, tag, LOOKS)
+        found = find(client, slug, tag, LOOKS, known)
         if found:
             return found
         raise KitError(f"Kaggle did not take the submission: {one_line(answer.message) or 'it does not say why'}",
@@ -81,13 +83,15 @@ def once(client: Client, slug: str, tag: str, send: Callable[[], Any], unsure: b
     raise AssertionError("unreachable")
 
 
-def find(client: Client, slug: str, tag: str, looks: int = 1) -> HandIn | None:
-    """The submission whose description holds `tag`."""
+def find(client: Client, slug: str, tag: str, looks: int = 1,
+         known: frozenset[str] | None = None) -> HandIn | None:
+    """The submission whose description holds `tag`; where none is shown, one that is not among the `known`."""
     for look in range(looks):
         if look:
             time.sleep(LOOK_PAUSE)
         for entry in listing(client, slug):
-            if tag in entry.description:
+            is_new = known is not None and entry.ref not in known and not entry.description
+            if tag in entry.description or is_new:
                 return entry
     return None
 
@@ -102,12 +106,13 @@ def wait_for_score(client: Client, slug: str, ref: str, timeout: float) -> HandI
                            "see the submission's page on Kaggle; kit kernel rehearse finds most causes before a push")
         if entry and entry.scored:
             return entry
-    raise KitError(f"submission {ref} has no score after {timeout / 60:.0f} min; it stays handed in",
+    raise KitError(f"submission {ref} has no score after {span(timeout)}; it stays handed in",
                    "fetch the score later: kit ledger sync")
 
 
 def _score(text: str | None) -> float | None:
     try:
-        return float(text) if text else None
+        score = float(text or "nan")
     except ValueError:
         return None
+    return score if math.isfinite(score) else None

@@ -16,7 +16,7 @@ from typing import Any
 from kit import client as kaggle_client
 from kit import storage
 from kit.answers import one_line
-from kit.client import Client, Say, Unanswered, connect, redact, silent
+from kit.client import Client, Rejected, Say, Unanswered, connect, redact, silent
 from kit.data.competition import Competition
 from kit.delivery import dataset, handin, ledger, session
 from kit.delivery import folder as kernel_folder
@@ -167,7 +167,8 @@ def _accept(client: Client, kernel: KernelFolder, state: State, answer: Any) -> 
         raise KitError(f"Kaggle took {kernel.ref}, but not its data: {', '.join(map(one_line, ignored))}",
                        f"accept the competition's rules ({client.rules_url}), check the names, and push again")
     if answer.version_number:
-        _pushed_as(client, kernel, state, _kernel_name(answer.ref) or kernel.ref, answer.version_number, answer.url)
+        name = _kernel_name(answer.ref) or kernel.ref
+        _pushed_as(client, kernel, state, name, int(answer.version_number), answer.url or "")
     elif not _adopt(client, kernel, state):
         raise KitError(f"Kaggle's answer to the push of {kernel.ref} names no version", "run the same command again")
 
@@ -212,16 +213,28 @@ def _follow(client: Client, kernel: KernelFolder, state: State, timeout: float) 
     if state.ended == "COMPLETE":
         return
     session.follow(client, version, timeout)
-    left = session.outputs(client, version)
+    left, report_bytes = _left(client, version)
     if left and SUBMISSION not in left:
         raise KitError(f"{version} ended well, but left no {SUBMISSION}, only {', '.join(sorted(left))}",
                        "check the kernel with kit kernel rehearse, build it again, and push it again")
-    if REPORT in left:
-        storage.write_bytes(report, session.fetch(client, REPORT, left[REPORT]))
+    if report_bytes is not None:
+        storage.write_bytes(report, report_bytes)
     else:
         client.say(f"{version} left no {REPORT}: the ledger will lack its numbers")
     state.ended = "COMPLETE"
     state.save(kernel)
+
+
+def _left(client: Client, version: Version) -> tuple[set[str], bytes | None]:
+    """The names of what this version left, and its report; what Kaggle does not show need not stop a hand-in."""
+    names: set[str] = set()
+    try:
+        files = session.outputs(client, version)
+        names = set(files)
+        return names, session.fetch(client, REPORT, files[REPORT]) if REPORT in files else None
+    except Rejected as error:
+        client.say(error.message)
+        return names, None
 
 
 def _report_path(kernel: KernelFolder, state: State) -> Path:

@@ -7,14 +7,14 @@ push can still be the one of the version before, COMPLETE and all.
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from kit import client as kaggle_client
 from kit import transfer
 from kit.answers import one_line
-from kit.client import Client, Rejected, redact
+from kit.client import Client, Rejected, Unanswered, redact, span
 from kit.errors import KitError
 
 T = TypeVar("T")
@@ -57,13 +57,13 @@ def polls(timeout: float) -> Iterator[None]:
 
 def status(client: Client, version: Version) -> tuple[str, str]:
     """(status, failure message) of this version: QUEUED, RUNNING, COMPLETE, ERROR, …; "" where it is not known yet."""
-    from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionStatusRequest
-
-    found = ("", "")
+    found, failed = ("", ""), False
     for label in version.labels:
-        request = version.fill(ApiGetKernelSessionStatusRequest(), label)
         try:
-            answer = client.sdk(f"ask for the status of {version}", _asking(request))
+            answer = _status(client, version, label, repeat=False)
+        except Unanswered:  # a label that it does not understand may be what Kaggle stumbles over
+            failed = True
+            continue
         except Rejected as error:
             if error.status not in (400, 404):
                 raise
@@ -71,11 +71,18 @@ def status(client: Client, version: Version) -> tuple[str, str]:
         if answer.status.name not in ENDS:  # of two different answers the one that is still running is right
             return answer.status.name, ""
         found = found if found[0] else (answer.status.name, one_line(answer.failure_message))
+    if failed and not found[0]:
+        answer = _status(client, version, version.labels[0])
+        found = answer.status.name, one_line(answer.failure_message)
     return found
 
 
-def _asking(request: Any) -> Callable[[Any], Any]:
-    return lambda kaggle: kaggle.kernels.kernels_api_client.get_kernel_session_status(request)
+def _status(client: Client, version: Version, label: str, repeat: bool = True) -> Any:
+    from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionStatusRequest
+
+    request = version.fill(ApiGetKernelSessionStatusRequest(), label)
+    return client.sdk(f"ask for the status of {version}",
+                      lambda k: k.kernels.kernels_api_client.get_kernel_session_status(request), repeat)
 
 
 def follow(client: Client, version: Version, timeout: float) -> None:
@@ -109,7 +116,7 @@ def _end(client: Client, version: Version, timeout: float) -> tuple[str, str]:
             shown = _show_log(client, version, shown)
         elif (unknown := unknown + 1) > UNKNOWN_POLLS:
             raise KitError(f"Kaggle does not know {version}", "look at the kernel's page, then push again")
-    raise KitError(f"{version} has not ended after {timeout / 3600:.1f} h",
+    raise KitError(f"{version} has not ended after {span(timeout)}",
                    "run the same command again to go on waiting; kit kernel status shows where it is")
 
 
@@ -171,18 +178,17 @@ def _page(client: Client, version: Version, token: str | None, repeat: bool = Tr
         return client.sdk(f"read the output of {version}",
                           lambda k: k.kernels.kernels_api_client.list_kernel_session_output(request), repeat)
 
-    return _first_known(send, version.labels)
-
-
-def _first_known(send: Callable[[str], T], labels: tuple[str, ...]) -> T:
-    """What `send` gets for the first label that Kaggle knows."""
-    for label in labels[:-1]:
-        try:
-            return send(label)
-        except Rejected as error:
-            if error.status not in (400, 404):
-                raise
-    return send(labels[-1])
+    label, other = version.labels
+    try:
+        return send(label)
+    except (Rejected, Unanswered) as error:
+        if isinstance(error, Rejected) and error.status not in (400, 404):
+            raise
+        problem = error
+    try:
+        return send(other)
+    except Rejected:
+        raise problem from None
 
 
 def current(client: Client, kernel: str) -> tuple[int, str]:

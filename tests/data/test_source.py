@@ -51,9 +51,9 @@ def kaggle(monkeypatch, tmp_path):
     """The client's download, from a folder instead; returns the calls."""
     calls = []
 
-    def fetch(slug, folder, files, progress, rules_url):
-        calls.append((slug, files, rules_url))
-        write_folder(folder, seed=7)
+    def fetch(slug, folder, progress, rules_url):
+        calls.append((slug, rules_url))
+        return zipped(write_folder(tmp_path / "on kaggle", seed=7), folder / f"{slug}.zip")
 
     monkeypatch.setattr("kit.client.download_competition", fetch)
     return calls
@@ -92,7 +92,7 @@ def test_from_a_path(given, root, tmp_path, kind):
 
 def test_from_kaggle(root, kaggle):
     data = download(TINY, "kaggle", root)
-    assert kaggle == [("tiny", TINY.files, TINY.rules_url)]
+    assert kaggle == [("tiny", TINY.rules_url)]
     assert data.source == "kaggle" and not data.is_sample and len(data.train()) == 200
 
 
@@ -277,14 +277,54 @@ def test_earlier_data_stays_when_kaggle_fails(given, root, monkeypatch):
     download(TINY, given, root)
     before = contents(root)
 
-    def fail(slug, folder, files, progress, rules_url):
-        (folder / "train.csv").write_text("half a")
+    def fail(slug, folder, progress, rules_url):
+        (folder / "tiny.zip").write_text("half a")
         raise KitError("cannot download: offline", "check the network")
 
     monkeypatch.setattr("kit.client.download_competition", fail)
     with pytest.raises(KitError, match="offline"):
         download(TINY, "kaggle", root, force=True)
     assert contents(root) == before and sorted(path.name for path in root.iterdir()) == ["tiny"]
+
+
+@pytest.mark.parametrize("form", ["zipped once more", "in a folder", "without the files that may be missing"])
+def test_kaggles_zip_in_each_of_its_forms(root, tmp_path, monkeypatch, form):
+    def fetch(slug, folder, progress, rules_url):
+        with zipfile.ZipFile(folder / f"{slug}.zip", "w") as outer:
+            for path in write_folder(tmp_path / "on kaggle").iterdir():
+                if form == "zipped once more":
+                    inner = io.BytesIO()
+                    with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
+                        archive.writestr(path.name, path.read_bytes())
+                    outer.writestr(f"{path.name}.zip", inner.getvalue())
+                elif form == "in a folder" or path.name in (TINY.train, TINY.test):
+                    outer.write(path, f"data/{path.name}" if form == "in a folder" else path.name)
+        return folder / f"{slug}.zip"
+
+    monkeypatch.setattr("kit.client.download_competition", fetch)
+    data = download(TINY, "kaggle", root)
+    there = {path.name for path in data.path.glob("*.csv")}
+    assert there == ({TINY.train, TINY.test} if form.startswith("without") else set(TINY.files))
+    assert data.source == "kaggle" and len(data.train()) == 200
+    assert sorted(path.name for path in root.iterdir()) == ["tiny"]
+
+
+@pytest.mark.parametrize("damage, words", [
+    (lambda text: text[:-30], "tiny.zip from Kaggle is no zip, or a damaged one"),
+    (lambda text: text.replace(b"train.csv", b"traim.csv"), "tiny.zip from Kaggle has no train.csv; it holds"),
+    (lambda text: text.replace(b"train.csv", b"../in.csv"), "names a place outside"),
+])
+def test_a_zip_of_kaggles_that_is_not_right_leaves_nothing(root, tmp_path, monkeypatch, damage, words):
+    def fetch(slug, folder, progress, rules_url):
+        path = zipped(write_folder(tmp_path / "on kaggle"), folder / f"{slug}.zip")
+        path.write_bytes(damage(path.read_bytes()))
+        return path
+
+    monkeypatch.setattr("kit.client.download_competition", fetch)
+    with pytest.raises(KitError, match=words) as caught:
+        download(TINY, "kaggle", root)
+    assert caught.value.fix.startswith("run the same command again, nothing was replaced")
+    assert list(root.iterdir()) == []
 
 
 def test_without_credentials_kaggle_says_how(root):

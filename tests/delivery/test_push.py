@@ -12,7 +12,7 @@ from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
 from kit.delivery import dataset, handin, ledger, push
 from kit.delivery.folder import STATE
 from kit.errors import KitError
-from tests.kaggle_stand_in import KEY, SIGNATURE, TOKEN, KaggleStandIn
+from tests.kaggle_stand_in import KEY, SIGNATURE, TOKEN, Fault, KaggleStandIn
 
 REF = "ada/kannada-kit"
 
@@ -147,6 +147,95 @@ def test_a_title_that_lands_elsewhere_is_followed_there(kaggle: KaggleStandIn, b
     assert run(built, said).what == "ada/something-else"
     assert kaggle.submissions[0]["what"] == "ada/something-else/1"
     assert any("title does not resolve to the specified id" in text for text in said)
+
+
+# -- a server that speaks otherwise -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trouble", [{"hang_up": True}, {"status": 500}])
+@pytest.mark.parametrize("understood", ["v", ""])
+def test_a_label_that_kaggle_stumbles_over_is_asked_for_otherwise(
+        kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch, understood: str,
+        trouble: dict[str, Any]) -> None:
+    """A server that dies of `int("v1")`, or of `"1"[1:]`."""
+    take: Callable[..., Any] = KaggleStandIn._version
+    find_fault: Callable[..., Any] = KaggleStandIn.take_fault
+
+    def stumble(self: KaggleStandIn, method: str) -> Any:
+        name, body = self.requests[-1]
+        label = body.get("versionLabel", "") if name == method else ""
+        return Fault(**trouble) if label and label.startswith("v") != bool(understood) else find_fault(self, method)
+
+    def plain(self: KaggleStandIn, body: dict[str, Any]) -> Any:
+        label = body.get("versionLabel", "")
+        return take(self, {**body, "versionLabel": f"v{label.removeprefix('v')}"} if label else body)
+
+    monkeypatch.setattr(KaggleStandIn, "take_fault", stumble)
+    monkeypatch.setattr(KaggleStandIn, "_version", plain)
+    assert run(built).public_score == 0.9884
+    assert len(kaggle.submissions) == 1
+
+
+def test_status_and_push_answers_with_little_in_them(kaggle: KaggleStandIn, built: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    save, ask = kaggle.do_SaveKernel, kaggle.do_GetKernelSessionStatus
+    monkeypatch.setattr(kaggle, "do_SaveKernel", lambda body: (200, {
+        "versionNumber": str(save(body)[1]["versionNumber"]), "url": None}))
+    monkeypatch.setattr(kaggle, "do_GetKernelSessionStatus", lambda body: (
+        200, {"status": ask(body)[1].get("status", "complete").lower(), "failureMessage": None}))
+    result = run(built)
+    assert (result.what, result.version, result.status, result.public_score) == (REF, 1, "COMPLETE", 0.9884)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_outputs_that_kaggle_does_not_show_do_not_stop_the_hand_in(kaggle: KaggleStandIn, built: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch,
+                                                                   status: int) -> None:
+    monkeypatch.setattr(kaggle, "do_ListKernelSessionOutput", lambda body: (status, {"message": "no such output"}))
+    said: list[str] = []
+    assert run(built, said).public_score == 0.9884
+    assert any("no such output" in text for text in said) and any("left no report.json" in text for text in said)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_list_without_descriptions_and_an_answer_without_a_reference(
+        kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch, lost: bool) -> None:
+    kaggle._submit("kannada-mnist", "", "submission.csv", "somebody's earlier one")
+    submit, shown = kaggle.do_CreateCodeSubmission, kaggle.do_ListSubmissions
+
+    def bare(body: dict[str, Any]) -> Any:
+        submit(body)
+        return (500, {"code": 500}) if lost else (200, {"message": "Successfully submitted to Kannada MNIST"})
+
+    def anonymous(body: dict[str, Any]) -> Any:
+        page = shown(body)[1]
+        return 200, {**page, "submissions": [{**entry, "description": ""} for entry in page["submissions"]]}
+
+    monkeypatch.setattr(kaggle, "do_CreateCodeSubmission", bare)
+    monkeypatch.setattr(kaggle, "do_ListSubmissions", anonymous)
+    result = run(built)
+    assert (result.submission, result.public_score) == ("41000001", 0.9884)
+    assert run(built).submission == "41000001" and len(kaggle.submissions) == 2
+
+
+@pytest.mark.parametrize("facts", [{"publicScore": "0.9884"}, {"status": "complete", "publicScore": 0.9884},
+                                   {"status": "SUBMISSION_STATUS_COMPLETE", "publicScore": "0.98840",
+                                    "privateScore": ""},
+                                   {"status": "COMPLETE", "publicScore": "0.9884", "privateScore": "NaN"}])
+def test_scores_in_each_of_their_forms(kaggle: KaggleStandIn, built: Path, facts: dict[str, Any]) -> None:
+    kaggle.scores = [{"publicScore": ""}, facts]
+    result = run(built)
+    assert (result.public_score, result.private_score) == (0.9884, None)
+    assert [(row["public_score"], row["private_score"]) for row in rows()] == [("0.9884", "")]
+
+
+@pytest.mark.parametrize("answer", [{"message": "not yours"}, {"error": {"code": 403, "message": "not yours"}},
+                                    {"error": "not yours"}])
+def test_kaggles_words_are_found_in_each_form(kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch,
+                                              answer: dict[str, Any]) -> None:
+    monkeypatch.setattr(kaggle, "do_SaveKernel", lambda body: (403, answer))
+    with pytest.raises(KitError, match=r"answers 403, not allowed \(Kaggle says: not yours\)"):
+        run(built)
 
 
 # -- a kernel that fails ----------------------------------------------------------------------------------------------
