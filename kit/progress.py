@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 STYLES = ("live", "plain", "quiet", "json")
+TOO_EARLY = 0.02  # of the work to be done here: until then, how long it takes is not said
 
 
 class Progress:
@@ -132,9 +133,11 @@ class _Share:
         return self._weigh(self.parts) / (sum(self.costs.values()) or 1.0)
 
     def seconds_left(self) -> float:
+        """0.0 while it is not known: what comes first is slow, since it compiles and reads, and would promise hours."""
         here = self._weigh(self.parts) - self._weigh(self.before)
+        known = here > TOO_EARLY * (sum(self.costs.values()) - self._weigh(self.before))
         elapsed = time.monotonic() - self.began
-        return elapsed / here * (sum(self.costs.values()) - self._weigh(self.parts)) if here > 0 else 0.0
+        return elapsed / here * (sum(self.costs.values()) - self._weigh(self.parts)) if known else 0.0
 
     def _weigh(self, parts: dict[str, float]) -> float:
         return sum(self.costs.get(key, 0.0) * part for key, part in parts.items())
