@@ -45,7 +45,7 @@ def download(
 
     data = sources.download(common.competition, source, data_dir, force, common.progress)
     common.show({"path": data.path, "source": data.source, "is_sample": data.is_sample},
-                f"{data.path}: {'drawn sample' if data.is_sample else 'real data'}, from {data.source}")
+                f"{data.path}: {'drawn sample' if data.is_sample else f'real data, from {data.source}'}")
 
 
 @app.command()
@@ -125,9 +125,9 @@ def score(
     file: Annotated[Path, typer.Argument(help="A submission.")],
     data_dir: DataDir = Path("data"),
 ) -> None:
-    """How much of a submission is right, if the data has the test labels: kit score submissions/first/submission.csv
+    """How much of a submission is right: kit score --competition digit-recognizer submissions/mnist/submission.csv
 
-    Data from an .npz or from keras.datasets has them; a competition keeps them to itself.
+    Needs the labels of the test file: data from an .npz or from keras.datasets has them, a competition keeps its own.
     """
     from kit.data import source
     from kit.reporting import tutorial

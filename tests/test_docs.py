@@ -1,17 +1,23 @@
-"""What the README and docs/ say is so: commands parse, links lead somewhere, named files and tests are there.
+"""What the README and docs/ say is so: commands run, links lead somewhere, named files and tests are there.
 
-Commands are parsed by the real app, not run: in ```sh blocks whole (arguments and all), in running text as far as they
-go (`kit kernel` is a command, and each option beside it is one of its own).
+Commands in ```sh blocks are run as they stand, on a sample and with models of one layer (see `NOT_RUN` for those that
+are only parsed, and why). Those in running text are parsed as far as they go (`kit kernel` is a command, and each
+option beside it is one of its own).
 """
 
+import dataclasses
 import importlib.util
 import re
 import shlex
+import shutil
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 
+from kit import cli
 from kit.cli import UsageError, app
 from kit.config import RunConfig
 from kit.errors import KitError
@@ -22,6 +28,30 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TYPER_APP = typer.main.get_command(app)
 COMPLETION = {"--install-completion", "--show-completion", "--help"}
 
+KAGGLE = "needs Kaggle; tests/delivery/ runs it against a stand-in"
+NOT_RUN = {
+    "bash scripts/test.sh": "runs the tests, of which this is one",
+    "bash scripts/test.sh --all": "runs the tests, of which this is one",
+    "bash scripts/test.sh -k folds": "runs the tests, of which this is one",
+    "kit --install-completion": "asks which shell it was typed into; a test below looks at what it would install",
+    "kit cv --model cnn_aug --executor ray": "needs a cluster; tests/training/test_cluster.py starts one",
+    "kit submit --model cnn_aug --executor ray": "needs a cluster; tests/training/test_cluster.py starts one",
+    "kit cv --model cnn_aug --executor processes --threads 1": "tests/training/test_executors.py runs it",
+    "kit kernel rehearse": "a minute, and a kernel that trains whole models; tests/delivery/test_rehearse.py runs it",
+    "kit kernel rehearse kernel --time-limit 10m": "the same",
+    "kit kernel push": KAGGLE,
+    "kit kernel push --wait --submit": KAGGLE,
+    "kit kernel push --wait --submit --message first": KAGGLE,
+    "kit kernel push --wait --submit --message 'cnn_aug, five folds'": KAGGLE,
+    "kit kernel status": KAGGLE,
+    "kit kernel submit --message first": KAGGLE,
+    "kit ledger sync": KAGGLE,
+    "kit submit --competition digit-recognizer --model mlp --upload --message mlp": KAGGLE,
+}
+OTHER_PROGRAMS = {"source", "tensorboard", "ray", "git", ".venv/bin/python", "python"}  # none of them ours
+READING_ORDER = ["README.md", "docs/quick-start.md", "docs/first-submission.md", "docs/improve.md"]
+QUICKLY = ("--limit", "8", "--folds", "2", "--epochs", "1", "--executor", "local", "--quiet")  # the last of two counts
+
 
 def page_id(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
@@ -31,18 +61,22 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def shell_commands(text: str) -> list[list[str]]:
-    """The words of every `kit …` and `bash …` in the ```sh blocks, without what is set for it or piped into it."""
+def programs(text: str) -> list[list[str]]:
+    """The words of every command in the ```sh blocks, without what is set for it."""
     found = []
     for block in blocks(text, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
-            for part in re.split(r"&&|\||;", line):
-                words = shlex.split(part, comments=True)
+            for part in re.split(r"&&|\||;", re.sub(r"(^|\s)#.*", "", line)):
+                words = shlex.split(part)
                 while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
                     words.pop(0)
-                if words and Path(words[0]).name in ("kit", "bash"):
-                    found.append([Path(words[0]).name, *words[1:]])
+                found += [words] if words else []
     return found
+
+
+def shell_commands(text: str) -> list[list[str]]:
+    """The words of every `kit …` and `bash …` in the ```sh blocks."""
+    return [[Path(words[0]).name, *words[1:]] for words in programs(text) if Path(words[0]).name in ("kit", "bash")]
 
 
 def mentions(text: str) -> list[str]:
@@ -127,6 +161,70 @@ def test_commands_in_blocks_parse(page):
         assert (ROOT / words[0]).is_file(), f"there is no {words[0]}"
         if words[0] == "scripts/submit.sh":
             parse(["submit", "--fetch", *words[1:]])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_no_program_in_a_block_is_overlooked(page):
+    ours = {"kit", "bash"}
+    assert {words[0] for words in programs(page.read_text("utf-8"))} - OTHER_PROGRAMS <= ours
+
+
+@pytest.fixture
+def reader_s_folder(tmp_path, monkeypatch):
+    """Where a reader types: empty, but for the files that the docs suppose one has; models of one layer."""
+    from kit.data.sample import draw_digits
+
+    monkeypatch.chdir(tmp_path)
+    small = {name: dataclasses.replace(recipe, layers=flat, tta=1) for name, recipe in models.RECIPES.items()}
+    monkeypatch.setattr(models, "RECIPES", small)
+    assert cli.run(["download", "--from", "sample", "--quiet"]) == 0
+    sample = tmp_path / "data" / "kannada-mnist-sample"
+    shutil.copy(sample / "test.csv", "new.csv")
+    with zipfile.ZipFile("Kannada-MNIST.zip", "w") as archive:
+        for path in sample.glob("*.csv"):
+            archive.write(path, path.name)
+    digits = draw_digits(4, 50)
+    images = digits.pixels.reshape(-1, 28, 28)
+    np.savez("mnist.npz", x_train=images[:150], y_train=digits.labels[:150],
+             x_test=images[150:], y_test=digits.labels[150:])
+    return tmp_path
+
+
+def flat():
+    from keras import layers
+
+    return [layers.Flatten()]
+
+
+def as_typed(words: list[str]) -> list[str]:
+    """The words for `cli.run`: scripts/submit.sh is `kit submit --fetch`; what trains is made short."""
+    program, *words = words
+    if program == "bash":
+        words = ["submit", "--fetch", *words[1:]]
+    trains = words[0] in ("cv", "submit") and not set(words) & COMPLETION
+    if trains and "--run" in words and "--resume" not in words:  # each page tells of a new one
+        name = words[words.index("--run") + 1]
+        for folder in ("runs", "submissions"):
+            shutil.rmtree(Path(folder) / name, ignore_errors=True)
+    elsewhere = ["--data-dir", "from-zip"] if words[-1] == "Kannada-MNIST.zip" else []
+    return [*words, *(QUICKLY if trains else ()), *elsewhere]
+
+
+@pytest.mark.slow
+def test_every_command_in_a_block_runs(reader_s_folder, capsys):
+    """In one folder, from the first page to the last, as somebody would who reads them all."""
+    pages = sorted(PAGES, key=lambda page: [*READING_ORDER, page_id(page)].index(page_id(page)))
+    typed = [words for page in pages for words in shell_commands(page.read_text("utf-8"))]
+    assert set(NOT_RUN) <= {shlex.join(words) for words in typed}, "an exception that no page needs any more"
+    failed = {}
+    for words in typed:
+        if shlex.join(words) not in NOT_RUN:
+            code = cli.run(as_typed(words))
+            said = capsys.readouterr().err
+            if code:
+                failed[shlex.join(words)] = (code, said)
+    assert failed == {}
+    assert (reader_s_folder / "compare.html").is_file() and (reader_s_folder / "labels.csv").is_file()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
