@@ -16,7 +16,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 EXECUTORS = ("auto", "local", "processes", "ray")
 MOST_VIEWS = 7  # of kit.training.augment.VIEWS
 OPTIONS = {"models": "model", "n_folds": "folds", "n_seeds": "seeds"}  # of the command line, where named otherwise
-FREE_TO_CHANGE = ("executor", "time_budget", "tensorboard", "balanced")  # on resume: not what is trained
+FREE_TO_CHANGE = ("executor", "time_budget", "tensorboard", "balanced", "self_train")  # on resume: not what is trained
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class RunConfig:
     time_budget: float | None = None  # seconds for the training of all folds
     limit: int | None = None  # rows of each class, spread over the writers
     balanced: bool | None = None  # label the test file as one with equal classes; None: as the competition says
+    self_train: bool = False  # learn from the test rows, too, labelled as the run itself guesses them
     tensorboard: bool = False  # write logs for it into the run folder
 
     def __post_init__(self) -> None:

@@ -57,6 +57,9 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         jobs = tuple(job for job in executors.make_jobs(config, precision) if job.key not in leave_out)
         with _timed(timing, "train"):
             complete = executors.run_jobs(executors.Plan(config, data, run.path, jobs), progress, deadline)
+            if config.self_train and complete and not leave_out:
+                complete = _self_train(executors.Plan(config, data, run.path, executors.guessed_jobs(jobs, config)),
+                                       progress, deadline)
         if leave_out or not complete:
             progress.say("the time budget left folds out: this ensemble is partial (complete: false)")
         with _timed(timing, "blend"):
@@ -66,6 +69,16 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
                 storage.write_npz(run.test, id=test.ids, probs=results.test)
         _report(results, run.path, timing)
     return results
+
+
+def _self_train(plan: executors.Plan, progress: Progress, deadline: float | None) -> bool:
+    """Guess the test rows' labels with the finished ensemble, once; let every fold learn from them."""
+    run = RunFolder(plan.run)
+    if not run.guesses.is_file():
+        labels = blend.gather(run, plan.data, {}).submitted.argmax(1).astype("uint8")
+        storage.write_npz(run.guesses, id=plan.data.test().ids, label=labels)
+    progress.say("self-training: every fold goes on with the test rows, labelled as the ensemble guesses them")
+    return executors.run_jobs(plan, progress, deadline)
 
 
 def submit(config: RunConfig, data: DataFolder, run: RunFolder, submissions: Path, progress: Progress | None = None,

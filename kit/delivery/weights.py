@@ -16,6 +16,7 @@ from typing import Any
 
 from kit.errors import KitError
 from kit.storage import RunFolder, read_bytes, read_json
+from kit.training.records import voting
 
 FOLDER = "weights"
 MANIFEST = "manifest.json"
@@ -49,10 +50,11 @@ def pack(run: Path, out: Path, ref: str) -> str:
     for fold in folds:
         model, seed, number = fold.relative_to(run).parts
         name = f"{model}-{seed}-{number}.keras"
-        data = read_bytes(fold / "model.keras")
+        voter = voting(fold)
+        data = read_bytes(voter / "model.keras")
         (out / name).write_bytes(data)
         files[name] = {"fold": f"{model}/{seed}/{number}", "sha256": hashlib.sha256(data).hexdigest(),
-                       "members": _members(out / name), "trained": read_json(fold / "done.json")}
+                       "members": _members(out / name), "trained": read_json(voter / "done.json")}
     data = read_bytes(RunFolder(run).config)
     (out / "config.json").write_bytes(data)
     manifest = {"run": Path(run).name, "config_sha256": hashlib.sha256(data).hexdigest(), "files": files}

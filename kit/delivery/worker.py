@@ -138,14 +138,13 @@ def _fold_probs(fold: Path, facts: dict[str, Any], competition: Competition, pix
 
     A T4 cannot convolve bfloat16 at all, which is what a CPU run may have been trained in.
     """
-    from kit.ensembling import infer
-    from kit.training import backend, fit, models, predict
+    from kit.training import backend, fit, models, predict, records
 
     backend.prepare()
     job = fit.FoldJob(**facts["job"])
     precision = job.precision if backend.resolve_precision("auto")[0] == job.precision else "float32"
     trainer = fit.trainer_for(models.get(job.model), competition.slug, precision, job.batch_size)
-    infer.load_weights(trainer.model, fold / "model.keras")
+    records.load_weights(trainer.model, fold / "model.keras")
     return predict.predict_probs(trainer, pixels, job.tta)
 
 

@@ -89,7 +89,7 @@ def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any]) -> RunResul
         data.competition, data, folds, present, baseline if baseline and baseline.done else None,
         oof=mean_probs([member.oof for member in present]),
         test=_blend([member.test for member in present]), extra=_blend([member.extra for member in present]),
-        complete=all(len(member.done) == config.n_folds for member in members), timing=timing)
+        complete=all(_is_complete(member, config) for member in members), timing=timing)
 
 
 def mean_probs(parts: Iterable[np.ndarray]) -> np.ndarray:
@@ -99,6 +99,11 @@ def mean_probs(parts: Iterable[np.ndarray]) -> np.ndarray:
     total = np.where(known, stacked, 0).sum(0)
     with np.errstate(invalid="ignore"):
         return (total / known.sum(0)).astype("float32")
+
+
+def _is_complete(member: Member, config: RunConfig) -> bool:
+    guessed = [done["job"].get("guessed") for done in member.done]
+    return len(guessed) == config.n_folds and (all(guessed) or not config.self_train)
 
 
 def _blend(folds_of_members: list[list[np.ndarray]]) -> np.ndarray | None:
@@ -119,12 +124,14 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
             if partial:
                 continue
             raise KitError(f"fold {k} of {model} (seed {seed}) is missing in {run.path}", "train it with --resume")
-        member.done.append(records.read_done(folder))
-        member.history.append(records.read_history(folder))
-        oof[folds.fold == k] = _read_aligned(folder / "val.npz", "row", folds.rows[folds.fold == k], n_classes)
-        member.test.append(_read_aligned(folder / "test.npz", "id", test_ids, n_classes))
+        voting = records.voting(folder)
+        done, history = records.read_fold(folder)
+        member.done.append(done)
+        member.history.append(history)
+        oof[folds.fold == k] = _read_aligned(voting / "val.npz", "row", folds.rows[folds.fold == k], n_classes)
+        member.test.append(_read_aligned(voting / "test.npz", "id", test_ids, n_classes))
         if extra_table is not None:
-            member.extra.append(_read_aligned(folder / "extra.npz", "row", np.arange(len(extra_table)), n_classes))
+            member.extra.append(_read_aligned(voting / "extra.npz", "row", np.arange(len(extra_table)), n_classes))
     return member
 
 

@@ -4,7 +4,6 @@ In go a run folder and a CSV of any number of rows; out come its labels or probs
 arithmetic that made the run's own test probs: on the run's own test file they are the same numbers.
 """
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ def predict_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray, progres
     for model in config.models:
         for seed in range(config.seed, config.seed + config.n_seeds):
             folders = [run.fold(model, seed, k) for k in range(config.n_folds)]
-            finished = [folder for folder in folders if fit.is_done(folder)]
+            finished = [records.voting(folder) for folder in folders if fit.is_done(folder)]
             progress.say(f"{model}, seed {seed}: {len(finished)} folds")
             members.append([_fold_probs(folder, competitions.get(config.competition), pixels) for folder in finished])
     if not any(members):
@@ -61,18 +60,5 @@ def predict_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray, progres
 def _fold_probs(folder: Path, competition: Any, pixels: np.ndarray) -> np.ndarray:
     job = fit.FoldJob(**records.read_done(folder)["job"])
     trainer = fit.trainer_for(models.get(job.model), competition.slug, job.precision, job.batch_size)
-    load_weights(trainer.model, folder / "model.keras")
+    records.load_weights(trainer.model, folder / "model.keras")
     return predict.predict_probs(trainer, pixels, job.tta)
-
-
-def load_weights(model: Any, path: Path) -> None:
-    """Put the weights of a `model.keras` into a model of the kit's own making; nothing of the file is executed."""
-    data = storage.read_bytes(path)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "model.keras"
-        with storage.disk_errors(copy, "write"):
-            copy.write_bytes(data)
-        try:
-            model.load_weights(copy)
-        except Exception as error:  # zipfile, h5py, json and Keras raise a dozen kinds on damaged files
-            raise storage.damaged(path, f"its weights do not fit {model.name} ({type(error).__name__})") from error

@@ -171,15 +171,17 @@ class Driver:
         self.train = self.ray.remote(_train).options(max_retries=0, **options)  # a lost job is this class's to retry
         here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
         self.mailbox = self.ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
-        folds = {job.fold: executors.fold_data(self.plan.data, self.plan.run, job.fold) for job in jobs}
+        folds = {job.fold: executors.fold_data(self.plan, job) for job in jobs}
         self.rows = {fold: (data.train_rows, data.val_rows) for fold, data in folds.items()}
         self.arrays = self.ray.put(_shared(folds[jobs[0].fold]))
 
     def _submit(self, job: fit.FoldJob) -> Any:
-        path = self.plan.folder(job) / CHECKPOINT
-        checkpoint = storage.read_bytes(path) if path.is_file() else None
-        return self.train.remote(self.plan, job, self.arrays, self.rows[job.fold], checkpoint, self.threads,
-                                 self.deadline, self.mailbox)
+        folder = self.plan.folder(job)
+        needed = [folder / CHECKPOINT, *([folder.parent / "model.keras"] if job.guessed else [])]
+        files = {path.relative_to(self.plan.run).as_posix(): storage.read_bytes(path)
+                 for path in needed if path.is_file()}
+        return self.train.remote(self.plan, job, self.arrays, self.rows[job.fold], files, self.threads, self.deadline,
+                                 self.mailbox)
 
     def _read_mail(self) -> None:
         for letter in self.ray.get(self.mailbox.take.remote()):
@@ -240,18 +242,21 @@ def _shared(data: fit.FoldData) -> fit.FoldData:
 
 
 def _train(plan: Plan, job: fit.FoldJob, arrays: fit.FoldData, rows: tuple[np.ndarray, np.ndarray],
-           checkpoint: bytes | None, threads: int | None, deadline: float | None,
+           files: dict[str, bytes], threads: int | None, deadline: float | None,
            mailbox: Any) -> dict[str, bytes] | None:
-    """One job, in a worker process of Ray's: the files of its fold folder, or None if time was too short."""
+    """One job, in a worker process of Ray's, beginning with `files` of its run folder, if any.
+
+    The files of its fold folder, or None if time was too short.
+    """
     backend.prepare(threads)
     with tempfile.TemporaryDirectory(prefix="kit-") as scratch:
         plan = replace(plan, run=Path(scratch))
         folder = plan.folder(job)
-        if checkpoint is not None:
-            storage.write_bytes(folder / CHECKPOINT, checkpoint)
+        for name, data in files.items():
+            storage.write_bytes(plan.run / name, data)
         sender = Sender(job.key, folder / CHECKPOINT, mailbox)
-        data = replace(arrays, train_rows=rows[0], val_rows=rows[1])
-        if not executors.timely(plan, job, _clock(deadline), sender.report, data):
+        fold = replace(arrays, train_rows=rows[0], val_rows=rows[1])
+        if not executors.timely(plan, job, _clock(deadline), sender.report, fold):
             sender.send_checkpoint()
             return None
         return {path.name: storage.read_bytes(path) for path in folder.iterdir() if path.name != storage.CHECKSUMS}

@@ -20,7 +20,7 @@ import numpy as np
 
 from kit import storage
 from kit.data.competition import Competition
-from kit.training import backend, loops, predict
+from kit.training import backend, loops, predict, records
 from kit.training.augment import warp
 from kit.training.jobs import FoldData, FoldJob
 from kit.training.models import Recipe
@@ -157,7 +157,8 @@ def train_fold(job: FoldJob, recipe: Recipe, competition: Competition, data: Fol
                report: Report = lambda event: None) -> None:
     """Train one fold and leave its artifacts in `folder`; nothing to do where they are. Raises `Diverged`.
 
-    A checkpoint in the folder is continued from, and gone once the fold is done.
+    A checkpoint in the folder is continued from, and gone once the fold is done. A job that learns from guesses begins
+    with the model in the folder above.
     """
     if is_done(folder):
         return
@@ -316,4 +317,6 @@ def _load_checkpoint(trainer: Trainer, job: FoldJob, path: Path) -> Course:
             trainer.restore([arrays[f"v{i}"] for i in range(len(arrays))])
             return Course(**about["course"])
     trainer.reset(job)
+    if job.guessed:
+        records.load_weights(trainer.model, path.parent.parent / "model.keras")
     return Course(step=0, seconds=0.0, history=[], sums=[0.0] * 4)

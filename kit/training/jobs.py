@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+GUESSED = "guessed"  # a folder in a fold's folder
+
 
 @dataclass(frozen=True)
 class FoldData:
@@ -36,11 +38,14 @@ class FoldJob:
     tta: int
     attempt: int = 0  # 1: the second try of a fold that went wrong, with other random numbers
     why: str = ""  # there is a second try
+    guessed: bool = False  # goes on from the trained fold, with the test rows as well, labelled as the run guesses them
 
     @property
     def key(self) -> str:
-        return f"{self.model}/seed_{self.seed}/fold_{self.fold}"
+        """model/seed_s/fold_k, and below it what is learnt from guesses."""
+        return f"{self.model}/seed_{self.seed}/fold_{self.fold}" + (f"/{GUESSED}" if self.guessed else "")
 
     def rng(self, *stream: int) -> np.random.Generator:
         """The generator of one purpose of this job, the same on every machine."""
-        return np.random.default_rng([self.seed, self.fold, self.attempt, zlib.crc32(self.model.encode()), *stream])
+        entropy = [self.seed, self.fold, self.attempt, zlib.crc32(self.model.encode()), *stream]
+        return np.random.default_rng([*entropy, 1_000] if self.guessed else entropy)

@@ -4,6 +4,7 @@ In goes a fold folder, perhaps from another version of the kit or another person
 that it has to be. Checksums show what was damaged; this shows what was never ours.
 """
 
+import tempfile
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from kit import storage
 from kit.config import PRECISIONS, fits
-from kit.training.fit import FoldJob
+from kit.training.jobs import GUESSED, FoldJob
 
 HISTORY = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "images_per_second")
 
@@ -45,6 +46,20 @@ def read_history(folder: Path) -> Any:
     return history
 
 
+def read_fold(folder: Path) -> tuple[dict[str, Any], Any]:
+    """done.json and history of what votes for a fold; of one that learnt from guesses, with all that came before."""
+    import pandas as pd
+
+    done, history = read_done(folder), read_history(folder)
+    after = voting(folder)
+    if after == folder:
+        return done, history
+    later, more = read_done(after), read_history(after)
+    more["epoch"] += history["epoch"].max()
+    later["train_seconds"] += done["train_seconds"]
+    return later, pd.concat([history, more], ignore_index=True)
+
+
 def read_probs(path: Path, key: str, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Ids or rows `(n,)`, and probs `(n, n_classes)`, each from 0 to 1. KitError if missing or damaged."""
     arrays = storage.read_npz(path, key, "probs")
@@ -53,3 +68,29 @@ def read_probs(path: Path, key: str, n_classes: int) -> tuple[np.ndarray, np.nda
             or not ((probs >= 0) & (probs <= 1)).all():
         raise storage.damaged(path, f"its probs are not probabilities of {n_classes} classes")
     return ids, probs
+
+
+def read_guesses(path: Path, ids: np.ndarray) -> np.ndarray:
+    """Labels `(n,)` uint8 that the run has guessed for the test rows `ids`. KitError if missing, damaged or others'."""
+    arrays = storage.read_npz(path, "id", "label")
+    if not np.array_equal(arrays["id"], ids) or arrays["label"].shape != ids.shape or arrays["label"].dtype != np.uint8:
+        raise storage.damaged(path, "its labels are not those of the test file")
+    return arrays["label"]
+
+
+def voting(folder: Path) -> Path:
+    """The folder whose model votes for a fold: the one that has learnt from guesses, where it is done."""
+    return folder / GUESSED if (folder / GUESSED / "done.json").is_file() else folder
+
+
+def load_weights(model: Any, path: Path) -> None:
+    """Put the weights of a `model.keras` into a model of the kit's own making; nothing of the file is executed."""
+    data = storage.read_bytes(path)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "model.keras"
+        with storage.disk_errors(copy, "write"):
+            copy.write_bytes(data)
+        try:
+            model.load_weights(copy)
+        except Exception as error:  # zipfile, h5py, json and Keras raise a dozen kinds on damaged files
+            raise storage.damaged(path, f"its weights do not fit {model.name} ({type(error).__name__})") from error

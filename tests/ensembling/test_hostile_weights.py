@@ -4,8 +4,7 @@ import os
 
 import numpy as np
 
-from kit.ensembling import infer
-from kit.training import backend
+from kit.training import backend, records
 
 RAN = "KIT_TEST_HOSTILE_CODE_RAN"
 
@@ -22,7 +21,7 @@ def test_code_in_a_model_file_is_not_run(tmp_path, monkeypatch):
     ours = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="probs")])
 
     os.environ[RAN] = "no"
-    infer.load_weights(ours, path)
+    records.load_weights(ours, path)
     assert os.environ[RAN] == "no"
     np.testing.assert_array_equal(ours.get_weights()[0], evil.get_weights()[0])
 
