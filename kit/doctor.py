@@ -8,6 +8,7 @@ promise what they will not keep; and whatever goes wrong in one examination is a
 import importlib.metadata
 import os
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Any
 from kit import storage
 from kit.credentials import SETTINGS_PAGE, check_key_file, credentials
 from kit.data import source as sources
-from kit.data.competition import Competition
+from kit.data.competition import KANNADA, Competition
 from kit.data.source import DataFolder
 from kit.errors import KitError
 from kit.training import backend
@@ -27,7 +28,6 @@ OK, NOTE, BAD = "ok", "note", "bad"
 PYTHONS = ((3, 11), (3, 13))  # TensorFlow's wheels, see kit.training.backend
 MEMORY_GB = 3.0  # what two training processes and their parent held, of all 60,000 rows on two cores
 DISK_GB = 2.0  # data with its cache: 0.3 GB; a run of 5 folds: some 0.1 GB; the rest is room for more
-AGAIN = "get it again: kit download --force (with --from, where it came from a file)"
 # What Kaggle's image had in the middle of 2025, to the best of our knowledge (github.com/Kaggle/docker-python builds
 # it upon Colab's); every run on Kaggle writes the true versions into its report.
 KAGGLE_IMAGE = {"python": "3.11", "tensorflow": "2.18", "keras": "3.8", "numpy": "1.26", "pandas": "2.2",
@@ -191,9 +191,18 @@ def check_data(data: DataFolder) -> None:
     for name, digest in data.manifest.get("sha256", {}).items():
         path = data.path / name
         if not path.is_file():
-            raise KitError(f"{path} is missing", AGAIN)
+            raise KitError(f"{path} is missing", _again(data))
         if storage.sha256_file(path) != digest:
-            raise KitError(f"{path} is corrupt: it is not the file that was downloaded", AGAIN)
+            raise KitError(f"{path} is corrupt: it is not the file that came in", _again(data))
+
+
+def _again(data: DataFolder) -> str:
+    """The command that brings the same data once more."""
+    place = data.source if data.source != "path" else data.manifest.get("origin", "PATH").rsplit(" ", 2)[0]
+    words = ["kit", "download", "--force", "--from", place]
+    words += ["--competition", data.competition.slug] if data.competition.slug != KANNADA.slug else []
+    words += ["--data-dir", str(data.path.parent)] if data.path.parent != Path("data") else []
+    return f"get it again: {shlex.join(words)}"
 
 
 def data_rows(data: DataFolder) -> dict[str, int]:

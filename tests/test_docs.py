@@ -7,9 +7,12 @@ option beside it is one of its own).
 
 import dataclasses
 import importlib.util
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -318,3 +321,15 @@ def test_error_messages_are_the_code_s(page):
     for heading in re.findall(r"^### `(.*)`$", page.read_text("utf-8"), re.MULTILINE):
         for part in heading.split("…"):
             assert part.strip() in source, f"no message of the kit says {part.strip()!r}"
+
+
+def test_the_shell_completes_commands_and_options():
+    """What `kit --install-completion` installs asks `kit` itself, this way."""
+    def completed(words: str) -> list[str]:
+        asked = {"_KIT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+        return subprocess.run([sys.executable, "-c", "from kit.cli import main; main()"], env={**os.environ, **asked},
+                              cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+
+    assert completed("kit su") == ["submit"]
+    assert completed("kit kernel re") == ["rehearse"]
+    assert completed("kit submit --mod") == ["--model"]

@@ -91,7 +91,9 @@ def test_corrupt_data(tmp_path, data, name, how):
     if (name, how) == ("train.csv", "gone"):
         assert found.state == doctor.NOTE and "there is no data" in found.found and "kit download" in found.fix
     else:
-        assert found.state == doctor.BAD and "kit download --force" in found.fix
+        assert found.state == doctor.BAD and found.fix == (
+            f"get it again: kit download --force --from {tmp_path / 'given'} --competition {TINY.slug} "
+            f"--data-dir {tmp_path / 'data'}")
         assert f"{path} is {'missing' if how == 'gone' else 'corrupt'}" in found.found
 
 
