@@ -21,7 +21,8 @@ T = TypeVar("T")
 
 POLL_FIRST, POLL_LONGEST = 2.0, 30.0  # seconds between two looks; each wait is half as long again as the one before
 UNKNOWN_POLLS = 6  # looks at a version that Kaggle does not know yet: its session is made some time after the push
-SETTLE_POLLS = 2  # looks that must agree where a version has ended without ever being seen running
+SETTLE_POLLS = 2  # looks that must agree where a version has ended without ever being seen running,
+BLIND_POLLS = 6  # and where Kaggle tells of the newest session, whichever version is asked for: about 40 s
 TAIL, IN_ERROR = 20, 8  # lines of the log that are shown where it failed, and that the error itself repeats
 ENDS = {"COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED"}
 
@@ -109,7 +110,7 @@ def _end(client: Client, version: Version, timeout: float) -> tuple[str, str]:
             last, agreed = now, 0
         if now in ENDS:
             agreed += 1
-            if ran or agreed > SETTLE_POLLS:
+            if ran or agreed > BLIND_POLLS or (agreed > SETTLE_POLLS and _heeds_labels(client, version)):
                 return now, why
         elif now:
             ran = True
@@ -118,6 +119,15 @@ def _end(client: Client, version: Version, timeout: float) -> tuple[str, str]:
             raise KitError(f"Kaggle does not know {version}", "look at the kernel's page, then push again")
     raise KitError(f"{version} has not ended after {span(timeout)}",
                    "run the same command again to go on waiting; kit kernel status shows where it is")
+
+
+def _heeds_labels(client: Client, version: Version) -> bool:
+    """Whether Kaggle looks at the version that is asked for: then it cannot know one that there is not."""
+    try:
+        _status(client, version, f"v{version.number + 1000}", repeat=False)
+    except KitError:
+        return True
+    return False
 
 
 def _show_log(client: Client, version: Version, shown: int) -> int:

@@ -104,11 +104,25 @@ def test_a_stale_complete_is_not_taken_for_ours(kaggle: KaggleStandIn, built: Pa
 
 
 @pytest.mark.parametrize("stale", [1, 2])
-def test_a_server_that_ignores_the_version_is_seen_through(kaggle: KaggleStandIn, built: Path, stale: int) -> None:
+def test_a_stale_answer_even_for_the_right_version_is_seen_through(kaggle: KaggleStandIn, built: Path,
+                                                                   stale: int) -> None:
     kaggle.next_statuses = ["COMPLETE"] * stale + ["RUNNING", "ERROR"]
     with pytest.raises(KitError, match="ended in an error"):
         run(built)
     assert not kaggle.submissions
+
+
+def test_a_server_that_ignores_the_version_is_looked_at_for_longer(kaggle: KaggleStandIn, built: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = kaggle.do_GetKernelSessionStatus
+    monkeypatch.setattr(kaggle, "do_GetKernelSessionStatus", lambda body: ask({**body, "versionLabel": ""}))
+    run(built)
+    kaggle.stale_polls = 12
+    kaggle.next_statuses = ["RUNNING", "ERROR"]
+    (built / "kernel.py").write_text("raise SystemExit(1)\n")
+    with pytest.raises(KitError, match="v2 ended in an error"):
+        run(built)
+    assert len(kaggle.submissions) == 1
 
 
 def test_a_server_that_knows_plain_numbers_alone_is_understood(kaggle: KaggleStandIn, built: Path,
