@@ -15,6 +15,10 @@ SPLITS = ("auto", "stratified", "writer")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 EXECUTORS = ("auto", "local", "processes", "ray")
 MOST_VIEWS = 7  # of kit.training.augment.VIEWS
+# Least and most: beyond these a run would not end, not fit into memory, or not be numbered (int8 folds, 32-bit seeds).
+BOUNDS: dict[str, tuple[int, int]] = {
+    "n_folds": (2, 127), "n_seeds": (1, 100), "epochs": (1, 10_000), "batch_size": (1, 1 << 20), "tta": (1, MOST_VIEWS),
+    "threads": (1, 1024), "limit": (1, 10**9), "seed": (0, 2**32 - 101), "time_budget": (0, 10**8)}
 OPTIONS = {"models": "model", "n_folds": "folds", "n_seeds": "seeds"}  # of the command line, where named otherwise
 FREE_TO_CHANGE = ("executor", "time_budget", "tensorboard", "balanced", "self_train")  # on resume: not what is trained
 
@@ -42,13 +46,15 @@ class RunConfig:
     tensorboard: bool = False  # write logs for it into the run folder
 
     def __post_init__(self) -> None:
-        for name, least in (("n_folds", 2), ("n_seeds", 1), ("epochs", 1), ("batch_size", 1), ("tta", 1),
-                            ("threads", 1), ("limit", 1), ("seed", 0), ("time_budget", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise KitError(f"{_option(name)} {value} is too small", f"give {_option(name)} at least {least}")
-        if (self.tta or 1) > MOST_VIEWS:
-            raise KitError(f"--tta {self.tta} is too large", f"there are {MOST_VIEWS} views; three do as well")
+        kinds = get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not fits(value, kinds[field.name]):
+                raise KitError(f"{_option(field.name)} {value!r:.60} cannot be", f"give one such as {field.default!r}")
+            least, most = BOUNDS.get(field.name, (None, None))
+            if value is not None and least is not None and not least <= value <= most:
+                raise KitError(f"{_option(field.name)} {value!r:.60} is too {'small' if value < least else 'large'}",
+                               f"give {_option(field.name)} from {least} to {most:,}")
         for name, choices in (("split", SPLITS), ("precision", PRECISIONS), ("executor", EXECUTORS)):
             if getattr(self, name) not in choices:
                 raise KitError(f"--{name} {getattr(self, name)!r} is unknown", f"choose one of: {', '.join(choices)}")
@@ -79,12 +85,12 @@ class RunConfig:
         if unknown:
             raise KitError(f"the run's config has unknown keys: {', '.join(unknown)}",
                            "use the version of the kit that made this run, or start a new run with --run")
-        kinds = get_type_hints(cls)
-        wrong = [f"{name} {value!r}" for name, value in values.items() if not fits(value, kinds[name])]
-        if wrong:
-            raise KitError(f"the run's config has values that cannot be: {', '.join(wrong)}",
-                           "put the original config.json back, or start a new run with --run")
-        return cls(**{**values, "models": tuple(values.get("models", cls.models))})
+        models = values.get("models", cls.models)
+        try:
+            return cls(**{**values, "models": tuple(models) if isinstance(models, list) else models})
+        except KitError as error:
+            raise KitError(f"the run's config has values that cannot be: {error.message}",
+                           "put the original config.json back, or start a new run with --run") from error
 
 
 def fits(value: Any, kind: Any) -> bool:
