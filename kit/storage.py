@@ -16,6 +16,7 @@ import re
 import shutil
 import socket
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ import numpy as np
 from kit.errors import KitError
 
 CHECKSUMS = "checksums.json"
-MAX_ARTIFACT_BYTES = 1 << 30  # an artifact of the kit is at most some 100 MB; what is larger is not ours
+MAX_ARTIFACT_BYTES = 1 << 28  # an artifact of the kit is at most some 100 MB; what is larger is not ours
 
 
 # -- writing --------------------------------------------------------------------------------------------------------
@@ -165,14 +166,25 @@ def read_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
     """The arrays of an `.npz`, none of them pickled; `names` must all be there. KitError if damaged."""
     data = read_bytes(path)
     try:
+        check_unpacked(path, data)
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
+    except KitError:
+        raise
     except Exception as error:  # zipfile, zlib, numpy and struct raise a dozen kinds on damaged bytes
         raise damaged(path, f"not a readable .npz ({type(error).__name__})") from error
     missing = [name for name in names if name not in arrays]
     if missing:
         raise damaged(path, f"it has no array named {', '.join(missing)}")
     return arrays
+
+
+def check_unpacked(path: Path, data: bytes) -> None:
+    """KitError where a zip (.npz, .keras) would unpack to more than any artifact of the kit."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        total = sum(info.file_size for info in archive.infolist())
+    if total > MAX_ARTIFACT_BYTES:
+        raise damaged(path, f"it unpacks to {total:,} bytes, more than any artifact of the kit has")
 
 
 def read_csv(path: Path) -> Any:

@@ -31,8 +31,8 @@ def test_unknown_keys_are_errors():
     ({"split": "random"}, "--split 'random'"), ({"precision": "int8"}, "--precision 'int8'"),
     ({"executor": "dask"}, "--executor 'dask'"), ({"seed": 2**40}, "--seed 1099511627776 is too large"),
     ({"n_seeds": 10**9}, "--seeds 1000000000 is too large"), ({"time_budget": float("nan")}, "--time-budget nan"),
-    ({"n_folds": "5"}, "--folds .5. cannot be"), ({"epochs": 1.5}, "--epochs 1.5"), ({"models": "cnn"}, "--model .cnn."),
-    ({"models": ("cnn", "cnn")}, "twice"), ({"models": ()}, "no model"),
+    ({"n_folds": "5"}, "--folds .5. cannot be"), ({"epochs": 1.5}, "--epochs 1.5"),
+    ({"models": "cnn"}, "--model .cnn."), ({"models": ("cnn", "cnn")}, "twice"), ({"models": ()}, "no model"),
 ])
 def test_impossible_options(options, words):
     with pytest.raises(KitError, match=words):

@@ -77,6 +77,13 @@ def test_npz_with_a_pickle_inside_is_refused(tmp_path):
         storage.read_npz(tmp_path / "a.npz", "probs")
 
 
+def test_npz_that_unpacks_to_more_than_any_artifact_is_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "MAX_ARTIFACT_BYTES", 1 << 20)
+    storage.write_npz(tmp_path / "a.npz", probs=np.zeros(1 << 20))
+    with pytest.raises(KitError, match="unpacks to 8,388,"):
+        storage.read_npz(tmp_path / "a.npz")
+
+
 def test_missing_things_are_named(tmp_path):
     storage.write_npz(tmp_path / "a.npz", row=np.arange(2))
     with pytest.raises(KitError, match="no array named probs"):

@@ -22,6 +22,7 @@ from kit.errors import KitError
 MAX_BYTES = 4 << 30  # unpacked, all files together; ten times the competition's training rows take 1 GB
 MAX_ENTRIES = 1000
 _CHUNK = 2 * MAX_LINE_BYTES  # a chunk without a line end therefore shows a line that is too long
+_END, _END_64, _LOCATOR_64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"  # what stands at the end of a zip's directory
 _WHOLE = "get the archive from the competition again, or unpack it yourself and give the folder"
 
 
@@ -103,7 +104,7 @@ def _wanted(called: str, there: list[str], required: Sequence[str], optional: Se
 def _open(path: Path, called: str) -> Iterator[zipfile.ZipFile]:
     """The zip at `path`, once all of its names, kinds and sizes have been looked at; errors speak of it as `called`."""
     with _reading(called):
-        _check_directory(path, called)
+        check_directory(path, called)
         archive = zipfile.ZipFile(path)
     with archive:
         seen: set[str] = set()
@@ -131,17 +132,21 @@ def _problem(info: zipfile.ZipInfo) -> str | None:
     return None
 
 
-def _check_directory(path: Path, called: str) -> None:
+def check_directory(path: Path, called: str) -> None:
     """KitError for more entries than a competition's zip ever has: Python would keep hundreds of bytes for each."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - (1 << 16) - 22))
         tail = file.read()
-    end = tail.rfind(b"PK\5\6")
-    if end >= 0 and len(tail) >= end + 22:
-        entries, directory_bytes = struct.unpack_from("<HL", tail, end + 10)
-        if entries > MAX_ENTRIES or min(directory_bytes, size) > MAX_ENTRIES << 16:
-            raise KitError(f"{called} has more than {MAX_ENTRIES:,} entries", _WHOLE)
+    end = len(tail) - 22 if tail[-22:-18] == _END and tail[-2:] == b"\0\0" else tail.rfind(_END)
+    if end < 0 or len(tail) < end + 22:
+        return
+    counts = [struct.unpack_from("<HL", tail, end + 10)]
+    if tail[max(0, end - 20):end].startswith(_LOCATOR_64):  # then Python believes the larger fields, whatever these say
+        at = tail.rfind(_END_64, 0, end)
+        counts.append(struct.unpack_from("<QQ", tail, at + 32) if 0 <= at <= end - 76 else (MAX_ENTRIES + 1, 0))
+    if any(entries > MAX_ENTRIES or min(n_bytes, size) > MAX_ENTRIES << 16 for entries, n_bytes in counts):
+        raise KitError(f"{called} has more than {MAX_ENTRIES:,} entries", _WHOLE)
 
 
 @contextlib.contextmanager

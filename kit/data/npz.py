@@ -10,18 +10,21 @@ import importlib
 import math
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
 
 from kit import storage
+from kit.data.archive import check_directory
 from kit.data.competition import Competition
-from kit.data.csvfile import named
+from kit.data.csvfile import named, shown
 from kit.data.table import write_table
 from kit.errors import KitError
 
 TEST_LABELS = "test_labels.csv"
+PARTS = ("train", "test")
 LAYOUT = ("x_train", "y_train", "x_test", "y_test")
 MAX_BYTES = 1 << 30  # of one array; MNIST's largest has 47 MB, EMNIST's 0.6 GB
 _FIX = "give an .npz with x_train, x_test (n, h, w) uint8 and y_train, y_test (n,), as numpy.savez writes it"
@@ -34,6 +37,13 @@ class Part(NamedTuple):
     labels: np.ndarray
 
 
+class Header(NamedTuple):
+    """What an array says of itself before it is read."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
 def is_source(source: str | Path) -> bool:
     """Whether `--from` names such a set: `keras`, or the path of an .npz."""
     return str(source) == "keras" or str(source).lower().endswith(".npz")
@@ -41,8 +51,8 @@ def is_source(source: str | Path) -> bool:
 
 def write_files(folder: Path, source: str | Path, competition: Competition) -> None:
     """Write the set's two parts into `folder` as the competition lays its files out. KitError for what is none."""
-    arrays = _from_keras(competition) if str(source) == "keras" else _from_npz(Path(source))
-    train, test = (_part(arrays, kind, str(source), competition) for kind in ("train", "test"))
+    arrays = _from_keras(competition) if str(source) == "keras" else _from_npz(Path(source), competition)
+    train, test = (_part(arrays, kind, str(source), competition) for kind in PARTS)
     ids = np.arange(len(test.labels)) + competition.first_id
     write_table(folder / competition.train, competition, train.pixels, competition.label_column, train.labels)
     if competition.id_column is None:
@@ -82,47 +92,65 @@ def _from_keras(competition: Competition) -> dict[str, np.ndarray]:
     return dict(zip(LAYOUT, (array for part in parts for array in part), strict=True))
 
 
-def _from_npz(path: Path) -> dict[str, np.ndarray]:
+def _from_npz(path: Path, competition: Competition) -> dict[str, np.ndarray]:
     """The four arrays of an .npz; nothing in it is unpickled, and no more read than its headers may say."""
     if not path.is_file():
         raise KitError(f"there is no file {path}", "check the path")
     try:
+        check_directory(path, str(path))
         with zipfile.ZipFile(path) as archive:
             there = archive.namelist()
             missing = [name for name in LAYOUT if f"{name}.npy" not in there]
             if missing:
                 raise KitError(f"{path} has no {', '.join(missing)}; it holds {named(there) or 'nothing'}", _FIX)
-            arrays = {}
-            for name in LAYOUT:
-                with archive.open(f"{name}.npy") as file:
-                    arrays[name] = _array(file)
-            return arrays
+            headers = {name: _header(archive, name) for name in LAYOUT}
+            for kind in PARTS:
+                _check(headers, kind, str(path), competition)
+            return {name: _array(archive, name) for name in LAYOUT}
     except (KitError, MemoryError):
         raise
     except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds on damaged bytes
-        raise KitError(f"{path} cannot be read: {error}", _FIX) from error
+        raise KitError(f"{path} cannot be read: {shown(str(error) or type(error).__name__, 100)}", _FIX) from error
 
 
-def _array(file: IO[bytes]) -> np.ndarray:
-    """One .npy of whole numbers; its header is believed only as far as its bytes bear it out."""
-    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    shape, in_columns, dtype = read_header[np.lib.format.read_magic(file)](file)
-    n_bytes = dtype.itemsize * math.prod(shape)
-    if dtype.kind not in "ui" or in_columns or not shape or n_bytes > MAX_BYTES:
+def _header(archive: zipfile.ZipFile, name: str) -> Header:
+    """What an .npy says of itself: so much of it may be read before it is known to be of use."""
+    with archive.open(f"{name}.npy") as file:
+        return _read_header(file)
+
+
+def _read_header(file: IO[bytes]) -> Header:
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    shape, in_columns, dtype = read[np.lib.format.read_magic(file)](file)
+    if dtype.kind not in "ui" or in_columns or not shape or dtype.itemsize * math.prod(shape) > MAX_BYTES:
         raise ValueError(f"an array of {dtype} {shape} is neither images nor labels")
-    data = file.read(n_bytes + 1)
+    return Header(shape, dtype)
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """One .npy of whole numbers; its header is believed only as far as its bytes bear it out."""
+    with archive.open(f"{name}.npy") as file:
+        shape, dtype = _read_header(file)
+        n_bytes = dtype.itemsize * math.prod(shape)
+        data = file.read(n_bytes + 1)
     if len(data) != n_bytes:
         raise ValueError(f"an array of {n_bytes:,} bytes holds {len(data):,}")
     return np.frombuffer(data, dtype).reshape(shape)
 
 
-def _part(arrays: dict[str, np.ndarray], kind: str, called: str, competition: Competition) -> Part:
+def _check(arrays: Mapping[str, Header | np.ndarray], kind: str, called: str, competition: Competition) -> None:
+    """KitError unless there are images of the competition's shape, and as many labels."""
     images, labels = arrays[f"x_{kind}"], arrays[f"y_{kind}"]
     if images.dtype != np.uint8 or images.shape[1:] not in (competition.shape, (*competition.shape, 1)):
         raise KitError(f"{called}: x_{kind} is {images.dtype} {images.shape}; {competition.slug} has images of "
                        f"uint8 {competition.shape}", _FIX)
-    if labels.shape != (len(images),) or not len(images):
-        raise KitError(f"{called}: y_{kind} has the shape {labels.shape} for {len(images):,} images", _FIX)
+    if labels.shape != images.shape[:1] or not images.shape[0]:
+        raise KitError(f"{called}: y_{kind} has the shape {labels.shape} for {images.shape[0]:,} images", _FIX)
+
+
+def _part(arrays: dict[str, np.ndarray], kind: str, called: str, competition: Competition) -> Part:
+    _check(arrays, kind, called, competition)
+    images, labels = arrays[f"x_{kind}"], arrays[f"y_{kind}"]
     return Part(images.reshape(len(images), -1), _labels(labels, f"{called}: y_{kind}", competition))
 
 

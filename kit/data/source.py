@@ -41,7 +41,10 @@ class DataFolder:
         if not (self.path / MANIFEST).is_file():
             return {"competition": self.competition.slug, "source": "path", "is_sample": False}
         manifest = storage.read_json(self.path / MANIFEST)
-        if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256"), dict):
+        block = manifest.get("writer_block") if isinstance(manifest, dict) else None
+        if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256"), dict) \
+                or type(manifest.get("is_sample", False)) is not bool \
+                or not (block is None or (type(block) is int and 0 < block < 1 << 31)):
             raise storage.damaged(self.path / MANIFEST, "not a manifest of the kit's")
         if manifest.get("competition") != self.competition.slug:
             raise KitError(f"{self.path} holds {shown(str(manifest.get('competition')))}, not {self.competition.slug}",

@@ -18,6 +18,7 @@ from typing import Any
 from kit import storage
 from kit.client import Say, silent
 from kit.data.competition import Competition
+from kit.data.csvfile import open_csv
 from kit.errors import KitError
 
 LEDGER = Path("submissions/ledger.csv")
@@ -25,6 +26,7 @@ COLUMNS = ("run", "created", "data", "split", "cv_accuracy", "estimate", "estima
            "public_score", "private_score", "kaggle_ref")
 NUMBERS = COLUMNS[4:10]
 LOCK_TIMEOUT = 60.0
+MAX_BYTES = 16 << 20  # a row has some 100 bytes
 
 Row = dict[str, str]
 
@@ -98,12 +100,16 @@ def sync(competition: Competition, path: Path = LEDGER, progress: Say = silent) 
 def read(path: Path = LEDGER) -> list[Row]:
     """The rows, oldest first; none where there is no file. KitError names a line that is not one."""
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         return []
+    with open_csv(path) as file:
+        text = file.read(MAX_BYTES + 1)
+    if len(text) > MAX_BYTES:
+        raise _damaged(path, f"it has more than {MAX_BYTES >> 20} MiB")
     try:
-        reader = csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline=""), strict=True)
+        reader = csv.DictReader(io.StringIO(text.decode("utf-8-sig"), newline=""), strict=True)
         rows = [dict(row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise _damaged(path, str(error)) from error
     missing = set(COLUMNS) - set(reader.fieldnames or ())
     if missing:

@@ -1,5 +1,6 @@
 """Zips and folders as the competition serves them are unpacked; hostile and broken ones write nothing outside."""
 
+import gzip
 import io
 import os
 import struct
@@ -48,6 +49,16 @@ def declared(data: bytes, size: int) -> bytes:
     at = data.find(b"PK\x01\x02")
     data[at + 24:at + 28] = struct.pack("<L", size)
     return bytes(data)
+
+
+def zip64(data: bytes, n: int) -> bytes:
+    """An end of the directory that says 2 entries, behind a Zip64 one that says `n`, as many as there are."""
+    body = data[:data.find(b"PK\1\2")]
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, 20, *[0] * 9, 6, *[0] * 5)
+    entries = b"".join(entry + b"%06d" % i for i in range(n))
+    end = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, n, n, len(entries), len(body))
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, len(body) + len(entries), 1)
+    return body + entries + end + locator + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 2, 2, 92, len(body), 0)
 
 
 GOOD = make_zip(FILES)
@@ -138,6 +149,16 @@ REFUSED = {
     "says 4 GB": (declared(GOOD, 0xFFFFFFF0), "has not the size that the archive says|disk space"),
     "unknown method": (GOOD.replace(b"PK\x01\x02\x14\x03\x14\0\0\0\x08\0", b"PK\x01\x02\x14\x03\x14\0\0\0\x63\0"),
                        "no zip, or a damaged one"),
+    "5,000 entries behind an end that says 2": (zip64(GOOD, 5000), "more than 1,000 entries"),
+    "a folder named train.csv": (make_zip({"train.csv/": b"", "test.csv": b"x\n"}),
+                                 "has no train.csv; it holds 'test.csv'"),
+    "CRC changed in the directory": (GOOD.replace(GOOD[GOOD.find(b"PK\1\2") + 16:][:4], b"\1\2\3\4"), "Bad CRC-32"),
+    "local header with another name": (GOOD.replace(b"train.csv", b"../in.csv", 1), "no zip, or a damaged one"),
+    "local header far outside": (GOOD[:GOOD.find(b"PK\1\2") + 42] + b"\xf0\xff\xff\xff"
+                                 + GOOD[GOOD.find(b"PK\1\2") + 46:], "no zip, or a damaged one"),
+    "two entries of one body": (make_zip({"train.csv": b"x\n", "test.csv": b"x\n"}).replace(
+        struct.pack("<L", 43) + b"test.csv", struct.pack("<L", 0) + b"test.csv"), "no zip, or a damaged one"),
+    "a gzip": (gzip.compress(FILES["train.csv"]), "no zip, or a damaged one"),
     "1,100 entries": (make_zip([*FILES.items(), *((f"{i}", b"") for i in range(1100))]), "more than 1,000 entries"),
 }
 

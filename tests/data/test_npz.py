@@ -184,7 +184,26 @@ def test_a_header_that_lies_costs_no_memory(root, given, shape):
     with zipfile.ZipFile(given, "w") as file:
         for name in npz.LAYOUT:
             file.writestr(f"{name}.npy", lying(shape))
-    with pytest.raises(KitError, match="cannot be read"):
+    with pytest.raises(KitError, match=r"cannot be read|has the shape"):
+        download(SMALL, given, root)
+
+
+def test_the_wrong_kind_of_array_is_refused_before_it_is_read(root, given):
+    """A gigabyte of zeros takes a megabyte in the file."""
+    with zipfile.ZipFile(given, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, array in arrays().items():
+            with file.open(f"{name}.npy", "w") as member:
+                kind = {"descr": "<i8", "fortran_order": False, "shape": (10**7, 2, 3)}
+                np.lib.format.write_array_header_1_0(member, kind) if name == "x_train" else np.save(member, array)
+    with pytest.raises(KitError, match=r"x_train is int64 \(10000000, 2, 3\)"):
+        download(SMALL, given, root)
+
+
+def test_an_npz_of_many_entries_is_refused_unread(root, given):
+    with zipfile.ZipFile(given, "a") as file:
+        for i in range(1100):
+            file.writestr(f"{i}", b"")
+    with pytest.raises(KitError, match="more than 1,000 entries"):
         download(SMALL, given, root)
 
 

@@ -221,6 +221,9 @@ def test_an_extra_file_that_the_manifest_does_not_know_is_not_used(root, tmp_pat
 
 
 @pytest.mark.parametrize(("text", "pattern"), [("{", "damaged"), ("[]", "not a manifest"), ("{}", "not a manifest"),
+                                               ('{"sha256": {}, "competition": "tiny", "is_sample": "no"}', "not a"),
+                                               ('{"sha256": {}, "competition": "tiny", "writer_block": -5}', "not a"),
+                                               ('{"sha256": {}, "competition": "tiny", "writer_block": 1.5}', "not a"),
                                                ('{"sha256": {}, "competition": "mnist"}', "holds 'mnist', not tiny")])
 def test_a_bad_manifest_is_refused(given, root, text, pattern):
     data = download(TINY, given, root)

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -83,6 +84,21 @@ def test_a_damaged_ledger_is_named_by_its_line(path: Path, text: str, why: str) 
     path.parent.mkdir()
     path.write_text(text)
     with pytest.raises(KitError, match=why):
+        ledger.read(path)
+
+
+def test_what_is_no_file_is_no_empty_ledger(path: Path) -> None:
+    path.parent.mkdir()
+    os.mkfifo(path)
+    with pytest.raises(KitError, match="not a regular file"):
+        ledger.read(path)
+
+
+def test_a_file_that_cannot_be_a_ledger_is_not_read_to_its_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "MAX_BYTES", 1 << 20)
+    path.parent.mkdir()
+    path.write_text(HEADER + "a,,,,,,,,,,\n" * 100_000)
+    with pytest.raises(KitError, match="more than 1 MiB"):
         ledger.read(path)
 
 
