@@ -18,7 +18,8 @@ MOST_VIEWS = 7  # of kit.training.augment.VIEWS
 # Least and most: beyond these a run would not end, not fit into memory, or not be numbered (int8 folds, 32-bit seeds).
 BOUNDS: dict[str, tuple[int, int]] = {
     "n_folds": (2, 127), "n_seeds": (1, 100), "epochs": (1, 10_000), "batch_size": (1, 1 << 20), "tta": (1, MOST_VIEWS),
-    "threads": (1, 1024), "limit": (1, 10**9), "seed": (0, 2**32 - 101), "time_budget": (0, 10**8)}
+    "threads": (1, 1024), "limit": (1, 10**9), "seed": (0, 2**32 - 101), "time_budget": (0, 10**8),
+    "self_train": (0, 9)}
 OPTIONS = {"models": "model", "n_folds": "folds", "n_seeds": "seeds"}  # of the command line, where named otherwise
 FREE_TO_CHANGE = ("executor", "time_budget", "tensorboard", "balanced", "self_train")  # on resume: not what is trained
 
@@ -42,7 +43,7 @@ class RunConfig:
     time_budget: float | None = None  # seconds for the training of all folds
     limit: int | None = None  # rows of each class, spread over the writers
     balanced: bool | None = None  # label the test file as one with equal classes; None: as the competition says
-    self_train: bool = False  # learn from the test rows, too, labelled as the run itself guesses them
+    self_train: int = 0  # rounds of learning from the test rows, too, labelled as the run itself guesses them
     tensorboard: bool = False  # write logs for it into the run folder
 
     def __post_init__(self) -> None:

@@ -79,8 +79,8 @@ def training(
     limit: Annotated[int | None, typer.Option(help="So many rows of each class, spread over the writers.")] = None,
     balanced: Annotated[bool | None, typer.Option(
         help="Label the test file as one with equal classes; else as the competition's settings say.")] = None,
-    self_train: Annotated[bool, typer.Option(
-        "--self-train", help="Then learn from the test rows, too, labelled as the ensemble guesses them.")] = False,
+    self_train: Annotated[int, typer.Option(
+        help="Rounds of learning from the test rows, too, labelled as the ensemble guesses them.")] = 0,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs into the run.")] = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> "Opener":

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,11 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
                      f"{config.n_folds} folds, {precision} ({why}){', drawn sample' if data.is_sample else ''}")
         jobs = tuple(job for job in executors.make_jobs(config, precision) if job.key not in leave_out)
         with _timed(timing, "train"):
-            complete = executors.run_jobs(executors.Plan(config, data, run.path, jobs), progress, deadline)
-            if config.self_train and complete and not leave_out:
-                complete = _self_train(executors.Plan(config, data, run.path, executors.guessed_jobs(jobs, config)),
-                                       progress, deadline)
+            plan = executors.Plan(config, data, run.path, jobs)
+            complete = executors.run_jobs(plan, progress, deadline)
+            for n in range(1, config.self_train + 1):
+                plan = replace(plan, jobs=executors.self_training(plan))
+                complete = complete and not leave_out and _self_train(plan, n, progress, deadline)
         if leave_out or not complete:
             progress.say("the time budget left folds out: this ensemble is partial (complete: false)")
         with _timed(timing, "blend"):
@@ -71,13 +73,13 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
     return results
 
 
-def _self_train(plan: executors.Plan, progress: Progress, deadline: float | None) -> bool:
-    """Guess the test rows' labels with the finished ensemble, once; let every fold learn from them."""
+def _self_train(plan: executors.Plan, n: int, progress: Progress, deadline: float | None) -> bool:
+    """Round `n`: guess the test rows' labels with the ensemble of the round before, and let every fold learn them."""
     run = RunFolder(plan.run)
-    if not run.guesses.is_file():
+    if not run.guesses(n).is_file():
         labels = blend.gather(run, plan.data, {}).submitted.argmax(1).astype("uint8")
-        storage.write_npz(run.guesses, id=plan.data.test().ids, label=labels)
-    progress.say("self-training: every fold goes on with the test rows, labelled as the ensemble guesses them")
+        storage.write_npz(run.guesses(n), id=plan.data.test().ids, label=labels)
+    progress.say(f"self-training, round {n}: every fold goes on with the test rows as the ensemble reads them")
     return executors.run_jobs(plan, progress, deadline)
 
 

@@ -260,9 +260,8 @@ class RunFolder:
     def test(self) -> Path:
         return self.path / "test.npz"
 
-    @property
-    def guesses(self) -> Path:
-        return self.path / "guesses.npz"
+    def guesses(self, n: int) -> Path:
+        return self.path / f"guesses_{n}.npz"
 
     def fold(self, model: str, seed: int, fold: int) -> Path:
         return self.path / model / f"seed_{seed}" / f"fold_{fold}"

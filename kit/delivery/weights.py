@@ -16,7 +16,7 @@ from typing import Any
 
 from kit.errors import KitError
 from kit.storage import RunFolder, read_bytes, read_json
-from kit.training.records import voting
+from kit.training.records import rounds
 
 FOLDER = "weights"
 MANIFEST = "manifest.json"
@@ -50,7 +50,7 @@ def pack(run: Path, out: Path, ref: str) -> str:
     for fold in folds:
         model, seed, number = fold.relative_to(run).parts
         name = f"{model}-{seed}-{number}.keras"
-        voter = voting(fold)
+        voter = rounds(fold)[-1]
         data = read_bytes(voter / "model.keras")
         (out / name).write_bytes(data)
         files[name] = {"fold": f"{model}/{seed}/{number}", "sha256": hashlib.sha256(data).hexdigest(),

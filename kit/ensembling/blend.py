@@ -102,8 +102,8 @@ def mean_probs(parts: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def _is_complete(member: Member, config: RunConfig) -> bool:
-    guessed = [done["job"].get("guessed") for done in member.done]
-    return len(guessed) == config.n_folds and (all(guessed) or not config.self_train)
+    rounds = [done["job"].get("guesses", 0) for done in member.done]
+    return len(rounds) == config.n_folds and min(rounds) >= config.self_train
 
 
 def _blend(folds_of_members: list[list[np.ndarray]]) -> np.ndarray | None:
@@ -124,7 +124,7 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
             if partial:
                 continue
             raise KitError(f"fold {k} of {model} (seed {seed}) is missing in {run.path}", "train it with --resume")
-        voting = records.voting(folder)
+        voting = records.rounds(folder)[-1]
         done, history = records.read_fold(folder)
         member.done.append(done)
         member.history.append(history)

@@ -49,7 +49,7 @@ def predict_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray, progres
     for model in config.models:
         for seed in range(config.seed, config.seed + config.n_seeds):
             folders = [run.fold(model, seed, k) for k in range(config.n_folds)]
-            finished = [records.voting(folder) for folder in folders if fit.is_done(folder)]
+            finished = [records.rounds(folder)[-1] for folder in folders if fit.is_done(folder)]
             progress.say(f"{model}, seed {seed}: {len(finished)} folds")
             members.append([_fold_probs(folder, competitions.get(config.competition), pixels) for folder in finished])
     if not any(members):

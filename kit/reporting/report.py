@@ -151,9 +151,11 @@ def _notes(results: "RunResults") -> list[str]:
         changed = int((results.submitted.argmax(axis=1) != results.test.argmax(axis=1)).sum())
         notes.append(f"Labels were chosen for the whole test file at once, each class equally often: {changed} of "
                      f"{len(results.test):,} rows have another label for it (--no-balanced leaves that out)")
-    if any(done["job"].get("guessed") for member in results.members for done in member.done):
-        notes.append("Self-training: each trained fold went on with the test rows as well, labelled as the ensemble "
-                     "guessed them (--self-train); what that gains on the test file, held-out writers do not show")
+    rounds = max(done["job"].get("guesses", 0) for member in results.members for done in member.done)
+    if rounds:
+        notes.append(f"Self-training, {rounds} round{'s' if rounds > 1 else ''}: each trained fold went on with the "
+                     "test rows as well, labelled as the ensemble guessed them (--self-train); what that gains on the "
+                     "test file, held-out writers do not show")
     members = [*results.members, *([results.baseline] if results.baseline else [])]
     jobs = [fold["job"] for member in members for fold in member.done]
     return notes + [f"{job['model']}, fold {job['fold']} was trained a second time: {job['why']}"

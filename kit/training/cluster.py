@@ -176,8 +176,9 @@ class Driver:
         self.arrays = self.ray.put(_shared(folds[jobs[0].fold]))
 
     def _submit(self, job: fit.FoldJob) -> Any:
-        folder = self.plan.folder(job)
-        needed = [folder / CHECKPOINT, *([folder.parent / "model.keras"] if job.guessed else [])]
+        needed = [self.plan.folder(job) / CHECKPOINT]
+        if job.guesses:
+            needed.append(self.plan.folder(job.before) / "model.keras")
         files = {path.relative_to(self.plan.run).as_posix(): storage.read_bytes(path)
                  for path in needed if path.is_file()}
         return self.train.remote(self.plan, job, self.arrays, self.rows[job.fold], files, self.threads, self.deadline,

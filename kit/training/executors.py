@@ -23,9 +23,8 @@ from kit.errors import KitError
 from kit.progress import Progress
 from kit.storage import RunFolder
 from kit.training import backend, fit, models, records
-from kit.training.jobs import GUESSED
 
-GUESSED_TIMES = 3  # the test rows in an epoch of self-training: once gave half the gain (docs/lab-log.md, 2026-11-22)
+GUESSES_TIMES = 3  # the test rows in an epoch of self-training: once gained less (docs/lab-log.md, 2026-11-22)
 FAR_BELOW = 0.2  # of the median accuracy: the hardest writers of a fold may cost a tenth
 
 
@@ -39,8 +38,7 @@ class Plan:
     jobs: tuple[fit.FoldJob, ...]
 
     def folder(self, job: fit.FoldJob) -> Path:
-        fold = RunFolder(self.run).fold(job.model, job.seed, job.fold)
-        return fold / GUESSED if job.guessed else fold
+        return self.run / job.key
 
 
 class OutOfTime(Exception):
@@ -65,10 +63,10 @@ def _job(config: RunConfig, precision: str, recipe: models.Recipe, epochs: int |
                        (config.tta if named else None) or views)
 
 
-def guessed_jobs(jobs: tuple[fit.FoldJob, ...], config: RunConfig) -> tuple[fit.FoldJob, ...]:
-    """What follows `jobs` with `--self-train`: each of the run's own models once more, from where it ended."""
-    return tuple(replace(job, guessed=True, epochs=models.GUESSED_EPOCHS, attempt=0, why="")
-                 for job in jobs if job.model in config.models)
+def self_training(plan: Plan) -> tuple[fit.FoldJob, ...]:
+    """The next round after the plan's: each of the run's own models once more, from where it ended."""
+    return tuple(replace(job, guesses=job.guesses + 1, epochs=models.GUESSES_EPOCHS)
+                 for job in plan.jobs if job.model in plan.config.models)
 
 
 def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None) -> bool:
@@ -123,9 +121,9 @@ def choose_executor(config: RunConfig, jobs: list[fit.FoldJob]) -> str:
 def train_job(plan: Plan, job: fit.FoldJob, report: fit.Report, data: fit.FoldData) -> None:
     """Train one job; a fold that diverges is tried once more with other random numbers, and its done.json says so."""
     recipe, folder = models.get(job.model), plan.folder(job)
-    recipe = recipe.guessed() if job.guessed else recipe
+    recipe = recipe.self_training() if job.guesses else recipe
     try:
-        fit.train_fold(job, recipe, plan.data.competition, data, folder, report)
+        fit.train_fold(job, recipe, plan.data.competition, data, folder, report, plan.folder(job.before))
     except fit.Diverged as error:
         if job.attempt:
             raise KitError(f"{error}, for the second time",
@@ -153,22 +151,22 @@ def _stamps(data: DataFolder) -> tuple[tuple[int, ...], ...]:
 
 
 def fold_data(plan: Plan, job: fit.FoldJob) -> fit.FoldData:
-    """What the job trains on, read from the cached tables and the run's folds.csv; guesses included, where it does."""
+    """What the job trains on, read from the cached tables, the run's folds.csv, and its guesses for self-training."""
     data, run = plan.data, RunFolder(plan.run)
     train, test, extra = _tables(data.path.resolve(), data.competition.slug, _stamps(data))
     folds = folds_module.load_folds(run.folds)
     held_out = folds.fold == job.fold
     fold = fit.FoldData(train.pixels, np.asarray(train.labels), folds.rows[~held_out], folds.rows[held_out],
                         test.pixels, test.ids, extra.pixels if extra else None)
-    return _with_guesses(fold, records.read_guesses(run.guesses, test.ids)) if job.guessed else fold
+    return _with_guesses(fold, records.read_guesses(run.guesses(job.guesses), test.ids)) if job.guesses else fold
 
 
 def _with_guesses(fold: fit.FoldData, labels: np.ndarray) -> fit.FoldData:
-    """The test rows behind the training rows, each `GUESSED_TIMES` in an epoch; what is held out stays out."""
+    """The test rows behind the training rows, each `GUESSES_TIMES` in an epoch; what is held out stays out."""
     rows = len(fold.labels) + np.arange(len(labels))
     return replace(fold, pixels=np.concatenate([fold.pixels, fold.test_pixels]),
                    labels=np.concatenate([fold.labels, labels.astype(fold.labels.dtype)]),
-                   train_rows=np.concatenate([fold.train_rows, *[rows] * GUESSED_TIMES]))
+                   train_rows=np.concatenate([fold.train_rows, *[rows] * GUESSES_TIMES]))
 
 
 # -- the executors --------------------------------------------------------------------------------------------------

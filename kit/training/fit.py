@@ -154,16 +154,16 @@ def is_done(folder: Path) -> bool:
 
 
 def train_fold(job: FoldJob, recipe: Recipe, competition: Competition, data: FoldData, folder: Path,
-               report: Report = lambda event: None) -> None:
+               report: Report = lambda event: None, start: Path = Path()) -> None:
     """Train one fold and leave its artifacts in `folder`; nothing to do where they are. Raises `Diverged`.
 
-    A checkpoint in the folder is continued from, and gone once the fold is done. A job that learns from guesses begins
-    with the model in the folder above.
+    A checkpoint in the folder is continued from, and gone once the fold is done. A round of self-training begins with
+    the model in the folder `start`.
     """
     if is_done(folder):
         return
     trainer = trainer_for(recipe, competition.slug, job.precision, min(job.batch_size, len(data.train_rows)))
-    course = _load_checkpoint(trainer, job, folder / "checkpoint.npz")
+    course = _load_checkpoint(trainer, job, folder / "checkpoint.npz", start)
     _train(trainer, job, data, folder, course, report)
     trainer.average_weights()
     _write_artifacts(trainer, job, data, folder, course)
@@ -308,7 +308,7 @@ class CheckpointKeeper:
         course.seconds += self.cost
 
 
-def _load_checkpoint(trainer: Trainer, job: FoldJob, path: Path) -> Course:
+def _load_checkpoint(trainer: Trainer, job: FoldJob, path: Path, start: Path) -> Course:
     """Continue where the checkpoint of this very job left off, or start."""
     if path.is_file():
         arrays = storage.read_npz(path, "about")
@@ -317,6 +317,6 @@ def _load_checkpoint(trainer: Trainer, job: FoldJob, path: Path) -> Course:
             trainer.restore([arrays[f"v{i}"] for i in range(len(arrays))])
             return Course(**about["course"])
     trainer.reset(job)
-    if job.guessed:
-        records.load_weights(trainer.model, path.parent.parent / "model.keras")
+    if job.guesses:
+        records.load_weights(trainer.model, start / "model.keras")
     return Course(step=0, seconds=0.0, history=[], sums=[0.0] * 4)

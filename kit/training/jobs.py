@@ -5,11 +5,9 @@ from its job, so that it does not matter who trains it.
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-
-GUESSED = "guessed"  # a folder in a fold's folder
 
 
 @dataclass(frozen=True)
@@ -38,14 +36,19 @@ class FoldJob:
     tta: int
     attempt: int = 0  # 1: the second try of a fold that went wrong, with other random numbers
     why: str = ""  # there is a second try
-    guessed: bool = False  # goes on from the trained fold, with the test rows as well, labelled as the run guesses them
+    guesses: int = 0  # round of self-training: goes on from the round before, with the guessed test rows as well
 
     @property
     def key(self) -> str:
-        """model/seed_s/fold_k, and below it what is learnt from guesses."""
-        return f"{self.model}/seed_{self.seed}/fold_{self.fold}" + (f"/{GUESSED}" if self.guessed else "")
+        """Where it lies in a run folder: model/seed_s/fold_k, and below it a folder for each round of self-training."""
+        return f"{self.model}/seed_{self.seed}/fold_{self.fold}" + (f"/guesses_{self.guesses}" if self.guesses else "")
+
+    @property
+    def before(self) -> "FoldJob":
+        """The job whose trained model a round of self-training begins with."""
+        return replace(self, guesses=self.guesses - 1)
 
     def rng(self, *stream: int) -> np.random.Generator:
         """The generator of one purpose of this job, the same on every machine."""
         entropy = [self.seed, self.fold, self.attempt, zlib.crc32(self.model.encode()), *stream]
-        return np.random.default_rng([*entropy, 1_000] if self.guessed else entropy)
+        return np.random.default_rng([*entropy, 1_000 + self.guesses] if self.guesses else entropy)

@@ -15,7 +15,7 @@ from kit.data.competition import Competition
 from kit.errors import KitError
 from kit.training.augment import Augment
 
-GUESSED_EPOCHS = 2  # of self-training
+GUESSES_EPOCHS = 2  # of a round of self-training; four, at twice the rate, gained no more (docs/lab-log.md, 2026-11-22)
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Recipe:
     cost: float = 1.0  # seconds of training per 60,000 images on the two cores of docs/benchmarks.md
     accuracy: float = 0.0  # on Kannada-MNIST's training writers, each by five folds' models that never saw them
 
-    def guessed(self) -> "Recipe":
+    def self_training(self) -> "Recipe":
         """How a trained fold goes on with the test rows as well: shortly, from a quarter of the rate down to zero."""
-        return replace(self, epochs=GUESSED_EPOCHS, learning_rate=self.learning_rate / 4, schedule="cosine", warmup=0.1)
+        return replace(self, epochs=GUESSES_EPOCHS, learning_rate=self.learning_rate / 4, schedule="cosine", warmup=0.1)
 
     def build(self, competition: Competition) -> Any:
         """A Keras model: float32 `(n, h, w, 1)` pixels 0–255 → float32 `(n, n_classes)` probs, by way of `logits`."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from kit import storage
 from kit.config import PRECISIONS, fits
-from kit.training.jobs import GUESSED, FoldJob
+from kit.training.jobs import FoldJob
 
 HISTORY = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "images_per_second")
 
@@ -47,17 +47,13 @@ def read_history(folder: Path) -> Any:
 
 
 def read_fold(folder: Path) -> tuple[dict[str, Any], Any]:
-    """done.json and history of what votes for a fold; of one that learnt from guesses, with all that came before."""
+    """done.json and history of a fold; after self-training the last round's, with the time and curve of all."""
     import pandas as pd
 
-    done, history = read_done(folder), read_history(folder)
-    after = voting(folder)
-    if after == folder:
-        return done, history
-    later, more = read_done(after), read_history(after)
-    more["epoch"] += history["epoch"].max()
-    later["train_seconds"] += done["train_seconds"]
-    return later, pd.concat([history, more], ignore_index=True)
+    parts = rounds(folder)
+    done, history = [read_done(part) for part in parts], pd.concat(map(read_history, parts), ignore_index=True)
+    history["epoch"] = np.arange(1, len(history) + 1)
+    return {**done[-1], "train_seconds": sum(part["train_seconds"] for part in done)}, history
 
 
 def read_probs(path: Path, key: str, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,9 +74,9 @@ def read_guesses(path: Path, ids: np.ndarray) -> np.ndarray:
     return arrays["label"]
 
 
-def voting(folder: Path) -> Path:
-    """The folder whose model votes for a fold: the one that has learnt from guesses, where it is done."""
-    return folder / GUESSED if (folder / GUESSED / "done.json").is_file() else folder
+def rounds(folder: Path) -> list[Path]:
+    """A finished fold's folder and those of its finished rounds of self-training, the last of which votes."""
+    return [folder, *sorted(done.parent for done in folder.glob("guesses_*/done.json"))]
 
 
 def load_weights(model: Any, path: Path) -> None:

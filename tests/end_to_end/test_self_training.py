@@ -1,4 +1,4 @@
-"""`--self-train`: every fold goes on with the guessed test rows; killed and resumed, it ends the same."""
+"""`--self-train 2`: every fold goes on with the guessed test rows; killed and resumed, it ends the same."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from kit.delivery import weights
 from kit.training import executors
 
 COMMON = ["--model", "mlp", "--epochs", "1", "--limit", "20", "--folds", "2", "--quiet", "--executor", "local"]
-GUESSED = "mlp/seed_0/fold_{}/guessed"
+GUESSED = "mlp/seed_0/fold_{}/guesses_{}"
 
 
 def probs(path):
@@ -26,7 +26,7 @@ def trained(sample_data, tmp_path_factory):
     shutil.copytree(sample_data, here / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
-        assert cli.run(["submit", *COMMON, "--self-train", "--run", "first"]) == 0
+        assert cli.run(["submit", *COMMON, "--self-train", "2", "--run", "first"]) == 0
     return here
 
 
@@ -40,48 +40,51 @@ def run(trained, tmp_path, monkeypatch):
 
 def test_the_folds_learn_what_the_ensemble_of_their_first_halves_guessed(run):
     alone = [probs(run / f"mlp/seed_0/fold_{k}/test.npz") for k in (0, 1)]
-    guesses = storage.read_npz(run / "guesses.npz")
+    guesses = storage.read_npz(run / "guesses_1.npz")
     np.testing.assert_array_equal(guesses["label"], np.mean(alone, 0).argmax(1))
-    second = [probs(run / GUESSED.format(k) / "test.npz") for k in (0, 1)]
+    first, second = ([probs(run / GUESSED.format(k, n) / "test.npz") for k in (0, 1)] for n in (1, 2))
+    np.testing.assert_array_equal(storage.read_npz(run / "guesses_2.npz")["label"], np.mean(first, 0).argmax(1))
     np.testing.assert_array_equal(probs(run / "test.npz"), np.mean(np.array(second, "float64"), 0).astype("float32"))
-    before, after = (np.mean([each.argmax(1) == guesses["label"] for each in part]) for part in (alone, second))
+    before, after = (np.mean([each.argmax(1) == guesses["label"] for each in part]) for part in (alone, first))
     assert after > before + 0.02  # the folds have learnt from each other
 
 
 def test_what_is_held_out_stays_held_out(run):
     for k in (0, 1):
-        done = json.loads((run / GUESSED.format(k) / "done.json").read_text())
+        done = json.loads((run / GUESSED.format(k, 1) / "done.json").read_text())
         plain = json.loads((run / f"mlp/seed_0/fold_{k}/done.json").read_text())
-        n_test = len(storage.read_npz(run / "guesses.npz")["id"])
-        assert done["train_rows"] == plain["train_rows"] + executors.GUESSED_TIMES * n_test
+        n_test = len(storage.read_npz(run / "guesses_1.npz")["id"])
+        assert done["train_rows"] == plain["train_rows"] + executors.GUESSES_TIMES * n_test
         np.testing.assert_array_equal(*[storage.read_npz(folder / "val.npz")["row"] for folder in
-                                        (run / GUESSED.format(k), run / f"mlp/seed_0/fold_{k}")])
+                                        (run / GUESSED.format(k, 1), run / f"mlp/seed_0/fold_{k}")])
 
 
 def test_the_report_says_so_and_shows_the_whole_curve(run):
     report = json.loads((run / "report.json").read_text())
     assert any("Self-training" in note for note in report["notes"]) and report["complete"]
-    assert report["members"][0]["epochs"] == 1 + 2
+    assert report["members"][0]["epochs"] == 1 + 2 + 2
     assert "Self-training" in (run / "report.html").read_text()
 
 
 def test_killed_while_it_learns_from_guesses_it_ends_the_same(run, monkeypatch):
     whole = probs(run / "test.npz")
-    for name in ("oof.npz", "test.npz", "report.json", f"{GUESSED.format(1)}/done.json"):
+    for name in ("oof.npz", "test.npz", "report.json", "guesses_2.npz", f"{GUESSED.format(1, 1)}/done.json"):
         (run / name).unlink()
+    for k in (0, 1):
+        shutil.rmtree(run / GUESSED.format(k, 2))
     trained_again = []
     train_job = executors.train_job
     monkeypatch.setattr(executors, "train_job", lambda plan, job, *rest: (trained_again.append(job.key),
                                                                           train_job(plan, job, *rest)))
-    assert cli.run(["submit", *COMMON, "--self-train", "--run", "first", "--resume"]) == 0
-    assert trained_again == [GUESSED.format(1)]
+    assert cli.run(["submit", *COMMON, "--self-train", "2", "--run", "first", "--resume"]) == 0
+    assert trained_again == [GUESSED.format(1, 1), GUESSED.format(0, 2), GUESSED.format(1, 2)]
     np.testing.assert_array_equal(probs(run / "test.npz"), whole)
 
 
 def test_a_finished_run_can_go_on_with_it(workplace, trained):
     assert cli.run(["submit", *COMMON, "--run", "later"]) == 0
     plain = probs("runs/later/test.npz")
-    assert cli.run(["submit", *COMMON, "--run", "later", "--resume", "--self-train"]) == 0
+    assert cli.run(["submit", *COMMON, "--run", "later", "--resume", "--self-train", "2"]) == 0
     np.testing.assert_array_equal(probs("runs/later/test.npz"), probs(trained / "runs" / "first" / "test.npz"))
     assert np.abs(plain - probs("runs/later/test.npz")).max() > 1e-3
 
@@ -92,12 +95,12 @@ def test_prediction_and_the_kernels_weights_use_what_has_learnt_from_guesses(run
     np.testing.assert_array_equal(probs("again.npz"), probs(run / "test.npz"))
     weights.pack(run, tmp_path / "weights", "me/some-weights")
     packed = (tmp_path / "weights" / "mlp-seed_0-fold_0.keras").read_bytes()
-    assert packed == (run / GUESSED.format(0) / "model.keras").read_bytes()
+    assert packed == (run / GUESSED.format(0, 2) / "model.keras").read_bytes()
 
 
 def test_guesses_for_other_rows_are_refused(run, capsys):
-    storage.write_npz(run / "guesses.npz", id=np.arange(3), label=np.zeros(3, "uint8"))
-    (run / GUESSED.format(1) / "done.json").unlink()
+    storage.write_npz(run / "guesses_2.npz", id=np.arange(3), label=np.zeros(3, "uint8"))
+    (run / GUESSED.format(1, 2) / "done.json").unlink()
     capsys.readouterr()
-    assert cli.run(["submit", *COMMON, "--self-train", "--run", "first", "--resume"]) == 2
-    assert "guesses.npz" in capsys.readouterr().err
+    assert cli.run(["submit", *COMMON, "--self-train", "2", "--run", "first", "--resume"]) == 2
+    assert "guesses_2.npz" in capsys.readouterr().err
