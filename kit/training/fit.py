@@ -99,18 +99,11 @@ class Trainer:
         hits = ops.cast(ops.argmax(logits, -1), "int32") == ops.cast(labels, "int32")
         return loss, ops.sum(ops.cast(hits, "float32"))
 
-    def average_weights(self) -> None:
-        """Put the optimizer's moving average of the weights in their place, where the recipe keeps one."""
-        if self.recipe.ema:
-            self.optimizer.finalize_variable_values(self.net.trainable_variables)
-
 
 def _optimizer(recipe: Recipe, precision: str) -> Any:
     import keras
 
-    options = {"use_ema": True, "ema_momentum": recipe.ema} if recipe.ema else {}
-    if recipe.weight_decay:
-        options["weight_decay"] = recipe.weight_decay
+    options = {"weight_decay": recipe.weight_decay} if recipe.weight_decay else {}
     optimizer = keras.optimizers.get({"class_name": recipe.optimizer,
                                       "config": {"learning_rate": recipe.learning_rate, **options}})
     if recipe.weight_decay:
@@ -165,7 +158,6 @@ def train_fold(job: FoldJob, recipe: Recipe, competition: Competition, data: Fol
     trainer = trainer_for(recipe, competition.slug, job.precision, min(job.batch_size, len(data.train_rows)))
     course = _load_checkpoint(trainer, job, folder / "checkpoint.npz", start)
     _train(trainer, job, data, folder, course, report)
-    trainer.average_weights()
     _write_artifacts(trainer, job, data, folder, course)
     (folder / "checkpoint.npz").unlink(missing_ok=True)
 

@@ -34,7 +34,6 @@ class Recipe:
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     augment: Augment | None = None
-    ema: float | None = None  # momentum of the average of the weights, which then is what predicts
     tta: int = 1  # test-time views
     parameters: int = 0  # for 28×28 pixels and ten classes, as tested
     mflops: float = 0.0  # million operations of one image's forward pass, likewise (see `flops`)
