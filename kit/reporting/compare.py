@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kit import storage
+from kit.config import fits
 from kit.data import competition as competitions
 from kit.data.folds import load_folds
 from kit.errors import KitError
@@ -95,16 +96,38 @@ def read_side(folder: Path) -> Side:
         arrays |= {"label": folds.labels, "fold": folds.fold}
         if folds.writers is not None:
             arrays["writer"] = folds.writers
-    about = storage.read_json(folder / "config.json")
-    if not {"config", "data"} <= set(about):
-        raise storage.damaged(folder / "config.json", "it does not say config and data")
+    config = _read_config(folder / "config.json")
+    _check(folder / "oof.npz", arrays, competitions.get(config["competition"]).n_classes)
     scored = np.flatnonzero(np.isfinite(arrays["probs"]).all(axis=1))
     order = scored[np.argsort(arrays["row"][scored], kind="stable")]
     writer = arrays["writer"][order] if "writer" in arrays else None
     return Side(folder.resolve().name, arrays["row"][order], arrays["probs"][order].astype(np.float32),
                 arrays["label"][order].astype(np.int64), arrays["fold"][order],
-                None if writer is None or (writer == NO_WRITER).any() else writer,
-                {**about["config"], "data": about["data"]})
+                None if writer is None or (writer == NO_WRITER).any() else writer, config)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """What it says of config and data, in one dict. KitError for a config.json that was never the kit's."""
+    about = storage.read_json(path, "config", "data")
+    config, data = about["config"], about["data"]
+    if not isinstance(config, dict) or not fits(config.get("competition"), str) \
+            or not fits(config.get("models"), tuple[str, ...]):
+        raise storage.damaged(path, "it does not say which models were trained for what")
+    if not isinstance(data, dict) or not isinstance(data.get("sha256"), dict) or not fits(data.get("is_sample"), bool):
+        raise storage.damaged(path, "it does not say which data they were trained on")
+    return {**config, "data": data}
+
+
+def _check(path: Path, arrays: dict[str, np.ndarray], n_classes: int) -> None:
+    """KitError unless these are probs of whole rows, each row once, with a label and a fold."""
+    rows, probs, label = arrays["row"], arrays["probs"], arrays["label"]
+    columns = [arrays[name] for name in ("row", "label", "fold", "writer") if name in arrays]
+    if "fold" not in arrays or any(column.dtype.kind not in "iu" or column.shape != rows.shape for column in columns) \
+            or rows.ndim != 1 or not len(rows) or len(np.unique(rows)) < len(rows) \
+            or label.min() < 0 or label.max() >= n_classes:
+        raise storage.damaged(path, "its rows, labels, folds and writers do not fit together")
+    if probs.dtype.kind != "f" or probs.shape != (len(rows), n_classes) or ((probs < 0) | (probs > 1)).any():
+        raise storage.damaged(path, f"its probs are not probabilities of {n_classes} classes")
 
 
 def _train_digest(side: Side) -> str | None:

@@ -101,6 +101,32 @@ def test_a_config_that_says_nothing(pair, tmp_path, submission):
         comparing.compare(tmp_path / "a", tmp_path / "a")
 
 
+@pytest.mark.parametrize("about", [3, [], {"config": {}, "data": {}}, {"config": [], "data": []},
+                                   {"config": {"competition": 3, "models": ["mlp"]}, "data": {}},
+                                   {"config": {"competition": "kannada-mnist", "models": "mlp"}, "data": {}},
+                                   {"config": {"competition": "kannada-mnist", "models": []}, "data": {"sha256": []}},
+                                   {"config": {"competition": "kannada-mnist", "models": []}, "data": {"sha256": {}}}])
+def test_a_config_that_was_never_the_kits(pair, tmp_path, submission, about):
+    storage.write_json(submission(tmp_path / "a", pair[0]) / "config.json", about)
+    with pytest.raises(KitError, match=r"config\.json is damaged"):
+        comparing.compare(tmp_path / "a", tmp_path / "a")
+
+
+@pytest.mark.parametrize("forged", [
+    {"label": lambda a: a + 190}, {"label": lambda a: a[:5]}, {"label": lambda a: a.astype(str)},
+    {"fold": lambda a: None}, {"fold": lambda a: a[:, None]}, {"row": lambda a: a // 2}, {"row": lambda a: a.astype(float)},
+    {"row": lambda a: a[:0], "label": lambda a: a[:0], "fold": lambda a: a[:0], "writer": lambda a: a[:0]},
+    {"writer": lambda a: a[:5]}, {"probs": lambda a: a[:, :3]}, {"probs": lambda a: a[:0]},
+    {"probs": lambda a: a + 1e4}, {"probs": lambda a: a.astype(int)}, {"probs": lambda a: -a}, {"probs": lambda a: a[..., None]}])
+def test_arrays_that_were_never_the_kits(pair, tmp_path, submission, forged):
+    path = submission(tmp_path / "a", pair[0]) / "oof.npz"
+    there = storage.read_npz(path)
+    there |= {name: change(there[name]) for name, change in forged.items()}
+    storage.write_npz(path, **{name: array for name, array in there.items() if array is not None})
+    with pytest.raises(KitError, match=r"oof\.npz is damaged"):
+        comparing.compare(tmp_path / "a", tmp_path / "a")
+
+
 # -- how it is shown ------------------------------------------------------------------------------------------------
 
 
