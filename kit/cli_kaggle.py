@@ -138,4 +138,4 @@ def sync(common: Common, path: LedgerFile = Path("submissions/ledger.csv")) -> N
     from kit.delivery import ledger as book
 
     changed = book.sync(common.competition, path, common.progress.say)
-    common.show({"changed": changed}, f"{changed} rows have new scores")
+    common.show({"changed": changed}, f"new scores in {changed} row{'s' * (changed != 1)}")

@@ -214,7 +214,7 @@ def _from_kaggle(new: DataFolder, say: Callable[[str], None]) -> None:
         archive.unpack(given, required, [name for name in competition.files if name not in required], new.path)
     except KitError as error:
         raise KitError(error.message.replace(str(given), f"{given.name} from Kaggle"),
-                       f"run the same command again, nothing was replaced; or {error.fix}") from error
+                       f"run the same command again, nothing was replaced; {error.fix}") from error
 
 
 def _check(new: DataFolder, say: Callable[[str], None]) -> dict[str, Any]:

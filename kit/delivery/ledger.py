@@ -25,6 +25,7 @@ LEDGER = Path("submissions/ledger.csv")
 COLUMNS = ("run", "created", "data", "split", "cv_accuracy", "estimate", "estimate_low", "estimate_high",
            "public_score", "private_score", "kaggle_ref")
 NUMBERS = COLUMNS[4:10]
+WORK = (COLUMNS[0], *COLUMNS[2:8])  # what is another where a run was made again, and the same where it was resumed
 LOCK_TIMEOUT = 60.0
 MAX_BYTES = 16 << 20  # a row has some 100 bytes
 
@@ -42,12 +43,13 @@ def row_of(run: str, report: dict[str, Any], ref: str = "") -> Row:
 
 
 def add(row: Row, path: Path = LEDGER) -> None:
-    """Append `row`; where its reference has a row already, or its run has one without a reference, fill that one in."""
+    """Append `row`; where its hand-in has a row already, or its run has one without a reference, fill that one in."""
     with _locked(path):
         rows = read(path)
         for known in rows:
-            same_ref = known["kaggle_ref"] == row["kaggle_ref"]
-            if (same_ref and row["kaggle_ref"]) or (known["run"] == row["run"] and not known["kaggle_ref"]):
+            same_run, ref = known["run"] == row["run"], row["kaggle_ref"]
+            same_work = all(known[column] == row[column] for column in WORK)
+            if (known["kaggle_ref"] == ref if ref else same_work) or (same_run and not known["kaggle_ref"]):
                 known |= {column: text for column, text in row.items() if text and column != "created"}
                 break
         else:

@@ -53,6 +53,17 @@ def test_adding_twice_changes_nothing_and_a_reference_fills_in(path: Path) -> No
     assert [r["kaggle_ref"] for r in ledger.read(path)] == ["7", "8", "9", ""]
 
 
+def test_a_run_that_is_resumed_after_its_hand_in_has_no_second_row(path: Path) -> None:
+    made = row("first", data="kaggle", split="writer", cv_accuracy="0.99", estimate="0.985")
+    ledger.add({**made, "created": "monday"}, path)
+    ledger.add({**made, "created": "monday", "kaggle_ref": "7"}, path)
+    ledger.set_scores({"7": (0.98, 0.97)}, path)
+    ledger.add({**made, "created": "tuesday"}, path)  # kit submit --resume
+    ledger.add({**made, "created": "tuesday", "kaggle_ref": "7"}, path)  # … --upload: handed in already
+    (only,) = ledger.read(path)
+    assert (only["created"], only["kaggle_ref"], only["public_score"]) == ("monday", "7", "0.98")
+
+
 def add_many(path: Path, who: int) -> None:
     for number in range(10):
         ledger.add(row(f"run {who}-{number}", f"{who}{number}"), path)
