@@ -252,7 +252,7 @@ def render_report(report: dict[str, Any], results: "RunResults") -> str:
         "report.html", report, report["competition"]["class_names"], report=report, figures=figures, labels=names,
         pictures=_pictures(report, results), folds=folds, writers=writers, scale=_scale(report),
         groups=_groups(report), settings=_settings(report), sources=SOURCES, of_writer=_of_writer(report),
-        weight=page.shades(report["confusion"]))
+        against=verdict.standing(report), weight=page.shades(report["confusion"]))
 
 
 def _pictures(report: dict[str, Any], results: "RunResults") -> dict[str, Any]:
@@ -272,6 +272,8 @@ def _scale(report: dict[str, Any]) -> list[dict[str, Any]]:
             ("leaderboard estimate", "leaderboard_estimate", "value", ("low", "high")),
             ("baseline", "baseline", "oof_accuracy", ("ci95.0", "ci95.1")),
             (report["dig_mnist"] and report["dig_mnist"]["file"], "dig_mnist", "accuracy", ("ci95.0", "ci95.1"))]
+    if not verdict.standing(report):  # the run is the baseline: once is enough
+        rows = [row for row in rows if row[1] != "baseline"]
     number = page.value_of
     return [{"name": name, "value": number(report, f"{block}.{value}"), "key": f"{block}.{value}",
              "ci95": [number(report, f"{block}.{bound}") for bound in bounds],

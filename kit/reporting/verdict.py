@@ -33,10 +33,10 @@ def _headline(report: dict[str, Any]) -> str:
     of = 1_000 if round(1_000 * accuracy) < 1_000 else 10_000
     kind = "by writers it had never seen" if report["cv"]["keeps_writers_apart"] else "it had not been trained on"
     said = f"Of {of:,} digits {kind}, this run reads about {round(of * accuracy):,} right"
-    standing = _standing(report)
-    if standing:
+    against = standing(report)
+    if against:
         said += f"; the baseline reads {round(of * report['baseline']['oof_accuracy']):,}"
-        said += ", which is no clear difference" * (standing == "same")
+        said += ", which is no clear difference" * (against == "same")
     said += "."
     if report["data"]["is_sample"]:
         return f"It works. {said} These are drawn digits: a score that counts needs the real data."
@@ -82,12 +82,12 @@ def _against_baseline(report: dict[str, Any]) -> str:
         return f"This run is the baseline, {base['model']}, itself."
     test, over = base["paired"]["writers"] or base["paired"]["rows"], "writers" if base["paired"]["writers"] else "rows"
     low, high = test["ci95"]
-    word = {"better": "Better than", "worse": "Worse than"}.get(_standing(report) or "", "Not shown to differ from")
+    word = {"better": "Better than", "worse": "Worse than"}.get(standing(report) or "", "Not shown to differ from")
     return (f"{word} the baseline {base['model']}: {points(test['difference'])} (95\u00a0% interval over {over} "
             f"{points(low)} to {points(high)}, {p_value(test['p'])}).")
 
 
-def _standing(report: dict[str, Any]) -> str | None:
+def standing(report: dict[str, Any]) -> str | None:
     """Against the baseline: better, worse, or the same as far as was shown; None where there is nothing to compare."""
     base = report["baseline"]
     if base is None or all(member["model"] == base["model"] for member in report["members"]):

@@ -83,7 +83,8 @@ def test_a_run_of_the_baseline_alone_is_its_own_baseline(make_results, build):
     numbers = build(alone)
     assert numbers["baseline"]["oof_accuracy"] == numbers["cv"]["oof_accuracy"]
     assert "is the baseline" in numbers["verdict"]["points"][1]
-    assert "is the baseline" in reporting.render_report(numbers, alone)
+    page = reporting.render_report(numbers, alone)
+    assert "is the baseline" in page and "Against the baseline" not in page
 
 
 def test_disagreement_counts_votes_of_every_model(report):
