@@ -104,9 +104,10 @@ def parse(words: list[str]) -> None:
     if not set(left) & COMPLETION:
         given = command.make_context(" ".join(words), list(left)).params
         if "seeds" in given:  # it trains: what is asked for must be possible, too
-            RunConfig(given["competition"], tuple(map(check_model, (given["model"] or "cnn").split(","))),
-                      given["folds"], given["split"], given["seeds"], given["seed"], given["epochs"],
-                      given["batch_size"], given["precision"], given["tta"], given["executor"], given["threads"])
+            given |= {"models": tuple(map(check_model, (given["model"] or "cnn").split(","))),
+                      "n_folds": given["folds"], "n_seeds": given["seeds"]}
+            fields = {field.name for field in dataclasses.fields(RunConfig)} - {"time_budget"}  # a duration in words
+            RunConfig(**{name: value for name, value in given.items() if name in fields and value is not None})
 
 
 def check_model(name: str) -> str:
