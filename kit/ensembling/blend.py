@@ -55,6 +55,7 @@ class RunResults:
     extra: np.ndarray | None
     complete: bool
     timing: dict[str, Any]
+    before: "RunResults | None" = None  # the same run before its folds learnt from guessed test rows, where they did
 
     @property
     def is_balanced(self) -> bool:
@@ -67,29 +68,34 @@ class RunResults:
         return balanced(self.test) if self.is_balanced and self.test is not None else self.test
 
 
-def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any]) -> RunResults:
-    """Read what a run has trained, and blend it. KitError for a missing, misaligned or damaged fold."""
+def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], first: bool = False) -> RunResults:
+    """Read what a run has trained, and blend it. KitError for a missing, misaligned or damaged fold.
+
+    `first`: as it was before self-training.
+    """
     about = storage.read_json(run.config, "config", "command", "environment")
     config = RunConfig.from_dict(about["config"])
     folds = load_folds(run.folds)
     partial = config.time_budget is not None
-    members = [_member(run, folds, config, model, seed, data, partial) for model in config.models
+    members = [_member(run, folds, config, model, seed, data, partial, first) for model in config.models
                for seed in range(config.seed, config.seed + config.n_seeds)]
     baseline = None
     if BASELINE not in config.models:
-        baseline = _member(run, folds, config, BASELINE, config.seed, data, partial)
+        baseline = _member(run, folds, config, BASELINE, config.seed, data, partial, first)
     present = [member for member in members if member.done]
     if not present:
         raise KitError(f"{run.path} has no finished fold of {', '.join(config.models)}",
                        "continue it with --resume and a longer --time-budget")
     parameters = {member.model: member.done[0]["parameters"] for member in present}
+    self_trained = not first and any(done["job"].get("guesses") for member in present for done in member.done)
     return RunResults(
         run.name, {**about["config"], "command": about["command"], "environment": about["environment"],
                    "parameters": parameters},
         data.competition, data, folds, present, baseline if baseline and baseline.done else None,
         oof=mean_probs([member.oof for member in present]),
         test=_blend([member.test for member in present]), extra=_blend([member.extra for member in present]),
-        complete=all(_is_complete(member, config) for member in members), timing=timing)
+        complete=all(_is_complete(member, config) for member in members), timing=timing,
+        before=gather(run, data, timing, first=True) if self_trained else None)
 
 
 def mean_probs(parts: Iterable[np.ndarray]) -> np.ndarray:
@@ -112,7 +118,7 @@ def _blend(folds_of_members: list[list[np.ndarray]]) -> np.ndarray | None:
 
 
 def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: int, data: DataFolder,
-            partial: bool) -> Member:
+            partial: bool, first: bool) -> Member:
     n_classes = data.competition.n_classes
     oof = np.full((len(folds.rows), n_classes), np.nan, "float32")
     test_ids = data.test().ids
@@ -124,8 +130,9 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
             if partial:
                 continue
             raise KitError(f"fold {k} of {model} (seed {seed}) is missing in {run.path}", "train it with --resume")
-        voting = records.rounds(folder)[-1]
-        done, history = records.read_fold(folder)
+        rounds = [folder] if first else records.rounds(folder)
+        voting = rounds[-1]
+        done, history = records.read_fold(rounds)
         member.done.append(done)
         member.history.append(history)
         oof[folds.fold == k] = _read_aligned(voting / "val.npz", "row", folds.rows[folds.fold == k], n_classes)

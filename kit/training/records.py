@@ -46,11 +46,10 @@ def read_history(folder: Path) -> Any:
     return history
 
 
-def read_fold(folder: Path) -> tuple[dict[str, Any], Any]:
-    """done.json and history of a fold; after self-training the last round's, with the time and curve of all."""
+def read_fold(parts: list[Path]) -> tuple[dict[str, Any], Any]:
+    """done.json and history of a fold and its `rounds`: the last one's, with the time and the curve of all."""
     import pandas as pd
 
-    parts = rounds(folder)
     done, history = [read_done(part) for part in parts], pd.concat(map(read_history, parts), ignore_index=True)
     history["epoch"] = np.arange(1, len(history) + 1)
     return {**done[-1], "train_seconds": sum(part["train_seconds"] for part in done)}, history

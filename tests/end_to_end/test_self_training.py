@@ -63,6 +63,7 @@ def test_the_report_says_so_and_shows_the_whole_curve(run):
     report = json.loads((run / "report.json").read_text())
     assert any("Self-training" in note for note in report["notes"]) and report["complete"]
     assert report["members"][0]["epochs"] == 1 + 2 + 2
+    assert "before self-training" in report["leaderboard_estimate"]["method"]
     assert "Self-training" in (run / "report.html").read_text()
 
 
