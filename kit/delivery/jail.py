@@ -34,13 +34,14 @@ def start(stage: Path, code: list[str], log: Path, time_limit: float) -> subproc
     walls = namespaces()
     root = "/kaggle" if walls else str(stage / "kaggle")
     environment = _environment(stage, time_limit, None if walls else root)
-    command = [sys.executable, "-u", *code]
+    leash = [setpriv, "--pdeathsig", "KILL"] if (setpriv := shutil.which("setpriv")) else []  # it dies with us
+    command = [*leash, sys.executable, "-u", *code]
     with log.open("wb") as output:
         if not walls:
             return subprocess.Popen(command, cwd=f"{root}/working", env=environment, stdin=subprocess.DEVNULL,
                                     stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         plan = {"stage": str(stage), "command": command, "environment": environment}
-        entry = [*walls, sys.executable, "-c",
+        entry = [*leash, *walls, sys.executable, "-c",
                  f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
                  "from kit.delivery.jail import enter; enter(sys.argv[1])", json.dumps(plan)]
         return subprocess.Popen(entry, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,

@@ -1,9 +1,16 @@
 """A kernel passes here if, and only if, it would be a submission on Kaggle; a broken one fails for its own reason."""
 
 import contextlib
+import io
 import json
 import os
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +18,7 @@ import pytest
 
 from kit.data.competition import KANNADA
 from kit.data.sample import draw_sample
-from kit.delivery import hidden, jail, kernel
+from kit.delivery import hidden, jail, kernel, processes
 from kit.delivery.rehearse import rehearse
 from kit.errors import KitError
 from tests.delivery.kernels import GOOD, write_data, write_kernel
@@ -106,16 +113,39 @@ def test_a_kernel_over_its_time_is_stopped_with_all_its_children(tmp_path, data,
     assert pid_file.exists()
     assert any("ran over its time: stopped after 6 s" in why for why in verdict.reasons)
     assert verdict.seconds < 20
-    assert list(_sleepers(str(tmp_path))) == []
+    assert [pid for pid in running(str(tmp_path)) if b"time.sleep(600)" in command_line(pid)] == []
 
 
-def _sleepers(marker):
-    """Ids of the processes that sleep on behalf of the test whose folder is `marker`."""
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="it is what ties the kernel to its rehearsal")
+def test_a_rehearsal_that_is_killed_takes_its_kernel_along(tmp_path, data):
+    pid_file = tmp_path / "pid"
+    sleep = f"import time\nopen({str(pid_file)!r}, 'w').write('there')\ntime.sleep(600)\n"
+    folder = write_kernel(tmp_path / "k", sleep)
+    code = (f"from pathlib import Path; from kit.delivery.rehearse import rehearse; "
+            f"rehearse(Path({str(folder)!r}), Path({str(data)!r}))")
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path),
+                                                                   "PYTHONPATH": str(Path(kernel.__file__).parents[2])})
+    try:
+        wait_until(pid_file.exists)
+    finally:
+        process.kill()
+        process.wait()
+    wait_until(lambda: not list(running(str(tmp_path / "kit-rehearsal-"))))
+
+
+def wait_until(condition):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("waited for a minute")
+
+
+def running(stage):
+    """Ids of the processes whose command line names the folder `stage`."""
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"time.sleep(600)" in words and marker.encode() in words:
-                yield pid
+        if stage.encode() in command_line(pid):
+            yield pid
 
 
 def test_a_kernel_over_its_memory_is_stopped(tmp_path, data):
@@ -173,6 +203,69 @@ def test_built_kernels_pass_in_both_modes_and_kinds(tmp_path):
         again = rehearse(built, tmp_path / "data", time_limit=900)
         assert again.reasons == []
         assert again.accuracy == pytest.approx(verdict.accuracy, abs=0.02)
+
+
+SABOTAGE = """
+
+_train_fold = train_fold
+
+
+def train_fold(job, *arguments, **options):
+    if job.fold == 1:
+        {deed}
+    return _train_fold(job, *arguments, **options)
+"""  # appended to the packed kit/training/fit.py
+
+
+def sabotaged(deed: str) -> bytes:
+    """The packed source of a kit whose second fold does `deed`."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(kernel.pack_source())) as packed, zipfile.ZipFile(out, "w") as archive:
+        for name in packed.namelist():
+            more = SABOTAGE.format(deed=deed).encode() if name == "kit/training/fit.py" else b""
+            archive.writestr(name, packed.read(name) + more)
+    return out.getvalue()
+
+
+class Killer:
+    """SIGKILL for the training child, from outside, once: when its first fold is done and its second has begun."""
+
+    def __init__(self) -> None:
+        self.wanted = ["mlp/seed_0/fold_0: done", "the second fold has begun"]
+
+    def __call__(self, line: str) -> None:
+        left = [words for words in self.wanted if words not in line]
+        if self.wanted and not left:
+            children = [pid for pid in processes.tree(os.getpid()) if b"kit.delivery.worker" in command_line(pid)]
+            os.kill(children[0], signal.SIGKILL)
+        self.wanted = left
+
+
+def command_line(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for the child in /proc")
+@pytest.mark.parametrize("deed, say, minutes, event", [
+    ("import time; print('the second fold has begun', flush=True); time.sleep(60)", Killer(), 20,
+     "the child was killed by signal 9"),
+    ("raise ValueError('the second fold')", lambda line: None, 20, "the child failed with exit code 1"),
+    ("import time; time.sleep(3600)", lambda line: None, 2, "the time is over: the child was ended"),
+], ids=["killed", "raises", "out of time"])
+def test_a_built_kernel_whose_second_fold_goes_wrong_ends_well(tmp_path, monkeypatch, deed, say, minutes, event):
+    draw_sample(tmp_path / "data", n_writers=8, rows_per_writer=80, n_test_writers=1, n_extra_writers=1)
+    packed = sabotaged(deed)
+    monkeypatch.setattr(kernel, "pack_source", lambda: packed)
+    built = kernel.build(tmp_path / "kernel", KANNADA, models=("mlp",), folds=3, epochs=10, minutes=minutes)
+    verdict = rehearse(built, tmp_path / "data", time_limit=60 * minutes + 10, say=say)
+    assert verdict.ok and verdict.reasons == []  # exit 0, in time, and the validator likes its submission.csv
+    facts = verdict.report["kernel"]
+    assert any(event in said for said in facts["events"])
+    assert (verdict.report["complete"], verdict.report["used"]) == (False, "ensemble"), facts
+    assert "mlp/seed_0/fold_0" in facts["folds"] and "mlp/seed_0/fold_1" in facts["missing_folds"]
 
 
 # -- the hidden test file -------------------------------------------------------------------------------------------
