@@ -29,8 +29,10 @@ def build(
     mode: Annotated[str, typer.Option(help="train there, or predict with the weights of a run.")] = "train",
     accelerator: Annotated[str, typer.Option(help="t4x2, tpu or none.")] = "t4x2",
     run: Annotated[str | None, typer.Option(help="The run whose weights a predict kernel takes along.")] = None,
-    model: Annotated[str, typer.Option(help="What a train kernel trains: NAME,NAME.")] = "strong",
+    model: Annotated[str | None, typer.Option(
+        help="What a train kernel trains: NAME,NAME; else the setting for its accelerator (see kit models).")] = None,
     folds: Annotated[int, typer.Option(help="Number of folds of a train kernel.")] = 5,
+    seeds: Annotated[int | None, typer.Option(help="Trainings of each fold of a train kernel.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the model's own number.")] = None,
     seed: Annotated[int, typer.Option(help="Of a train kernel.")] = 0,
     time_budget: Annotated[str | None, typer.Option(help="All is over by then: 110m, 8h.")] = None,
@@ -40,9 +42,11 @@ def build(
     from kit import credentials, request
     from kit.delivery import kernel as kernels
 
+    trained = request.existing_run(run, runs_dir).path if run else None
+    models = tuple(model.split(",")) if model else None
     folder = kernels.build(out, common.competition, user or credentials.user_name(), slug, kind, mode, accelerator,
-                           request.existing_run(run, runs_dir).path if run else None, tuple(model.split(",")),
-                           folds, epochs, seed, request.seconds(time_budget) / 60 if time_budget else None)
+                           trained, models, folds, seeds, epochs, seed,
+                           request.seconds(time_budget) / 60 if time_budget else None)
     common.show({"path": folder}, f"{folder}: try it with kit kernel rehearse {folder}")
 
 

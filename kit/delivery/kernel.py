@@ -30,6 +30,7 @@ ACCELERATORS: dict[str, dict[str, Any]] = {
     "tpu": {"enable_gpu": False, "enable_tpu": True},
     "none": {"enable_gpu": False, "enable_tpu": False},
 }
+SETTINGS = {"t4x2": "t4x2-2h", "tpu": "t4x2-2h", "none": "cpu-45min"}  # of kit.training.settings
 MINUTES = {"t4x2": 110, "tpu": 110, "none": 520}  # of Kaggle's 120 on a GPU and 540 on a CPU
 PLACEHOLDER_USER = "INSERT_USERNAME_HERE"  # built without knowing the account; never to be pushed
 PACKED = {".py", ".html", ".css", ".js"}
@@ -37,13 +38,14 @@ PACKED = {".py", ".html", ".css", ".js"}
 
 def build(out: Path, competition: Competition, user: str | None = None, slug: str | None = None,
           kind: str = "script", mode: str = "train", accelerator: str = "t4x2", run: Path | None = None,
-          models: tuple[str, ...] = ("cnn_aug",), folds: int = 5, epochs: int | None = None, seed: int = 0,
-          minutes: float | None = None) -> Path:
+          models: tuple[str, ...] | None = None, folds: int = 5, seeds: int | None = None, epochs: int | None = None,
+          seed: int = 0, minutes: float | None = None) -> Path:
     """Write the kernel folder `out` and return it; its own files are replaced, others there are left alone.
 
     `user`: the Kaggle account, else a placeholder that cannot be pushed. `run`: the run folder whose weights a
-    `predict` kernel takes along. `minutes`: everything ends by then, under Kaggle's limit. KitError for an unknown
-    choice, a slug that Kaggle would change, or a run without weights; the folder is then as it was.
+    `predict` kernel takes along. Without `models`, they, `seeds` and `epochs` are the accelerator's setting.
+    `minutes`: everything ends by then, under Kaggle's limit. KitError for an unknown choice, a slug that Kaggle would
+    change, or a run without weights; the folder is then as it was.
     """
     for option, value, choices in (("kind", kind, tuple(KINDS)), ("mode", mode, MODES),
                                    ("accelerator", accelerator, tuple(ACCELERATORS))):
@@ -56,11 +58,13 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
         raise KitError(f"a kernel cannot do anything in {minutes:g} minutes", "give it more, such as 110m")
     settings: dict[str, Any] = {"competition": competition.slug, "mode": mode}
     if mode == "train":
-        settings |= _training(RunConfig(competition.slug, models, folds, epochs=epochs, seed=seed))
+        settings |= _training(competition, accelerator, models=models, n_folds=folds, n_seeds=seeds, epochs=epochs,
+                              seed=seed)
     with tempfile.TemporaryDirectory() as scratch:
         if mode == "predict":
-            packed = weights.pack(_run_folder(run), Path(scratch) / weights.FOLDER, dataset)
-            settings |= {"weights": dataset, "manifest_sha256": packed}
+            trained = _run_folder(run)
+            packed = weights.pack(trained, Path(scratch) / weights.FOLDER, dataset)
+            settings |= {"weights": dataset, "manifest_sha256": packed, "balanced": _balanced(trained)}
         settings["minutes"] = minutes
         if accelerator == "tpu":
             settings["backend"] = "jax"
@@ -70,13 +74,23 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
     return Path(out)
 
 
-def _training(config: RunConfig) -> dict[str, Any]:
+def _training(competition: Competition, accelerator: str, **asked: Any) -> dict[str, Any]:
     """The settings of a kernel that trains. KitError for a model that there is not."""
-    from kit.training import models
+    from kit.training import models, settings
 
+    own = {} if asked["models"] else settings.get(SETTINGS[accelerator]).options()
+    config = RunConfig(competition.slug, **own | {name: value for name, value in asked.items() if value is not None})
     for name in config.models:
         models.get(name)
-    return {"models": list(config.models), "folds": config.n_folds, "epochs": config.epochs, "seed": config.seed}
+    return {"models": list(config.models), "folds": config.n_folds, "seeds": config.n_seeds, "epochs": config.epochs,
+            "seed": config.seed, "balanced": config.balanced}
+
+
+def _balanced(run: Path) -> bool | None:
+    """How the run labels a test file, so that its kernel does the same."""
+    from kit.storage import RunFolder, read_json
+
+    return RunConfig.from_dict(read_json(RunFolder(run).config, "config")["config"]).balanced
 
 
 def _run_folder(run: Path | None) -> Path:

@@ -23,7 +23,7 @@ STEPS = 8  # of a measurement
 
 @dataclass(frozen=True)
 class Schedule:
-    """`epochs`: None where every recipe's own fit; `left_out`: keys of jobs that do not."""
+    """`epochs`: None where all that was asked for fit; `left_out`: keys of jobs that do not."""
 
     epochs: int | None
     left_out: tuple[str, ...]
@@ -32,11 +32,11 @@ class Schedule:
         return {"epochs": self.epochs, "left_out": list(self.left_out)}
 
 
-def plan(jobs: Sequence[FoldJob], pace: dict[str, float], seconds: float, lanes: int, named: tuple[str, ...],
-         fixed: bool = False) -> Schedule:
+def plan(jobs: Sequence[FoldJob], pace: dict[str, float], seconds: float, lanes: int,
+         named: tuple[str, ...]) -> Schedule:
     """The schedule of `jobs` at `pace` (seconds per epoch of each model), `lanes` of them at a time.
 
-    `named`: the models whose epochs may be cut (the baseline's may not). `fixed`: the epochs were asked for and stay.
+    `named`: the models whose epochs may be cut (the baseline's may not).
     """
     have = seconds * SAFETY * lanes
     ours = [job for job in jobs if job.model in named]
@@ -45,7 +45,7 @@ def plan(jobs: Sequence[FoldJob], pace: dict[str, float], seconds: float, lanes:
     if full <= have:
         return Schedule(None, ())
     longest = min(job.epochs for job in ours)
-    fewest = longest if fixed else max(1, round(longest * FEWEST))
+    fewest = max(1, round(longest * FEWEST))
     for epochs in range(longest, fewest - 1, -1):
         if sum(_cost(job, epochs, pace) for job in ours) <= have:
             return Schedule(epochs, ())
@@ -55,8 +55,8 @@ def plan(jobs: Sequence[FoldJob], pace: dict[str, float], seconds: float, lanes:
         if cost <= have:
             have -= cost
             kept.append(job)
-    if kept or fixed:
-        return Schedule(None if fixed else fewest, tuple(job.key for job in ours if job not in kept))
+    if kept:
+        return Schedule(fewest, tuple(job.key for job in ours if job not in kept))
     first = ours[0]
     epochs = max(1, int(have / pace[first.model] / OVERHEAD - PREDICTING * first.tta))
     return Schedule(epochs, tuple(job.key for job in ours[1:]))

@@ -26,6 +26,7 @@ from kit.delivery import processes, votes, weights
 from kit.delivery.mounts import find_data, find_weights, lenient_ids
 from kit.delivery.supervisor import Limits, Outcome, supervise
 from kit.delivery.worker import Wish
+from kit.ensembling.balance import applies, balanced
 from kit.errors import KitError
 from kit.storage import RunFolder
 
@@ -143,8 +144,9 @@ class Kernel:
         if self.settings["mode"] == "predict":
             return sorted(path.parent.relative_to(self.run.path).as_posix()
                           for path in self.run.path.glob(f"*/seed_*/fold_*/{weights.TRAINED}"))
-        return [f"{model}/seed_{self.settings['seed']}/fold_{fold}"
-                for model in self.settings["models"] for fold in range(self.settings["folds"])]
+        first, folds = self.settings["seed"], range(self.settings["folds"])
+        return [f"{model}/seed_{seed}/fold_{fold}" for model in self.settings["models"]
+                for seed in range(first, first + self.settings["seeds"]) for fold in folds]
 
     def recount(self) -> None:
         """Write the submission again, from all that is finished by now."""
@@ -153,7 +155,8 @@ class Kernel:
         try:
             before, self.vote = self.vote, votes.take(self.run, self.planned(), self.ids)
             if self.vote.probs is not None and self.vote.folds != before.folds:
-                self.submit(self.vote.probs)
+                even = applies(self.settings["balanced"], self.competition, len(self.ids))
+                self.submit(balanced(self.vote.probs) if even else self.vote.probs)
                 self.say(f"the submission is now the {self.vote.used}'s, of {len(self.vote.folds)} folds")
         except (KitError, OSError) as error:  # the submission that is there stays
             self.say(f"could not count the votes: {error}")

@@ -86,6 +86,7 @@ def _train(data: DataFolder, run: RunFolder, beat: Beat, wish: Wish) -> None:
     settings = wish.settings
     config = RunConfig(competition=settings["competition"], models=tuple(settings["models"]),
                        n_folds=settings["folds"], epochs=settings["epochs"], seed=settings["seed"],
+                       n_seeds=settings["seeds"],
                        executor="local" if wish.short_of_memory else "auto",
                        time_budget=max(wish.deadline - time.time(), 0.0))
     schedule = _schedule(config, data, run, beat)
@@ -108,8 +109,7 @@ def _schedule(config: RunConfig, data: DataFolder, run: RunFolder, beat: Beat) -
     for job in {job.model: job for job in jobs}.values():
         pace[job.model] = planning.measure(config, job, rows)
         beat.say(f"{job.model}: about {pace[job.model]:.1f} s an epoch here")
-    schedule = planning.plan(jobs, pace, config.time_budget or 0.0, max(1, len(backend.gpus())), config.models,
-                             fixed=config.epochs is not None)
+    schedule = planning.plan(jobs, pace, config.time_budget or 0.0, max(1, len(backend.gpus())), config.models)
     beat.say(f"planned: {schedule.epochs or config.epochs or 'all'} epochs, "
              f"{len(jobs) - len(schedule.left_out)} of {len(jobs)} folds")
     storage.write_json(path, schedule.to_dict())

@@ -54,6 +54,15 @@ def test_accelerators(tmp_path, accelerator, gpu, tpu):
     assert metadata["competition_sources"] == ["digit-recognizer"]
 
 
+@pytest.mark.parametrize("accelerator, asked, settings", [
+    ("t4x2", {}, '"models": ["strong"],"seeds": 4,"epochs": 60,'), ("none", {}, '"models": ["strong"],"seeds": 1,'),
+    ("t4x2", {"seeds": 2}, '"seeds": 2,"epochs": 60,'), ("t4x2", {"models": ("cnn",)}, '"seeds": 1,"epochs": None,')])
+def test_what_is_left_open_is_the_accelerators_setting(tmp_path, accelerator, asked, settings):
+    text = (kernel.build(tmp_path, KANNADA, accelerator=accelerator, **asked) / "kernel.py").read_text()
+    for setting in settings.split(",")[:-1]:
+        assert setting in text
+
+
 def test_without_a_user_the_id_holds_a_placeholder(tmp_path):
     folder = kernel.build(tmp_path, KANNADA)
     assert json.loads((folder / "kernel-metadata.json").read_text())["id"].startswith("INSERT_USERNAME_HERE/")

@@ -36,11 +36,15 @@ def test_with_hardly_any_time_one_fold_gets_what_there_is():
     assert schedule.left_out == tuple(f"cnn_aug/seed_0/fold_{k}" for k in range(1, 5))
 
 
-def test_epochs_that_were_asked_for_stay():
-    jobs = make_jobs(RunConfig(models=("cnn_aug",), n_folds=5, epochs=40), "float32")
-    schedule = plan(jobs, PACE, PLENTY, 1, CONFIG.models, fixed=True)
-    assert schedule.epochs is None
-    assert schedule.left_out
+def test_epochs_that_were_asked_for_are_cut_like_a_recipes_own():
+    jobs = make_jobs(RunConfig(models=("cnn_aug",), n_folds=5, epochs=2 * EPOCHS), "float32")
+    schedule = plan(jobs, PACE, PLENTY * 1.2, 1, CONFIG.models)
+    assert EPOCHS <= schedule.epochs < 2 * EPOCHS and not schedule.left_out
+
+
+def test_every_fold_of_a_seed_goes_before_the_next_seed():
+    jobs = make_jobs(RunConfig(models=("cnn_aug",), n_folds=5, n_seeds=2), "float32")
+    assert {key.split("/")[1] for key in plan(jobs, PACE, PLENTY * 0.6, 1, CONFIG.models).left_out} == {"seed_1"}
 
 
 def test_two_gpus_do_twice_as_much():

@@ -21,8 +21,8 @@ from kit.errors import KitError
 from kit.storage import RunFolder
 from tests.delivery.kernels import write_data
 
-SETTINGS = {"competition": "kannada-mnist", "mode": "train", "models": ["cnn"], "folds": 3, "epochs": 1, "seed": 0,
-            "minutes": 1}
+SETTINGS = {"competition": "kannada-mnist", "mode": "train", "models": ["cnn"], "folds": 3, "seeds": 1, "epochs": 1,
+            "seed": 0, "balanced": None, "minutes": 1}
 MLP, CNN = "mlp/seed_0/fold_", "cnn/seed_0/fold_"
 CHILD = Path(__file__).with_name("child.py")
 
@@ -49,6 +49,19 @@ def run(root, behaviour=None, **settings):
 
 def check_valid(root, ids=None):
     assert validate(root / "working" / "submission.csv", KANNADA, np.arange(23) if ids is None else ids) == []
+
+
+def test_every_seed_is_planned_and_counts(root):
+    _, _, report, _ = run(root, seeds=2)
+    assert not report["complete"]  # the stand-in for a child trains the first seed alone
+    assert sorted(report["kernel"]["missing_folds"]) == [f"cnn/seed_1/fold_{k}" for k in (0, 1, 2)]
+
+
+def test_classes_that_are_equally_frequent_are_handed_in_equally_often(root, monkeypatch):
+    monkeypatch.setattr("kit.ensembling.balance.LEAST_ROWS", 10)
+    monkeypatch.setattr(runtime, "balanced", lambda probs: np.roll(probs, 1, axis=1))
+    assert run(root, balanced=True)[1] == [3] * 23
+    assert run(root, balanced=False)[1] == [2] * 23
 
 
 def test_all_folds_done_is_complete(root, capsys):
