@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 the answer is no; 2 a KitError or a wrong option, as two l
 130 interrupted. The kit's rooms are imported inside the commands, so that `kit --help` stays quick.
 """
 
+import io
 import signal
 import sys
 from pathlib import Path
@@ -221,6 +222,9 @@ def doctor(common: Common, data_dir: DataDir = Path("data")) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit with its code; expected failures are two lines, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):  # a path need not be UTF-8, nor the terminal able to show Kannada
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(arguments))
 
 

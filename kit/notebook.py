@@ -5,9 +5,12 @@ which shows itself in words and pictures. The one idea: these functions call wha
 the looks. `import kit` makes them its own (`kit.cv`), but loads them only when one of them is used.
 """
 
-from collections.abc import Sequence
+import functools
+import inspect
+import numbers
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 from markupsafe import Markup
 
@@ -15,12 +18,14 @@ from kit import request, storage
 from kit.data import competition as competitions
 from kit.data import source as sources
 from kit.data.source import DataFolder
+from kit.errors import KitError
 from kit.progress import Plain, Progress
 from kit.reporting import tutorial
 from kit.reporting.verdict import percent
 
 KANNADA = "kannada-mnist"
 MISTAKES = 12  # shown below a score
+Answered = TypeVar("Answered")
 BANNER = "padding:.5em .8em;background:#7c1f0e;color:#fff"
 
 
@@ -72,6 +77,26 @@ class Data(DataFolder):
 # -- the commands ---------------------------------------------------------------------------------------------------
 
 
+def _command(function: Callable[..., Answered]) -> Callable[..., Answered]:
+    """What is of the wrong kind, and what the system refuses, is a KitError in a notebook as well."""
+    signature, hints = inspect.signature(function), get_type_hints(function)
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Answered:
+        for name, value in signature.bind(*arguments, **options).arguments.items():
+            kind = numbers.Integral if hints[name] is int else hints[name]
+            if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD and not isinstance(value, kind):
+                raise KitError(f"{name}={value!r:.60} cannot be",
+                               f"give {getattr(hints[name], '__name__', hints[name])}: help(kit.{function.__name__})")
+        try:
+            return function(*arguments, **options)
+        except OSError as error:  # of what a library writes for itself; the kit's own files say more
+            raise storage.refused(error, error.filename or "a file", "use") from error
+
+    return call
+
+
+@_command
 def download(competition: str = KANNADA, source: str | Path | None = None, data_dir: str | Path = "data",
              force: bool = False) -> Data:
     """Get the competition's files, checked; `source`: kaggle, sample, keras, or a zip, folder or .npz that you have."""
@@ -79,6 +104,7 @@ def download(competition: str = KANNADA, source: str | Path | None = None, data_
     return Data(data.path, data.competition)
 
 
+@_command
 def cv(competition: str = KANNADA, folds: int = 5, seeds: int | None = None, quiet: bool = False,
        **options: Any) -> Answer:
     """Train k folds and report an honest score; further options are those of `kit cv`: model, epochs, limit, run, …"""
@@ -90,6 +116,7 @@ def cv(competition: str = KANNADA, folds: int = 5, seeds: int | None = None, qui
     return _report(wish.run.path, wish.data)
 
 
+@_command
 def submit(competition: str = KANNADA, folds: int = 5, seeds: int | None = None, fetch: bool = False,
            upload: bool = False, message: str = "", submissions: str | Path = "submissions", quiet: bool = False,
            **options: Any) -> Answer:
@@ -107,6 +134,7 @@ def submit(competition: str = KANNADA, folds: int = 5, seeds: int | None = None,
     return _report(folder, wish.data, f"submission: {folder / 'submission.csv'}", *sent)
 
 
+@_command
 def predict(run: "str | Answer", test: str | Path, out: str | Path, runs_dir: str | Path = "runs",
             quiet: bool = False) -> Answer:
     """Label another test file with a trained run: labels to a .csv, probs to a .npz."""
@@ -116,6 +144,7 @@ def predict(run: "str | Answer", test: str | Path, out: str | Path, runs_dir: st
     return Answer({"rows": rows, "out": str(out)}, [f"{out}: {rows} rows"])
 
 
+@_command
 def validate(file: str | Path, competition: str = KANNADA, test: str | Path | None = None,
              data_dir: str | Path = "data") -> Answer:
     """Is this submission acceptable, and if not, why: `["ok"]` and `["problems"]`."""
@@ -127,6 +156,7 @@ def validate(file: str | Path, competition: str = KANNADA, test: str | Path | No
     return Answer({"ok": not problems, "problems": problems}, problems or [f"{file}: acceptable"])
 
 
+@_command
 def score(file: str | Path, competition: str = KANNADA, data_dir: str | Path = "data") -> Answer:
     """How much of a submission is right, where the labels of the test file are known; 20 predicted against actual."""
     data = sources.find_data(competitions.get(competition), Path(data_dir))
@@ -137,6 +167,7 @@ def score(file: str | Path, competition: str = KANNADA, data_dir: str | Path = "
     return Answer(result, tutorial.score_lines(result, data.competition), pictures=pictures, monospace=True)
 
 
+@_command
 def report(run: "str | Answer", competition: str = KANNADA, data_dir: str | Path = "data",
            runs_dir: str | Path = "runs", submissions: str | Path = "submissions") -> Answer:
     """Write report.json and report.html of a run again, its submission's too, and show the verdict."""
@@ -148,6 +179,7 @@ def report(run: "str | Answer", competition: str = KANNADA, data_dir: str | Path
     return _report(folder.path, data)
 
 
+@_command
 def compare(run_a: "str | Answer", run_b: "str | Answer") -> Answer:
     """Is A better than B: difference, interval and p, over rows and over writers."""
     from kit.reporting import compare as comparing
@@ -156,6 +188,7 @@ def compare(run_a: "str | Answer", run_b: "str | Answer") -> Answer:
     return Answer(result, comparing.lines(result))
 
 
+@_command
 def show(row: int, competition: str = KANNADA, data_dir: str | Path = "data") -> Answer:
     """One digit of the training file, as a picture."""
     data = sources.find_data(competitions.get(competition), Path(data_dir))
@@ -165,6 +198,7 @@ def show(row: int, competition: str = KANNADA, data_dir: str | Path = "data") ->
                   pictures=[tutorial.gallery([image], [name], 1, f"row {row}")])
 
 
+@_command
 def models() -> Answer:
     """What can be trained, with size and cost."""
     from kit.training import models as registry
@@ -175,6 +209,7 @@ def models() -> Answer:
                   monospace=True)
 
 
+@_command
 def examine(competition: str = KANNADA, data_dir: str | Path = "data") -> Answer:
     """What this machine has, and what is missing: `kit doctor`."""
     from kit import doctor

@@ -52,6 +52,7 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         resumed = _open_run(run, _describe(config, data), resume)
         if not run.folds.is_file():
             folds_module.save_folds(run.folds, folds)
+        blend.checked_folds(run, data, config)
         precision, why = backend.resolve_precision(config.precision)
         progress.say(f"{'resuming' if resumed else 'training'} {run.name}: {', '.join(config.models)} on "
                      f"{config.n_folds} folds, {precision} ({why}){', drawn sample' if data.is_sample else ''}")
@@ -116,7 +117,8 @@ def report(run: RunFolder, data: DataFolder, submissions: Path | None = None) ->
     """Write report.json and report.html of a finished run again, and its folder in `submissions` where there is one."""
     with run.lock():
         timing = storage.read_json(run.path / "timing.json", "seconds")
-        if not isinstance(timing["seconds"], dict) or not all(fits(s, float) for s in timing["seconds"].values()):
+        seconds = timing["seconds"]
+        if not isinstance(seconds, dict) or not all(fits(s, float) and 0 <= s < 1e9 for s in seconds.values()):
             raise storage.damaged(run.path / "timing.json", "its seconds are no numbers")
         results = blend.gather(run, data, timing)
         _report(results, run.path, timing)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kit import storage
-from kit.config import RunConfig, differences
+from kit.config import RunConfig, differences, fits
 from kit.data import source as sources
 from kit.data.competition import Competition
 from kit.data.source import DataFolder
@@ -47,6 +47,10 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
     said; other options go before what a setting says. `resume` without a name continues the newest unfinished run with
     the same options.
     """
+    for name, value in (("data_dir", data_dir), ("runs_dir", runs_dir), ("model", model), ("setting", setting),
+                        ("run", run), ("time_budget", time_budget)):
+        if not isinstance(value, str | Path if name.endswith("_dir") else str | None):
+            raise KitError(f"{name}={value!r:.60} cannot be", "write it as on the command line: see kit cv --help")
     if run is not None:
         storage.check_run_name(run)
     options = {name: value for name, value in options.items() if value is not None}
@@ -82,10 +86,10 @@ def find_unfinished(config: RunConfig, runs_dir: Path) -> str | None:
     """Name of the newest run with this config that has no report."""
     for path in sorted(Path(runs_dir).glob("*/config.json"), key=lambda path: -path.stat().st_mtime):
         try:
-            stored = storage.read_json(path)["config"]
-        except (KitError, KeyError, TypeError):
+            stored = RunConfig.from_dict(storage.read_json(path, "config")["config"])
+        except KitError:
             continue
-        if not (path.parent / "report.json").is_file() and not differences(stored, config.to_dict()):
+        if not (path.parent / "report.json").is_file() and not differences(stored.to_dict(), config.to_dict()):
             return path.parent.name
     return None
 
@@ -96,7 +100,7 @@ def _new_name(config: RunConfig) -> str:
 
 def seconds(text: str) -> float:
     """`110m`, `2h`, `90s` or plain seconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)([smh]?)", text.strip())
     if not match:
         raise KitError(f"{text!r} is no duration", "write it like 110m, 2h or 90s")
     return float(match[1]) * UNITS[match[2]]
@@ -125,7 +129,8 @@ def scored_folder(name: str) -> Path:
 def data_of(run: RunFolder, competition: Competition, data_dir: Path) -> DataFolder:
     """The data that a run was made from. KitError where what is there now is other data."""
     about = storage.read_json(run.config, "data")["data"]
-    if not isinstance(about, dict) or not {"is_sample", "sha256"} <= set(about):
+    if not isinstance(about, dict) or not isinstance(about.get("sha256"), dict) \
+            or not fits(about.get("is_sample"), bool):
         raise storage.damaged(run.config, "it does not say which data the run was trained on")
     data = sources.data_folder(competition, data_dir, sample=about["is_sample"])
     if data.sha256 != about["sha256"]:

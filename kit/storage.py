@@ -43,7 +43,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a path may hold bytes that are no UTF-8
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -193,7 +193,7 @@ def read_csv(path: Path) -> Any:
 
     data = read_bytes(path)
     try:
-        return pd.read_csv(io.BytesIO(data))
+        return pd.read_csv(io.BytesIO(data), low_memory=False)  # else it warns of columns with text among numbers
     except (ValueError, pd.errors.ParserError) as error:
         raise damaged(path, f"not readable as CSV: {error}") from error
 
@@ -227,8 +227,8 @@ def _checksums(folder: Path) -> dict[str, list[str]]:
 
 def check_run_name(name: str) -> str:
     """`name`, if it can be the name of one folder and nothing else; else KitError."""
-    bad = re.search(r'[/\\\x00-\x1f:*?"|]', name)
-    if not name.strip() or name != name.strip() or name.startswith((".", "-")) or bad or len(name.encode()) > 200:
+    bad = re.search(r'[/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff:*?"|]', name)
+    if bad or not name.strip() or name != name.strip() or name.startswith((".", "-")) or len(name.encode()) > 200:
         raise KitError(f"{name!r} cannot be the name of a run",
                        "use letters, digits, spaces, '-' and '_'; no '/', no leading '.' or '-', 200 bytes at most")
     return name

@@ -101,7 +101,7 @@ def test_download_and_show(workplace, capsys):
     page = Page(data._repr_html_())
     assert page.tags.count("image") == 10 and page.tags.count("rect") == 10
     assert "200 training and 5 test digits" in page.words
-    digit = kit.show(13, "tiny")
+    digit = kit.show(np.int64(13), "tiny")
     assert digit == {"row": 13, "label": 3} and str(digit).endswith("row 13: 3") and set(str(digit)) & set("▀▄█")
     assert Page(digit._repr_html_()).tags.count("image") == 1 and not set(digit._repr_html_()) & set("▀▄█")
 
@@ -182,6 +182,23 @@ def test_runs_are_named_by_what_cv_returned(trained, monkeypatch):
 def test_a_wrong_option_is_no_default(trained):
     with pytest.raises(TypeError, match="flods"):
         kit.cv(model="cnn", flods=3)
+
+
+@pytest.mark.parametrize("call", [
+    lambda: kit.cv(model="mlp", folds="5"), lambda: kit.cv(model="mlp", folds=None), lambda: kit.cv(model=5),
+    lambda: kit.cv(model="mlp", epochs=1.5), lambda: kit.cv(model="mlp", limit=[]), lambda: kit.cv(run=5),
+    lambda: kit.cv(data_dir=None), lambda: kit.cv(time_budget=[]), lambda: kit.cv(competition=None),
+    lambda: kit.show("3"), lambda: kit.show(None), lambda: kit.validate(b"x.csv"), lambda: kit.validate("x", test=5),
+    lambda: kit.score([]), lambda: kit.report({}), lambda: kit.compare("a", None), lambda: kit.predict("a", None, "b"),
+    lambda: kit.download(source=5)])
+def test_values_of_the_wrong_kind_are_two_lines(call):
+    with pytest.raises(KitError, match="cannot be"):
+        call()
+
+
+def test_what_the_system_refuses_is_two_lines_in_a_notebook_as_well():
+    with pytest.raises(KitError, match="File name too long"):
+        kit.report("x" * 5000)
 
 
 # -- the example ----------------------------------------------------------------------------------------------------

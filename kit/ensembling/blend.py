@@ -25,6 +25,8 @@ from kit.storage import RunFolder
 from kit.training import records
 from kit.training.models import BASELINE
 
+NUMBERS = ("parameters", "val_rows", "train_seconds", "predict_seconds", "images_per_second")  # in each done.json
+
 
 @dataclass(frozen=True, eq=False)
 class Member:
@@ -75,7 +77,9 @@ def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], first: bool
     """
     about = storage.read_json(run.config, "config", "command", "environment")
     config = RunConfig.from_dict(about["config"])
-    folds = load_folds(run.folds)
+    if not isinstance(about["command"], str) or not isinstance(about["environment"], dict):
+        raise storage.damaged(run.config, "its command is no text, or its environment no table")
+    folds = checked_folds(run, data, config)
     partial = config.time_budget is not None
     members = [_member(run, folds, config, model, seed, data, partial, first) for model in config.models
                for seed in range(config.seed, config.seed + config.n_seeds)]
@@ -89,13 +93,22 @@ def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], first: bool
     parameters = {member.model: member.done[0]["parameters"] for member in present}
     self_trained = not first and any(done["job"].get("guesses") for member in present for done in member.done)
     return RunResults(
-        run.name, {**about["config"], "command": about["command"], "environment": about["environment"],
+        run.name, {**config.to_dict(), "command": about["command"], "environment": about["environment"],
                    "parameters": parameters},
         data.competition, data, folds, present, baseline if baseline and baseline.done else None,
         oof=mean_probs([member.oof for member in present]),
         test=_blend([member.test for member in present]), extra=_blend([member.extra for member in present]),
         complete=all(_is_complete(member, config) for member in members), timing=timing,
         before=gather(run, data, timing, first=True) if self_trained else None)
+
+
+def checked_folds(run: RunFolder, data: DataFolder, config: RunConfig) -> Folds:
+    """A run's folds.csv. KitError unless it splits this training file into as many folds as the config says."""
+    folds, labels = load_folds(run.folds), data.train().labels
+    if folds.n_folds != config.n_folds or folds.rows[-1] >= len(labels) \
+            or not np.array_equal(labels[folds.rows], folds.labels):
+        raise storage.damaged(run.folds, f"it does not split {data.competition.train} into {config.n_folds} folds")
+    return folds
 
 
 def mean_probs(parts: Iterable[np.ndarray]) -> np.ndarray:
@@ -133,6 +146,7 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
         rounds = [folder] if first else records.rounds(folder)
         voting = rounds[-1]
         done, history = records.read_fold(rounds)
+        _check_numbers(voting, done, history)
         member.done.append(done)
         member.history.append(history)
         oof[folds.fold == k] = _read_aligned(voting / "val.npz", "row", folds.rows[folds.fold == k], n_classes)
@@ -140,6 +154,14 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
         if extra_table is not None:
             member.extra.append(_read_aligned(voting / "extra.npz", "row", np.arange(len(extra_table)), n_classes))
     return member
+
+
+def _check_numbers(folder: Path, done: dict[str, Any], history: pd.DataFrame) -> None:
+    """KitError where the report would lack a number, or show one that is none."""
+    if not set(NUMBERS) <= set(done):
+        raise storage.damaged(folder / "done.json", f"it does not say all of {', '.join(NUMBERS)}")
+    if not len(history) or not np.isfinite(history[list(records.HISTORY)].to_numpy("float64")).all():
+        raise storage.damaged(folder / "history.csv", "not all of its numbers are finite")
 
 
 def _read_aligned(path: Path, key: str, wanted: np.ndarray, n_classes: int) -> np.ndarray:

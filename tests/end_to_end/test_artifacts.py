@@ -7,6 +7,7 @@ the table of checksums beside it: then the content itself must be looked at.
 import hashlib
 import io
 import json
+import re
 import shutil
 import zipfile
 
@@ -75,6 +76,11 @@ def job(**values):
     return spoil
 
 
+def relabelled(data):
+    """Another label for the first row of folds.csv."""
+    return re.sub(rb"^0,0,", b"0,7,", data, flags=re.MULTILINE)
+
+
 def without_weights(data):
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(buffer, "w") as new:
@@ -110,12 +116,21 @@ FORGED = {
     "config.json: an unknown key": ("config.json", config(flavour="x"), REPORT),
     "config.json: folds as text": ("config.json", config(n_folds="2"), REPORT),
     "config.json: a million folds": ("config.json", config(n_folds=10**6), REPORT),
+    "config.json: a trillion seeds and a budget": ("config.json", config(n_seeds=10**12, time_budget=5.0), PREDICT),
+    "config.json: a trillion folds and a budget": ("config.json", config(n_folds=10**12, time_budget=5.0), REPORT),
+    "config.json: a seed of 400 digits": ("config.json", config(seed=10**400), REPORT),
+    "config.json: no environment": ("config.json", changed(environment=3), REPORT),
+    "config.json: a command of numbers": ("config.json", changed(command=[1]), REPORT),
+    "config.json: which data is not said": ("config.json", changed(data={"is_sample": "no", "sha256": {}}), REPORT),
     "config.json: an unknown model": ("config.json", config(models=["../../evil"]), PREDICT),
     "config.json: another competition": ("config.json", config(competition="imagenet"), PREDICT),
     "folds.csv: nothing": ("folds.csv", emptied, REPORT),
     "folds.csv: words": ("folds.csv", text("row,label,writer,fold\na,b,c,d\n"), REPORT),
     "folds.csv: a ragged row": ("folds.csv", text("row,label,writer,fold\n1,2\n3,4,5,6,7,8\n"), REPORT),
     "folds.csv: three rows": ("folds.csv", text("row,label,writer,fold\n0,0,0,0\n1,1,1,1\n2,2,1,1\n"), REPORT),
+    "folds.csv: another label": ("folds.csv", relabelled, REPORT),
+    "folds.csv: another label, resumed": ("folds.csv", relabelled, RESUME),
+    "folds.csv: 30 MB of text": ("folds.csv", lambda data: data + b"x\n" * (15 << 20), REPORT),
     "folds.csv: rows far outside": ("folds.csv", text("row,label,writer,fold\n0,0,0,0\n999999,1,1,1\n"), RESUME),
     "val.npz: a pickle": (FOLD + "val.npz", npz(row=same, probs=lambda a: np.array([{}], object)), REPORT),
     "val.npz: no probs": (FOLD + "val.npz", npz(row=same), REPORT),
@@ -130,13 +145,18 @@ FORGED = {
     "extra.npz: complex": (FOLD + "extra.npz", npz(row=same, probs=lambda a: a * 1j), REPORT),
     "history.csv: nothing": (FOLD + "history.csv", emptied, REPORT),
     "history.csv: other columns": (FOLD + "history.csv", text("a,b\n1,2\n"), REPORT),
+    "history.csv: NaN": (FOLD + "history.csv", lambda data: data.split(b"\n")[0] + b"\n1" + b",nan" * 7, REPORT),
+    "history.csv: no epoch": (FOLD + "history.csv", lambda data: data.split(b"\n")[0] + b"\n", REPORT),
     "history.csv: words": (FOLD + "history.csv", lambda data: data.replace(b"1", b"x"), REPORT),
     "done.json: an empty object": (FOLD + "done.json", text("{}"), REPORT),
+    "done.json: parameters missing": (FOLD + "done.json", changed(parameters=None), REPORT),
     "done.json: accuracy as text": (FOLD + "done.json", changed(val_accuracy="high"), REPORT),
     "done.json: an accuracy of NaN": (FOLD + "done.json", changed(val_accuracy=float("nan")), RESUME),
     "done.json: a job too many words": (FOLD + "done.json", job(flavour="x"), PREDICT),
     "done.json: a job of another model": (FOLD + "done.json", job(model="../evil"), PREDICT),
     "timing.json: a list": ("timing.json", text("[]"), REPORT),
+    "timing.json: NaN": ("timing.json", text('{"seconds": {"train": NaN}}'), REPORT),
+    "timing.json: 400 digits": ("timing.json", text('{"seconds": {"train": 1%s}}' % ("0" * 400)), REPORT),
     "timing.json: words": ("timing.json", text('{"seconds": "long"}'), REPORT),
     "model.keras: nothing": (FOLD + "model.keras", emptied, PREDICT),
     "model.keras: no zip": (FOLD + "model.keras", text("weights"), PREDICT),
@@ -171,7 +191,8 @@ def spoil(workplace, finished, name):
     return path, command
 
 
-FEW = ("a bit of test.npz", "config.json: folds as text", "val.npz: a pickle", "model.keras: no weights")
+FEW = ("a bit of test.npz", "config.json: a trillion seeds and a budget", "config.json: folds as text",
+       "val.npz: a pickle", "model.keras: no weights")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in FEW else pytest.mark.slow)
