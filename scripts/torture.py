@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = ["cv", "--model", "cnn_aug", "--batch-size", "32", "--limit", "60", "--epochs", "3", "--folds", "2",
            "--threads", "1", "--run", "it", "--json"]
 N_JOBS = 4  # two folds of the baseline and of the model
-PATIENCE = 300.0  # seconds for a run, on a busy machine
+PATIENCE = 1800.0  # seconds for a run, on a very busy machine
 WORKERS_END = 10.0  # seconds after their parent's death
 MID_EPOCH, CHECKPOINT, REPORT = "in mid-epoch", "while a checkpoint is written", "while blending or reporting"
 NOTHING, BETWEEN, ARTIFACTS = "before anything is written", "between epochs or folds", "while a fold is written down"
