@@ -52,7 +52,8 @@ NOT_RUN = {
     "kit submit --competition digit-recognizer --model mlp --upload --message mlp": KAGGLE,
 }
 OTHER_PROGRAMS = {"source", "tensorboard", "ray", "git", ".venv/bin/python", "python"}  # none of them ours
-READING_ORDER = ["README.md", *(f"docs/{name}.md" for name in ("quick-start", "first-submission", "improve", "competitions"))]
+READING_ORDER = ["README.md", "docs/quick-start.md", "docs/first-submission.md", "docs/improve.md",
+                 "docs/competitions.md"]
 QUICKLY = ("--limit", "8", "--folds", "2", "--epochs", "1", "--executor", "local", "--quiet")  # the last of two counts
 
 
