@@ -8,6 +8,7 @@ file may be edited and merged by hand, so it is read by its columns, not by its 
 import csv
 import io
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,6 +120,8 @@ def read(path: Path = LEDGER) -> list[Row]:
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
             raise _damaged(path, f"line {number} does not have {len(reader.fieldnames or ())} cells")
+        if re.search(r"[\x00-\x1f\x7f-\x9f]", "".join(row.values())):
+            raise _damaged(path, f"line {number} has control characters in it")
         for column in NUMBERS:
             if row[column] and _number(row[column]) is None:
                 raise _damaged(path, f"line {number}: {column} is {row[column]!r}, not a number")
