@@ -92,7 +92,8 @@ def test_a_ledger_edited_by_hand_is_read_and_its_other_columns_stay(path: Path) 
     (HEADER + "a,,,,,,,,,,1\nb,,,,high,,,,,,2\n", "line 3: cv_accuracy is 'high', not a number"),
     (HEADER + "a,,,,,,,,,,1,too much\n", "line 2"),
     (HEADER + "a\x1b[2J,,,,,,,,,,1\n", "line 2 has control"), (HEADER + "a\0,,,,,,,,,,1\n", "line 2 has control"),
-    (HEADER + '"a\nb",,,,,,,,,,1\n', "line 2 has control"), (HEADER + "a,,,,nan,,,,,,\n", "not a number"), ("", "no column")])
+    (HEADER + '"a\nb",,,,,,,,,,1\n', "line 2 has control"), (HEADER + "a,,,,nan,,,,,,\n", "not a number"),
+    ("", "no column")])
 def test_a_damaged_ledger_is_named_by_its_line(path: Path, text: str, why: str) -> None:
     path.parent.mkdir()
     path.write_text(text)
