@@ -25,8 +25,6 @@ from kit.storage import RunFolder
 from kit.training import records
 from kit.training.models import BASELINE
 
-NUMBERS = ("parameters", "val_rows", "train_seconds", "predict_seconds", "images_per_second")  # in each done.json
-
 
 @dataclass(frozen=True, eq=False)
 class Member:
@@ -146,7 +144,7 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
         rounds = [folder] if first else records.rounds(folder)
         voting = rounds[-1]
         done, history = records.read_fold(rounds)
-        _check_numbers(voting, done, history)
+        _check_history(voting, history)
         member.done.append(done)
         member.history.append(history)
         oof[folds.fold == k] = _read_aligned(voting / "val.npz", "row", folds.rows[folds.fold == k], n_classes)
@@ -156,10 +154,8 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
     return member
 
 
-def _check_numbers(folder: Path, done: dict[str, Any], history: pd.DataFrame) -> None:
+def _check_history(folder: Path, history: pd.DataFrame) -> None:
     """KitError where the report would lack a number, or show one that is none."""
-    if not set(NUMBERS) <= set(done):
-        raise storage.damaged(folder / "done.json", f"it does not say all of {', '.join(NUMBERS)}")
     if not len(history) or not np.isfinite(history[list(records.HISTORY)].to_numpy("float64")).all():
         raise storage.damaged(folder / "history.csv", "not all of its numbers are finite")
 

@@ -304,10 +304,13 @@ def _load_checkpoint(trainer: Trainer, job: FoldJob, path: Path, start: Path) ->
     """Continue where the checkpoint of this very job left off, or start."""
     if path.is_file():
         arrays = storage.read_npz(path, "about")
-        about = json.loads(str(arrays.pop("about")))
-        if about["job"] == asdict(job) and len(arrays) == len(trainer.variables):
-            trainer.restore([arrays[f"v{i}"] for i in range(len(arrays))])
-            return Course(**about["course"])
+        try:
+            about = json.loads(str(arrays.pop("about")))
+            if about["job"] == asdict(job) and len(arrays) == len(trainer.variables):
+                trainer.restore([arrays[f"v{i}"] for i in range(len(arrays))])
+                return Course(**about["course"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise storage.damaged(path, "it is no checkpoint of this model") from error
     trainer.reset(job)
     if job.guesses:
         records.load_weights(trainer.model, start / "model.keras")

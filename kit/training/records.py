@@ -5,23 +5,25 @@ that it has to be. Checksums show what was damaged; this shows what was never ou
 """
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
 
 from kit import storage
-from kit.config import PRECISIONS, fits
+from kit.config import BOUNDS, PRECISIONS, fits
 from kit.training.jobs import FoldJob
 
+NUMBERS = ("val_accuracy", "val_rows", "parameters", "train_seconds", "predict_seconds", "images_per_second")
 HISTORY = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "images_per_second")
 
 
 def read_done(folder: Path) -> dict[str, Any]:
     """A fold's done.json, with a `job` that makes a FoldJob. KitError if it is missing or damaged."""
     path = folder / "done.json"
-    done = storage.read_json(path, "job", "val_accuracy")
-    wrong = [name for name, value in done.items() if name != "job" and not (fits(value, float) and np.isfinite(value))]
+    done = storage.read_json(path, "job", *NUMBERS)
+    wrong = [name for name, value in done.items() if name != "job" and not (fits(value, float) and abs(value) < 1e15)]
     if wrong:
         raise storage.damaged(path, f"no number: {', '.join(wrong)}")
     kinds, job = get_type_hints(FoldJob), done["job"]
@@ -29,12 +31,14 @@ def read_done(folder: Path) -> dict[str, Any]:
             or not all(fits(value, kinds[name]) for name, value in job.items()):
         raise storage.damaged(path, "its job is none of the kit's")
     try:
-        precision = FoldJob(**job).precision
+        job = asdict(FoldJob(**job))
     except TypeError as error:
         raise storage.damaged(path, "its job is not all there") from error
-    if precision not in PRECISIONS:
-        raise storage.damaged(path, f"there is no precision {precision!r}")
-    return done
+    bounds = {name: BOUNDS[name] for name in ("epochs", "batch_size", "tta")}
+    if job["precision"] not in PRECISIONS[1:] or done["val_rows"] < 1 \
+            or not all(least <= job[name] <= most for name, (least, most) in bounds.items()):
+        raise storage.damaged(path, "its job cannot have been")
+    return {**done, "job": job}
 
 
 def read_history(folder: Path) -> Any:

@@ -13,7 +13,7 @@ from kit.data import competition, folds, sample, source
 from kit.errors import KitError
 from kit.progress import Progress
 from kit.storage import RunFolder
-from kit.training import executors, fit
+from kit.training import executors, fit, records
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,8 @@ def test_a_fold_far_below_the_others_is_trained_again(data, tmp_path):
         folder.mkdir(parents=True)
         accuracy = 0.1 if job.fold == 3 else 0.95 + job.fold / 100
         (folder / "done.json").write_text(json.dumps(
-            {"job": dataclasses.asdict(job), "val_accuracy": accuracy, "val_rows": 1000}))
+            {**dict.fromkeys(records.NUMBERS, 1), "job": dataclasses.asdict(job), "val_accuracy": accuracy,
+             "val_rows": 1000}))
     (again,) = executors.stragglers(plan)
     assert (again.fold, again.attempt) == (3, 1) and "0.1000" in again.why
     done = plan.folder(again) / "done.json"
