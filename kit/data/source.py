@@ -137,9 +137,13 @@ def download(competition: Competition, source: str | Path | None, root: Path, fo
     with transfer.scratch(Path(root)) as scratch:
         new = DataFolder(scratch / "new", competition)
         new.path.mkdir()
-        manifest = _gather(new, source, say) | {"origin": origin}
+        try:
+            manifest = _gather(new, source, say) | {"origin": origin}
+            manifest |= _check(new, say)
+        except KitError as error:  # it names a file that will be gone: say whose copy that was
+            raise KitError(error.message.replace(str(new.path), str(source)), error.fix) from error
         folder = data_folder(competition, root, manifest["is_sample"])
-        storage.write_json(new.path / MANIFEST, manifest | _check(new, say))
+        storage.write_json(new.path / MANIFEST, manifest)
         _move(new, folder)
     say(f"{folder.path} is ready")
     return folder

@@ -90,6 +90,15 @@ def test_from_a_path(given, root, tmp_path, kind):
     assert sorted(path.name for path in root.iterdir()) == ["tiny"]
 
 
+def test_what_is_wrong_is_said_of_the_file_that_was_given(given, root):
+    text = (given / "train.csv").read_text().splitlines()
+    text[3] = text[3].replace(",", ",x", 1)
+    (given / "train.csv").write_text("\n".join(text))
+    with pytest.raises(KitError) as error:
+        download(TINY, str(given), root)
+    assert error.value.message.startswith(f"{given}/train.csv, line 4, column 'pixel0'")
+
+
 def test_from_kaggle(root, kaggle):
     data = download(TINY, "kaggle", root)
     assert kaggle == [("tiny", TINY.rules_url)]
