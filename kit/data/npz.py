@@ -26,6 +26,7 @@ from kit.errors import KitError
 TEST_LABELS = "test_labels.csv"
 PARTS = ("train", "test")
 LAYOUT = ("x_train", "y_train", "x_test", "y_test")
+MAX_ROW_BYTES = 200  # of an id and its label
 MAX_BYTES = 1 << 30  # of one array; MNIST's largest has 47 MB, EMNIST's 0.6 GB
 _FIX = "give an .npz with x_train, x_test (n, h, w) uint8 and y_train, y_test (n,), as numpy.savez writes it"
 
@@ -66,6 +67,8 @@ def write_files(folder: Path, source: str | Path, competition: Competition) -> N
 
 def read_test_labels(path: Path, competition: Competition, ids: np.ndarray) -> np.ndarray:
     """Labels uint8 (n,) of the test file with these ids. KitError where the file is not of just these."""
+    if path.stat().st_size > MAX_ROW_BYTES * (len(ids) + 1):
+        raise storage.damaged(path, f"it is too long for the {len(ids):,} labels of {competition.test}")
     frame = storage.read_csv(path)
     if list(frame) != list(competition.submission_columns):
         raise storage.damaged(path, f"its columns are not {','.join(competition.submission_columns)}")

@@ -7,7 +7,6 @@ file may be edited and merged by hand, so it is read by its columns, not by its 
 
 import csv
 import io
-import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from typing import Any
 from kit import storage
 from kit.client import Say, silent
 from kit.data.competition import Competition
-from kit.data.csvfile import open_csv
+from kit.data.csvfile import open_csv, shown
 from kit.errors import KitError
 
 LEDGER = Path("submissions/ledger.csv")
@@ -29,6 +28,7 @@ NUMBERS = COLUMNS[4:10]
 WORK = (COLUMNS[0], *COLUMNS[2:8])  # what is another where a run was made again, and the same where it was resumed
 LOCK_TIMEOUT = 60.0
 MAX_BYTES = 16 << 20  # a row has some 100 bytes
+MOST = 1e9  # of a score, in any competition's metric
 
 Row = dict[str, str]
 
@@ -124,7 +124,7 @@ def read(path: Path = LEDGER) -> list[Row]:
             raise _damaged(path, f"line {number} has control characters in it")
         for column in NUMBERS:
             if row[column] and _number(row[column]) is None:
-                raise _damaged(path, f"line {number}: {column} is {row[column]!r}, not a number")
+                raise _damaged(path, f"line {number}: {column} is {shown(row[column])}, which is no score")
     return rows
 
 
@@ -165,7 +165,7 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) < MOST else None  # NaN is not, either
 
 
 # -- how well the estimate did --------------------------------------------------------------------------------------

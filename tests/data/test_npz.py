@@ -113,6 +113,13 @@ def test_they_are_copied_along(given, root, tmp_path):
     np.testing.assert_array_equal(again.test_labels(), arrays()["y_test"])
 
 
+def test_labels_that_are_too_long_for_the_test_file_are_not_read(tmp_path):
+    path = tmp_path / npz.TEST_LABELS
+    path.write_text("ImageId,Label\n1," + "x" * 10_000 + "\n")
+    with pytest.raises(KitError, match="too long for the 7 labels"):
+        npz.read_test_labels(path, SMALL, np.arange(7))
+
+
 def test_those_of_earlier_data_are_not_taken_for_this_data_s(given, root, tmp_path):
     first = download(SMALL, given, root)
     with zipfile.ZipFile(tmp_path / "without.zip", "w") as file:

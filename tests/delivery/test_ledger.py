@@ -89,10 +89,11 @@ def test_a_ledger_edited_by_hand_is_read_and_its_other_columns_stay(path: Path) 
 
 @pytest.mark.parametrize(("text", "why"), [
     ("run,created\n", "has no column"), (HEADER + "first,x\n", "line 2 does not have 11 cells"),
-    (HEADER + "a,,,,,,,,,,1\nb,,,,high,,,,,,2\n", "line 3: cv_accuracy is 'high', not a number"),
+    (HEADER + "a,,,,,,,,,,1\nb,,,,high,,,,,,2\n", "line 3: cv_accuracy is 'high', which is no score"),
     (HEADER + "a,,,,,,,,,,1,too much\n", "line 2"),
     (HEADER + "a\x1b[2J,,,,,,,,,,1\n", "line 2 has control"), (HEADER + "a\0,,,,,,,,,,1\n", "line 2 has control"),
-    (HEADER + '"a\nb",,,,,,,,,,1\n', "line 2 has control"), (HEADER + "a,,,,nan,,,,,,\n", "not a number"),
+    (HEADER + '"a\nb",,,,,,,,,,1\n', "line 2 has control"), (HEADER + "a,,,,nan,,,,,,\n", "no score"),
+    (HEADER + "a,,,,,1e308,,,,,\n", "estimate is '1e308'"), (HEADER + f"a,,,,{'9' * 5000},,,,,,\n", "9…', which"),
     ("", "no column")])
 def test_a_damaged_ledger_is_named_by_its_line(path: Path, text: str, why: str) -> None:
     path.parent.mkdir()
