@@ -38,6 +38,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     path = Path(path)
     with disk_errors(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         _record(path, hashlib.sha256(data).hexdigest())
         _replace(path, data)
 
@@ -108,6 +110,7 @@ def refused(error: OSError, path: Path | str, verb: str) -> KitError:
     """What the system would not do, as a KitError with what helps."""
     fixes = {errno.ENOSPC: "free some space, then run the same command with --resume",
              errno.EDQUOT: "free some of your quota, then run the same command with --resume",
+             errno.EISDIR: "name a file",
              errno.EROFS: "the disk is read-only: choose a folder on another one",
              errno.EACCES: "make the folder writable, or choose another one"}
     return KitError(f"cannot {verb} {path}: {error.strerror or error}",

@@ -184,3 +184,10 @@ def test_json_that_does_not_say_what_is_wanted(tmp_path):
 def test_an_error_is_two_lines_whatever_it_quotes():
     error = KitError("a file\nsays \x1b[31mred", "mend\tit\n")
     assert str(error) == "error: a file says \\x1b[31mred\nfix: mend it"
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused_and_nothing_recorded(tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(KitError, match="Is a directory"):
+        storage.write_text(tmp_path / "there", "x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["there"]
