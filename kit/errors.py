@@ -6,6 +6,8 @@ A `KitError` says what is wrong and where, and what to do about it. The command 
 
 import re
 
+LONGEST = 1_000  # characters of a line; what was given may be a file's worth of text
+
 
 class KitError(Exception):
     """An expected failure: `message` says what is wrong and where, `fix` what the user can do."""
@@ -26,5 +28,8 @@ class KitError(Exception):
 
 
 def _one_line(text: str) -> str:
-    """What a library or a file says may have line ends and terminal escapes in it."""
-    return re.sub(r"[\x00-\x08\x0e-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", " ".join(text.split()))
+    """What a library, a file or a user says may be long, and have line ends and terminal escapes in it."""
+    text = " ".join(text.split())
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST // 2]} … {text[-LONGEST // 2:]}"
+    return re.sub(r"[\x00-\x08\x0e-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", text)

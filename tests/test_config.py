@@ -49,3 +49,10 @@ def test_differences_name_what_changed_and_forgive_who_trains():
 def test_values_that_no_config_has_are_errors(values):
     with pytest.raises(KitError, match="the run's config"):
         RunConfig.from_dict(values)
+
+
+def test_an_error_is_two_lines_that_one_can_read():
+    error = KitError("a\nb\x1b[31m" + "x" * 5000 + "z", "fix\tit")
+    lines = str(error).splitlines()
+    assert lines[0].startswith("error: a b\\x1b[31mxx") and lines[0].endswith("xz") and len(lines[0]) < 1100
+    assert lines[1:] == ["fix: fix it"]
