@@ -64,7 +64,7 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
         if mode == "predict":
             trained = _run_folder(run)
             packed = weights.pack(trained, Path(scratch) / weights.FOLDER, dataset)
-            settings |= {"weights": dataset, "manifest_sha256": packed, "balanced": _balanced(trained)}
+            settings |= {"weights": dataset, "manifest_sha256": packed, "balanced": weights.config_of(trained).balanced}
         settings["minutes"] = minutes
         if accelerator == "tpu":
             settings["backend"] = "jax"
@@ -84,13 +84,6 @@ def _training(competition: Competition, accelerator: str, **asked: Any) -> dict[
         models.get(name)
     return {"models": list(config.models), "folds": config.n_folds, "seeds": config.n_seeds, "epochs": config.epochs,
             "seed": config.seed, "balanced": config.balanced}
-
-
-def _balanced(run: Path) -> bool | None:
-    """How the run labels a test file, so that its kernel does the same."""
-    from kit.storage import RunFolder, read_json
-
-    return RunConfig.from_dict(read_json(RunFolder(run).config, "config")["config"]).balanced
 
 
 def _run_folder(run: Path | None) -> Path:
