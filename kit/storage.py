@@ -28,6 +28,7 @@ from kit.errors import KitError
 
 CHECKSUMS = "checksums.json"
 MAX_ARTIFACT_BYTES = 1 << 28  # an artifact of the kit is at most some 100 MB; what is larger is not ours
+MAX_CSV_BYTES = 48 << 20  # folds.csv of two million rows; as text in pandas it takes some fifty times that
 
 
 # -- writing --------------------------------------------------------------------------------------------------------
@@ -195,6 +196,8 @@ def read_csv(path: Path) -> Any:
     import pandas as pd
 
     data = read_bytes(path)
+    if len(data) > MAX_CSV_BYTES:
+        raise damaged(path, f"it has {len(data):,} bytes, more than the rows of any competition need")
     try:
         return pd.read_csv(io.BytesIO(data), low_memory=False)  # else it warns of columns with text among numbers
     except (ValueError, pd.errors.ParserError) as error:

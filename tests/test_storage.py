@@ -191,3 +191,10 @@ def test_a_folder_in_the_place_of_a_file_is_refused_and_nothing_recorded(tmp_pat
     with pytest.raises(KitError, match="Is a directory"):
         storage.write_text(tmp_path / "there", "x")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["there"]
+
+
+def test_a_table_larger_than_any_of_the_kits_is_not_parsed(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "MAX_CSV_BYTES", 10)
+    (tmp_path / "folds.csv").write_text("a,b\n1,2\n3,4\n")
+    with pytest.raises(KitError, match="12 bytes, more than"):
+        storage.read_csv(tmp_path / "folds.csv")

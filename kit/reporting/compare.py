@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_DIFFERENT = 300  # rows listed and pictured: where one is right and the other wrong
 FIRST_DIFFERENT = 36  # of them, on each side, that the page shows unasked
+MOST_ROWS = 1 << 40  # rows are counted in int64
 NO_WRITER = -1  # in folders of runs whose file does not show who wrote what
 
 
@@ -124,7 +125,7 @@ def _check(path: Path, arrays: dict[str, np.ndarray], n_classes: int) -> None:
     columns = [arrays[name] for name in ("row", "label", "fold", "writer") if name in arrays]
     if "fold" not in arrays or any(column.dtype.kind not in "iu" or column.shape != rows.shape for column in columns) \
             or rows.ndim != 1 or not len(rows) or len(np.unique(rows)) < len(rows) \
-            or label.min() < 0 or label.max() >= n_classes:
+            or min(rows.min(), label.min()) < 0 or rows.max() > MOST_ROWS or label.max() >= n_classes:
         raise storage.damaged(path, "its rows, labels, folds and writers do not fit together")
     if probs.dtype.kind != "f" or probs.shape != (len(rows), n_classes) or ((probs < 0) | (probs > 1)).any():
         raise storage.damaged(path, f"its probs are not probabilities of {n_classes} classes")
