@@ -72,7 +72,7 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
     unfinished = None if force or run else find_unfinished(config, runs_dir)
     if unfinished and not resume:
         progress.say(f"the run {unfinished} has the same options and is not finished: continue it with --resume")
-    name = run or (resume and unfinished) or _new_name(config)
+    name = run or (resume and unfinished) or _new_name(config, Path(runs_dir))
     folder = RunFolder(Path(runs_dir) / name)
     if resume and not folder.config.is_file():
         raise KitError(f"there is no run {name!r} in {runs_dir} to resume", "leave --resume out to start it")
@@ -94,8 +94,10 @@ def find_unfinished(config: RunConfig, runs_dir: Path) -> str | None:
     return None
 
 
-def _new_name(config: RunConfig) -> str:
-    return f"{'+'.join(config.models)}-{datetime.now():%Y%m%d-%H%M%S}"
+def _new_name(config: RunConfig, runs_dir: Path) -> str:
+    """Model and time; two runs may begin in the same second."""
+    name = f"{'+'.join(config.models)}-{datetime.now():%Y%m%d-%H%M%S}"
+    return next(each for each in (name, *(f"{name}-{n}" for n in range(2, 1000))) if not (runs_dir / each).exists())
 
 
 def seconds(text: str) -> float:
