@@ -7,6 +7,7 @@ too, and `unpack` takes a folder where it expects a file.
 """
 
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -16,7 +17,7 @@ from typing import Any
 
 from kit.config import RunConfig
 from kit.errors import KitError
-from kit.storage import RunFolder, read_bytes, read_json
+from kit.storage import RunFolder, damaged, read_bytes, read_json
 from kit.training.records import rounds
 
 FOLDER = "weights"
@@ -59,7 +60,7 @@ def pack(run: Path, out: Path, ref: str) -> str:
         data = read_bytes(voter / "model.keras")
         (out / name).write_bytes(data)
         files[name] = {"fold": f"{model}/{seed}/{number}", "sha256": hashlib.sha256(data).hexdigest(),
-                       "members": _members(out / name), "trained": read_json(voter / "done.json")}
+                       "members": _members(data, voter / "model.keras"), "trained": read_json(voter / "done.json")}
     data = read_bytes(RunFolder(run).config)
     (out / "config.json").write_bytes(data)
     manifest = {"run": Path(run).name, "config_sha256": hashlib.sha256(data).hexdigest(), "files": files}
@@ -93,9 +94,13 @@ def unpack(source: Path, run: Path, manifest_sha256: str) -> dict[str, Any]:
     return manifest
 
 
-def _members(path: Path) -> dict[str, str]:
-    with zipfile.ZipFile(path) as archive:
-        return {name: hashlib.sha256(archive.read(name)).hexdigest() for name in sorted(archive.namelist())}
+def _members(data: bytes, path: Path) -> dict[str, str]:
+    """The hash of each member of the `.keras` file at `path`."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return {name: hashlib.sha256(archive.read(name)).hexdigest() for name in sorted(archive.namelist())}
+    except Exception as error:  # zipfile and zlib raise half a dozen kinds on damaged bytes
+        raise damaged(path, f"no Keras model ({type(error).__name__})") from error
 
 
 def _zip_again(folder: Path, target: Path, members: dict[str, str]) -> None:

@@ -25,6 +25,8 @@ from kit.storage import RunFolder
 from kit.training import records
 from kit.training.models import BASELINE
 
+MOST_OF_A_CURVE = 1e100  # beyond it a loss cannot be drawn, nor be one
+
 
 @dataclass(frozen=True, eq=False)
 class Member:
@@ -156,8 +158,8 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
 
 def _check_history(folder: Path, history: pd.DataFrame) -> None:
     """KitError where the report would lack a number, or show one that is none."""
-    if not len(history) or not np.isfinite(history[list(records.HISTORY)].to_numpy("float64")).all():
-        raise storage.damaged(folder / "history.csv", "not all of its numbers are finite")
+    if not len(history) or not (history[list(records.HISTORY)].abs() < MOST_OF_A_CURVE).all(axis=None):
+        raise storage.damaged(folder / "history.csv", "not all of its numbers can be drawn")
 
 
 def _read_aligned(path: Path, key: str, wanted: np.ndarray, n_classes: int) -> np.ndarray:

@@ -61,4 +61,7 @@ def _fold_probs(folder: Path, competition: Any, pixels: np.ndarray) -> np.ndarra
     job = fit.FoldJob(**records.read_done(folder)["job"])
     trainer = fit.trainer_for(models.get(job.model), competition.slug, job.precision, job.batch_size)
     records.load_weights(trainer.model, folder / "model.keras")
-    return predict.predict_probs(trainer, pixels, job.tta)
+    probs = predict.predict_probs(trainer, pixels, job.tta)
+    if not np.isfinite(probs).all():
+        raise storage.damaged(folder / "model.keras", "what it predicts is no number")
+    return probs

@@ -21,6 +21,7 @@ FOLD = "mlp/seed_0/fold_0/"
 REPORT = ("report", "it")
 PREDICT = ("predict", "it", "--test", "data/kannada-mnist-sample/test.csv", "--out", "p.npz")
 RESUME = ("cv", *QUICK, "--run", "it", "--resume")
+BUILD = ("kernel", "build", "--mode", "predict", "--run", "it", "--out", "kernel", "--user", "someone")
 
 
 def flipped(data):
@@ -143,9 +144,12 @@ FORGED = {
     "test.npz: a single number": (FOLD + "test.npz", npz(id=same, probs=lambda a: np.float32(1)), REPORT),
     "test.npz: minus infinity": (FOLD + "test.npz", npz(id=same, probs=lambda a: a - np.inf), REPORT),
     "extra.npz: complex": (FOLD + "extra.npz", npz(row=same, probs=lambda a: a * 1j), REPORT),
+    "model.keras: half of it, for a kernel": (FOLD + "model.keras", lambda data: data[:len(data) // 2], BUILD),
+    "config.json: a number, for a kernel": ("config.json", text("5"), BUILD),
     "history.csv: nothing": (FOLD + "history.csv", emptied, REPORT),
     "history.csv: other columns": (FOLD + "history.csv", text("a,b\n1,2\n"), REPORT),
     "history.csv: NaN": (FOLD + "history.csv", lambda data: data.split(b"\n")[0] + b"\n1" + b",nan" * 7, REPORT),
+    "history.csv: 1e308": (FOLD + "history.csv", lambda data: data.split(b"\n")[0] + b"\n1" + b",1e308" * 7, REPORT),
     "history.csv: no epoch": (FOLD + "history.csv", lambda data: data.split(b"\n")[0] + b"\n", REPORT),
     "history.csv: words": (FOLD + "history.csv", lambda data: data.replace(b"1", b"x"), REPORT),
     "done.json: an empty object": (FOLD + "done.json", text("{}"), REPORT),
