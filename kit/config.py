@@ -62,6 +62,11 @@ class RunConfig:
         if len(set(self.models)) != len(self.models) or not self.models:
             raise KitError("--model names no model, or one of them twice", "give each model once: --model cnn,mlp")
 
+    @property
+    def members(self) -> list[tuple[str, int]]:
+        """Model and seed of each member of the ensemble."""
+        return [(model, seed) for model in self.models for seed in range(self.seed, self.seed + self.n_seeds)]
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

@@ -28,6 +28,7 @@ from kit.errors import KitError
 from kit.progress import Progress
 from kit.storage import RunFolder
 from kit.training import backend, executors
+from kit.training.plan import Plan, make_jobs, self_training
 
 
 def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress | None = None,
@@ -56,12 +57,12 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         precision, why = backend.resolve_precision(config.precision)
         progress.say(f"{'resuming' if resumed else 'training'} {run.name}: {', '.join(config.models)} on "
                      f"{config.n_folds} folds, {precision} ({why}){', drawn sample' if data.is_sample else ''}")
-        jobs = tuple(job for job in executors.make_jobs(config, precision) if job.key not in leave_out)
+        jobs = tuple(job for job in make_jobs(config, precision) if job.key not in leave_out)
         with _timed(timing, "train"):
-            plan = executors.Plan(config, data, run.path, jobs)
+            plan = Plan(config, data, run.path, jobs)
             complete = executors.run_jobs(plan, progress, deadline)
             for n in range(1, config.self_train + 1):
-                plan = replace(plan, jobs=executors.self_training(plan))
+                plan = replace(plan, jobs=self_training(plan))
                 complete = complete and not leave_out and _self_train(plan, n, progress, deadline)
         if leave_out or not complete:
             progress.say("the time budget left folds out: this ensemble is partial (complete: false)")
@@ -74,7 +75,7 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
     return results
 
 
-def _self_train(plan: executors.Plan, n: int, progress: Progress, deadline: float | None) -> bool:
+def _self_train(plan: Plan, n: int, progress: Progress, deadline: float | None) -> bool:
     """Round `n`: guess the test rows' labels with the ensemble of the round before, and let every fold learn them."""
     run = RunFolder(plan.run)
     if not run.guesses(n).is_file():

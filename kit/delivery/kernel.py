@@ -21,6 +21,7 @@ from kit.config import RunConfig
 from kit.data.competition import Competition
 from kit.delivery import template, weights
 from kit.errors import KitError
+from kit.training.records import read_config
 
 METADATA = "kernel-metadata.json"
 KINDS = {"script": "kernel.py", "notebook": "kernel.ipynb"}
@@ -64,7 +65,7 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
         if mode == "predict":
             trained = _run_folder(run)
             packed = weights.pack(trained, Path(scratch) / weights.FOLDER, dataset)
-            settings |= {"weights": dataset, "manifest_sha256": packed, "balanced": weights.config_of(trained).balanced}
+            settings |= {"weights": dataset, "manifest_sha256": packed, "balanced": read_config(trained).balanced}
         settings["minutes"] = minutes
         if accelerator == "tpu":
             settings["backend"] = "jax"

@@ -15,10 +15,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from kit.config import RunConfig
 from kit.errors import KitError
 from kit.storage import RunFolder, damaged, read_bytes, read_json
-from kit.training.records import rounds
+from kit.training.records import read_config, rounds
 
 FOLDER = "weights"
 MANIFEST = "manifest.json"
@@ -39,14 +38,9 @@ def finished_folds(run: Path) -> list[Path]:
                                     for part in re.split(r"(\d+)", fold.relative_to(run).as_posix())])
 
 
-def config_of(run: Path) -> RunConfig:
-    """The config that a run was trained with. KitError where it is missing or damaged."""
-    return RunConfig.from_dict(read_json(RunFolder(run).config, "config")["config"])
-
-
 def pack(run: Path, out: Path, ref: str) -> str:
     """Write the dataset folder `out` of `ref` (user/slug); return its manifest's hash. KitError if no fold is done."""
-    models = config_of(run).models
+    models = read_config(run).models
     folds = [fold for fold in finished_folds(run) if fold.parent.parent.name in models]
     if not folds:
         raise KitError(f"{run} has no trained fold of {', '.join(models)}",

@@ -97,13 +97,14 @@ def _train(data: DataFolder, run: RunFolder, beat: Beat, wish: Wish) -> None:
 
 def _schedule(config: RunConfig, data: DataFolder, run: RunFolder, beat: Beat) -> planning.Schedule:
     """The plan of this run: made by its first child, read by the later ones."""
-    from kit.training import backend, executors
+    from kit.training import backend
+    from kit.training.plan import make_jobs
 
     path = run.path / SCHEDULE
     if path.is_file():
         return planning.Schedule(**storage.read_json(path))
     backend.prepare(config.threads)
-    jobs = executors.make_jobs(config, backend.resolve_precision(config.precision)[0])
+    jobs = make_jobs(config, backend.resolve_precision(config.precision)[0])
     rows = len(data.train()) * (config.n_folds - 1) // config.n_folds
     pace = {}
     for job in {job.model: job for job in jobs}.values():

@@ -81,8 +81,7 @@ def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], first: bool
         raise storage.damaged(run.config, "its command is no text, or its environment no table")
     folds = checked_folds(run, data, config)
     partial = config.time_budget is not None
-    members = [_member(run, folds, config, model, seed, data, partial, first) for model in config.models
-               for seed in range(config.seed, config.seed + config.n_seeds)]
+    members = [_member(run, folds, config, model, seed, data, partial, first) for model, seed in config.members]
     baseline = None
     if BASELINE not in config.models:
         baseline = _member(run, folds, config, BASELINE, config.seed, data, partial, first)

@@ -27,7 +27,7 @@ def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | Non
     out = Path(out)
     if out.suffix not in (".csv", ".npz"):
         raise KitError(f"--out {out} is neither .csv nor .npz", "name a .csv for labels or a .npz for probs")
-    config = RunConfig.from_dict(storage.read_json(run.config, "config")["config"])
+    config = records.read_config(run.path)
     competition = competitions.get(config.competition)
     table = read_table(Path(test), competition, labelled=False)
     progress = progress or Progress()
@@ -46,12 +46,11 @@ def predict_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray, progres
     """Probs `(n, n_classes)` float32 of the run's ensemble, folds and members weighing as in `kit.ensembling.blend`."""
     backend.prepare(config.threads)
     members = []
-    for model in config.models:
-        for seed in range(config.seed, config.seed + config.n_seeds):
-            folders = [run.fold(model, seed, k) for k in range(config.n_folds)]
-            finished = [records.rounds(folder)[-1] for folder in folders if fit.is_done(folder)]
-            progress.say(f"{model}, seed {seed}: {len(finished)} folds")
-            members.append([_fold_probs(folder, competitions.get(config.competition), pixels) for folder in finished])
+    for model, seed in config.members:
+        folders = [run.fold(model, seed, k) for k in range(config.n_folds)]
+        finished = [records.rounds(folder)[-1] for folder in folders if fit.is_done(folder)]
+        progress.say(f"{model}, seed {seed}: {len(finished)} folds")
+        members.append([_fold_probs(folder, competitions.get(config.competition), pixels) for folder in finished])
     if not any(members):
         raise KitError(f"{run.path} has no finished fold", "train it with kit cv --resume")
     return mean_probs([mean_probs(folds) for folds in members if folds])

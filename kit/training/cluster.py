@@ -26,7 +26,8 @@ from kit import storage
 from kit.errors import KitError
 from kit.progress import Progress
 from kit.training import backend, executors, fit
-from kit.training.executors import Clock, Plan
+from kit.training.executors import Clock
+from kit.training.plan import Plan, fold_data
 
 RETRIES = 3  # of one job; a node that dies takes one try from each job that it was training
 POLL_SECONDS = 0.2
@@ -171,7 +172,7 @@ class Driver:
         self.train = self.ray.remote(_train).options(max_retries=0, **options)  # a lost job is this class's to retry
         here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
         self.mailbox = self.ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
-        folds = {job.fold: executors.fold_data(self.plan, job) for job in jobs}
+        folds = {job.fold: fold_data(self.plan, job) for job in jobs}
         self.rows = {fold: (data.train_rows, data.val_rows) for fold, data in folds.items()}
         self.arrays = self.ray.put(_shared(folds[jobs[0].fold]))
 

@@ -4,69 +4,26 @@ In go a plan (config, data, run folder) and its jobs; out come finished fold fol
 Executors differ only in who trains: at equal threads per fold the probs are the same, bit for bit.
 """
 
-import functools
 import os
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kit.config import RunConfig
-from kit.data import cache, competition
-from kit.data import folds as folds_module
-from kit.data.source import DataFolder
 from kit.errors import KitError
 from kit.progress import Progress
-from kit.storage import RunFolder
 from kit.training import backend, fit, models, records
+from kit.training.plan import Plan, fold_data
 
-GUESSES_TIMES = 3  # the test rows in an epoch of self-training: once gained less (docs/lab-log.md, 2026-11-22)
 FAR_BELOW = 0.2  # of the median accuracy: the hardest writers of a fold may cost a tenth
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that a worker needs to train any job of a run; small, and picklable."""
-
-    config: RunConfig
-    data: DataFolder
-    run: Path
-    jobs: tuple[fit.FoldJob, ...]
-
-    def folder(self, job: fit.FoldJob) -> Path:
-        return self.run / job.key
 
 
 class OutOfTime(Exception):
     """The time budget ended while a fold was training; its checkpoint stays."""
-
-
-def make_jobs(config: RunConfig, precision: str) -> tuple[fit.FoldJob, ...]:
-    """The baseline's folds first, once; then every model, seed and fold of the run."""
-    baseline = [] if models.BASELINE in config.models else [(models.BASELINE, None, 1)]
-    named = [(name, config.epochs, config.n_seeds) for name in config.models]
-    return tuple(_job(config, precision, models.get(name), epochs, seed, fold)
-                 for name, epochs, n_seeds in baseline + named
-                 for seed in range(config.seed, config.seed + n_seeds) for fold in range(config.n_folds))
-
-
-def _job(config: RunConfig, precision: str, recipe: models.Recipe, epochs: int | None, seed: int,
-         fold: int) -> fit.FoldJob:
-    named = recipe.name in config.models
-    views = 1 if config.limit else recipe.tta  # a quick look would spend most of its time on looking thrice
-    return fit.FoldJob(recipe.name, seed, fold, epochs or recipe.epochs,
-                       (config.batch_size if named else None) or recipe.batch_size, precision,
-                       (config.tta if named else None) or views)
-
-
-def self_training(plan: Plan) -> tuple[fit.FoldJob, ...]:
-    """The next round after the plan's: each of the run's own models once more, from where it ended."""
-    return tuple(replace(job, guesses=job.guesses + 1, epochs=models.GUESSES_EPOCHS)
-                 for job in plan.jobs if job.model in plan.config.models)
 
 
 def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None) -> bool:
@@ -137,36 +94,6 @@ def train_job(plan: Plan, job: fit.FoldJob, report: fit.Report, data: fit.FoldDa
 def _done_event(plan: Plan, job: fit.FoldJob) -> dict[str, Any]:
     done = records.read_done(plan.folder(job))
     return {"event": "done", "job": job.key, "val_accuracy": done["val_accuracy"], "seconds": done["train_seconds"]}
-
-
-@functools.lru_cache(maxsize=1)
-def _tables(path: Path, slug: str, stamps: tuple[tuple[int, ...], ...]) -> tuple[Any, Any, Any]:
-    data = DataFolder(path, competition.get(slug))
-    return data.train(), data.test(), data.extra()
-
-
-def _stamps(data: DataFolder) -> tuple[tuple[int, ...], ...]:
-    """What changes when a file of the folder does: a notebook may train on new data of the same name."""
-    return tuple(tuple(cache.stamp(path.stat())) for path in sorted(data.path.glob("*.csv")))
-
-
-def fold_data(plan: Plan, job: fit.FoldJob) -> fit.FoldData:
-    """What the job trains on, read from the cached tables, the run's folds.csv, and its guesses for self-training."""
-    data, run = plan.data, RunFolder(plan.run)
-    train, test, extra = _tables(data.path.resolve(), data.competition.slug, _stamps(data))
-    folds = folds_module.load_folds(run.folds)
-    held_out = folds.fold == job.fold
-    fold = fit.FoldData(train.pixels, np.asarray(train.labels), folds.rows[~held_out], folds.rows[held_out],
-                        test.pixels, test.ids, extra.pixels if extra else None)
-    return _with_guesses(fold, records.read_guesses(run.guesses(job.guesses), test.ids)) if job.guesses else fold
-
-
-def _with_guesses(fold: fit.FoldData, labels: np.ndarray) -> fit.FoldData:
-    """The test rows behind the training rows, each `GUESSES_TIMES` in an epoch; what is held out stays out."""
-    rows = len(fold.labels) + np.arange(len(labels))
-    return replace(fold, pixels=np.concatenate([fold.pixels, fold.test_pixels]),
-                   labels=np.concatenate([fold.labels, labels.astype(fold.labels.dtype)]),
-                   train_rows=np.concatenate([fold.train_rows, *[rows] * GUESSES_TIMES]))
 
 
 # -- the executors --------------------------------------------------------------------------------------------------

@@ -12,11 +12,16 @@ from typing import Any, get_type_hints
 import numpy as np
 
 from kit import storage
-from kit.config import BOUNDS, PRECISIONS, fits
+from kit.config import BOUNDS, PRECISIONS, RunConfig, fits
 from kit.training.jobs import FoldJob
 
 NUMBERS = ("val_accuracy", "val_rows", "parameters", "train_seconds", "predict_seconds", "images_per_second")
 HISTORY = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "images_per_second")
+
+
+def read_config(run: Path) -> RunConfig:
+    """The config that a run was trained with. KitError where it is missing or damaged."""
+    return RunConfig.from_dict(storage.read_json(storage.RunFolder(run).config, "config")["config"])
 
 
 def read_done(folder: Path) -> dict[str, Any]:

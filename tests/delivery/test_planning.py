@@ -4,7 +4,7 @@ import pytest
 
 from kit.config import RunConfig
 from kit.delivery.planning import plan
-from kit.training.executors import make_jobs
+from kit.training.plan import make_jobs
 
 CONFIG = RunConfig(models=("cnn_aug",), n_folds=5)
 JOBS = make_jobs(CONFIG, "float32")

@@ -9,7 +9,7 @@ import pytest
 
 from kit import cli, storage
 from kit.delivery import weights
-from kit.training import executors
+from kit.training import executors, plan
 
 COMMON = ["--model", "mlp", "--epochs", "1", "--limit", "20", "--folds", "2", "--quiet", "--executor", "local"]
 GUESSED = "mlp/seed_0/fold_{}/guesses_{}"
@@ -54,7 +54,7 @@ def test_what_is_held_out_stays_held_out(run):
         done = json.loads((run / GUESSED.format(k, 1) / "done.json").read_text())
         plain = json.loads((run / f"mlp/seed_0/fold_{k}/done.json").read_text())
         n_test = len(storage.read_npz(run / "guesses_1.npz")["id"])
-        assert done["train_rows"] == plain["train_rows"] + executors.GUESSES_TIMES * n_test
+        assert done["train_rows"] == plain["train_rows"] + plan.GUESSES_TIMES * n_test
         np.testing.assert_array_equal(*[storage.read_npz(folder / "val.npz")["row"] for folder in
                                         (run / GUESSED.format(k, 1), run / f"mlp/seed_0/fold_{k}")])
 

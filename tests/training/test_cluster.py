@@ -22,6 +22,7 @@ from kit.errors import KitError
 from kit.progress import Progress
 from kit.storage import RunFolder
 from kit.training import cluster, executors
+from kit.training.plan import Plan, make_jobs
 
 EPOCHS = 80  # some seconds a fold, so that it is still training when its node dies
 
@@ -36,7 +37,7 @@ def data(tmp_path_factory):
 def make_plan(data, run, executor):
     config = RunConfig(models=("mlp",), n_folds=4, epochs=EPOCHS, batch_size=32, threads=1, executor=executor)
     folds.save_folds(RunFolder(run).folds, folds.make_folds(data.train().labels, KANNADA, 4, "stratified", 0))
-    return executors.Plan(config, data, run, executors.make_jobs(config, "float32"))
+    return Plan(config, data, run, make_jobs(config, "float32"))
 
 
 class Spy(Progress):

@@ -14,6 +14,7 @@ from kit.errors import KitError
 from kit.progress import Progress
 from kit.storage import RunFolder
 from kit.training import executors, fit, records
+from kit.training.plan import Plan, make_jobs
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def plan_of(data, run, **options):
     config = RunConfig(models=("mlp",), n_folds=2, epochs=1, precision="float32", **options)
     labels = data.train().labels
     folds.save_folds(RunFolder(run).folds, folds.make_folds(labels, data.competition, 2, "auto", 0, None, 20))
-    return executors.Plan(config, data, run, executors.make_jobs(config, "float32"))
+    return Plan(config, data, run, make_jobs(config, "float32"))
 
 
 def probs(plan):
@@ -39,7 +40,7 @@ def probs(plan):
 
 def test_the_baseline_comes_first_and_once():
     config = RunConfig(models=("cnn", "cnn_aug"), n_folds=3, n_seeds=2, epochs=1, batch_size=64, tta=2)
-    jobs = executors.make_jobs(config, "float32")
+    jobs = make_jobs(config, "float32")
     assert [job.key for job in jobs[:3]] == [f"mlp/seed_0/fold_{k}" for k in range(3)]
     assert len(jobs) == 3 + 2 * 2 * 3 and len({job.key for job in jobs}) == len(jobs)
     assert {(job.epochs, job.batch_size, job.tta) for job in jobs[:3]} == {(10, 128, 1)}
