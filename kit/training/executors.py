@@ -162,6 +162,7 @@ def _processes(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline
         os.environ.setdefault(name, value)
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
+    events.cancel_join_thread()  # a worker killed in mid-sentence keeps the queue's lock: this process must still end
     listener = threading.Thread(target=_listen, args=(events, relay(progress)), daemon=True)
     listener.start()
     places = worker_places(len(jobs), plan.config.threads)
@@ -215,10 +216,10 @@ _clock = Clock(None)  # and how long it has
 def _start_worker(places: list[Place], turn: Any, events: Any, parent: int, deadline: float | None) -> None:
     global _events, _clock
     _events, _clock = events, Clock(deadline)
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     with turn.get_lock():
         place = places[turn.value % len(places)]
         turn.value += 1
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     if place.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(place.gpu)
     elif hasattr(os, "sched_setaffinity"):

@@ -4,6 +4,7 @@ Disks that fill up, folders that vanish and signals are brought about inside thi
 scripts/full_disk.py do the same to real processes on a real disk.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -245,10 +246,15 @@ def test_a_second_process_on_one_run_is_told_who_has_it(workplace, capsys):
     assert kit(capsys, "report", "a")[0] == 0
 
 
+@contextlib.contextmanager
 def start(workplace, *arguments, **environment):
-    return subprocess.Popen([sys.executable, "-m", "kit", *arguments], cwd=workplace, stdout=subprocess.DEVNULL,
-                            stderr=subprocess.PIPE, text=True,
-                            env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
+    with subprocess.Popen([sys.executable, "-m", "kit", *arguments], cwd=workplace, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT), **environment}) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def processes_with(marker):
@@ -282,6 +288,30 @@ def test_signals_end_the_workers_of_a_run_as_well(workplace, number):
     while processes_with(marker) and time.monotonic() - began < 5:
         time.sleep(0.1)
     assert not processes_with(marker)
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_mid_sentence_does_not_keep_the_run_from_ending(workplace):
+    """SIGTERM may reach a worker while it holds the lock of the queue that its news goes through."""
+    code = """
+import os, signal, sys
+from kit import cli
+from kit.training import executors
+
+def interrupted(events, report):
+    events.get()
+    events._wlock.acquire()
+    os.kill(os.getpid(), signal.SIGINT)
+
+executors._listen = interrupted
+if __name__ == "__main__":
+    sys.exit(cli.run(sys.argv[1:]))
+"""
+    (workplace / "interrupted.py").write_text(code, "utf-8")
+    done = subprocess.run([sys.executable, "interrupted.py", "cv", "--model", "mlp", "--epochs", "200", "--folds", "2",
+                           "--limit", "100", "--executor", "processes", "--threads", "1", "--run", "a"], cwd=workplace,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 130 and "--resume" in done.stderr
 
 
 @pytest.mark.slow
