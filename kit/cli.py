@@ -38,7 +38,9 @@ def download(
     data_dir: DataDir = Path("data"),
     force: Annotated[bool, typer.Option("--force", help="Fetch again what is there.")] = False,
 ) -> None:
-    """Get the competition's files, checked: kit download --from Kannada-MNIST.zip
+    """Get the competition's files, checked.
+
+    Example: kit download --from Kannada-MNIST.zip
 
     Without --from: real data that is there, else Kaggle where credentials are found, else the drawn sample.
     """
@@ -52,7 +54,10 @@ def download(
 @app.command()
 @takes(options.common, options.training)
 def cv(common: Common, training: options.Opener) -> None:
-    """Train k folds and report an honest score: kit cv --model cnn --limit 200 --epochs 1"""
+    """Train k folds and report an honest score.
+
+    Example: kit cv --model cnn --limit 200 --epochs 1
+    """
     from kit import pipeline
 
     wish = training(common)
@@ -70,7 +75,10 @@ def submit(
     message: Annotated[str, typer.Option(help="Beside the submission on Kaggle.")] = "",
     submissions: SubmissionsDir = Path("submissions"),
 ) -> None:
-    """cv, then ensemble, submission.csv and report: kit submit --model cnn_aug --run first"""
+    """cv, then ensemble, submission.csv and report.
+
+    Example: kit submit --model cnn_aug --run first
+    """
     from kit import pipeline
     from kit.delivery import ledger, push
 
@@ -93,7 +101,10 @@ def predict(
     out: Annotated[Path, typer.Option(help="Labels to a .csv, probs to a .npz.")],
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Label another test file with a trained run: kit predict first --test new.csv --out labels.csv"""
+    """Label another test file with a trained run.
+
+    Example: kit predict first --test new.csv --out labels.csv
+    """
     from kit import request
     from kit.ensembling import infer
 
@@ -109,7 +120,10 @@ def validate(
     test: Annotated[Path | None, typer.Option(help="The test file; else the one in the data folder.")] = None,
     data_dir: DataDir = Path("data"),
 ) -> None:
-    """Is this submission acceptable, and if not, why: kit validate submissions/first/submission.csv"""
+    """Is this submission acceptable, and if not, why?
+
+    Example: kit validate submissions/first/submission.csv
+    """
     from kit import request
     from kit.ensembling import submission
 
@@ -126,7 +140,9 @@ def score(
     file: Annotated[Path, typer.Argument(help="A submission.")],
     data_dir: DataDir = Path("data"),
 ) -> None:
-    """How much of a submission is right: kit score --competition digit-recognizer submissions/mnist/submission.csv
+    """How much of a submission is right.
+
+    Example: kit score --competition digit-recognizer submissions/mnist/submission.csv
 
     Needs the labels of the test file: data from an .npz or from keras.datasets has them, a competition keeps its own.
     """
@@ -141,7 +157,12 @@ def score(
 @takes(options.common)
 def report(common: Common, run: RunName, data_dir: DataDir = Path("data"), runs_dir: RunsDir = Path("runs"),
            submissions: SubmissionsDir = Path("submissions")) -> None:
-    """Write report.json and report.html of a run again, its submission's too: kit report first"""
+    """Write a run's report.json and report.html again.
+
+    Example: kit report first
+
+    Those of its submission as well.
+    """
     from kit import pipeline, request
 
     folder = request.existing_run(run, runs_dir)
@@ -156,14 +177,20 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Also as a page: a .html file.")] = None,
     data_dir: DataDir = Path("data"),
 ) -> None:
-    """Is A better than B: difference, interval and p, over rows and over writers: kit compare first second"""
+    """Is A better than B: difference, interval and p.
+
+    Example: kit compare first second
+
+    Over rows, over writers, and over the hardest eight writers. A and B are runs or folders of submissions.
+    """
     from kit import request, storage
     from kit.reporting import compare as comparing
 
     a, b = request.scored_folder(run_a), request.scored_folder(run_b)
     result = comparing.compare(a, b)
     if out is not None:
-        storage.write_text(out, comparing.render_compare(result, request.training_table(common.competition, data_dir)))
+        page = comparing.render_compare(result, request.training_table(common.competition, data_dir))
+        storage.write_text(out, page, record=False)
     common.show(result, *comparing.lines(result))
 
 
@@ -187,7 +214,10 @@ def show(
     out: Annotated[Path | None, typer.Option(help="Also as a picture: a .png or .svg file.")] = None,
     data_dir: DataDir = Path("data"),
 ) -> None:
-    """One digit of the training file, as a picture: kit show 298"""
+    """One digit of the training file, as a picture.
+
+    Example: kit show 298
+    """
     from kit.reporting import tutorial
 
     label, picture = tutorial.digit(row, common.competition, data_dir)
@@ -199,7 +229,7 @@ def show(
 @app.command()
 @takes(options.common)
 def models(common: Common) -> None:
-    """What can be trained, with size and cost: kit models"""
+    """What can be trained, with size and cost."""
     from kit.training import models as registry
     from kit.training import settings
 
@@ -210,7 +240,7 @@ def models(common: Common) -> None:
 @app.command()
 @takes(options.common)
 def doctor(common: Common, data_dir: DataDir = Path("data")) -> None:
-    """What this machine has, and what is missing: kit doctor"""
+    """What this machine has, and what is missing."""
     from kit import doctor as examination
 
     findings = examination.examine(common.competition, data_dir)

@@ -9,7 +9,7 @@ from kit import options
 from kit.errors import KitError
 from kit.options import Common, DataDir, RunsDir, takes
 
-kernel = typer.Typer(no_args_is_help=True, help="Take the kit to Kaggle: build, rehearse, push and hand in a kernel.")
+kernel = typer.Typer(no_args_is_help=True, help="Take the kit to Kaggle and hand in from there.")
 ledger = typer.Typer(no_args_is_help=True, help="Every submission with its CV, estimate and leaderboard scores.")
 
 Folder = Annotated[Path, typer.Argument(help="A kernel folder, as kit kernel build writes it.")]
@@ -38,7 +38,10 @@ def build(
     time_budget: Annotated[str | None, typer.Option(help="All is over by then: 110m, 8h.")] = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Write a folder that kaggle kernels push accepts: kit kernel build --user me --kind notebook"""
+    """Write a folder that kaggle kernels push accepts.
+
+    Example: kit kernel build --user me --kind notebook
+    """
     from kit import credentials, request
     from kit.delivery import kernel as kernels
 
@@ -59,7 +62,10 @@ def rehearse(
     time_limit: Annotated[str, typer.Option(help="Kaggle's, as 2h or 90m.")] = "2h",
     data_dir: DataDir = Path("data"),
 ) -> None:
-    """Run the kernel here as Kaggle would, on a hidden test file: kit kernel rehearse kernel --time-limit 10m"""
+    """Run the kernel here as Kaggle would, on a hidden test file.
+
+    Example: kit kernel rehearse kernel --time-limit 10m
+    """
     from kit import request
     from kit.data import source
     from kit.delivery import rehearse as rehearsal
@@ -81,7 +87,10 @@ def push(
     score_timeout: ScoreTimeout = "4h",
     kernel_timeout: Annotated[str, typer.Option(help="How long to wait for the kernel's end.")] = "14h",
 ) -> None:
-    """Push, wait for that version, hand it in, score: kit kernel push --wait --submit --message first"""
+    """Push, wait for that version, hand it in, score.
+
+    Example: kit kernel push --wait --submit --message first
+    """
     from kit.delivery import push as pushing
     from kit.request import seconds
 
@@ -93,7 +102,7 @@ def push(
 @kernel.command()
 @takes(options.common)
 def status(common: Common, folder: Folder = KERNEL) -> None:
-    """Where the version that was pushed from this folder is: kit kernel status"""
+    """Where the version that was pushed from this folder is."""
     from kit.delivery import push as pushing
 
     state = pushing.status(folder, common.competition, common.progress.say)
@@ -104,7 +113,10 @@ def status(common: Common, folder: Folder = KERNEL) -> None:
 @kernel.command()
 @takes(options.common)
 def submit(common: Common, folder: Folder = KERNEL, message: Message = "", score_timeout: ScoreTimeout = "4h") -> None:
-    """Hand in the version that was pushed: kit kernel submit --message first"""
+    """Hand in the version that was pushed.
+
+    Example: kit kernel submit --message first
+    """
     from kit.delivery import push as pushing
     from kit.request import seconds
 
@@ -123,14 +135,14 @@ def show(
     path: LedgerFile = Path("submissions/ledger.csv"),
     plot: Annotated[Path | None, typer.Option(help="Also as a picture: a .svg file.")] = None,
 ) -> None:
-    """The table, and how well the estimate has foretold the leaderboard: kit ledger show"""
+    """The table, and how well the estimate has foretold the leaderboard."""
     from kit import storage
     from kit.delivery import ledger as book
 
     if plot is not None:
         if plot.suffix != ".svg":
             raise KitError(f"--plot {plot} is no .svg", "name a file that ends in .svg")
-        storage.write_text(plot, book.plot(path))
+        storage.write_text(plot, book.plot(path), record=False)
     summary = book.summary(path)
     common.show(summary.to_dict(), *summary.lines())
 
@@ -138,7 +150,7 @@ def show(
 @ledger.command()
 @takes(options.common)
 def sync(common: Common, path: LedgerFile = Path("submissions/ledger.csv")) -> None:
-    """Fetch the scores from Kaggle: kit ledger sync"""
+    """Fetch the scores from Kaggle."""
     from kit.delivery import ledger as book
 
     changed = book.sync(common.competition, path, common.progress.say)

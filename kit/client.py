@@ -206,7 +206,8 @@ def connect(say: Say = silent, rules_url: str = "") -> Client:
 def _new_api() -> Any:
     """A KaggleApi that never waits forever, never prints requests, and finds `kaggle.json` where it is."""
     try:
-        from kaggle.api.kaggle_api_extended import KaggleApi  # authenticates by itself, and prints
+        with transfer.timed_sessions(CONNECT_TIMEOUT, READ_TIMEOUT):
+            from kaggle.api.kaggle_api_extended import KaggleApi  # authenticates by itself, and prints
     except ImportError as error:
         raise KitError(f"the official client is not installed ({error.name})", "pip install 'kaggle>=2.2.4'") from None
 
@@ -222,9 +223,8 @@ def _new_api() -> Any:
         def build_kaggle_client(self) -> Any:
             kaggle = super().build_kaggle_client()
             http = kaggle.http_client()
-            http._init_session()  # the SDK sets no time-out, and has no other place for one
-            for scheme in ("http://", "https://"):
-                http._session.mount(scheme, transfer.timed_adapter(CONNECT_TIMEOUT, READ_TIMEOUT))
+            with transfer.timed_sessions(CONNECT_TIMEOUT, READ_TIMEOUT):
+                http._init_session()  # the SDK sets no time-out, and has no other place for one
             return kaggle
 
     return Api()

@@ -34,19 +34,23 @@ MAX_CSV_BYTES = 48 << 20  # folds.csv of two million rows; as text in pandas it 
 # -- writing --------------------------------------------------------------------------------------------------------
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` whole or not at all, and record its SHA-256. KitError where the disk refuses."""
+def write_bytes(path: Path, data: bytes, record: bool = True) -> None:
+    """Write `data` to `path` whole or not at all. KitError where the disk refuses.
+
+    record: its SHA-256 in the folder's checksums.json; not for what goes into a folder of the user's own.
+    """
     path = Path(path)
     with disk_errors(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        _record(path, hashlib.sha256(data).hexdigest())
+        if record or path.name in _checksums(path.parent):
+            _record(path, hashlib.sha256(data).hexdigest())
         _replace(path, data)
 
 
-def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a path may hold bytes that are no UTF-8
+def write_text(path: Path, text: str, record: bool = True) -> None:
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), record)  # a path may hold bytes that are no UTF-8
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -55,10 +59,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_npz(path: Path, compress: bool = True, **arrays: np.ndarray) -> None:
-    """Write named arrays as an `.npz` whose bytes depend on the arrays alone."""
+    write_bytes(path, npz_bytes(compress, **arrays))
+
+
+def npz_bytes(compress: bool = True, **arrays: np.ndarray) -> bytes:
+    """Named arrays as an `.npz` whose bytes depend on the arrays alone."""
     buffer = io.BytesIO()
     (np.savez_compressed if compress else np.savez)(buffer, **arrays)  # type: ignore[arg-type]
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def write_csv(path: Path, frame: Any) -> None:

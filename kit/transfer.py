@@ -23,15 +23,22 @@ SCRATCH, HELD = ".download-", ".held"
 STALE = 3600.0  # seconds after which a scratch folder without a lock is a killed download's
 
 
-def timed_adapter(connect: float, read: float) -> Any:
-    """A `requests` adapter that gives every request without a time-out this one (seconds)."""
-    from requests.adapters import HTTPAdapter
+@contextlib.contextmanager
+def timed_sessions(connect: float, read: float) -> Iterator[None]:
+    """Every session of `requests` that is made inside gives each request without a time-out this one (seconds)."""
+    import requests
 
-    class Timed(HTTPAdapter):
-        def send(self, request: Any, **options: Any) -> Any:  # type: ignore[override]
+    sessions: Any = requests.sessions
+
+    class Timed(sessions.HTTPAdapter):
+        def send(self, request: Any, **options: Any) -> Any:
             return super().send(request, **{**options, "timeout": options.get("timeout") or (connect, read)})
 
-    return Timed()
+    before, sessions.HTTPAdapter = sessions.HTTPAdapter, Timed
+    try:
+        yield
+    finally:
+        sessions.HTTPAdapter = before
 
 
 def get(url: str, headers: dict[str, str], timeout: tuple[float, float]) -> Any:

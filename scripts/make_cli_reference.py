@@ -21,6 +21,7 @@ from kit import options  # noqa: E402
 from kit.cli import app  # noqa: E402
 
 PAGE = ROOT / "docs" / "cli.md"
+EXAMPLE = "Example: "  # the second paragraph of a command's docstring
 KINDS = {str: "TEXT", int: "N", Path: "PATH"}
 
 HEAD = """# Commands
@@ -53,9 +54,8 @@ def _commands(group: Any, before: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
 
 
 def _section(words: tuple[str, ...], command: Callable) -> str:
-    summary, *rest = inspect.cleandoc(command.__doc__ or "").split("\n\n")
-    example = re.fullmatch(r"(.*): (kit .*)", summary)
-    about, run = (f"{example[1]}.", example[2]) if example else (summary, " ".join(("kit", *words)))
+    about, *rest = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    run = rest.pop(0).removeprefix(EXAMPLE) if rest and rest[0].startswith(EXAMPLE) else " ".join(("kit", *words))
     shared, trains = _names(options.common), _names(options.training)
     own = _parameters(command)
     parts = [f"## kit {' '.join(words)}\n", f"{about}\n", f"```sh\n{run}\n```\n", *[f"{text}\n" for text in rest]]

@@ -2,9 +2,13 @@
 
 import json
 import logging
+import os
 import random
 import shutil
+import socket
 import stat
+import subprocess
+import sys
 import traceback
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -17,6 +21,7 @@ import pytest
 from kit import client, credentials, transfer
 from kit.errors import KitError
 from tests.kaggle_stand_in import KEY, SIGNATURE, TOKEN, USER, KaggleStandIn, point_client
+from tests.test_docs import ROOT
 
 FILES = {"train.csv": random.Random(0).randbytes(300_000),  # which no zip makes smaller
          "test.csv": b"id,pixel0\n0,5\n"}
@@ -75,6 +80,27 @@ def test_a_lost_connection_resumes_where_it_stopped(kaggle: KaggleStandIn, folde
     done = 100_000 // transfer.CHUNK * transfer.CHUNK
     assert kaggle.ranges == [f"bytes={done}-"]
     assert any(f"connection was lost after {done:,} of" in text for text in said)
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    """In a process of its own: the official client already asks when it is imported."""
+    code = """
+from pathlib import Path
+from kit import client
+client.READ_TIMEOUT, client.BACKOFF = 0.3, 0.01
+try:
+    client.download_competition("kannada-mnist", Path("data"))
+except client.KitError as error:
+    print(error)
+"""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        proxy = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "HTTP_PROXY": proxy, "http_proxy": proxy, "NO_PROXY": "",
+                       "no_proxy": "", "KAGGLE_API_TOKEN": TOKEN, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, **environment},
+                              capture_output=True, text=True, timeout=60)
+    assert "the connection to Kaggle was lost (ReadTimeout)" in done.stdout, done.stderr
+    assert done.stdout.count("\n") == 2 and TOKEN not in done.stdout + done.stderr
 
 
 def test_a_lost_connection_starts_again_where_the_server_cannot_resume(kaggle: KaggleStandIn, folder: Path) -> None:

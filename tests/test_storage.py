@@ -171,6 +171,17 @@ def test_checksums_are_plain_sha256(tmp_path):
     assert storage.sha256_file(tmp_path / "a.txt") == recorded[0]
 
 
+def test_a_folder_of_the_users_gets_the_file_and_no_table(tmp_path):
+    storage.write_text(tmp_path / "mine.html", "<p>", record=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.html"]
+
+
+def test_a_recorded_file_stays_recorded_whoever_writes_it(tmp_path):
+    storage.write_text(tmp_path / "a.txt", "old")
+    storage.write_text(tmp_path / "a.txt", "new", record=False)
+    assert storage.read_text(tmp_path / "a.txt") == "new"
+
+
 def test_json_that_does_not_say_what_is_wanted(tmp_path):
     storage.write_json(tmp_path / "a.json", {"config": 1})
     assert storage.read_json(tmp_path / "a.json", "config") == {"config": 1}

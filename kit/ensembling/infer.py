@@ -36,9 +36,9 @@ def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | Non
         if applies(config.balanced, competition, len(table)):
             progress.say(f"labels: each class equally often, for all {len(table):,} rows at once, as in the run")
             probs = balanced(probs)
-        submission.write_submission(out, table.ids, probs, competition)
+        submission.write_submission(out, table.ids, probs, competition, record=False)
     else:
-        storage.write_npz(out, id=table.ids, probs=probs)
+        storage.write_bytes(out, storage.npz_bytes(id=table.ids, probs=probs), record=False)
     return len(table)
 
 

@@ -23,11 +23,12 @@ MAX_ROWS = 1_000_000
 SHOWN_OF_A_KIND = 5
 
 
-def write_submission(path: Path, ids: np.ndarray, probs: np.ndarray, competition: Competition) -> None:
+def write_submission(path: Path, ids: np.ndarray, probs: np.ndarray, competition: Competition,
+                     record: bool = True) -> None:
     """Write the class of the highest probability for each id, in the order given; atomically.
 
     ids: int64 or str (n,), those of the test file in its order. probs: (n, n_classes). KitError where the two do not
-    fit, an id comes twice or a probability is no number: nothing is written then.
+    fit, an id comes twice or a probability is no number: nothing is written then. record: see `storage.write_bytes`.
     """
     if probs.shape != (len(ids), competition.n_classes):
         raise KitError(f"probs of shape {probs.shape} do not fit {len(ids)} ids and {competition.n_classes} classes",
@@ -41,7 +42,7 @@ def write_submission(path: Path, ids: np.ndarray, probs: np.ndarray, competition
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(competition.submission_columns)
     writer.writerows(zip(ids.tolist(), probs.argmax(axis=1).tolist(), strict=True))
-    storage.write_text(path, text.getvalue())
+    storage.write_text(path, text.getvalue(), record)
 
 
 def validate(path: Path, competition: Competition, test_ids: np.ndarray | None = None) -> list[str]:

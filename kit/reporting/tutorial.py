@@ -46,9 +46,10 @@ def write_digit(row: int, competition: Competition, data_dir: Path, out: Path) -
     """The same as a picture file: .png, ten times as large, or .svg. KitError for another kind."""
     image, label = read_digit(row, find_data(competition, data_dir))
     if out.suffix == ".png":
-        storage.write_bytes(out, png(np.kron(255 - image, np.ones((PNG_SCALE, PNG_SCALE), np.uint8))))
+        storage.write_bytes(out, png(np.kron(255 - image, np.ones((PNG_SCALE, PNG_SCALE), np.uint8))), record=False)
     elif out.suffix == ".svg":
-        storage.write_text(out, gallery([image], [class_names(competition)[label]], 1, f"row {row}") + "\n")
+        picture = gallery([image], [class_names(competition)[label]], 1, f"row {row}")
+        storage.write_text(out, picture + "\n", record=False)
     else:
         raise KitError(f"--out {out} is neither .png nor .svg", "name a file that ends in .png or .svg")
 

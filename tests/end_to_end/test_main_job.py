@@ -79,6 +79,7 @@ def test_predict_reproduces_the_runs_own_test_probs(workplace, capsys):
     assert kit(capsys, "predict", "a", "--test", "other.csv", "--out", "labels.csv")[0] == 0
     expected = pd.read_csv("submissions/a/submission.csv").iloc[10:17].reset_index(drop=True)
     pd.testing.assert_frame_equal(pd.read_csv("labels.csv"), expected)
+    assert not Path("checksums.json").exists()  # this folder is the user's
     code, _, err = kit(capsys, "predict", "a", "--test", "other.csv", "--out", "labels.txt")
     assert code == 2 and "neither .csv nor .npz" in err
 

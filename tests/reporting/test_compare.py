@@ -114,7 +114,7 @@ def test_a_config_that_was_never_the_kits(pair, tmp_path, submission, about):
 
 @pytest.mark.parametrize("forged", [
     {"label": lambda a: a + 190}, {"label": lambda a: a[:5]}, {"label": lambda a: a.astype(str)},
-    {"fold": lambda a: None}, {"fold": lambda a: a[:, None]}, {"row": lambda a: a // 2},
+    {"fold": lambda a: None}, {"fold": lambda a: a - 1}, {"fold": lambda a: a[:, None]}, {"row": lambda a: a // 2},
     {"row": lambda a: a.astype(float)},
     {"row": lambda a: a[:0], "label": lambda a: a[:0], "fold": lambda a: a[:0], "writer": lambda a: a[:0]},
     {"writer": lambda a: a[:5]}, {"probs": lambda a: a[:, :3]}, {"probs": lambda a: a[:0]},
