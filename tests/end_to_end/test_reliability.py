@@ -285,7 +285,7 @@ def test_signals_end_the_workers_of_a_run_as_well(workplace, number):
         rest = process.stderr.read()
         assert process.wait(30) == 130 and "--resume" in rest and "Traceback" not in rest
     began = time.monotonic()
-    while processes_with(marker) and time.monotonic() - began < 5:
+    while processes_with(marker) and time.monotonic() - began < 20:
         time.sleep(0.1)
     assert not processes_with(marker)
 
