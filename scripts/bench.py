@@ -140,6 +140,7 @@ def fits(row: Row, pattern: str) -> bool:
 
 def measure_all(rows: list[Row], data: Path, rounds: int, quick: bool, results: dict[str, Any], out: Path) -> None:
     """Take turns within each group; `out` is written after every measurement, so that an interruption loses little."""
+    began = time.strftime("%Y-%m-%d %H:%M:%S")
     for group in dict.fromkeys(row.group for row in rows):
         turns = [row for row in rows if row.group == group]
         for row in turns:
@@ -147,7 +148,7 @@ def measure_all(rows: list[Row], data: Path, rounds: int, quick: bool, results: 
         for turn in range(rounds):
             for row in turns if turn % 2 == 0 else reversed(turns):  # so that a slow drift favours nobody
                 if turn < row.rounds and "not measured" not in results["rows"][row.id]:
-                    measure(row, turn, data, quick, results["rows"][row.id])
+                    measure(row, f"{began}, {turn + 1}", data, quick, results["rows"][row.id])
                     _write(out, results)
 
 
@@ -157,8 +158,8 @@ def _write(out: Path, results: dict[str, Any]) -> None:
     whole.replace(out)
 
 
-def measure(row: Row, turn: int, data: Path, quick: bool, entry: dict[str, Any]) -> None:
-    """Measure a row once, into its entry: a number, or why there is none."""
+def measure(row: Row, turn: str, data: Path, quick: bool, entry: dict[str, Any]) -> None:
+    """Measure a row once, into its entry: a number, or why there is none. `turn`: which call of this script, and round."""
     if row.needs and importlib.util.find_spec(row.needs) is None:
         entry["not measured"] = f"not measured: {row.needs} is not installed"
         return
@@ -237,11 +238,14 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often each row takes its turn")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it works, not how fast it is")
     parser.add_argument("--data-dir", type=Path, default=ROOT / "data", help="where the data is (kit download)")
-    parser.add_argument("--out", type=Path, default=JSON, help="the numbers; rows not measured now stay as they are")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the page whose tables to make of them")
+    parser.add_argument("--out", type=Path, help="the numbers, else docs/benchmarks.json; other rows stay as they are")
+    parser.add_argument("--page", type=Path, help="the page whose tables to make of them, else docs/benchmarks.md")
     parser.add_argument("--list", action="store_true", help="name the rows, and measure none")
     parser.add_argument("--tables", action="store_true", help="make the page's tables again, and measure none")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="bench-")) if asked.quick else PAGE.parent  # of what need not be kept
+    asked.out, asked.page = asked.out or folder / JSON.name, asked.page or folder / PAGE.name
+    return asked
 
 
 def earlier(out: Path, about: dict[str, Any]) -> dict[str, Any]:

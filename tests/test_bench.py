@@ -121,7 +121,7 @@ def test_the_page_in_the_docs_shows_the_numbers_beside_it(bench, page):
 def test_a_measurement_that_fails_is_a_row_that_says_why(bench, tmp_path):
     row = bench.Row("read/kit", "", "read", "s", {"how": "kit"})
     found = {"unit": "s", "rounds": []}
-    bench.measure(row, 0, tmp_path, False, found)
+    bench.measure(row, "now, 1", tmp_path, False, found)
     assert "not measured: it failed (FileNotFoundError" in found["not measured"] and found["rounds"] == []
 
 
