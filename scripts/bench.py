@@ -159,7 +159,7 @@ def _write(out: Path, results: dict[str, Any]) -> None:
 
 
 def measure(row: Row, turn: str, data: Path, quick: bool, entry: dict[str, Any]) -> None:
-    """Measure a row once, into its entry: a number, or why there is none. `turn`: which call of this script, and round."""
+    """Measure a row once, into its entry: a number, or why there is none. `turn`: the call, and its round."""
     if row.needs and importlib.util.find_spec(row.needs) is None:
         entry["not measured"] = f"not measured: {row.needs} is not installed"
         return
