@@ -7,6 +7,7 @@ the next download can tell a killed one's leftovers from another's work.
 
 import contextlib
 import errno
+import os
 import re
 import shutil
 import tempfile
@@ -51,16 +52,16 @@ def get(url: str, headers: dict[str, str], timeout: tuple[float, float]) -> Any:
 
 
 @contextlib.contextmanager
-def scratch(folder: Path) -> Iterator[Path]:
-    """A folder below `folder` that is gone afterwards, and with it those of killed downloads."""
+def scratch(folder: Path, prefix: str = SCRATCH) -> Iterator[Path]:
+    """A folder below `folder` that is gone afterwards, and with it those of that prefix whose processes were killed."""
     import filelock
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(f"{SCRATCH}*"):
+        for left in folder.glob(f"{prefix}*"):
             if _is_abandoned(left):
-                shutil.rmtree(left, ignore_errors=True)
-        temporary = tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH)
+                _remove(left)
+        temporary = tempfile.TemporaryDirectory(dir=folder, prefix=prefix, ignore_cleanup_errors=True)
         held = filelock.FileLock(Path(temporary.name) / HELD)
         held.acquire()
     except OSError as error:
@@ -77,12 +78,23 @@ def _is_abandoned(left: Path) -> bool:
     import filelock
 
     try:
+        if hasattr(os, "getuid") and left.lstat().st_uid != os.getuid():  # in a folder that several people share
+            return False
         if not (left / HELD).is_file():  # its owner may be about to make it
             return time.time() - left.stat().st_mtime > STALE
         with filelock.FileLock(left / HELD, timeout=0):
             return True
     except (OSError, filelock.Timeout):  # held, or gone in the meantime
         return False
+
+
+def _remove(left: Path) -> None:
+    """Remove a folder, and the folders in it that are read-only."""
+    with contextlib.suppress(OSError):
+        for path in left.rglob("*"):
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(0o700)
+    shutil.rmtree(left, ignore_errors=True)
 
 
 # -- one file -------------------------------------------------------------------------------------------------------

@@ -48,9 +48,10 @@ def upload(client: Client, folder: Path, state: dict[str, Any], save: Callable[[
 
 def _ref(folder: Path) -> str:
     try:
-        return str(json.loads((folder / METADATA).read_text("utf-8"))["id"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        owner, slug = json.loads((folder / METADATA).read_text("utf-8"))["id"].split("/")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise KitError(f"{folder / METADATA} is damaged: {error}", "make it again: kit kernel build") from error
+    return f"{owner}/{slug}"
 
 
 def versions(client: Client, ref: str) -> int:

@@ -1,25 +1,31 @@
 """A built kernel folder, and what has been done with it so far.
 
-In goes the folder that `kit kernel build` wrote; out come its metadata, the digest of what would be pushed, and
-`push.json`. The one idea: `push.json` is written before each step that Kaggle must not see twice and again after it, so
-that whoever comes next knows what was done, and where to ask Kaggle instead.
+In goes the folder that `kit kernel build`, or somebody else, wrote; out come its metadata, the digest of what would be
+pushed, and `push.json`. The one idea: `push.json` is written before each step that Kaggle must not see twice and again
+after it, so that whoever comes next knows what was done, and where to ask Kaggle instead.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 from kit import storage
+from kit.config import fits
 from kit.delivery import weights
-from kit.delivery.kernel import METADATA, PLACEHOLDER_USER
+from kit.delivery.kernel import KINDS, METADATA, PLACEHOLDER_USER
 from kit.errors import KitError
 
 STATE = "push.json"
+SOURCES = ("dataset_sources", "competition_sources")
+REF = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # owner/slug, and no way out of a folder that is named so
+BUILD = "make it again: kit kernel build --user NAME"
+UPLOADED = {"digest": str, "before": int, "done": bool}  # what `State.weights` holds
 
 
 @dataclass(frozen=True)
@@ -28,16 +34,13 @@ class KernelFolder:
 
     path: Path
     metadata: dict[str, Any]
+    code: str
     digest: str
     weights: Path | None
 
     @property
     def ref(self) -> str:
         return str(self.metadata["id"])
-
-    @property
-    def code(self) -> str:
-        return (self.path / self.metadata["code_file"]).read_text("utf-8")
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -55,23 +58,63 @@ class KernelFolder:
 def read(path: Path) -> KernelFolder:
     """The kernel folder at `path`. KitError where it is none, or was built without an account."""
     path = Path(path)
-    build = "make it again: kit kernel build --user NAME"
+    metadata = read_metadata(path)
+    ref = metadata.get("id")
+    if not isinstance(ref, str) or not REF.fullmatch(ref):
+        raise KitError(f"{path / METADATA} is damaged: id {ref!r:.60} is not OWNER/SLUG", BUILD)
+    if ref.startswith(f"{PLACEHOLDER_USER}/"):
+        raise KitError(f"{path} was built without a Kaggle account", BUILD)
+    code, dataset = path / metadata["code_file"], path / weights.FOLDER
+    has_weights = dataset.is_dir()
+    return KernelFolder(path, metadata, _read_code(code),
+                        _digest([path / METADATA, code, *(_files(dataset) if has_weights else [])]),
+                        dataset if has_weights else None)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """`kernel-metadata.json` of the folder `path`: sources that it does not name are an empty list.
+
+    KitError where it is missing, a value is not of its kind, or the code file that it names is not there.
+    """
+    file = path / METADATA
     try:
-        metadata = json.loads((path / METADATA).read_text("utf-8"))
-        owner, slug = metadata["id"].split("/")
-        code = path / metadata["code_file"]
+        metadata = json.loads(file.read_text("utf-8"))
+        metadata = {**metadata, **{name: metadata.get(name) or [] for name in SOURCES}}
     except FileNotFoundError:
         raise KitError(f"{path} is no kernel folder: it has no {METADATA}", "make one: kit kernel build") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise KitError(f"{path / METADATA} is damaged: {error}", build) from error
-    if owner == PLACEHOLDER_USER or not slug:
-        raise KitError(f"{path} was built without a Kaggle account", build)
-    if not code.is_file():
-        raise KitError(f"{code} is missing", build)
-    dataset = path / weights.FOLDER
-    has_weights = dataset.is_dir()
-    return KernelFolder(path, metadata, _digest([path / METADATA, code, *(_files(dataset) if has_weights else [])]),
-                        dataset if has_weights else None)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise KitError(f"{file} is damaged: {error}", BUILD) from error
+    datasets, competitions = (metadata[name] for name in SOURCES)
+    fine = {"code_file": fits(metadata.get("code_file"), str),
+            "kernel_type": metadata.get("kernel_type") in tuple(KINDS),
+            "dataset_sources": fits(datasets, tuple[str, ...]) and all(map(REF.fullmatch, datasets)),
+            "competition_sources": fits(competitions, tuple[str, ...])}
+    for name in fine:
+        if not fine[name]:
+            raise KitError(f"{file} is damaged: {name} cannot be {metadata.get(name)!r:.60}", BUILD)
+    if not (path / metadata["code_file"]).is_file():
+        raise KitError(f"{path / metadata['code_file']} is missing", BUILD)
+    return metadata
+
+
+def _read_code(path: Path) -> str:
+    with storage.disk_errors(path, "read"):
+        code = path.read_bytes()
+    try:
+        return code.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = code.count(b"\n", 0, error.start) + 1
+        raise KitError(f"{path}, line {line}: byte {error.start + 1} of the file is not UTF-8",
+                       "save it again as UTF-8; or make it again: kit kernel build") from error
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """What a kernel's or a submission's report.json says; nothing where it is missing or no report."""
+    try:
+        report = storage.read_json(path) if path.is_file() else {}
+    except KitError:
+        return {}
+    return report if isinstance(report, dict) else {}
 
 
 def digest_of(folder: Path) -> str:
@@ -114,9 +157,16 @@ class State:
         if not path.is_file():
             return cls()
         try:
-            return cls(**storage.read_json(path))
+            state = cls(**storage.read_json(path))
         except TypeError as error:
             raise storage.damaged(path, str(error)) from error
+        wrong = [name for name, kind in get_type_hints(cls).items()
+                 if not fits(getattr(state, name), get_origin(kind) or kind)]
+        wrong = wrong or [f"weights.{name}" for name, value in state.weights.items()
+                          if not fits(value, UPLOADED.get(name))]
+        if wrong:
+            raise storage.damaged(path, f"{wrong[0]} is of another kind")
+        return state
 
     def save(self, folder: KernelFolder) -> None:
         storage.write_json(folder.path / STATE, dataclasses.asdict(self))

@@ -2,19 +2,24 @@
 
 In goes a data folder; out comes the folder that a kernel sees at its hidden rerun, and the labels that it does not
 see. The rows come from the end of the training file, whose last writers the kernel's own training file then lacks: what
-Kaggle scores with writers of its own can so be scored here. Rows are moved as text, so no cell changes on the way.
+Kaggle scores with writers of its own can so be scored here. Every file is read by the kit's own strict reader, and the
+training rows that stay are then copied byte for byte.
 """
 
 import csv
-import json
+import itertools
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kit.data.competition import Competition
-from kit.errors import KitError
+from kit.data.csvfile import open_csv, read_header
+from kit.data.source import DataFolder
+from kit.data.table import Table, read_table
 
 ROWS = 7_321  # with the real training file; an eighth of a small one
 FIRST_ID = 10_000
@@ -33,44 +38,38 @@ class Hidden:
 def swap_in(source: Path, target: Path, competition: Competition, hidden: Path | None = None, seed: int = 0) -> Hidden:
     """Write the competition's files as the hidden rerun has them into `target`; `hidden`: a test file of the caller's.
 
-    That file may have ids, labels or both. KitError if a file is missing or has other columns.
+    That file may have ids, as a test file, or labels, as a training file. KitError for a file that is missing, or is
+    not as it should be.
     """
     target.mkdir(parents=True, exist_ok=True)
-    header, train = _lines(source / competition.train)
+    data = DataFolder(Path(source), competition)
+    train = data.train()
     rng = np.random.default_rng(seed)
     if hidden is None:
-        kept, rows = _last_writers(train, _block(source, competition), _rows_in(source / competition.test), rng)
-        labels, pixels = zip(*(row.split(",", 1) for row in rows), strict=True)
-        found = Hidden(_new_ids(len(rows), competition, rng), list(map(int, labels)), len(kept), held_out=True)
+        kept, rows = _last_writers(len(train), data.writer_block or competition.writer_block, len(data.test()), rng)
+        ids, labels, pixels = _new_ids(len(rows), competition, rng), train.labels[rows], train.pixels[rows]
     else:
-        kept = train
-        ids, given, pixels = _given(hidden, competition)
-        ids = _new_ids(len(pixels), competition, rng) if ids is None else ids
-        found = Hidden(ids, given, len(train), held_out=False)
-    _write(target / competition.train, header, kept)
-    _write_test(target, competition, found.ids, pixels)
-    if competition.extra and (source / competition.extra).is_file():
-        shutil.copyfile(source / competition.extra, target / competition.extra)
-    return found
+        kept, given = len(train), _given(hidden, competition)
+        ids = given.ids if given.labels is None else _new_ids(len(given), competition, rng)
+        labels, pixels = given.labels, given.pixels
+    with open_csv(train.path) as file:
+        lines = list(itertools.islice(file, 1 + kept))
+    (target / competition.train).write_bytes(b"".join(lines))
+    _write_test(target, competition, ids, pixels)
+    if competition.extra and (data.path / competition.extra).is_file():
+        shutil.copyfile(data.path / competition.extra, target / competition.extra)
+    return Hidden(ids, None if labels is None else labels.tolist(), kept, held_out=hidden is None)
 
 
-def _last_writers(train: list[str], block: int | None, test_rows: int,
-                  rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    """The training rows that stay, and rows of the last writers in a random order: not as many as the test file has."""
-    n = ROWS if len(train) >= 4 * ROWS else max(len(train) // 8, 1)
+def _last_writers(train_rows: int, block: int | None, test_rows: int,
+                  rng: np.random.Generator) -> tuple[int, np.ndarray]:
+    """How many training rows stay, and rows of the last writers in a random order: not as many as the test file has."""
+    n = ROWS if train_rows >= 4 * ROWS else max(train_rows // 8, 1)
     n -= n == test_rows
-    keep = len(train) - n
+    keep = train_rows - n
     if block and keep > block:
         keep -= keep % block
-    order = keep + rng.permutation(len(train) - keep)[:n]
-    return train[:keep], [train[i] for i in order]
-
-
-def _block(source: Path, competition: Competition) -> int | None:
-    """Rows per writer: the sample says it in its manifest."""
-    manifest = source / "manifest.json"
-    told = json.loads(manifest.read_text("utf-8")).get("writer_block") if manifest.is_file() else None
-    return told or competition.writer_block
+    return keep, keep + rng.permutation(train_rows - keep)[:n]
 
 
 def _new_ids(n: int, competition: Competition, rng: np.random.Generator) -> np.ndarray:
@@ -80,45 +79,26 @@ def _new_ids(n: int, competition: Competition, rng: np.random.Generator) -> np.n
     return FIRST_ID + rng.permutation(3 * n)[:n]
 
 
-def _given(path: Path, competition: Competition
-           ) -> tuple[np.ndarray | None, list[int] | None, tuple[str, ...]]:
-    """Ids, labels and pixel cells of a test file that the caller brought."""
-    header, rows = _lines(path)
-    names = next(csv.reader([header]))
-    first = len(names) - competition.n_pixels
-    if tuple(names[max(first, 0):]) != competition.pixel_columns:
-        raise KitError(f"{path} has other columns than {competition.test}",
-                       f"it must end in {competition.pixel_columns[0]} to {competition.pixel_columns[-1]}")
-    split = [row.split(",", first) for row in rows]
-
-    def column(name: str | None) -> list[str] | None:
-        return [cells[names.index(name)] for cells in split] if name in names[:first] else None
-
-    ids, labels = column(competition.id_column), column(competition.label_column)
-    numbers = ids is not None and all(name.isdecimal() for name in ids)
-    return (None if ids is None else np.array(ids).astype(np.int64) if numbers else np.array(ids),
-            None if labels is None else list(map(int, labels)), tuple(cells[-1] for cells in split))
+def _given(path: Path, competition: Competition) -> Table:
+    """A test file that the caller brought, with ids or with labels; nothing is written beside it."""
+    with open_csv(path) as file:
+        labelled = competition.label_column in read_header(file, path)
+    return read_table(path, competition, labelled, cache=False)
 
 
-def _write_test(target: Path, competition: Competition, ids: np.ndarray, pixels: tuple[str, ...]) -> None:
-    header = ",".join(competition.pixel_columns)
+def _write_test(target: Path, competition: Competition, ids: np.ndarray, pixels: np.ndarray) -> None:
+    """The test file and the sample submission of these rows."""
+    names, rows = ids.tolist(), pixels.tolist()
+    header = list(competition.pixel_columns)
     if competition.id_column:
-        header = f"{competition.id_column},{header}"
-        pixels = tuple(f"{i},{cells}" for i, cells in zip(ids, pixels, strict=True))
-    _write(target / competition.test, header, list(pixels))
-    _write(target / competition.sample_submission, ",".join(competition.submission_columns), [f"{i},0" for i in ids])
+        header = [competition.id_column, *header]
+        rows = [[name, *row] for name, row in zip(names, rows, strict=True)]
+    _write(target / competition.test, header, rows)
+    _write(target / competition.sample_submission, competition.submission_columns, [[name, 0] for name in names])
 
 
-def _lines(path: Path) -> tuple[str, list[str]]:
-    if not path.is_file():
-        raise KitError(f"{path} is missing", "get the data first: kit download")
-    header, *rows = path.read_text("utf-8-sig").splitlines()
-    return header, [row for row in rows if row.strip()]
-
-
-def _rows_in(path: Path) -> int:
-    return len(_lines(path)[1])
-
-
-def _write(path: Path, header: str, rows: list[str]) -> None:
-    path.write_text("\n".join([header, *rows]) + "\n", "utf-8")
+def _write(path: Path, header: Sequence[str], rows: list[list[Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")  # an id may have a comma in it
+        writer.writerow(header)
+        writer.writerows(rows)

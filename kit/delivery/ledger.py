@@ -17,6 +17,7 @@ from typing import Any
 
 from kit import storage
 from kit.client import Say, silent
+from kit.config import fits
 from kit.data.competition import Competition
 from kit.data.csvfile import open_csv, shown
 from kit.errors import KitError
@@ -34,12 +35,15 @@ Row = dict[str, str]
 
 
 def row_of(run: str, report: dict[str, Any], ref: str = "") -> Row:
-    """The row of a hand-in, its numbers from a `report.json`; what that does not have stays empty."""
-    cv, estimate = report.get("cv") or {}, report.get("leaderboard_estimate") or {}
-    value = {"run": run, "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-             "data": (report.get("data") or {}).get("source"), "split": cv.get("split"),
-             "cv_accuracy": cv.get("oof_accuracy", cv.get("mean")), "estimate": estimate.get("value"),
-             "estimate_low": estimate.get("low"), "estimate_high": estimate.get("high"), "kaggle_ref": ref}
+    """The row of a hand-in, its numbers from a `report.json`; what it lacks or has as another kind is empty."""
+    data, cv, estimate = (part if isinstance(part, dict) else {} for part in
+                          map(report.get, ("data", "cv", "leaderboard_estimate")))
+    numbers: dict[str, Any] = {"cv_accuracy": cv.get("oof_accuracy", cv.get("mean")), "estimate": estimate.get("value"),
+               "estimate_low": estimate.get("low"), "estimate_high": estimate.get("high")}
+    words = {"run": run, "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "data": data.get("source"),
+             "split": cv.get("split"), "kaggle_ref": ref}
+    value = {name: number for name, number in numbers.items() if fits(number, float) and abs(number) < MOST}
+    value |= {name: word for name, word in words.items() if isinstance(word, str) and word.isprintable()}
     return {column: _text(value.get(column)) for column in COLUMNS}
 
 

@@ -115,7 +115,7 @@ def status(path: Path, competition: Competition, progress: Say = silent) -> dict
 
 
 def _check_source(kernel: KernelFolder, competition: Competition) -> None:
-    sources = [str(source).lower() for source in kernel.metadata.get("competition_sources", [])]
+    sources = [source.lower() for source in kernel.metadata["competition_sources"]]
     if competition.slug not in sources:
         raise KitError(f"{kernel.path} was not built for {competition.slug}, but for {', '.join(sources) or 'none'}",
                        "name its competition with --competition, or build it again")
@@ -241,14 +241,6 @@ def _report_path(kernel: KernelFolder, state: State) -> Path:
     return kernel.path / f"v{state.version}" / REPORT
 
 
-def _read_report(path: Path) -> dict[str, Any]:
-    try:
-        report = storage.read_json(path) if path.is_file() else {}
-    except KitError:
-        return {}
-    return report if isinstance(report, dict) else {}
-
-
 def _result(kernel: KernelFolder, state: State, entry: handin.HandIn | None = None) -> PushResult:
     report = _report_path(kernel, state)
     return PushResult(state.kernel, state.version, state.url, state.ended, str(report) if report.is_file() else "",
@@ -274,7 +266,7 @@ def _hand_in(client: Client, kernel: KernelFolder, state: State, competition: Co
         state.submission, state.submitting = entry.ref, False
         state.save(kernel)
         client.say(f"handed in {version} as submission {entry.ref}")
-    report = _read_report(_report_path(kernel, state))
+    report = kernel_folder.read_report(_report_path(kernel, state))
     ledger.add(ledger.row_of(str(version), report, state.submission), ledger_path)
     return _result(kernel, state, _score(client, competition, state.submission, ledger_path, timeout) if wait else None)
 
@@ -310,7 +302,7 @@ def upload(path: Path, competition: Competition, message: str = "", wait: bool =
     entry = handin.once(client, competition.slug, tag, send, unsure=False)
     client.say(f"handed in {path} as submission {entry.ref}")
     run = path.resolve().parent.name
-    ledger.add(ledger.row_of(run, _read_report(path.with_name(REPORT)), entry.ref), ledger_path)
+    ledger.add(ledger.row_of(run, kernel_folder.read_report(path.with_name(REPORT)), entry.ref), ledger_path)
     if wait:
         entry = _score(client, competition, entry.ref, ledger_path, score_timeout)
     return PushResult(str(path), status="handed in", submission=entry.ref, public_score=entry.public_score,

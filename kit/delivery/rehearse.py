@@ -16,9 +16,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from kit import storage, transfer
 from kit.data import competition as competitions
 from kit.data.competition import Competition
 from kit.delivery import jail, processes
+from kit.delivery.folder import read_metadata, read_report
 from kit.delivery.hidden import Hidden, swap_in
 from kit.errors import KitError
 
@@ -27,6 +29,7 @@ MEMORY_LIMIT = 29 << 30  # bytes, of a T4 x 2 session
 POLL_SECONDS = 0.2
 TAIL = 40  # lines of the kernel's output that a failed verdict quotes
 SUBMISSION = "submission.csv"
+STAGE = "kit-rehearsal-"
 
 
 @dataclass
@@ -67,18 +70,18 @@ def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: f
     line of its output as it comes. KitError for a folder that is no kernel, or missing data.
     """
     folder = Path(folder)
-    metadata = _metadata(folder)
+    metadata = read_metadata(folder)
     competition = _competition(folder, metadata)
-    with tempfile.TemporaryDirectory(prefix="kit-rehearsal-", ignore_cleanup_errors=True) as scratch:
-        stage = Path(scratch).resolve()
+    with transfer.scratch(Path(tempfile.gettempdir()).resolve(), STAGE) as stage:
         verdict = Verdict(walls="namespaces" if jail.namespaces() else "python", reasons=_refusals(folder, metadata))
-        swapped = _lay_out(stage, folder, metadata, data, competition, hidden)
+        with storage.disk_errors(stage, "lay the kernel out in"):
+            swapped = _lay_out(stage, folder, metadata, data, competition, hidden)
         verdict.hidden_rows = len(swapped.ids)
         _run(stage, folder / metadata["code_file"], verdict, time_limit, memory_limit, say)
         working = stage / "kaggle" / "working"
         _judge(working / SUBMISSION, competition, swapped, verdict)
         _look_at_report(working / "report.json", verdict)
-        if metadata.get("dataset_sources") and swapped.held_out:
+        if metadata["dataset_sources"] and swapped.held_out:
             verdict.notes.append("its weights may have been trained on these rows: the accuracy flatters")
         if out:
             shutil.copytree(working, out, dirs_exist_ok=True)
@@ -89,21 +92,8 @@ def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: f
 # -- what Kaggle would refuse before anything runs ------------------------------------------------------------------
 
 
-def _metadata(folder: Path) -> dict[str, Any]:
-    path = folder / "kernel-metadata.json"
-    try:
-        metadata = json.loads(path.read_text("utf-8"))
-        known = isinstance(metadata["code_file"], str) and metadata["kernel_type"] in ("script", "notebook")
-    except (OSError, ValueError, KeyError, TypeError):
-        known = False
-    if not known or not (folder / metadata["code_file"]).is_file():
-        raise KitError(f"{folder} is no kernel folder: {path.name} and the code file that it names must be there",
-                       "build one: kit kernel build --out DIR")
-    return dict(metadata)
-
-
 def _competition(folder: Path, metadata: dict[str, Any]) -> Competition:
-    sources = metadata.get("competition_sources") or []
+    sources = metadata["competition_sources"]
     if len(sources) != 1:
         raise KitError(f"{folder} names {len(sources)} competitions as its data; a rehearsal needs exactly one",
                        'put it into kernel-metadata.json, as "competition_sources": ["SLUG"]')
@@ -115,10 +105,22 @@ def _refusals(folder: Path, metadata: dict[str, Any]) -> list[str]:
     if str(metadata.get("enable_internet", True)).lower() != "false":
         reasons.append("the internet is on (it is unless enable_internet is false), and the competition forbids that")
     if metadata["kernel_type"] == "notebook":
-        notebook = json.loads((folder / metadata["code_file"]).read_text("utf-8"))
-        if not notebook.get("metadata", {}).get("kernelspec"):
+        facts = _notebook(folder / metadata["code_file"]).get("metadata")
+        if not isinstance(facts, dict) or not facts.get("kernelspec"):
             reasons.append("the notebook has no kernelspec: Kaggle does not run it")
     return reasons
+
+
+def _notebook(path: Path) -> dict[str, Any]:
+    """What the file holds. KitError where that is no notebook."""
+    try:
+        notebook = json.loads(path.read_text("utf-8"))
+        if not isinstance(notebook["cells"], list):
+            raise TypeError("its cells are no list")
+        return dict(notebook)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise KitError(f"{path} is no notebook: {error}",
+                       "save it again as .ipynb, or make one: kit kernel build --kind notebook") from error
 
 
 # -- the stage ------------------------------------------------------------------------------------------------------
@@ -131,11 +133,12 @@ def _lay_out(stage: Path, folder: Path, metadata: dict[str, Any], data: Path, co
     for name in ("input", "working", "src"):
         (kaggle / name).mkdir(parents=True)
     swapped = swap_in(Path(data), kaggle / "input" / "competitions" / competition.slug, competition, hidden)
-    for ref in metadata.get("dataset_sources") or []:
+    for ref in set(metadata["dataset_sources"]):
         if not (folder / "weights").is_dir():
             raise KitError(f"{folder} needs the dataset {ref}, but has no folder weights/", "build it again: --run")
         shutil.copytree(folder / "weights", kaggle / "input" / "datasets" / ref)
-    shutil.copyfile(folder / metadata["code_file"], kaggle / "src" / metadata["code_file"])
+    code = folder / metadata["code_file"]
+    shutil.copyfile(code, kaggle / "src" / code.name)
     for path in (kaggle / "input").rglob("*"):
         path.chmod(0o555 if path.is_dir() else 0o444)
     return swapped
@@ -209,8 +212,13 @@ def _blocked(log: Path, output: str) -> list[str]:
     if not log.is_file():
         return []
     words = {"import": "it imports {}, which Kaggle's image lacks", "network": "it needs the network: {}"}
-    events = dict.fromkeys(tuple(json.loads(line)) for line in log.read_text("utf-8").splitlines())
-    return [words[kind].format(what) for kind, what in events if kind == "network" or repr(what) in output]
+    events: dict[tuple[str, str], None] = {}
+    for line in log.read_text("utf-8", "replace").splitlines():
+        with contextlib.suppress(ValueError, TypeError, RecursionError):  # half a line, of a kernel that was killed
+            kind, what = json.loads(line)
+            events[kind, what] = None
+    return [words[kind].format(what) for kind, what in events
+            if kind == "network" or (kind == "import" and repr(what) in output)]
 
 
 # -- what it left ---------------------------------------------------------------------------------------------------
@@ -219,35 +227,32 @@ def _blocked(log: Path, output: str) -> list[str]:
 def _judge(path: Path, competition: Competition, swapped: Hidden, verdict: Verdict) -> None:
     """The validator's word on the file, and its accuracy where the labels are known."""
     from kit.ensembling.submission import validate
+    from kit.reporting.tutorial import read_labels
 
     if not path.is_file():
         verdict.reasons.append(f"it left no {SUBMISSION} in /kaggle/working")
         return
     try:
         problems = validate(path, competition, swapped.ids)
-        rows = path.read_text("utf-8", "replace").split()[1:]
     except KitError as error:
         verdict.reasons.append(error.message)
         return
-    if len(rows) != len(swapped.ids):
-        verdict.reasons.append(f"{SUBMISSION} has {len(rows):,} rows and the hidden test file {len(swapped.ids):,}: "
+    rows = max(0, sum(bool(line.strip()) for line in path.read_bytes().split(b"\n")) - 1)
+    if rows != len(swapped.ids):
+        verdict.reasons.append(f"{SUBMISSION} has {rows:,} rows and the hidden test file {len(swapped.ids):,}: "
                                "the kernel must take its ids from the test file that is there")
     verdict.reasons.extend(f"{SUBMISSION}: {problem}" for problem in problems)
     if not problems and swapped.labels is not None:
-        right = [int(row.split(",")[1]) == label for row, label in zip(rows, swapped.labels, strict=True)]
-        verdict.accuracy = sum(right) / len(right)
+        verdict.accuracy = float((read_labels(path, competition) == swapped.labels).mean())
 
 
 def _look_at_report(path: Path, verdict: Verdict) -> None:
-    if not path.is_file():
-        return
-    with contextlib.suppress(ValueError):
-        verdict.report = json.loads(path.read_text("utf-8"))
+    verdict.report = read_report(path) or None
     if verdict.report and verdict.report.get("used") == "fallback":
         verdict.reasons.append("it trained nothing: its submission is only the fallback (see its kernel.log)")
     elif verdict.report and verdict.report.get("complete") is False:
         verdict.notes.append("its ensemble is partial (complete: false): see missing_folds in its report.json")
-    with contextlib.suppress(KeyError, TypeError):  # another kernel's report may look like anything
+    with contextlib.suppress(KeyError, TypeError, OverflowError):  # another kernel's report may look like anything
         kernel = (verdict.report or {})["kernel"]
         had, wanted = kernel["budget_seconds"] / 60, kernel["settings"]["minutes"]
         if had < wanted:

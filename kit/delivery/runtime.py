@@ -24,7 +24,7 @@ from kit.data import competition as competitions
 from kit.data.competition import Competition
 from kit.delivery import processes, votes, weights
 from kit.delivery.mounts import find_data, find_weights, lenient_ids
-from kit.delivery.supervisor import Limits, Outcome, supervise
+from kit.delivery.supervisor import Limits, Outcome, fold_keys, supervise
 from kit.delivery.worker import Wish
 from kit.ensembling.balance import applies, balanced
 from kit.errors import KitError
@@ -114,9 +114,9 @@ class Kernel:
         limits = Limits(self.began + self.budget - closing / 2, stall, memory and int(memory * MEMORY_SHARE))
         deadline = time.time() + (self.began + self.budget - closing - time.monotonic())
 
-        def command(left_out: frozenset[str], short_of_memory: bool) -> list[str]:
+        def command(left_out: frozenset[str], one_at_a_time: bool) -> list[str]:
             return self.children(Wish(self.settings, str(self.data), str(self.run.path), deadline, sorted(left_out),
-                                      short_of_memory))
+                                      one_at_a_time))
 
         self.outcome = supervise(command, self.run.path, frozenset(self.planned()), limits, self.recount, self.tick,
                                  self.log, _child_environment(self.settings))
@@ -142,8 +142,7 @@ class Kernel:
     def planned(self) -> list[str]:
         """The keys of the folds that the settings ask for."""
         if self.settings["mode"] == "predict":
-            return sorted(path.parent.relative_to(self.run.path).as_posix()
-                          for path in self.run.path.glob(f"*/seed_*/fold_*/{weights.TRAINED}"))
+            return fold_keys(self.run.path, weights.TRAINED)
         first, folds = self.settings["seed"], range(self.settings["folds"])
         return [f"{model}/seed_{seed}/fold_{fold}" for model in self.settings["models"]
                 for seed in range(first, first + self.settings["seeds"]) for fold in folds]

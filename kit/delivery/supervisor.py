@@ -4,24 +4,27 @@ In go the command of a child that resumes where the last one stopped, and the ru
 ended. The one idea: the child is judged by what it leaves behind (a heartbeat, finished folds, its memory), never by
 what it says, and the answer to every trouble is the same: end it, and start a new one for the folds that are left. A
 fold that took its child down is not tried again: what did it once (memory, its data, a driver) would most likely do it
-again, and worse, and the time is better spent on the others.
+again, and worse, and the time is better spent on the others. Where several folds were under way, the next child trains
+them one at a time, so that nothing is left out for what the fold beside it did.
 """
 
 import contextlib
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kit.config import fits
 from kit.delivery import processes
 
-HEARTBEAT = "heartbeat.json"  # {"job": key}; written by the child at every sign of progress
+HEARTBEAT = "heartbeat.json"  # {"jobs": keys of those under way}; written by the child at every sign of progress
 IDLE_FAILURES = 2  # children that die without a fold to blame, before we give up
 
-Command = Callable[[frozenset[str], bool], list[str]]  # (jobs to leave out, memory was short) → a child's command
+Command = Callable[[frozenset[str], bool], list[str]]  # (jobs to leave out, one fold at a time) → a child's command
 
 
 @dataclass(frozen=True)
@@ -53,31 +56,37 @@ def supervise(command: Command, run: Path, wanted: frozenset[str], limits: Limit
     ends everything, as the deadline does. What the children say is appended to `output`.
     """
     outcome, idle_failures, memory_was_short = Outcome(), 0, False
+    suspects: frozenset[str] = frozenset()  # one of these took the last child down
     heart = run / HEARTBEAT
     run.mkdir(parents=True, exist_ok=True)
-    while not outcome.finished and idle_failures < IDLE_FAILURES:
+    while idle_failures < IDLE_FAILURES:
         outcome.starts += 1
         heart.unlink(missing_ok=True)
-        child = command(frozenset(outcome.left_out), memory_was_short)
-        why = _follow(child, run, limits, changed, tick, output, environment)
+        alone = memory_was_short or bool(suspects)
+        child = command(frozenset(outcome.left_out), alone)
+        why = _follow(child, run, limits, changed, tick, output, environment, suspects)
+        done = finished(run)
         outcome.finished = not why
-        if why:
-            outcome.events.append(why)
-        if tick() or time.monotonic() >= limits.deadline or wanted <= finished(run):
+        outcome.events += filter(None, [why])
+        if not why or tick() or time.monotonic() >= limits.deadline or wanted <= done:
             break
         memory_was_short = memory_was_short or "memory" in why
-        job = _last_job(heart)
-        if why and job and job not in finished(run):
-            outcome.left_out.append(job)
-            outcome.events.append(f"{job} is left out")
-        elif why:
+        cleared, under_way = bool(suspects) and suspects <= done, sorted(_under_way(heart) - done)
+        suspects = frozenset()
+        if len(under_way) == 1 and not cleared:
+            outcome.left_out += under_way
+            outcome.events.append(f"{under_way[0]} is left out")
+        elif under_way and not alone:
+            suspects = frozenset() if memory_was_short else frozenset(under_way)
+            outcome.events.append(f"one of {', '.join(under_way)} did it: now one at a time")
+        elif not cleared:
             idle_failures += 1
     return outcome
 
 
 def _follow(command: list[str], run: Path, limits: Limits, changed: Callable[[], None], tick: Callable[[], bool],
-            output: Path | None, environment: dict[str, str] | None) -> str:
-    """One child from start to end; empty where it ended well, else what went wrong."""
+            output: Path | None, environment: dict[str, str] | None, suspects: frozenset[str]) -> str:
+    """One child from start to end, or until all `suspects` are done; empty where it ended well, else why it did not."""
     with open(output or os.devnull, "ab") as log:  # noqa: PTH123  os.devnull is no Path
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log,
                                    stderr=subprocess.STDOUT, start_new_session=True)
@@ -91,6 +100,8 @@ def _follow(command: list[str], run: Path, limits: Limits, changed: Callable[[],
             if finished(run) != known:
                 known = finished(run)
                 changed()
+            if suspects and suspects <= known:
+                return "none of them did it again: now several at a time"
             if (beat := _stamp(run / HEARTBEAT)) != heart:
                 heart, last = beat, now
             why = _trouble(process.pid, limits, now, last, tick())
@@ -124,8 +135,14 @@ def _ending(code: int) -> str:
 
 
 def finished(run: Path) -> frozenset[str]:
-    """The keys `<model>/seed_<s>/fold_<k>` of the folds that are done."""
-    return frozenset(done.parent.relative_to(run).as_posix() for done in run.glob("*/seed_*/fold_*/done.json"))
+    """The keys of the folds that are done."""
+    return frozenset(fold_keys(run))
+
+
+def fold_keys(run: Path, sign: str = "done.json") -> list[str]:
+    """The keys `<model>/seed_<s>/fold_<k>` of the folds that have the file `sign`, fold_10 after fold_9."""
+    keys = [path.parent.relative_to(run).as_posix() for path in Path(run).glob(f"*/seed_*/fold_*/{sign}")]
+    return sorted(keys, key=lambda key: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)])
 
 
 def _stamp(path: Path) -> int | None:
@@ -134,7 +151,8 @@ def _stamp(path: Path) -> int | None:
     return None
 
 
-def _last_job(heart: Path) -> str:
+def _under_way(heart: Path) -> frozenset[str]:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads(heart.read_text("utf-8"))["job"])
-    return ""
+        jobs = json.loads(heart.read_text("utf-8"))["jobs"]
+        return frozenset(jobs) if fits(jobs, tuple[str, ...]) else frozenset()
+    return frozenset()

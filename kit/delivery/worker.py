@@ -1,7 +1,7 @@
 """The child that trains or predicts on Kaggle: `python -m kit.delivery.worker '{"mode": …}'`.
 
 In go the supervisor's wishes as JSON; out come finished fold folders, by way of the kit's own pipeline, which continues
-whatever an earlier child has left. Every sign of progress touches the heartbeat and names the fold that is under way.
+whatever an earlier child has left. Every sign of progress touches the heartbeat and names the folds that are under way.
 """
 
 import json
@@ -20,7 +20,7 @@ from kit.data import competition as competitions
 from kit.data.competition import Competition
 from kit.data.source import DataFolder
 from kit.delivery import planning, weights
-from kit.delivery.supervisor import HEARTBEAT
+from kit.delivery.supervisor import HEARTBEAT, finished, fold_keys
 from kit.storage import RunFolder
 
 SCHEDULE = "schedule.json"
@@ -35,18 +35,18 @@ class Wish:
     run: str
     deadline: float  # of time.time: stop training by then
     left_out: Sequence[str] = ()  # jobs not to train
-    short_of_memory: bool = False  # an earlier child took too much
+    one_at_a_time: bool = False  # an earlier child took too much memory, or nobody knows which fold took it down
 
     def command(self) -> list[str]:
         return [sys.executable, "-m", "kit.delivery.worker", json.dumps(asdict(self))]
 
 
 class Beat(progress.Plain):
-    """Plain lines, and a heartbeat file that names the first fold that is not done."""
+    """Plain lines, and a heartbeat file that names the first `lanes` folds that are not done: those are under way."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lanes: int = 1) -> None:
         super().__init__()
-        self.path = path
+        self.path, self.lanes = path, lanes
         self.todo: list[str] = []
 
     def start(self, costs: dict[str, float]) -> None:
@@ -65,7 +65,7 @@ class Beat(progress.Plain):
         super().handle(event)
 
     def _beat(self) -> None:
-        self.path.write_text(json.dumps({"job": self.todo[0] if self.todo else ""}), "utf-8")
+        self.path.write_text(json.dumps({"jobs": self.todo[:self.lanes]}), "utf-8")
 
 
 def main(argument: str) -> None:
@@ -87,12 +87,23 @@ def _train(data: DataFolder, run: RunFolder, beat: Beat, wish: Wish) -> None:
     config = RunConfig(competition=settings["competition"], models=tuple(settings["models"]),
                        n_folds=settings["folds"], epochs=settings["epochs"], seed=settings["seed"],
                        n_seeds=settings["seeds"],
-                       executor="local" if wish.short_of_memory else "auto",
+                       executor="local" if wish.one_at_a_time else "auto",
                        time_budget=max(wish.deadline - time.time(), 0.0))
     schedule = _schedule(config, data, run, beat)
     if schedule.epochs:
         config = replace(config, epochs=schedule.epochs)
+    beat.lanes = _lanes(config)
     pipeline.cv(config, data, run, beat, resume=True, leave_out=frozenset([*schedule.left_out, *wish.left_out]))
+
+
+def _lanes(config: RunConfig) -> int:
+    """How many folds the pipeline will train at a time, at most."""
+    from kit.training import executors
+    from kit.training.plan import make_jobs
+
+    jobs = list(make_jobs(config, "float32"))
+    several = executors.choose_executor(config, jobs) == "processes"
+    return len(executors.worker_places(len(jobs), config.threads)) if several else 1
 
 
 def _schedule(config: RunConfig, data: DataFolder, run: RunFolder, beat: Beat) -> planning.Schedule:
@@ -120,17 +131,16 @@ def _schedule(config: RunConfig, data: DataFolder, run: RunFolder, beat: Beat) -
 def _predict(data: DataFolder, run: RunFolder, beat: Beat, wish: Wish) -> None:
     """Label the test file with every model that came along, one after the other."""
     test = data.test()
-    folds = {path.parent.relative_to(run.path).as_posix(): path.parent
-             for path in sorted(run.path.glob(f"*/seed_*/fold_*/{weights.TRAINED}"))}
-    todo = [key for key, fold in folds.items() if key not in wish.left_out and not (fold / "done.json").is_file()]
+    done = finished(run.path)
+    todo = [key for key in fold_keys(run.path, weights.TRAINED) if key not in wish.left_out and key not in done]
     beat.start(dict.fromkeys(todo, 1.0))
     for key in todo:
-        began = time.perf_counter()
-        facts = storage.read_json(folds[key] / weights.TRAINED)
-        probs = _fold_probs(folds[key], facts, data.competition, test.pixels)
-        storage.write_npz(folds[key] / "test.npz", id=np.asarray(test.ids), probs=probs)
+        began, fold = time.perf_counter(), run.path / key
+        facts = storage.read_json(fold / weights.TRAINED)
+        probs = _fold_probs(fold, facts, data.competition, test.pixels)
+        storage.write_npz(fold / "test.npz", id=np.asarray(test.ids), probs=probs)
         seconds = time.perf_counter() - began
-        storage.write_json(folds[key] / "done.json", facts | {"predict_seconds": seconds})
+        storage.write_json(fold / "done.json", facts | {"predict_seconds": seconds})
         beat.handle({"event": "done", "job": key, "val_accuracy": facts["val_accuracy"], "seconds": seconds})
 
 

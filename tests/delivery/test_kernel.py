@@ -10,7 +10,9 @@ import zipfile
 import numpy as np
 import pytest
 from slugify import slugify
+from typer.testing import CliRunner
 
+from kit.cli_kaggle import kernel as commands
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
 from kit.delivery import kernel, weights
 from kit.errors import KitError
@@ -61,6 +63,12 @@ def test_what_is_left_open_is_the_accelerators_setting(tmp_path, accelerator, as
     text = (kernel.build(tmp_path, KANNADA, accelerator=accelerator, **asked) / "kernel.py").read_text()
     for setting in settings.split(",")[:-1]:
         assert setting in text
+
+
+def test_the_command_takes_models_with_spaces_between_them(tmp_path):
+    result = CliRunner().invoke(commands, ["build", "--out", str(tmp_path), "--model", "cnn, mlp"])
+    assert result.exit_code == 0, result.output
+    assert '"models": ["cnn", "mlp"],' in (tmp_path / "kernel.py").read_text()
 
 
 def test_without_a_user_the_id_holds_a_placeholder(tmp_path):

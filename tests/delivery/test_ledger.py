@@ -42,6 +42,16 @@ def test_a_row_from_a_report() -> None:
     assert ledger.row_of("first", {})["data"] == ""
 
 
+@pytest.mark.parametrize("report", [
+    {"data": "kaggle", "cv": [0.99], "leaderboard_estimate": 0.98}, {"data": {"source": "a\nb"}},
+    {"cv": {"oof_accuracy": "high", "split": 3}, "leaderboard_estimate": {"value": [1], "low": 1e300, "high": True}},
+    {"cv": {"mean": float("nan")}, "leaderboard_estimate": {"value": 10**400}}])
+def test_a_report_of_another_kind_gives_a_row_that_can_be_read(path: Path, report: dict[str, Any]) -> None:
+    ledger.add(ledger.row_of("first", report, "7"), path)
+    (made,) = ledger.read(path)
+    assert {column for column, text in made.items() if text} == {"run", "created", "kaggle_ref"}
+
+
 def test_adding_twice_changes_nothing_and_a_reference_fills_in(path: Path) -> None:
     ledger.add(row("first", created="monday"), path)
     ledger.add(row("second", "8"), path)

@@ -283,7 +283,7 @@ def test_a_kernel_without_submission_csv_is_not_handed_in(kaggle: KaggleStandIn,
     assert not kaggle.submissions
 
 
-@pytest.mark.parametrize("report", [None, b"no json", b"[]"])
+@pytest.mark.parametrize("report", [None, b"no json", b"[]", b'{"cv": [0.99], "data": "kaggle"}'])
 def test_a_kernel_without_a_report_is_handed_in_all_the_same(kaggle: KaggleStandIn, built: Path,
                                                              report: bytes | None) -> None:
     kaggle.next_outputs = {"submission.csv": b"x"} | ({} if report is None else {"report.json": report})
@@ -460,7 +460,10 @@ def test_two_processes_do_not_push_one_folder(kaggle: KaggleStandIn, built: Path
     ({"code_file": "gone.py"}, r"gone\.py is missing"),
     ({"competition_sources": ["digit-recognizer"]}, "not built for kannada-mnist, but for digit-recognizer"),
     ({"competition_sources": []}, "not built for kannada-mnist, but for none"), ({"id": None}, "damaged"),
-    ({"language": "cobol"}, "valid language")])
+    ({"competition_sources": None}, "not built for kannada-mnist, but for none"),
+    ({"competition_sources": [5]}, r"competition_sources cannot be \[5\]"), ({"id": [1]}, "damaged"),
+    ({"dataset_sources": ["../../x"]}, "dataset_sources cannot be"), ({"code_file": 5}, "code_file cannot be 5"),
+    ({"kernel_type": "rmarkdown"}, "kernel_type cannot be"), ({"language": "cobol"}, "valid language")])
 def test_folders_that_cannot_be_pushed(kaggle: KaggleStandIn, built: Path, change: dict[str, Any],
                                        message: str) -> None:
     metadata = json.loads((built / "kernel-metadata.json").read_text())
@@ -468,6 +471,38 @@ def test_folders_that_cannot_be_pushed(kaggle: KaggleStandIn, built: Path, chang
     with pytest.raises(KitError, match=message):
         push.push(built, KANNADA)
     assert not kaggle.kernels
+
+
+@pytest.mark.parametrize("text", [b"[]", b"5", b"\xff", b"{", b"null"])
+def test_metadata_that_is_no_table_is_damaged(built: Path, text: bytes) -> None:
+    (built / "kernel-metadata.json").write_bytes(text)
+    with pytest.raises(KitError, match="is damaged"):
+        push.push(built, KANNADA)
+
+
+def test_code_that_is_not_utf_8_is_named_by_its_line(kaggle: KaggleStandIn, built: Path) -> None:
+    (built / "kernel.py").write_bytes(b"print('one')\n# caf\xe9\n")
+    with pytest.raises(KitError, match=r"kernel\.py, line 2: byte 19 of the file is not UTF-8"):
+        push.push(built, KANNADA)
+    assert not kaggle.kernels
+
+
+@pytest.mark.parametrize("change", [{"version": "3"}, {"digest": None}, {"weights": []}, {"weights": {"before": "2"}},
+                                    {"submitting": "yes"}, {"weights": {"other": 1}}, {"other": 1}])
+def test_a_push_json_of_another_kind_is_damaged(kaggle: KaggleStandIn, built: Path, change: dict[str, Any]) -> None:
+    push.push(built, KANNADA)
+    (built / storage.CHECKSUMS).unlink()
+    (built / STATE).write_text(json.dumps({**json.loads((built / STATE).read_text()), **change}))
+    with pytest.raises(KitError, match=r"push\.json is damaged"):
+        push.push(built, KANNADA)
+    assert kaggle.count("SaveKernel") == 1
+
+
+def test_weights_whose_metadata_names_no_dataset_are_not_uploaded(kaggle: KaggleStandIn, predicting: Path) -> None:
+    (predicting / "weights" / "dataset-metadata.json").write_text('{"id": "kannada-kit-weights"}')
+    with pytest.raises(KitError, match=r"dataset-metadata\.json is damaged"):
+        push.push(predicting, KANNADA)
+    assert not kaggle.datasets and not kaggle.kernels
 
 
 def test_no_folder_is_told(kaggle: KaggleStandIn) -> None:

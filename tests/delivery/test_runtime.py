@@ -91,25 +91,44 @@ def test_a_fold_that_takes_its_child_down_is_left_out_and_the_others_are_trained
     assert ("signal 9" if how == "die" else "exit code 1") in " ".join(report["kernel"]["events"])
 
 
+@pytest.mark.parametrize("innocent, culprit", [("0", "1"), ("1", "0")])
+def test_of_two_folds_under_way_only_the_one_that_took_the_child_down_is_left_out(root, innocent, culprit):
+    _, labels, report, _ = run(root, {"lanes": 2, CNN + culprit: "die"}, minutes=5)
+    check_valid(root)
+    assert labels == [2] * 23
+    assert report["kernel"]["missing_folds"] == {CNN + culprit: "failed"}
+    assert sorted(report["kernel"]["folds"]) == [CNN + innocent, CNN + "2"]
+    assert report["kernel"]["children"] == 3
+
+
+def test_where_neither_of_two_folds_does_it_again_several_are_trained_at_a_time_again(root):
+    _, _, report, _ = run(root, {"lanes": 2, CNN + "1": "die in company", CNN + "2": "hang alone"}, minutes=5)
+    check_valid(root)
+    assert (report["complete"], report["kernel"]["missing_folds"]) == (True, {})
+    assert report["kernel"]["events"] == [
+        "the child was killed by signal 9", f"one of {CNN}0, {CNN}1 did it: now one at a time",
+        "none of them did it again: now several at a time"]
+
+
 def test_a_child_that_dies_from_outside_in_the_second_fold(root):
     def kill():
-        for _ in range(200):
+        for _ in range(2000):  # a hundred seconds: the kernel reads its data first
             time.sleep(0.05)
-            if (root / "working" / "run" / CNN / "..").resolve().joinpath("fold_0", "done.json").exists():
-                with contextlib.suppress(ValueError):  # looked at while it was being written
-                    heart = json.loads((root / "working" / "run" / supervisor.HEARTBEAT).read_text())
-                    if heart["job"] == CNN + "1":
-                        os.kill(child_pids()[0], signal.SIGKILL)
-                        return
+            with contextlib.suppress(OSError, ValueError):  # not there yet, or looked at while it was being written
+                heart = json.loads((root / "working" / "run" / supervisor.HEARTBEAT).read_text())
+                if heart["jobs"] == [CNN + "1"]:
+                    os.kill(child_pids()[0], signal.SIGKILL)
+                    return
 
     thread = threading.Thread(target=kill)
     thread.start()
-    code, labels, report, _ = run(root, {"slow": 0.5})
+    code, labels, report, _ = run(root, {CNN + "1": "hang"}, minutes=2)
     thread.join()
     check_valid(root)
     assert (code, report["complete"], report["used"]) == (0, False, "ensemble")
     assert labels == [2] * 23
     assert report["kernel"]["missing_folds"] == {CNN + "1": "failed"}
+    assert "the child was killed by signal 9" in report["kernel"]["events"]
 
 
 def child_pids():

@@ -2,7 +2,12 @@
 
 import json
 
+import pytest
+
+from kit.config import RunConfig
+from kit.delivery import worker
 from kit.delivery.worker import Beat, Wish
+from kit.training import executors
 
 
 def step(job):
@@ -22,8 +27,26 @@ def test_the_heartbeat_names_the_first_fold_that_is_not_done(tmp_path):
                 lambda: beat.handle(step("mlp/0")), lambda: beat.handle(done("mlp/0")),
                 lambda: beat.handle(done("cnn/1")), lambda: beat.handle(done("cnn/0"))):
         act()
-        seen.append(json.loads(path.read_text())["job"])
-    assert seen == ["", "mlp/0", "mlp/0", "cnn/0", "cnn/0", ""]
+        seen.append(json.loads(path.read_text())["jobs"])
+    assert seen == [[], ["mlp/0"], ["mlp/0"], ["cnn/0"], ["cnn/0"], []]
+
+
+def test_the_heartbeat_names_all_folds_that_are_under_way(tmp_path):
+    path = tmp_path / "heartbeat.json"
+    beat = Beat(path, lanes=2)
+    beat.start({"mlp/0": 1.0, "cnn/0": 5.0, "cnn/1": 5.0})
+    assert json.loads(path.read_text())["jobs"] == ["mlp/0", "cnn/0"]
+    beat.handle(done("cnn/0"))
+    assert json.loads(path.read_text())["jobs"] == ["mlp/0", "cnn/1"]
+    beat.handle(done("mlp/0"))
+    assert json.loads(path.read_text())["jobs"] == ["cnn/1"]
+
+
+@pytest.mark.parametrize("executor, lanes", [("processes", 2), ("local", 1)])
+def test_as_many_are_under_way_as_the_pipeline_trains_at_a_time(monkeypatch, executor, lanes):
+    monkeypatch.setattr(executors, "choose_executor", lambda config, jobs: executor)
+    monkeypatch.setattr(executors, "worker_places", lambda n, threads: [executors.Place(gpu=k) for k in (0, 1)])
+    assert worker._lanes(RunConfig()) == lanes
 
 
 def test_every_event_is_a_beat(tmp_path):
