@@ -15,7 +15,7 @@ import typer
 
 from kit import cli_kaggle, options
 from kit.errors import KitError
-from kit.options import Common, DataDir, RunName, RunsDir, SubmissionsDir, takes
+from kit.options import Common, DataDir, RunName, RunsDir, Scored, SubmissionsDir, takes
 
 app = typer.Typer(name="kit", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="From a Kaggle account to a submission you can trust: data, folds, CNNs, ensemble, report.")
@@ -58,11 +58,7 @@ def cv(common: Common, training: options.Opener) -> None:
 
     Example: kit cv --model cnn --limit 200 --epochs 1
     """
-    from kit import pipeline
-
-    wish = training(common)
-    pipeline.cv(wish.config, wish.data, wish.run, common.progress, wish.resume)
-    _show_report(common, wish.run.path)
+    _show_report(common, training(common).cv(common.progress))
 
 
 @app.command()
@@ -79,17 +75,8 @@ def submit(
 
     Example: kit submit --model cnn_aug --run first
     """
-    from kit import pipeline
-    from kit.delivery import ledger, push
-
-    if upload:
-        push.check_takes_files(common.competition)
-    wish = training(common, fetch)
-    folder = pipeline.submit(wish.config, wish.data, wish.run, submissions, common.progress, wish.resume)
-    ledger.record(folder)
-    sent = push.upload(folder / "submission.csv", common.competition, message, progress=common.progress.say).lines() \
-        if upload else []
-    _show_report(common, folder, f"submission: {folder / 'submission.csv'}", *sent)
+    folder, said = training(common, fetch).submit(submissions, upload, message, common.progress)
+    _show_report(common, folder, *said)
 
 
 @app.command()
@@ -173,7 +160,7 @@ def report(common: Common, run: RunName, data_dir: DataDir = Path("data"), runs_
 @app.command()
 @takes(options.common)
 def compare(
-    common: Common, run_a: RunName, run_b: RunName,
+    common: Common, run_a: Scored, run_b: Scored,
     out: Annotated[Path | None, typer.Option(help="Also as a page: a .html file.")] = None,
     data_dir: DataDir = Path("data"),
 ) -> None:
@@ -181,7 +168,7 @@ def compare(
 
     Example: kit compare first second
 
-    Over rows, over writers, and over the hardest eight writers. A and B are runs or folders of submissions.
+    Over rows, over writers, and over the hardest eight writers.
     """
     from kit import request, storage
     from kit.reporting import compare as comparing

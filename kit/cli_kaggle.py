@@ -35,7 +35,8 @@ def build(
     seeds: Annotated[int | None, typer.Option(help="Trainings of each fold of a train kernel.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the model's own number.")] = None,
     seed: Annotated[int, typer.Option(help="Of a train kernel.")] = 0,
-    time_budget: Annotated[str | None, typer.Option(help="All is over by then: 110m, 8h.")] = None,
+    time_budget: Annotated[str | None, typer.Option(
+        help="All is over by then: 8h; else 110m, without a GPU 520m.")] = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Write a folder that kaggle kernels push accepts.
@@ -82,7 +83,7 @@ def push(
     common: Common,
     folder: Folder = KERNEL,
     wait: Annotated[bool, typer.Option("--wait", help="Follow this version to its end.")] = False,
-    submit: Annotated[bool, typer.Option("--submit", help="Hand its submission.csv in.")] = False,
+    submit: Annotated[bool, typer.Option("--submit", help="Hand its submission.csv in, once it has ended.")] = False,
     message: Message = "",
     score_timeout: ScoreTimeout = "4h",
     kernel_timeout: Annotated[str, typer.Option(help="How long to wait for the kernel's end.")] = "14h",

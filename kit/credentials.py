@@ -63,11 +63,11 @@ def user_name() -> str | None:
 def key_file() -> Path:
     """Where `kaggle.json` is, or belongs: the client looks into one folder alone, this into each that it may choose."""
     named = os.environ.get("KAGGLE_CONFIG_DIR")
-    folders = [Path(named)] if named else [Path.home() / ".kaggle"]
+    folders = [Path(named)] if named else [_home() / ".kaggle"]
     if not named and sys.platform.startswith("linux"):
-        folders.append(Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "kaggle")
+        folders.append(Path(os.environ.get("XDG_CONFIG_HOME") or _home() / ".config") / "kaggle")
     files = [folder / "kaggle.json" for folder in folders]
-    return next((path for path in files if path.is_file()), files[0])
+    return next((path for path in files if _is_file(path)), files[0])
 
 
 def redact(text: str) -> str:
@@ -120,11 +120,18 @@ def check_key_file(credential: Credential) -> None:
 
 
 def _token_files() -> list[Path]:
-    return [Path.home() / ".kaggle" / name for name in ("access_token", "access_token.txt")]
+    return [_home() / ".kaggle" / name for name in ("access_token", "access_token.txt")]
 
 
 def _oauth_file() -> Path:
-    return Path.home() / ".kaggle" / "credentials.json"
+    return _home() / ".kaggle" / "credentials.json"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # a user whom the system does not know, with no HOME either
+        return Path(os.devnull)
 
 
 def _file(kind: str, path: Path) -> Credential:
@@ -135,7 +142,7 @@ def _file(kind: str, path: Path) -> Credential:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a token too long to be a file name
+    except OSError:  # a token too long to be a file name; a folder that others may not look into
         return False
 
 

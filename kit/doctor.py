@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kit import storage
+from kit import machine, storage
 from kit.credentials import SETTINGS_PAGE, check_key_file, credentials
 from kit.data import source as sources
 from kit.data.competition import KANNADA, Competition
@@ -75,7 +75,7 @@ def _examined(name: str, examination: Callable[[], Finding]) -> Finding:
 
 def _python() -> Finding:
     first, last = (".".join(map(str, version)) for version in PYTHONS)
-    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {backend.cpu_count()} cores"
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {len(machine.cores())} cores"
     if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
         return Finding("Python", OK, found)
     return Finding("Python", BAD, found, f"use Python {first} to {last}: TensorFlow has wheels for no other")
@@ -122,7 +122,7 @@ def _version(package: str) -> str:
 
 
 def _memory() -> Finding:
-    free = free_memory()
+    free = machine.free_memory()
     if free is None:
         return Finding("memory", NOTE, "this system does not say how much is free")
     found = f"{free / 1e9:.1f} GB free"
@@ -130,20 +130,6 @@ def _memory() -> Finding:
         return Finding("memory", OK, found)
     return Finding("memory", NOTE, f"{found}; two folds at once take {MEMORY_GB:g} GB",
                    "close other programs, or train one fold at a time: --executor local")
-
-
-def free_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that may still be used: what the system has left, or the container where that is less; None if unknown."""
-    try:
-        lines = (proc / "meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return None
-    try:
-        limit, used = ((cgroup / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return min(free, max(0, int(limit) - int(used)))
-    except (OSError, ValueError):  # no such limit: the file says "max", or is not there
-        return free
 
 
 def _disk(data_dir: Path) -> Finding:

@@ -83,13 +83,16 @@ def _command(function: Callable[..., Answered]) -> Callable[..., Answered]:
 
     @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> Answered:
-        for name, value in signature.bind(*arguments, **options).arguments.items():
+        given = signature.bind(*arguments, **options)
+        for name, value in given.arguments.items():
             kind = numbers.Integral if hints[name] is int else hints[name]
             if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD and not isinstance(value, kind):
                 raise KitError(f"{name}={value!r:.60} cannot be",
                                f"give {getattr(hints[name], '__name__', hints[name])}: help(kit.{function.__name__})")
+            if kind is numbers.Integral and not isinstance(value, bool):
+                given.arguments[name] = int(value)  # NumPy's own are integers here, too
         try:
-            return function(*arguments, **options)
+            return function(*given.args, **given.kwargs)
         except OSError as error:  # of what a library writes for itself; the kit's own files say more
             raise storage.refused(error, error.filename or "a file", "use") from error
 
@@ -108,12 +111,9 @@ def download(competition: str = KANNADA, source: str | Path | None = None, data_
 def cv(competition: str = KANNADA, folds: int = 5, seeds: int | None = None, quiet: bool = False,
        **options: Any) -> Answer:
     """Train k folds and report an honest score; further options are those of `kit cv`: model, epochs, limit, run, …"""
-    from kit import pipeline
-
     progress = _progress(quiet)
     wish = request.open_request(competitions.get(competition), progress, n_folds=folds, n_seeds=seeds, **options)
-    pipeline.cv(wish.config, wish.data, wish.run, progress, wish.resume)
-    return _report(wish.run.path, wish.data)
+    return _report(wish.cv(progress), wish.data)
 
 
 @_command
@@ -121,17 +121,11 @@ def submit(competition: str = KANNADA, folds: int = 5, seeds: int | None = None,
            upload: bool = False, message: str = "", submissions: str | Path = "submissions", quiet: bool = False,
            **options: Any) -> Answer:
     """`cv`, then ensemble, submission.csv and report; `upload` hands it in, where the competition takes files."""
-    from kit import pipeline
-    from kit.delivery import ledger, push
-
-    progress, about = _progress(quiet), competitions.get(competition)
-    if upload:
-        push.check_takes_files(about)
-    wish = request.open_request(about, progress, fetch=fetch, n_folds=folds, n_seeds=seeds, **options)
-    folder = pipeline.submit(wish.config, wish.data, wish.run, Path(submissions), progress, wish.resume)
-    ledger.record(folder)
-    sent = push.upload(folder / "submission.csv", about, message, progress=progress.say).lines() if upload else []
-    return _report(folder, wish.data, f"submission: {folder / 'submission.csv'}", *sent)
+    progress = _progress(quiet)
+    wish = request.open_request(competitions.get(competition), progress, fetch=fetch, n_folds=folds, n_seeds=seeds,
+                                **options)
+    folder, said = wish.submit(Path(submissions), upload, message, progress)
+    return _report(folder, wish.data, *said)
 
 
 @_command

@@ -56,6 +56,7 @@ DataDir = Annotated[Path, typer.Option(help="Where the data folders lie.")]
 RunsDir = Annotated[Path, typer.Option(help="Where the run folders lie.")]
 SubmissionsDir = Annotated[Path, typer.Option(help="Where submission folders lie.")]
 RunName = Annotated[str, typer.Argument(help="Name of a run in runs/, or the path of its folder.")]
+Scored = Annotated[str, typer.Argument(help="Name of a run or a submission, or the path of its folder.")]
 
 
 def training(
@@ -64,17 +65,19 @@ def training(
     setting: Annotated[str | None, typer.Option(help="What to train by the time at hand (see kit models).")] = None,
     folds: Annotated[int, typer.Option(help="Number of folds.")] = 5,
     split: Annotated[str, typer.Option(help="auto, stratified or writer.")] = "auto",
-    seeds: Annotated[int | None, typer.Option(help="Trainings of each fold, from different seeds; else one.")] = None,
+    seeds: Annotated[int | None, typer.Option(
+        help="Trainings of each fold, from different seeds; else the setting's, or one.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the model's own number.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Instead of the model's own.")] = None,
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    tta: Annotated[int | None, typer.Option(help="Test-time views of each image.")] = None,
+    tta: Annotated[int | None, typer.Option(help="Test-time views of an image, 1 to 7; else the model's own.")] = None,
     executor: Annotated[str, typer.Option(help="auto, local, processes or ray.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads for each fold.")] = None,
     time_budget: Annotated[str | None, typer.Option(help="End training in time: 110m, 2h, 90s.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split and the first training.")] = 0,
     run: Annotated[str | None, typer.Option(help="Name of the run; else model-date-time.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run of that name.")] = False,
+    resume: Annotated[bool, typer.Option(
+        "--resume", help="Continue the run of that name; without --run, the last one not finished.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the run of that name.")] = False,
     limit: Annotated[int | None, typer.Option(help="So many rows of each class, spread over the writers.")] = None,
     balanced: Annotated[bool | None, typer.Option(

@@ -5,6 +5,7 @@ In go a config, the data and a folder; out come a finished run, its report, and 
 
 import contextlib
 import hashlib
+import multiprocessing
 import platform
 import shlex
 import subprocess
@@ -32,11 +33,13 @@ from kit.training.plan import Plan, make_jobs, self_training
 
 
 def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress | None = None,
-       resume: bool = False, leave_out: frozenset[str] = frozenset()) -> RunResults:
+       resume: bool = False, leave_out: frozenset[str] = frozenset(), force: bool = False) -> RunResults:
     """Train every fold of `config` on `data`, leave all in `run`, and report. KitError where `run` is another run.
 
     `leave_out`: keys of jobs (model/seed_s/fold_k) that are not to be trained; only together with a time budget.
+    `force`: what is in `run` goes, once nothing but the training itself can fail any more.
     """
+    _refuse_workers()
     progress = progress or Progress()
     deadline = time.time() + config.time_budget if config.time_budget is not None else None
     timing: dict[str, Any] = {}
@@ -44,26 +47,24 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         train, test = data.train(), data.test()
     for note in (*train.notes, *test.notes):
         progress.say(note)
-    if config.tensorboard:
-        progress = _board(progress, data, run)
     with _timed(timing, "folds"):
         folds = folds_module.make_folds(train.labels, data.competition, config.n_folds, config.split, config.seed,
                                         config.limit, data.writer_block)
+    precision, why = executors.check(config)
     with run.lock():
+        if force:
+            run.clear()
         resumed = _open_run(run, _describe(config, data), resume)
         if not run.folds.is_file():
             folds_module.save_folds(run.folds, folds)
         blend.checked_folds(run, data, config)
-        precision, why = backend.resolve_precision(config.precision)
+        if config.tensorboard:
+            progress = _board(progress, data, run)
         progress.say(f"{'resuming' if resumed else 'training'} {run.name}: {', '.join(config.models)} on "
                      f"{config.n_folds} folds, {precision} ({why}){', drawn sample' if data.is_sample else ''}")
         jobs = tuple(job for job in make_jobs(config, precision) if job.key not in leave_out)
         with _timed(timing, "train"):
-            plan = Plan(config, data, run.path, jobs)
-            complete = executors.run_jobs(plan, progress, deadline)
-            for n in range(1, config.self_train + 1):
-                plan = replace(plan, jobs=self_training(plan))
-                complete = complete and not leave_out and _self_train(plan, n, progress, deadline)
+            complete = _train(Plan(config, data, run.path, jobs), progress, deadline, bool(leave_out))
         if leave_out or not complete:
             progress.say("the time budget left folds out: this ensemble is partial (complete: false)")
         with _timed(timing, "blend"):
@@ -73,6 +74,22 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
                 storage.write_npz(run.test, id=test.ids, probs=results.test)
         _report(results, run.path, timing)
     return results
+
+
+def _train(plan: Plan, progress: Progress, deadline: float | None, partial: bool) -> bool:
+    """All rounds of a run; whether all of it got done."""
+    complete = executors.run_jobs(plan, progress, deadline)
+    for n in range(1, plan.config.self_train + 1):
+        plan = replace(plan, jobs=self_training(plan))
+        complete = complete and not partial and _self_train(plan, n, progress, deadline)
+    return complete
+
+
+def _refuse_workers() -> None:
+    """KitError in a worker that runs the user's whole script again, as Python's `spawn` does with an unguarded one."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise KitError("this script trains as soon as it is imported, as each training process does",
+                       'put what it does below: if __name__ == "__main__":')
 
 
 def _self_train(plan: Plan, n: int, progress: Progress, deadline: float | None) -> bool:
@@ -86,9 +103,9 @@ def _self_train(plan: Plan, n: int, progress: Progress, deadline: float | None) 
 
 
 def submit(config: RunConfig, data: DataFolder, run: RunFolder, submissions: Path, progress: Progress | None = None,
-           resume: bool = False) -> Path:
+           resume: bool = False, force: bool = False) -> Path:
     """`cv`, then the ensemble's submission with its report in `submissions/<run>/`; returns that folder."""
-    results = cv(config, data, run, progress, resume)
+    results = cv(config, data, run, progress, resume, force=force)
     return hand_in(results, run, submissions)
 
 
@@ -181,7 +198,7 @@ def _describe(config: RunConfig, data: DataFolder) -> dict[str, Any]:
     typed = sys.argv[1:] if Path(sys.argv[0]).name in ("kit", "__main__.py") else ["cv", *config.options()]
     return {"config": config.to_dict(), "command": shlex.join(["kit", *typed]),
             "data": {"source": data.source, "is_sample": data.is_sample, "sha256": data.sha256},
-            "code": code_hash(), "git_commit": _git_commit(),
+            "code": code_hash(), "git_commit": source_commit(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": platform.node(), "environment": backend.describe()}
 
@@ -195,11 +212,16 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
-def _git_commit() -> str | None:
-    """The commit of the checkout that the kit runs from, if it is one."""
+def source_commit() -> str:
+    """The git commit that the kit's source is at, and whether its files differ from it."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(Path(__file__).parent), *arguments],  # noqa: S607  the user's own git
+                              capture_output=True, text=True, check=True, timeout=20)
+        return done.stdout.strip()
+
     try:
-        found = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],  # noqa: S607
-                               capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None
+        git("ls-files", "--error-unmatch", "__init__.py")  # it may lie in somebody else's repository
+        return git("rev-parse", "HEAD") + (", with local changes" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown (not a git checkout)"

@@ -9,7 +9,6 @@ import sys
 import time
 from typing import Any
 
-STYLES = ("live", "plain", "quiet", "json")
 TOO_EARLY = 0.02  # of the work to be done here: until then, how long it takes is not said
 
 

@@ -1,11 +1,10 @@
 """What the user asked for: options and names → config, data and folders that exist.
 
 In go the words of a command line (or of a notebook); out comes a `Request`, checked, with every default filled in and
-said. Nothing is trained or written here, save that `--force` moves an old run out of the way.
+said. Nothing is trained or written here.
 """
 
 import re
-import shutil
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -35,6 +34,28 @@ class Request:
     data: DataFolder
     run: RunFolder
     resume: bool
+    force: bool  # a run of that name is to be replaced
+
+    def cv(self, progress: Progress) -> Path:
+        """Train and report; the run's folder."""
+        from kit import pipeline
+
+        pipeline.cv(self.config, self.data, self.run, progress, self.resume, force=self.force)
+        return self.run.path
+
+    def submit(self, submissions: Path, upload: bool, message: str, progress: Progress) -> tuple[Path, list[str]]:
+        """`cv`, then the folder to hand in, its row in the ledger, and for `upload` what Kaggle said to it."""
+        from kit import pipeline
+        from kit.delivery import ledger, push
+
+        about = self.data.competition
+        if upload:
+            push.check_takes_files(about)
+        folder = pipeline.submit(self.config, self.data, self.run, submissions, progress, self.resume, self.force)
+        ledger.record(folder)
+        file = folder / "submission.csv"
+        sent = push.upload(file, about, message, progress=progress.say).lines() if upload else []
+        return folder, [f"submission: {file}", *sent]
 
 
 def open_request(competition: Competition, progress: Progress, *, data_dir: Path = Path("data"), fetch: bool = False,
@@ -76,10 +97,7 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
     folder = RunFolder(Path(runs_dir) / name)
     if resume and not folder.config.is_file():
         raise KitError(f"there is no run {name!r} in {runs_dir} to resume", "leave --resume out to start it")
-    if force and folder.path.exists():
-        with folder.lock():  # KitError where somebody is training in it
-            shutil.rmtree(folder.path)
-    return Request(config, data, folder, resume)
+    return Request(config, data, folder, resume, force)
 
 
 def find_unfinished(config: RunConfig, runs_dir: Path) -> str | None:

@@ -44,7 +44,7 @@ def write_bytes(path: Path, data: bytes, record: bool = True) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if record or path.name in _checksums(path.parent):
+        if record or _is_recorded(path):
             _record(path, hashlib.sha256(data).hexdigest())
         _replace(path, data)
 
@@ -104,6 +104,13 @@ def _record(path: Path, digest: str) -> None:
     sums = _checksums(path.parent)
     sums[path.name] = [digest, *sums.get(path.name, [])][:2]
     _replace(path.parent / CHECKSUMS, (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
+
+
+def _is_recorded(path: Path) -> bool:
+    """Whether the table beside `path` names it; a file of that name that is no table of ours does not."""
+    with contextlib.suppress(KitError):
+        return path.name in _checksums(path.parent)
+    return False
 
 
 @contextlib.contextmanager
@@ -276,6 +283,15 @@ class RunFolder:
 
     def guesses(self, n: int) -> Path:
         return self.path / f"guesses_{n}.npz"
+
+    def clear(self) -> None:
+        """Remove all that is in the folder, for its lock's holder alone. KitError where the disk refuses."""
+        with disk_errors(self.path, "empty"):
+            for path in self.path.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif not path.name.startswith(".lock"):
+                    path.unlink()
 
     def fold(self, model: str, seed: int, fold: int) -> Path:
         return self.path / model / f"seed_{seed}" / f"fold_{fold}"

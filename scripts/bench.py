@@ -20,10 +20,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout that this script is in, installed or not
 
+from kit import machine
 from kit.data import source
 from kit.data.competition import KANNADA
 from kit.errors import KitError
-from kit.training import backend, models
+from kit.training import models
 from kit.training.executors import KEEP_MEMORY
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -181,7 +182,7 @@ def measure(row: Row, turn: str, data: Path, quick: bool, entry: dict[str, Any])
 
 def run_copies(measure: str, options: dict[str, Any], copies: int) -> list[dict[str, Any]]:
     """So many processes that measure at once; ValueError with the last words of one that failed."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(backend.cpu_count()))
+    cores = machine.cores()
     copies = copies or len(cores)
     share = options.get("threads") or max(1, len(cores) // copies)
     pinned = copies > 1 or "threads" in options

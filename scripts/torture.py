@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = ["cv", "--model", "cnn_aug", "--batch-size", "32", "--limit", "60", "--epochs", "3", "--folds", "2",
            "--threads", "1", "--run", "it", "--json"]
 N_JOBS = 4  # two folds of the baseline and of the model
-PATIENCE = 1800.0  # seconds for a run, on a very busy machine
+PATIENCE = 600  # seconds, of one job
 WORKERS_END = 10.0  # seconds after their parent's end
 MID_EPOCH, CHECKPOINT, REPORT = "in mid-epoch", "while a checkpoint is written", "while blending or reporting"
 NOTHING, BETWEEN, ARTIFACTS = "before anything is written", "between epochs or folds", "while a fold is written down"
@@ -41,9 +41,9 @@ WANTED = {MID_EPOCH: 10, CHECKPOINT: 5, REPORT: 5}  # of 50
 
 def be_fine() -> None:
     """A step a chunk and checkpoints within epochs, as in runs whose epochs take minutes."""
-    from kit.training import fit
+    from kit.training import checkpoints, fit
 
-    fit.CHUNK_ROWS, fit.CHECKPOINT_SECONDS, fit.CHECKPOINT_SHARE = 1, 0.3, 0.5
+    fit.CHUNK_ROWS, checkpoints.SECONDS, checkpoints.SHARE = 1, 0.3, 0.5
 
 
 @dataclass

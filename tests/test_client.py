@@ -308,6 +308,22 @@ def test_kaggle_json_works_in_each_folder(kaggle: KaggleStandIn, folder: Path, m
     assert kaggle.seen_authorization[-1].startswith("Basic ")
 
 
+@pytest.mark.parametrize("home", ["closed", "unknown"])
+def test_a_home_that_cannot_be_looked_into_is_none(kaggle: KaggleStandIn, monkeypatch: pytest.MonkeyPatch,
+                                                   home: str) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+
+    def closed(path: Path, **_: bool) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(*((Path, "is_file", closed) if home == "closed" else (Path, "home", unknown)))
+    assert not client.has_credentials() and credentials.user_name() is None
+    assert credentials.redact("as it is") == "as it is"
+
+
 def test_key_in_the_environment_works(kaggle: KaggleStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch,
                                       tmp_path: Path) -> None:
     point_client(monkeypatch, tmp_path / "home", kaggle, "key")

@@ -42,6 +42,7 @@ NOT_RUN = {
     "kit cv --model cnn_aug --executor processes --threads 1": "tests/training/test_executors.py runs it",
     "kit kernel rehearse": "a minute, and a kernel that trains whole models; tests/delivery/test_rehearse.py runs it",
     "kit kernel rehearse kernel --time-limit 10m": "the same",
+    "kit kernel rehearse --time-limit 20m": "the same",
     "kit kernel push": KAGGLE,
     "kit kernel push --wait --submit": KAGGLE,
     "kit kernel push --wait --submit --message first": KAGGLE,
@@ -116,7 +117,8 @@ def check_model(name: str) -> str:
 
 
 def options_of(command: object) -> set[str]:
-    return {option for parameter in command.params for option in parameter.opts} | COMPLETION
+    given = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    return given | COMPLETION
 
 
 def tree(text: str) -> list[str]:
@@ -207,10 +209,6 @@ def as_typed(words: list[str]) -> list[str]:
     if program == "bash":
         words = ["submit", "--fetch", *words[1:]]
     trains = words[0] in ("cv", "submit") and not set(words) & COMPLETION
-    if trains and "--run" in words and "--resume" not in words:  # each page tells of a new one
-        name = words[words.index("--run") + 1]
-        for folder in ("runs", "submissions"):
-            shutil.rmtree(Path(folder) / name, ignore_errors=True)
     elsewhere = ["--data-dir", "from-zip"] if words[-1] == "Kannada-MNIST.zip" else []
     return [*words, *(QUICKLY if trains else ()), *elsewhere]
 

@@ -110,7 +110,7 @@ def test_all_is_well(tmp_path, data, home, machine):
     key_file(home, 0o600)
     machine.setattr(backend, "gpus", lambda: ["Tesla T4", "Tesla T4"])
     machine.setattr(backend, "resolve_precision", lambda asked: ("float16", "tensor cores"))
-    machine.setattr(doctor, "free_memory", lambda: 16_000_000_000)
+    machine.setattr("kit.machine.free_memory", lambda: 16_000_000_000)
     machine.setattr(doctor.shutil, "disk_usage", lambda path: collections.namedtuple("Usage", "free")(10**11))
     machine.setattr(doctor, "KAGGLE_IMAGE", {"numpy": "99.0"})
     found = examine(tmp_path)
@@ -177,26 +177,11 @@ def test_the_sample_is_called_one(tmp_path, monkeypatch):
 
 
 def test_little_memory_and_disk(tmp_path, data, machine):
-    machine.setattr(doctor, "free_memory", lambda: 1_500_000_000)
+    machine.setattr("kit.machine.free_memory", lambda: 1_500_000_000)
     machine.setattr(doctor.shutil, "disk_usage", lambda path: collections.namedtuple("Usage", "free")(10**9))
     found = examine(tmp_path)
     assert found["memory"].state == doctor.NOTE and "1.5 GB free" in found["memory"].found
     assert found["disk"].state == doctor.BAD and "1.0 GB free" in found["disk"].found and found["disk"].fix
-
-
-@pytest.mark.parametrize(("limit", "used", "free"), [
-    ("max", "5", 2048_000), ("1000000", "400000", 600_000), ("9000000", "0", 2048_000), ("100", "400", 0),
-    (None, None, 2048_000)])
-def test_free_memory_is_what_system_and_container_leave(tmp_path, limit, used, free):
-    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    2000 kB\n")
-    if limit is not None:
-        (tmp_path / "memory.max").write_text(limit)
-        (tmp_path / "memory.current").write_text(used)
-    assert doctor.free_memory(tmp_path, tmp_path) == free
-
-
-def test_memory_that_nobody_knows(tmp_path):
-    assert doctor.free_memory(tmp_path, tmp_path) is None
 
 
 def test_an_old_python(tmp_path, data, machine):

@@ -139,11 +139,11 @@ def trained(monkeypatch):
     object.__setattr__(results.data, "competition", results.competition)  # a DataFolder has it
     asked = []
 
-    def cv(config, data, run, progress, resume):
+    def cv(config, data, run, progress, resume, force=False):
         asked.append(config)
         storage.write_json(run.path / "report.json", build(results))
 
-    def submit(config, data, run, submissions, progress, resume):
+    def submit(config, data, run, submissions, progress, resume, force=False):
         cv(config, data, run, progress, resume)
         storage.write_json(submissions / run.name / "report.json", build(results))
         return submissions / run.name
@@ -177,6 +177,11 @@ def test_runs_are_named_by_what_cv_returned(trained, monkeypatch):
     monkeypatch.setattr("kit.reporting.compare.compare", lambda a, b: {"a": str(a), "b": str(b)})
     monkeypatch.setattr("kit.reporting.compare.lines", lambda result: [f"{result['a']} against {result['b']}"])
     assert str(kit.compare(answer, "second")) == "runs/first against second"
+
+
+def test_numpy_s_integers_are_integers(trained):
+    kit.cv(model="cnn", folds=np.int64(4), seeds=None, run="third", quiet=True)
+    assert trained[0].n_folds == 4
 
 
 def test_a_wrong_option_is_no_default(trained):
@@ -223,4 +228,4 @@ def test_the_example_runs(workplace, monkeypatch):
     for score in (first, second):
         assert "Drawn sample" in score.words and "held out" in score.words and score.tags.count("image") >= 36
     assert "acceptable" in valid.words and "over rows" in compared.words and "Python" in examined.words
-    assert (workplace / "submissions" / "second" / "submission.csv").is_file()
+    assert (workplace / "submissions" / "notebook-2" / "submission.csv").is_file()

@@ -176,6 +176,12 @@ def test_a_folder_of_the_users_gets_the_file_and_no_table(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.html"]
 
 
+def test_a_table_that_is_somebody_elses_stands_in_nobodys_way(tmp_path):
+    (tmp_path / storage.CHECKSUMS).write_text("mine")
+    storage.write_text(tmp_path / "page.html", "<p>", record=False)
+    assert (tmp_path / storage.CHECKSUMS).read_text() == "mine" and (tmp_path / "page.html").read_text() == "<p>"
+
+
 def test_a_recorded_file_stays_recorded_whoever_writes_it(tmp_path):
     storage.write_text(tmp_path / "a.txt", "old")
     storage.write_text(tmp_path / "a.txt", "new", record=False)

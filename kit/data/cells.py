@@ -28,28 +28,30 @@ def parse(block: bytes, n_columns: int) -> np.ndarray | None:
     if plain is None:
         return None
     data = np.frombuffer(b"\n\n" + plain, np.uint8)  # so that each byte has two before it
-    digits = data - np.uint8(ord("0"))
-    is_end = digits > 9
-    digits *= ~is_end  # a separator counts 0
-    here, end, end_before = data[2:], is_end[2:], is_end[1:-1]
-    line_end = here == _LINE_END
-    third_digit = ~(end | end_before | is_end[:-2])
-    values, hundreds = 10 * digits[1:-1], digits[:-2] * third_digit
-    values += digits[2:]
-    bad = end & (here != _COMMA)
-    bad ^= line_end
-    bad |= end & end_before  # an empty cell
-    bad[:-1] |= third_digit[:-1] & ~end[1:]  # a fourth digit
-    bad[:-1] |= (here[:-1] == ord("0")) & end_before[:-1] & ~end[1:]  # a leading zero
-    bad |= hundreds > 2
-    bad |= (hundreds == 2) & (values > 55)
-    ends = np.flatnonzero(end)
-    if bad.any() or not np.array_equal(ends[n_columns - 1::n_columns], np.flatnonzero(line_end)):
+    number = data - np.uint8(ord("0"))  # of a separator, something above 9
+    digit = number <= 9
+    here, before, before_that = digit[2:], digit[1:-1], digit[:-2]
+    values = 10 * number[1:-1]
+    values *= before
+    values += number[2:]
+    third = here & before
+    third &= before_that
+    hundreds = number[:-2] * third
+    if hundreds.max(initial=0) > 2:
         return None
     hundreds *= np.uint8(100)
-    values += hundreds
+    cells = values + hundreds  # where a number ends; elsewhere they mean nothing
+    line_end = data[2:] == _LINE_END
+    ends = np.flatnonzero(~here)
+    n_separators = np.count_nonzero(line_end) + np.count_nonzero(data[2:] == _COMMA)
+    leading_zero = (number[2:-1] == 0) & here[1:]
+    leading_zero &= ~before[:-1]
+    if len(ends) != n_separators or len(ends) != np.count_nonzero(before > here) \
+            or (third[:-1] & here[1:]).any() or leading_zero.any() or (cells < values).any() \
+            or not np.array_equal(ends[n_columns - 1::n_columns], np.flatnonzero(line_end)):
+        return None  # other bytes, an empty cell, a fourth digit, a leading zero, above 255; lines of other lengths
     ends -= 1
-    return values.take(ends).reshape(-1, n_columns)
+    return cells.take(ends).reshape(-1, n_columns)
 
 
 def _without_quotes(block: bytes) -> bytes | None:

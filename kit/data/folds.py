@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from kit.config import BOUNDS, SPLITS
 from kit.data.competition import Competition
 from kit.errors import KitError
 from kit.storage import damaged, read_csv, write_csv
 
-SPLITS = ("auto", "stratified", "writer")
-MAX_FOLDS = 127  # what int8 numbers
+MAX_FOLDS = BOUNDS["n_folds"][1]
 _NO_WRITER = -1  # in folds.csv, where nobody knows who wrote a row
 
 
@@ -34,14 +34,6 @@ class Folds:
     @property
     def n_folds(self) -> int:
         return int(self.fold.max()) + 1
-
-    def train_rows(self, k: int) -> np.ndarray:
-        """Row numbers, int64, to train fold `k` on."""
-        return self.rows[self.fold != k]
-
-    def val_rows(self, k: int) -> np.ndarray:
-        """Row numbers, int64, that fold `k` holds out."""
-        return self.rows[self.fold == k]
 
 
 def make_folds(labels: np.ndarray, competition: Competition, n_folds: int, split: str, seed: int,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from kit import storage, transfer
+from kit.credentials import has_credentials
 from kit.data import archive, npz
 from kit.data.cells import split_ids
 from kit.data.competition import Competition
@@ -128,7 +129,11 @@ def download(competition: Competition, source: str | Path | None, root: Path, fo
     """
     say = (progress or Progress()).say
     if source is None:
-        source = _best_source(competition, root)
+        real = data_folder(competition, root, sample=False)
+        if not force and _is_all_there_is(real):
+            say(f"{real.path} is there")
+            return real
+        source = "kaggle" if has_credentials() else "sample"
     folder = data_folder(competition, root, source == "sample")
     origin = str(source) if source in ("kaggle", "sample") else _origin(Path(source))
     if not force and _is_intact(folder, origin):
@@ -154,10 +159,10 @@ def data_folder(competition: Competition, root: Path, sample: bool) -> DataFolde
     return DataFolder(Path(root) / (competition.slug + _SAMPLE * sample), competition)
 
 
-def _best_source(competition: Competition, root: Path) -> str:
-    from kit.client import has_credentials
-
-    return "kaggle" if _is_intact(data_folder(competition, root, False), "kaggle") or has_credentials() else "sample"
+def _is_all_there_is(real: DataFolder) -> bool:
+    """Whether real data is there that came by hand, or that no account is at hand to fetch again."""
+    by_hand = not (real.path / MANIFEST).is_file()
+    return (real.path / real.competition.train).is_file() and (by_hand or not has_credentials())
 
 
 def _origin(path: Path) -> str:

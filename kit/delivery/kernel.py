@@ -10,7 +10,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
 import tempfile
 import zipfile
 from pathlib import Path
@@ -151,25 +150,10 @@ def pack_source() -> bytes:
 
 def _facts(competition: Competition, accelerator: str) -> dict[str, str]:
     """What the code file says about itself to the person who opens it."""
+    from kit.pipeline import source_commit
+
     return {"title": competition.title, "url": competition.url, "version": kit.__version__, "commit": source_commit(),
             "accelerator": accelerator}
-
-
-def source_commit() -> str:
-    """The git commit that the kit's source is at, and whether its files differ from it."""
-    package = Path(kit.__file__).parent
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(package), *arguments],  # noqa: S607  whichever git the user has
-                              capture_output=True, text=True, check=True, timeout=20)
-        return done.stdout.strip()
-
-    try:
-        tracked = git("ls-files", "--error-unmatch", "__init__.py")
-        commit = git("rev-parse", "HEAD") if tracked else ""
-        return commit + (", with local changes" if git("status", "--porcelain", "--", ".") else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown (not a git checkout)"
 
 
 def _json(value: Any) -> bytes:

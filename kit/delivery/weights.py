@@ -9,12 +9,12 @@ too, and `unpack` takes a folder where it expects a file.
 import hashlib
 import io
 import json
-import re
 import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
+from kit.delivery.supervisor import fold_keys
 from kit.errors import KitError
 from kit.storage import RunFolder, damaged, read_bytes, read_json
 from kit.training.records import read_config, rounds
@@ -31,29 +31,21 @@ def dataset_slug(kernel_slug: str) -> str:
     return kernel_slug + SUFFIX
 
 
-def finished_folds(run: Path) -> list[Path]:
-    """The fold folders of a run that are done, in order: runs/<run>/<model>/seed_<s>/fold_<k>/."""
-    return sorted((done.parent for done in Path(run).glob("*/seed_*/fold_*/done.json")),
-                  key=lambda fold: [int(part) if part.isdigit() else part
-                                    for part in re.split(r"(\d+)", fold.relative_to(run).as_posix())])
-
-
 def pack(run: Path, out: Path, ref: str) -> str:
     """Write the dataset folder `out` of `ref` (user/slug); return its manifest's hash. KitError if no fold is done."""
-    models = read_config(run).models
-    folds = [fold for fold in finished_folds(run) if fold.parent.parent.name in models]
+    config = read_config(run)
+    folds = [key for key in fold_keys(run) if key.split("/")[0] in config.models]
     if not folds:
-        raise KitError(f"{run} has no trained fold of {', '.join(models)}",
+        raise KitError(f"{run} has no trained fold of {', '.join(config.models)}",
                        "train it first (kit cv --run NAME), or name another run with --run")
     out.mkdir(parents=True)
     files = {}
-    for fold in folds:
-        model, seed, number = fold.relative_to(run).parts
-        name = f"{model}-{seed}-{number}.keras"
-        voter = rounds(fold)[-1]
+    for key in folds:
+        name = f"{key.replace('/', '-')}.keras"
+        voter = rounds(run / key, config.self_train)[-1]
         data = read_bytes(voter / "model.keras")
         (out / name).write_bytes(data)
-        files[name] = {"fold": f"{model}/{seed}/{number}", "sha256": hashlib.sha256(data).hexdigest(),
+        files[name] = {"fold": key, "sha256": hashlib.sha256(data).hexdigest(),
                        "members": _members(data, voter / "model.keras"), "trained": read_json(voter / "done.json")}
     data = read_bytes(RunFolder(run).config)
     (out / "config.json").write_bytes(data)

@@ -81,10 +81,11 @@ def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], first: bool
         raise storage.damaged(run.config, "its command is no text, or its environment no table")
     folds = checked_folds(run, data, config)
     partial = config.time_budget is not None
-    members = [_member(run, folds, config, model, seed, data, partial, first) for model, seed in config.members]
+    rounds = 0 if first else config.self_train
+    members = [_member(run, folds, config, model, seed, data, partial, rounds) for model, seed in config.members]
     baseline = None
     if BASELINE not in config.models:
-        baseline = _member(run, folds, config, BASELINE, config.seed, data, partial, first)
+        baseline = _member(run, folds, config, BASELINE, config.seed, data, partial, rounds)
     present = [member for member in members if member.done]
     if not present:
         raise KitError(f"{run.path} has no finished fold of {', '.join(config.models)}",
@@ -96,7 +97,8 @@ def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], first: bool
                    "parameters": parameters},
         data.competition, data, folds, present, baseline if baseline and baseline.done else None,
         oof=mean_probs([member.oof for member in present]),
-        test=_blend([member.test for member in present]), extra=_blend([member.extra for member in present]),
+        test=_vote_of_all([member.test for member in present]),
+        extra=_vote_of_all([member.extra for member in present]),
         complete=all(_is_complete(member, config) for member in members), timing=timing,
         before=gather(run, data, timing, first=True) if self_trained else None)
 
@@ -124,13 +126,17 @@ def _is_complete(member: Member, config: RunConfig) -> bool:
     return len(rounds) == config.n_folds and min(rounds) >= config.self_train
 
 
-def _blend(folds_of_members: list[list[np.ndarray]]) -> np.ndarray | None:
+def vote(folds_of_members: Iterable[list[np.ndarray]]) -> np.ndarray:
     """Each member's mean over its folds, then the members' mean: a member with more folds has no louder voice."""
-    return mean_probs([mean_probs(folds) for folds in folds_of_members]) if all(folds_of_members) else None
+    return mean_probs([mean_probs(folds) for folds in folds_of_members])
+
+
+def _vote_of_all(folds_of_members: list[list[np.ndarray]]) -> np.ndarray | None:
+    return vote(folds_of_members) if all(folds_of_members) else None
 
 
 def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: int, data: DataFolder,
-            partial: bool, first: bool) -> Member:
+            partial: bool, most: int) -> Member:
     n_classes = data.competition.n_classes
     oof = np.full((len(folds.rows), n_classes), np.nan, "float32")
     test_ids = data.test().ids
@@ -142,7 +148,7 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
             if partial:
                 continue
             raise KitError(f"fold {k} of {model} (seed {seed}) is missing in {run.path}", "train it with --resume")
-        rounds = [folder] if first else records.rounds(folder)
+        rounds = records.rounds(folder, most)
         voting = rounds[-1]
         done, history = records.read_fold(rounds)
         _check_history(voting, history)

@@ -15,7 +15,7 @@ from kit.data import competition as competitions
 from kit.data.table import read_table
 from kit.ensembling import submission
 from kit.ensembling.balance import applies, balanced
-from kit.ensembling.blend import mean_probs
+from kit.ensembling.blend import vote
 from kit.errors import KitError
 from kit.progress import Progress
 from kit.storage import RunFolder
@@ -48,12 +48,12 @@ def predict_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray, progres
     members = []
     for model, seed in config.members:
         folders = [run.fold(model, seed, k) for k in range(config.n_folds)]
-        finished = [records.rounds(folder)[-1] for folder in folders if fit.is_done(folder)]
+        finished = [records.rounds(folder, config.self_train)[-1] for folder in folders if fit.is_done(folder)]
         progress.say(f"{model}, seed {seed}: {len(finished)} folds")
         members.append([_fold_probs(folder, competitions.get(config.competition), pixels) for folder in finished])
     if not any(members):
         raise KitError(f"{run.path} has no finished fold", "train it with kit cv --resume")
-    return mean_probs([mean_probs(folds) for folds in members if folds])
+    return vote(folds for folds in members if folds)
 
 
 def _fold_probs(folder: Path, competition: Any, pixels: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from kit.data.folds import load_folds
 from kit.errors import KitError
 from kit.reporting import figures, metrics, page
 from kit.reporting.pictures import data_uri
-from kit.reporting.verdict import p_value, percent, points
+from kit.reporting.verdict import is_shown, p_value, percent, points
 
 if TYPE_CHECKING:
     from kit.data.table import Table
@@ -202,7 +202,7 @@ def verdict(comparison: dict[str, Any]) -> str:
     low, high = test["ci95"]
     numbers = (f"{points(test['difference'])} (95\u00a0% interval over {'writers' if paired['writers'] else 'rows'} "
                f"{points(low)} to {points(high)}, {p_value(test['p'])})")
-    if test["p"] < 0.05 and low * high > 0:
+    if is_shown(test):
         return f"{a} is {'better' if test['difference'] > 0 else 'worse'} than {b}: {numbers}."
     return f"{a} is not shown to differ from {b}: {numbers}."
 

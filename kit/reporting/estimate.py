@@ -43,10 +43,7 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
     After self-training the models doubt their own guesses no longer: the estimate is then that of the run before it.
     """
     if results.before is not None:
-        found = estimate(results.before)
-        moved = int((results.submitted.argmax(1) != results.before.submitted.argmax(1)).sum())
-        words = f" That is before self-training, which changed {moved} labels; what they gain is not in it."
-        return found and {**found, "method": found["method"] + words}
+        return _before_self_training(results, results.before)
     if results.test is None:
         return None
     scored = np.isfinite(results.oof).all(1)
@@ -73,17 +70,31 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
     words += (f" one model alone would misread {100 * single:.1f}\u00a0% of it; together they make "
               f"{100 * gain:.0f}\u00a0% fewer mistakes.")
     if results.is_balanced:
-        least = _excess(results.test.argmax(1), 1 / results.test.shape[1], results.test.shape[1])
-        value, draws = max(value, least), np.maximum(draws, least)
-        changed = float((results.submitted.argmax(1) != results.test.argmax(1)).mean())
         wins = BalanceWins.fit(results.oof[scored], labels, writers)
-        mended = changed * wins.at(least / value)
-        words += (f" Of the {100 * value:.1f}\u00a0% that remain, {100 * least:.1f}\u00a0% must be there, since some "
-                  f"digits are read too often; handing in each digit equally often mends {100 * mended:.1f}\u00a0%.")
-        value, draws = value - mended, draws - changed * wins.draws(least / draws)
+        value, draws, more = _balanced(results.test, results.submitted, value, draws, wins)
+        words += more
     low, high = _interval(draws, len(results.test))
     return {"value": 1 - value, "low": low, "high": high, "single_model": 1 - single,
             "oof_accuracy": float(1 - wrong.mean()), "method": words, "cross_check": check}
+
+
+def _before_self_training(results: RunResults, before: RunResults) -> dict[str, Any] | None:
+    found = estimate(before)
+    moved = int((results.submitted.argmax(1) != before.submitted.argmax(1)).sum())
+    words = f" That is before self-training, which changed {moved} labels; what they gain is not in it."
+    return found and {**found, "method": found["method"] + words}
+
+
+def _balanced(test: np.ndarray, submitted: np.ndarray, value: float, draws: np.ndarray,
+              wins: "BalanceWins") -> tuple[float, np.ndarray, str]:
+    """Error and its draws where each digit is handed in equally often, and why, in words."""
+    least = _excess(test.argmax(1), 1 / test.shape[1], test.shape[1])
+    value, draws = max(value, least), np.maximum(draws, least)
+    changed = float((submitted.argmax(1) != test.argmax(1)).mean())
+    mended = changed * wins.at(least / value)
+    words = (f" Of the {100 * value:.1f}\u00a0% that remain, {100 * least:.1f}\u00a0% must be there, since some "
+             f"digits are read too often; handing in each digit equally often mends {100 * mended:.1f}\u00a0%.")
+    return value - mended, draws - changed * wins.draws(least / draws), words
 
 
 def log_margin(probs: np.ndarray) -> np.ndarray:

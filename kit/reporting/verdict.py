@@ -93,10 +93,13 @@ def standing(report: dict[str, Any]) -> str | None:
     if base is None or all(member["model"] == base["model"] for member in report["members"]):
         return None
     test = base["paired"]["writers"] or base["paired"]["rows"]
+    return ("better" if test["difference"] > 0 else "worse") if is_shown(test) else "same"
+
+
+def is_shown(test: dict[str, Any]) -> bool:
+    """Whether a paired test shows a difference: p below .05, and its interval on one side of zero."""
     low, high = test["ci95"]
-    if test["p"] < 0.05 and low * high > 0:
-        return "better" if test["difference"] > 0 else "worse"
-    return "same"
+    return bool(test["p"] < 0.05 and low * high > 0)
 
 
 def _leaderboard(report: dict[str, Any]) -> str:

@@ -13,7 +13,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from kit import machine
 from kit.errors import KitError
+
+MISSING = {
+    "tensorflow": "run bash scripts/submit.sh, which sets it up; TensorFlow has wheels for Python 3.11 to 3.13 on "
+                  "Linux, macOS (Apple silicon) and Windows",
+    "jax": "install the JAX that fits this machine, or unset KERAS_BACKEND for TensorFlow"}
 
 
 @functools.cache
@@ -27,11 +33,13 @@ def load() -> str:
                 import tensorflow as tf
 
                 tf.config.list_physical_devices("GPU")  # complains of a missing CUDA the first time
-        except ModuleNotFoundError as error:
-            raise KitError(f"the training library is missing: {error}",
-                           "run bash scripts/submit.sh, which sets it up; TensorFlow has wheels for Python 3.11 to "
-                           "3.13 on Linux, macOS (Apple silicon) and Windows") from error
-    return keras.backend.backend()
+        except (ImportError, ValueError) as error:  # ValueError: Keras knows no such backend
+            raise KitError(f"the training library is missing: {error}", MISSING.get(
+                os.environ.get("KERAS_BACKEND") or "tensorflow", "unset KERAS_BACKEND, or set it to jax")) from error
+    name = str(keras.backend.backend())
+    if name not in ("tensorflow", "jax"):
+        raise KitError(f"the kit trains on TensorFlow or JAX, not on {name}", "unset KERAS_BACKEND, or set it to jax")
+    return name
 
 
 @contextlib.contextmanager
@@ -83,6 +91,15 @@ def gpus() -> list[str]:
     return [_details(gpu).get("device_name", gpu.name) for gpu in tf.config.list_physical_devices("GPU")]
 
 
+def has_tpu() -> bool:
+    """Whether JAX is on a TPU, which admits one process alone."""
+    if load() != "jax":
+        return False
+    import jax
+
+    return str(jax.default_backend()) == "tpu"
+
+
 def resolve_precision(asked: str) -> tuple[str, str]:
     """`(precision, reason)` for the option `--precision`: what this machine computes fast where it says `auto`.
 
@@ -95,6 +112,8 @@ def resolve_precision(asked: str) -> tuple[str, str]:
         return asked, "asked for"
     if gpus():
         return _gpu_precision()
+    if has_tpu():
+        return "bfloat16", "what TPUs compute in"
     if cpu_flags() & {"amx_bf16", "avx512_bf16"}:
         return "bfloat16", "this CPU multiplies bfloat16 in hardware"
     return "float32", "this CPU has no fast bfloat16"
@@ -133,11 +152,6 @@ def cpu_flags() -> set[str]:
     return set(line.split())
 
 
-def cpu_count() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def describe() -> dict[str, object]:
     """What the report says of the machine and its versions."""
     backend = load()
@@ -147,15 +161,9 @@ def describe() -> dict[str, object]:
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
-        "cpu_cores": cpu_count(),
+        "cpu_cores": len(machine.cores()),
         "cpu_bfloat16": bool(cpu_flags() & {"amx_bf16", "avx512_bf16"}),
         "gpus": gpus(),
         "backend": backend,
-        "versions": {"keras": keras.__version__, "numpy": numpy.__version__, backend: _version(backend)},
+        "versions": {"keras": keras.__version__, "numpy": numpy.__version__, backend: sys.modules[backend].__version__},
     }
-
-
-def _version(package: str) -> str:
-    import importlib.metadata
-
-    return importlib.metadata.version(package)

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 import kit
-from kit import storage
+from kit import machine, storage
 from kit.errors import KitError
 from kit.progress import Progress
-from kit.training import backend, executors, fit
+from kit.training import backend, checkpoints, executors, fit
 from kit.training.executors import Clock
 from kit.training.plan import Plan, fold_data
 
@@ -44,15 +44,20 @@ def run(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline: float
     """
     if not jobs:
         return True
-    ray = _load_ray()
+    ray = load_ray()
     with _connected(ray), contextlib.redirect_stdout(sys.stderr):  # Ray prints what it thinks of nodes that die
-        return Driver(ray, plan, progress, deadline).run(jobs)
+        try:
+            return Driver(ray, plan, progress, deadline).run(jobs)
+        except ray.exceptions.RayError as error:
+            raise KitError(f"the Ray cluster is gone: {_first_line(error)}",
+                           "see that its head is up and has memory, then run the same command with --resume") from error
 
 
 # -- the cluster ----------------------------------------------------------------------------------------------------
 
 
-def _load_ray() -> Any:
+def load_ray() -> Any:
+    """The library, without its usage statistics. KitError where it is not installed."""
     # Ray reads these at its import: no usage statistics, and the GPU settings that its next version has anyway.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -73,7 +78,7 @@ def _connected(ray: Any) -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": _runtime_env()}
     if not address:
-        settings.update(num_cpus=backend.cpu_count(), include_dashboard=False)
+        settings.update(num_cpus=len(machine.cores()), include_dashboard=False)
     try:
         _knock(address or "")
         ray.init(address or "local", **settings)
@@ -103,11 +108,12 @@ def _runtime_env() -> dict[str, Any]:
 def _resources(ray: Any, n_jobs: int, threads: int | None) -> tuple[dict[str, float], int | None]:
     """What Ray gives each task, and its CPU threads: a GPU where the cluster has any, else a share of the cores."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(node.get("GPU", 0) >= 1 for node in nodes):
+    if any(min(node.get("GPU", 0), node.get("CPU", 0)) >= 1 for node in nodes):
         return {"num_gpus": 1, "num_cpus": 1}, None
     cores = [int(node.get("CPU", 0)) for node in nodes]
     if not any(cores):
-        raise KitError("the Ray cluster has neither a core nor a GPU to offer", "add a node to it: ray start --address")
+        raise KitError("the Ray cluster has no core to offer, which every task needs beside its GPU",
+                       "add a node to it: ray start --address")
     size = min(threads or max(1, sum(cores) // n_jobs), max(cores))
     return {"num_cpus": size}, size
 
@@ -283,7 +289,7 @@ class Sender:
     def report(self, event: dict[str, Any]) -> None:
         """Returns once the driver's node has it, so that nothing arrives after the task's result."""
         self._send({**event, "node": self.node})
-        if time.perf_counter() - self.last >= self.cost / fit.CHECKPOINT_SHARE:
+        if time.perf_counter() - self.last >= self.cost / checkpoints.SHARE:
             self.send_checkpoint()
 
     def send_checkpoint(self) -> None:

@@ -4,15 +4,16 @@ In go a plan (config, data, run folder) and its jobs; out come finished fold fol
 Executors differ only in who trains: at equal threads per fold the probs are the same, bit for bit.
 """
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from kit import machine
 from kit.config import RunConfig
 from kit.errors import KitError
 from kit.progress import Progress
@@ -46,6 +47,15 @@ def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None) -> b
         progress.stop()
 
 
+def check(config: RunConfig) -> tuple[str, str]:
+    """The precision to train in, and why. KitError where this machine cannot train as the config asks."""
+    if config.executor == "ray":
+        from kit.training import cluster
+
+        cluster.load_ray()
+    return backend.resolve_precision(config.precision)
+
+
 def stragglers(plan: Plan) -> list[fit.FoldJob]:
     """Second tries for folds that ended far below the others of their model: collapsed, not just harder writers."""
     again = []
@@ -69,6 +79,8 @@ def choose_executor(config: RunConfig, jobs: list[fit.FoldJob]) -> str:
     """
     if config.executor != "auto":
         return config.executor
+    if backend.has_tpu():
+        return "local"
     return "processes" if len(jobs) > 1 and len(worker_places(len(jobs), config.threads)) > 1 else "local"
 
 
@@ -175,7 +187,7 @@ def _processes(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline
         for worker in list((pool._processes or {}).values()):  # the pool itself would wait for their folds to end
             worker.terminate()
         if isinstance(error, BrokenProcessPool):
-            raise KitError("a training process died (out of memory, or killed)",
+            raise KitError("a training process died (out of memory, killed, or at its start)",
                            "run the same command with --resume; with --executor local if memory is short") from error
         raise
     finally:
@@ -198,12 +210,16 @@ class Place:
     gpu: int | None = None
 
 
+WORKER_BYTES = 1_250_000_000  # a training process with all 60,000 rows, and a little room (docs/benchmarks.md)
+
+
 def worker_places(n_jobs: int, threads: int | None) -> list[Place]:
     """A place per GPU where there are any, else core groups of `threads` cores (by default: as many workers as fit)."""
     n_gpus = len(backend.gpus())
     if n_gpus:
         return [Place(gpu=i) for i in range(min(n_gpus, n_jobs))]
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(backend.cpu_count()))
+    cores, free = machine.cores(), machine.free_memory()
+    n_jobs = min(n_jobs, max(1, free // WORKER_BYTES)) if free is not None else n_jobs
     size = min(threads or max(1, len(cores) // n_jobs), len(cores))
     groups = [tuple(cores[start:start + size]) for start in range(0, len(cores) - size + 1, size)]
     return [Place(cores=group) for group in groups[:n_jobs]]
@@ -221,10 +237,16 @@ def _start_worker(places: list[Place], turn: Any, events: Any, parent: int, dead
         place = places[turn.value % len(places)]
         turn.value += 1
     if place.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(place.gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = _gpu_name(place.gpu)
     elif hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, place.cores)
     backend.prepare(len(place.cores) or None)
+
+
+def _gpu_name(i: int) -> str:
+    """The `i`-th GPU of those that the user left visible, as CUDA knows it."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[i].strip() if visible else str(i)
 
 
 def _die_with(parent: int) -> None:
@@ -239,13 +261,10 @@ def _work(plan: Plan, job: fit.FoldJob) -> bool:
 
 
 def _listen(events: Any, report: fit.Report) -> None:
-    for event in _until_none(events):
-        report(event)
-
-
-def _until_none(events: Any) -> Iterator[dict[str, Any]]:
+    """Pass the news on; a display that is gone (a closed terminal) must not keep workers waiting for a full queue."""
     while (event := events.get()) is not None:
-        yield event
+        with contextlib.suppress(Exception):
+            report(event)
 
 
 def _ray(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline: float | None) -> bool:

@@ -8,11 +8,10 @@ one that was not go through the same numbers.
 
 import contextlib
 import functools
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,14 @@ import numpy as np
 
 from kit import storage
 from kit.data.competition import Competition
-from kit.training import backend, loops, predict, records
+from kit.training import backend, checkpoints, loops, predict
 from kit.training.augment import warp
+from kit.training.checkpoints import Course
 from kit.training.jobs import FoldData, FoldJob
 from kit.training.models import Recipe
 
 CURVE_ROWS = 2_000  # val rows behind each epoch's point of the learning curve; all of them after the last epoch
 CHUNK_ROWS = 12_800  # rows between two looks at the clock: some seconds on two cores
-CHECKPOINT_SECONDS = 60.0  # within an epoch; and after each epoch
-CHECKPOINT_SHARE = 0.02  # of the time, at most
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -132,16 +130,6 @@ def learning_rates(recipe: Recipe, total_steps: int) -> np.ndarray:
 # -- one fold -------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Course:
-    """How far a fold has come: what a checkpoint holds beside the variables."""
-
-    step: int  # of all epochs
-    seconds: float  # spent on training so far, checkpoints and curve included
-    history: list[dict[str, float]]
-    sums: list[float]  # of the epoch under way: steps, loss × steps, accuracy × steps, seconds
-
-
 def is_done(folder: Path) -> bool:
     return (folder / "done.json").is_file()
 
@@ -156,7 +144,7 @@ def train_fold(job: FoldJob, recipe: Recipe, competition: Competition, data: Fol
     if is_done(folder):
         return
     trainer = trainer_for(recipe, competition.slug, job.precision, min(job.batch_size, len(data.train_rows)))
-    course = _load_checkpoint(trainer, job, folder / "checkpoint.npz", start)
+    course = checkpoints.load(trainer, job, folder / "checkpoint.npz", start)
     _train(trainer, job, data, folder, course, report)
     _write_artifacts(trainer, job, data, folder, course)
     (folder / "checkpoint.npz").unlink(missing_ok=True)
@@ -169,7 +157,7 @@ def _train(trainer: Trainer, job: FoldJob, data: FoldData, folder: Path, course:
     labels = ops.convert_to_tensor(data.labels.astype("int32"))
     per_epoch = len(data.train_rows) // trainer.batch_size
     rates = learning_rates(trainer.recipe, per_epoch * job.epochs)
-    keeper = CheckpointKeeper(folder / "checkpoint.npz")
+    keeper = checkpoints.Keeper(folder / "checkpoint.npz")
     for epoch in range(course.step // per_epoch, job.epochs):
         order, transforms = _draw_epoch(trainer, job, data.train_rows, epoch, per_epoch)
         for steps in _chunks(course.step - epoch * per_epoch, per_epoch, trainer.batch_size):
@@ -185,7 +173,7 @@ def _train(trainer: Trainer, job: FoldJob, data: FoldData, folder: Path, course:
             course.seconds += seconds
             report(_event(job, course, per_epoch, trainer.batch_size))
             if ahead.stop % per_epoch:
-                keeper.maybe(trainer, job, course, CHECKPOINT_SECONDS)
+                keeper.maybe(trainer, job, course, checkpoints.SECONDS)
         report(_close_epoch(trainer, job, data, course, epoch, float(rates[course.step - 1])))
         keeper.maybe(trainer, job, course, 0.0)
 
@@ -230,7 +218,7 @@ def _close_epoch(trainer: Trainer, job: FoldJob, data: FoldData, course: Course,
         "epoch": epoch + 1, "loss": loss / steps, "accuracy": accuracy / steps,
         "val_loss": float(-np.log(right).mean()), "val_accuracy": float((probs.argmax(1) == data.labels[rows]).mean()),
         "learning_rate": rate, "seconds": seconds, "images_per_second": steps * trainer.batch_size / seconds})
-    course.sums = [0.0] * 4
+    course.sums = [0.0] * checkpoints.N_SUMS
     course.seconds += time.perf_counter() - began
     return {"event": "epoch", "job": job.key, "settings": asdict(job), **course.history[-1], "rows": rows,
             "probs": probs}
@@ -276,42 +264,3 @@ def _temporary_files_in(folder: str) -> Iterator[None]:
         yield
     finally:
         tempfile.tempdir = outside
-
-
-# -- checkpoints ----------------------------------------------------------------------------------------------------
-
-
-class CheckpointKeeper:
-    """Writes a checkpoint when one is due and when it costs at most `CHECKPOINT_SHARE` of the time."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.last, self.cost = path, time.perf_counter(), 0.0
-
-    def maybe(self, trainer: Trainer, job: FoldJob, course: Course, after: float) -> None:
-        """Write if `after` seconds have passed since the last one, and enough to pay for it."""
-        now = time.perf_counter()
-        if now - self.last < max(after, self.cost / CHECKPOINT_SHARE):
-            return
-        arrays = {f"v{i}": value for i, value in enumerate(trainer.state())}
-        about = json.dumps({"job": asdict(job), "course": asdict(course)})
-        storage.write_npz(self.path, compress=False, about=np.array(about), **arrays)
-        self.last = time.perf_counter()
-        self.cost = self.last - now
-        course.seconds += self.cost
-
-
-def _load_checkpoint(trainer: Trainer, job: FoldJob, path: Path, start: Path) -> Course:
-    """Continue where the checkpoint of this very job left off, or start."""
-    if path.is_file():
-        arrays = storage.read_npz(path, "about")
-        try:
-            about = json.loads(str(arrays.pop("about")))
-            if about["job"] == asdict(job) and len(arrays) == len(trainer.variables):
-                trainer.restore([arrays[f"v{i}"] for i in range(len(arrays))])
-                return Course(**about["course"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise storage.damaged(path, "it is no checkpoint of this model") from error
-    trainer.reset(job)
-    if job.guesses:
-        records.load_weights(trainer.model, start / "model.keras")
-    return Course(step=0, seconds=0.0, history=[], sums=[0.0] * 4)

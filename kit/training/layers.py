@@ -43,7 +43,7 @@ class BatchNorm(keras.layers.Layer):
     """Batch normalisation over all axes but the last, computing in the layer's dtype with float32 statistics.
 
     Keras' own is not fused on a CPU: one after each of six convolutions took a step from 15 s to 48 s an epoch;
-    TensorFlow's FusedBatchNormV3, 24 s (measured for FIELD.md). On other backends it is the same formula.
+    TensorFlow's FusedBatchNormV3, 24 s (measured on two cores). On other backends it is the same formula.
     """
 
     def __init__(self, momentum: float = 0.95, epsilon: float = 1e-3, **options: Any) -> None:

@@ -82,9 +82,9 @@ def read_guesses(path: Path, ids: np.ndarray) -> np.ndarray:
     return arrays["label"]
 
 
-def rounds(folder: Path) -> list[Path]:
-    """A finished fold's folder and those of its finished rounds of self-training, the last of which votes."""
-    return [folder, *sorted(done.parent for done in folder.glob("guesses_*/done.json"))]
+def rounds(folder: Path, most: int) -> list[Path]:
+    """A finished fold's folder and those of its first `most` rounds of self-training, the last of which votes."""
+    return [folder, *sorted(done.parent for done in folder.glob("guesses_*/done.json"))][:most + 1]
 
 
 def load_weights(model: Any, path: Path) -> None:

@@ -127,13 +127,28 @@ def test_there_is_no_sample_of_other_digits(root):
 
 def test_without_a_wish_credentials_decide(root, kaggle, sample, monkeypatch):
     assert download(TINY, None, root).is_sample and not kaggle
-    monkeypatch.setattr("kit.client.has_credentials", lambda: True)
+    monkeypatch.setattr("kit.data.source.has_credentials", lambda: True)
     assert download(TINY, None, root).source == "kaggle" and len(kaggle) == 1
 
 
 def test_without_a_wish_real_data_is_enough(given, root, sample):
     download(TINY, given, root)
     assert download(TINY, None, root).source == "path"
+
+
+@pytest.mark.parametrize("account", [False, True])
+def test_files_that_somebody_put_there_go_before_sample_and_download(given, root, kaggle, sample, monkeypatch, account):
+    monkeypatch.setattr("kit.data.source.has_credentials", lambda: account)
+    shutil.copytree(given, root / TINY.slug)
+    found = download(TINY, None, root)
+    assert found.path == root / TINY.slug and not found.is_sample and not kaggle
+
+
+def test_changed_data_is_not_passed_over_for_the_sample(given, root, sample):
+    path = download(TINY, given, root).path / "train.csv"
+    path.write_bytes(path.read_bytes().replace(b"7", b"8"))
+    with pytest.raises(KitError, match=r"not the file that manifest\.json records"):
+        download(TINY, None, root).train()
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])

@@ -202,6 +202,35 @@ def test_folds_without_the_config_that_they_were_trained_with_are_not_taken_for_
     assert kit(capsys, "cv", *QUICK, "--run", "a", "--force")[0] == 0
 
 
+@pytest.mark.parametrize("impossible", [["--folds", "60"], ["--split", "stratified", "--folds", "100"],
+                                        ["--precision", "float16", "--executor", "ray"], ["--limit", "0"]])
+def test_force_costs_nothing_where_the_new_run_cannot_be(workplace, capsys, monkeypatch, impossible):
+    assert kit(capsys, "cv", *QUICK, "--run", "a")[0] == 0
+    before = {path: path.read_bytes() for path in (workplace / "runs").rglob("*") if path.is_file()}
+    monkeypatch.setitem(sys.modules, "ray", None)  # not installed
+    code, _, err = kit(capsys, "cv", *QUICK, "--run", "a", "--force", *impossible)
+    assert code == 2 and two_lines(err)
+    assert {path: path.read_bytes() for path in (workplace / "runs").rglob("*") if path.is_file()} == before
+
+
+def test_force_starts_anew(workplace, capsys):
+    assert kit(capsys, "cv", *QUICK, "--run", "a")[0] == 0
+    (workplace / "runs" / "a" / "left over").mkdir()
+    assert kit(capsys, "cv", *QUICK, "--run", "a", "--force", "--batch-size", "32")[0] == 0
+    assert json.loads((workplace / "runs/a/config.json").read_text())["config"]["batch_size"] == 32
+    assert not (workplace / "runs" / "a" / "left over").exists()
+
+
+@pytest.mark.slow
+def test_a_script_that_trains_as_soon_as_it_is_imported_is_told_what_it_lacks(workplace):
+    (workplace / "unguarded.py").write_text(
+        'import kit\nkit.cv(model="mlp", epochs=1, limit=20, folds=2, executor="processes", threads=1, run="a")\n')
+    done = subprocess.run([sys.executable, "unguarded.py"], cwd=workplace, capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode and 'if __name__ == "__main__":' in done.stderr
+    assert sorted(path.name for path in (workplace / "runs").iterdir()) == ["a"]
+
+
 # -- signals and other processes ------------------------------------------------------------------------------------
 
 
@@ -430,7 +459,7 @@ def test_200_000_test_rows(workplace, capsys):
 @pytest.mark.slow
 def test_torture_in_short(tmp_path):
     done = subprocess.run([sys.executable, ROOT / "scripts" / "torture.py", "--runs", "4", "--json",
-                           tmp_path / "torture.json"], capture_output=True, text=True, cwd=tmp_path, timeout=900)
+                           tmp_path / "torture.json"], capture_output=True, text=True, cwd=tmp_path, timeout=1400)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads((tmp_path / "torture.json").read_text())["runs"]
     assert len(rows) == 4 and all(row["same_bits"] and not row["leftovers"] for row in rows)

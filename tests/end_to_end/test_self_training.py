@@ -90,6 +90,18 @@ def test_a_finished_run_can_go_on_with_it(workplace, trained):
     assert np.abs(plain - probs("runs/later/test.npz")).max() > 1e-3
 
 
+def test_fewer_rounds_than_there_are_means_fewer(workplace, trained):
+    """A resume may leave self-training out: no round of a part of the folds is mixed with the others' first halves."""
+    assert cli.run(["submit", *COMMON, "--run", "less"]) == 0
+    plain = probs("runs/less/test.npz")
+    assert cli.run(["submit", *COMMON, "--run", "less", "--resume", "--self-train", "1"]) == 0
+    (Path("runs/less") / GUESSED.format(1, 1) / "done.json").unlink()
+    assert cli.run(["submit", *COMMON, "--run", "less", "--resume"]) == 0
+    np.testing.assert_array_equal(probs("runs/less/test.npz"), plain)
+    report = json.loads(Path("runs/less/report.json").read_text())
+    assert report["complete"] and not any("Self-training" in note for note in report["notes"])
+
+
 def test_prediction_and_the_kernels_weights_use_what_has_learnt_from_guesses(run, tmp_path):
     test = tmp_path / "data" / "kannada-mnist-sample" / "test.csv"
     assert cli.run(["predict", "first", "--test", str(test), "--out", "again.npz", "--quiet"]) == 0

@@ -30,7 +30,7 @@ print(json.dumps(sizes), file=open("sizes.json", "w"))
 def soak(folder, n, *model):
     """Resident MiB after each of n runs in a process of its own."""
     subprocess.run([sys.executable, "-c", SOAK, str(n), *model], cwd=folder, check=True, stdout=subprocess.DEVNULL,
-                   env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=1800)
+                   env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=1400)
     return json.loads((folder / "sizes.json").read_text())
 
 

@@ -258,8 +258,29 @@ def test_what_a_task_gets(nodes, n_jobs, threads, expected):
 
 def test_a_cluster_without_cores():
     ray = SimpleNamespace(nodes=lambda: [{"Alive": False, "Resources": {"CPU": 8.0}}, {"Alive": True, "Resources": {}}])
-    with pytest.raises(KitError, match="neither a core nor a GPU"):
+    with pytest.raises(KitError, match="no core to offer"):
         cluster._resources(ray, 1, None)
+
+
+def test_a_gpu_without_a_core_beside_it_is_no_place_to_train():
+    ray = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"GPU": 1.0}}])
+    with pytest.raises(KitError, match="no core to offer"):
+        cluster._resources(ray, 1, None)
+
+
+def test_a_cluster_that_is_lost_as_a_whole_is_said(plan, monkeypatch):
+    class RayError(Exception):
+        pass
+
+    def lost(*_):
+        raise RayError("the head died\nsomewhere")
+
+    ray = SimpleNamespace(exceptions=SimpleNamespace(RayError=RayError), is_initialized=lambda: True)
+    monkeypatch.setattr(cluster, "load_ray", lambda: ray)
+    monkeypatch.setattr(cluster.Driver, "run", lost)
+    with pytest.raises(KitError, match="the Ray cluster is gone: the head died") as caught:
+        cluster.run(plan, list(plan.jobs), Progress(), None)
+    assert "--resume" in caught.value.fix
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])

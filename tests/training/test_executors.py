@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,8 +108,48 @@ def test_a_fold_far_below_the_others_is_trained_again(data, tmp_path):
     assert executors.stragglers(plan) == []  # once is enough: it is marked, and said
 
 
+def test_a_display_that_fails_does_not_stop_the_folds(data, tmp_path):
+    """A closed terminal: the news must still be taken out of the queue, or the workers wait for room in it."""
+    class Gone(Progress):
+        def handle(self, event):
+            if event["event"] == "step":
+                raise BrokenPipeError
+
+        def epoch(self, event):
+            raise BrokenPipeError
+
+    plan = plan_of(data, tmp_path, executor="processes", threads=1)
+    assert executors.run_jobs(plan, Gone())
+
+
+@pytest.mark.parametrize(("visible", "names"), [
+    (None, ["0", "1"]), ("2,3", ["2", "3"]), ("GPU-a, GPU-b", ["GPU-a", "GPU-b"])])
+def test_gpus_are_those_that_the_user_left_visible(monkeypatch, visible, names):
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [executors._gpu_name(i) for i in range(2)] == names
+
+
+def test_one_process_alone_may_have_a_tpu(monkeypatch):
+    monkeypatch.setattr(executors.backend, "has_tpu", lambda: True)
+    job = fit.FoldJob("mlp", 0, 0, 1, 32, "float32", 1)
+    assert executors.choose_executor(RunConfig(), [job] * 10) == "local"
+
+
+def test_no_more_workers_than_there_is_memory_for(monkeypatch):
+    monkeypatch.setattr(executors.backend, "gpus", lambda: [])
+    monkeypatch.setattr(executors.machine, "cores", lambda: list(range(16)))
+    for free, sizes in ((None, [1] * 16), (10**11, [1] * 16), (4 * executors.WORKER_BYTES, [4] * 4), (0, [16])):
+        monkeypatch.setattr(executors.machine, "free_memory", lambda free=free: free)
+        assert [len(place.cores) for place in executors.worker_places(20, None)] == sizes
+
+
 def test_core_groups_are_disjoint_and_as_large_as_asked(monkeypatch):
     monkeypatch.setattr(executors.backend, "gpus", lambda: [])
+    monkeypatch.setattr(executors.machine, "free_memory", lambda: None)
+    monkeypatch.setattr(executors.machine, "CGROUP", Path("/nowhere"))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     for n_jobs, threads, sizes in ((10, None, [1] * 8), (3, None, [2] * 3), (10, 3, [3, 3]), (1, None, [8]),
                                    (2, 16, [8])):

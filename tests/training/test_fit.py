@@ -8,7 +8,7 @@ import pytest
 from kit import storage
 from kit.data.competition import KANNADA
 from kit.errors import KitError
-from kit.training import fit, models
+from kit.training import checkpoints, fit, models
 
 
 def job(**changes):
@@ -52,8 +52,8 @@ def test_the_same_seed_gives_the_same_probs_and_another_one_others(undisturbed, 
 def test_killed_anywhere_and_resumed_the_result_is_the_same(undisturbed, fold_data, tmp_path, monkeypatch, steps):
     """Nine steps an epoch, one a chunk, a checkpoint after each: in the first, at the middle of one, in the second."""
     monkeypatch.setattr(fit, "CHUNK_ROWS", 1)
-    monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(fit, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
     seen = []
 
     def kill(event):
@@ -72,7 +72,7 @@ def test_killed_anywhere_and_resumed_the_result_is_the_same(undisturbed, fold_da
 
 
 def test_the_checkpoint_of_another_job_is_not_continued_from(fold_data, tmp_path, monkeypatch, undisturbed):
-    monkeypatch.setattr(fit, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
 
     def kill(event):
         if event["epoch"] == 2:
@@ -87,6 +87,25 @@ def test_a_damaged_checkpoint_is_an_error_with_the_fix(fold_data, tmp_path):
     (tmp_path / "checkpoint.npz").write_bytes(b"PK\x03\x04 nonsense")
     with pytest.raises(KitError, match=r"checkpoint\.npz is damaged"):
         train(job(), fold_data, tmp_path)
+
+
+@pytest.mark.parametrize("forged", [{"step": "x"}, {"step": -1}, {"seconds": float("nan")}, {"sums": [0.0]},
+                                    {"sums": ["a"] * 4}, {"history": [{"epoch": 1}]}, {"history": "none"}])
+def test_a_checkpoint_that_was_never_the_kits_is_an_error_with_the_fix(fold_data, tmp_path, monkeypatch, forged):
+    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
+
+    def kill(event):
+        if event["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(job(model="mlp"), fold_data, tmp_path, kill)
+    arrays = storage.read_npz(tmp_path / "checkpoint.npz")
+    about = json.loads(str(arrays.pop("about")))
+    about["course"] |= forged
+    storage.write_npz(tmp_path / "checkpoint.npz", about=np.array(json.dumps(about)), **arrays)
+    with pytest.raises(KitError, match=r"checkpoint\.npz is damaged"):
+        train(job(model="mlp"), fold_data, tmp_path)
 
 
 def test_a_done_fold_is_left_alone(undisturbed, fold_data):
@@ -127,7 +146,7 @@ def test_every_row_is_trained_on_at_most_once_an_epoch_and_orders_differ(fold_da
 
 
 def test_the_checkpoint_says_whose_it_is(fold_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(fit, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
     kept = []
 
     def look(event):

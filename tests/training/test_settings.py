@@ -71,8 +71,8 @@ def test_without_model_and_setting_the_choice_is_said(ask, monkeypatch):
     monkeypatch.setattr(backend, "gpus", lambda: ["T4"])
     config, said = ask()
     assert (config.models, config.n_seeds) == (("strong",), 4)
-    assert said == ["setting: t4x2-2h, the best within 2 hours on Kaggle's two T4s, since there is a GPU; choose with "
-                    "--setting or --model"]
+    assert said == ["setting: t4x2-2h, for 2 hours on Kaggle's two T4s, not measured yet, since there is a GPU; choose "
+                    "with --setting or --model"]
 
 
 def test_runs_that_begin_in_the_same_second_have_names_of_their_own(tmp_path, monkeypatch):
