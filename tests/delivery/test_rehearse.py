@@ -293,7 +293,8 @@ def command_line(pid: int) -> bytes:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for the child in /proc")
 @pytest.mark.parametrize("deed, say, minutes, event", [
-    ("import time; print('the second fold has begun', flush=True); time.sleep(60)", Killer(), 20,
+    ("import os, time; again = os.path.exists('begun'); os.makedirs('begun', exist_ok=True); "
+     "print('the second fold has begun', flush=True); time.sleep(0 if again else 60)", Killer(), 20,
      "the child was killed by signal 9"),
     ("raise ValueError('the second fold')", lambda line: None, 20, "the child failed with exit code 1"),
     ("import time; time.sleep(3600)", lambda line: None, 2, "the time is over: the child was ended"),
