@@ -73,7 +73,7 @@ def submit(
 ) -> None:
     """cv, then ensemble, submission.csv and report.
 
-    Example: kit submit --model cnn_aug --run first
+    Example: kit submit --model cnn_aug --run my-first
     """
     folder, said = training(common, fetch).submit(submissions, upload, message, common.progress)
     _show_report(common, folder, *said)

@@ -76,7 +76,7 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
         storage.check_run_name(run)
     options = {name: value for name, value in options.items() if value is not None}
     if model:
-        options["models"] = tuple(part.strip() for part in model.split(","))
+        options["models"] = model_names(model)
         for name in options["models"]:
             models.get(name)
     if time_budget is not None:
@@ -98,6 +98,11 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
     if resume and not folder.config.is_file():
         raise KitError(f"there is no run {name!r} in {runs_dir} to resume", "leave --resume out to start it")
     return Request(config, data, folder, resume, force)
+
+
+def model_names(text: str) -> tuple[str, ...]:
+    """`cnn, mlp` → both."""
+    return tuple(part.strip() for part in text.split(","))
 
 
 def find_unfinished(config: RunConfig, runs_dir: Path) -> str | None:
