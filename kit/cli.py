@@ -173,6 +173,8 @@ def compare(
     from kit import request, storage
     from kit.reporting import compare as comparing
 
+    if out is not None and out.suffix != ".html":
+        raise KitError(f"--out {out} is no .html", "name a file that ends in .html")
     a, b = request.scored_folder(run_a), request.scored_folder(run_b)
     result = comparing.compare(a, b)
     if out is not None:

@@ -47,7 +47,7 @@ def build(
     from kit.delivery import kernel as kernels
 
     trained = request.existing_run(run, runs_dir).path if run else None
-    models = request.model_names(model) if model else None
+    models = request.model_names(model) if model is not None else None
     folder = kernels.build(out, common.competition, user or credentials.user_name(), slug, kind, mode, accelerator,
                            trained, models, folds, seeds, epochs, seed,
                            request.seconds(time_budget) / 60 if time_budget else None)

@@ -72,10 +72,13 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
                         ("run", run), ("time_budget", time_budget)):
         if not isinstance(value, str | Path if name.endswith("_dir") else str | None):
             raise KitError(f"{name}={value!r:.60} cannot be", "write it as on the command line: see kit cv --help")
+    for name, wish in (("fetch", fetch), ("resume", resume), ("force", force)):
+        if not isinstance(wish, bool):
+            raise KitError(f"{name}={wish!r:.60} cannot be", "give True or False")
     if run is not None:
         storage.check_run_name(run)
     options = {name: value for name, value in options.items() if value is not None}
-    if model:
+    if model is not None:
         options["models"] = model_names(model)
         for name in options["models"]:
             models.get(name)
@@ -85,7 +88,7 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
     config = RunConfig(competition.slug, **options)
     data = sources.download(competition, None, data_dir, progress=progress) if fetch else \
         sources.find_data(competition, data_dir)
-    if not model and chosen is None:
+    if model is None and chosen is None:
         chosen, why = settings.suitable(data.is_sample, config.limit is not None)
         progress.say(f"setting: {chosen.name}, {chosen.about}, {why}; choose with --setting or --model")
     if chosen:
@@ -138,7 +141,7 @@ def existing_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
     """The folder of a run, by name or path. KitError if there is none."""
     for path in (Path(runs_dir) / name, Path(name)):
         if (path / "config.json").is_file() and (path / "folds.csv").is_file():
-            return RunFolder(path)
+            return RunFolder(path if path.name not in ("", "..") else path.resolve())  # its submission bears its name
     there = sorted(path.parent.name for path in Path(runs_dir).glob("*/config.json"))
     raise KitError(f"there is no run {name!r} in {runs_dir}", f"choose one of: {', '.join(there) or '(no runs yet)'}")
 

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -37,14 +38,16 @@ MAX_CSV_BYTES = 48 << 20  # folds.csv of two million rows; as text in pandas it 
 def write_bytes(path: Path, data: bytes, record: bool = True) -> None:
     """Write `data` to `path` whole or not at all. KitError where the disk refuses.
 
-    record: its SHA-256 in the folder's checksums.json; not for what goes into a folder of the user's own.
+    record: its SHA-256 in the folder's checksums.json; not for what the user names, which must be no artifact.
     """
     path = Path(path)
     with disk_errors(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if record or _is_recorded(path):
+        if not record and _is_recorded(path):
+            raise KitError(f"{path} is an artifact of the kit's own", "choose another place with --out")
+        if record:
             _record(path, hashlib.sha256(data).hexdigest())
         _replace(path, data)
 
@@ -120,6 +123,8 @@ def disk_errors(path: Path, verb: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise refused(error, path, verb) from error
+    except ValueError as error:  # a NUL in its name
+        raise KitError(f"cannot {verb} {str(path)!r}: {error}", "choose another name") from error
 
 
 def refused(error: OSError, path: Path | str, verb: str) -> KitError:
@@ -150,7 +155,7 @@ def read_bytes(path: Path) -> bytes:
     """An artifact's bytes, checked against `checksums.json` where that names it. KitError if missing or damaged."""
     path = Path(path)
     if not path.is_file():
-        raise KitError(f"{path} is missing", "run the command that makes it again, with --resume")
+        raise KitError(f"{path} is missing", _again(path).removeprefix("delete it and "))
     with disk_errors(path, "read"):
         if path.stat().st_size > MAX_ARTIFACT_BYTES:
             raise KitError(f"{path} is larger than any artifact of the kit", "put the original file back")
@@ -172,12 +177,19 @@ def read_json(path: Path, *names: str) -> Any:
     """What a JSON file holds; with `names`, an object in which all of them are. KitError if damaged."""
     text = read_text(path)
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise damaged(path, f"not JSON: {error}") from error
     missing = [name for name in names if not isinstance(value, dict) or name not in value]
     if missing:
         raise damaged(path, f"it does not say: {', '.join(missing)}")
+    return value
+
+
+def _finite(text: str) -> float:
+    """A number as JSON has it: not NaN, and none too large to be anything but infinite."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no number")
     return value
 
 
@@ -188,6 +200,8 @@ def read_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
         check_unpacked(path, data)
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("a member is no array")
     except KitError:
         raise
     except Exception as error:  # zipfile, zlib, numpy and struct raise a dozen kinds on damaged bytes
@@ -221,12 +235,22 @@ def read_csv(path: Path) -> Any:
 
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file of any size, in hex."""
+    if not Path(path).is_file():  # a pipe or a device would be waited for
+        raise KitError(f"{path} is missing, or no file", "put the file there")
     with disk_errors(Path(path), "read"), Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def damaged(path: Path, why: str) -> KitError:
-    return KitError(f"{path} is damaged: {why}", "delete it and run the command that makes it again, with --resume")
+    return KitError(f"{path} is damaged: {why}", _again(Path(path)))
+
+
+def _again(path: Path) -> str:
+    """How to come by an artifact that is missing or damaged."""
+    if path.name == "config.json":
+        return "put the original file back, or make the run again with --force"
+    beside = path.parent if path.name != "done.json" and (path.parent / "done.json").is_file() else path
+    return f"delete {'it' if beside == path else beside} and run the command that makes it again, with --resume"
 
 
 def _checksums(folder: Path) -> dict[str, list[str]]:
@@ -308,12 +332,12 @@ class RunFolder:
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
-                who = holder.read_text("utf-8") if holder.is_file() else "another process"
+                who = holder.read_text("utf-8", "replace") if holder.is_file() else "another process"
                 raise KitError(f"{self.path} is in use by {who}",
                                "wait until it has ended, or choose another name with --run") from None
         try:
             with disk_errors(holder, "write"):
-                holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
+                _replace(holder, f"process {os.getpid()} on {socket.gethostname()}".encode())
             sweep(self.path)
             yield
         finally:

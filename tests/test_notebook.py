@@ -192,6 +192,7 @@ def test_a_wrong_option_is_no_default(trained):
 @pytest.mark.parametrize("call", [
     lambda: kit.cv(model="mlp", folds="5"), lambda: kit.cv(model="mlp", folds=None), lambda: kit.cv(model=5),
     lambda: kit.cv(model="mlp", epochs=1.5), lambda: kit.cv(model="mlp", limit=[]), lambda: kit.cv(run=5),
+    lambda: kit.cv(force="no"), lambda: kit.cv(resume=np.array([1, 2])), lambda: kit.submit(fetch="yes"),
     lambda: kit.cv(data_dir=None), lambda: kit.cv(time_budget=[]), lambda: kit.cv(competition=None),
     lambda: kit.show("3"), lambda: kit.show(None), lambda: kit.validate(b"x.csv"), lambda: kit.validate("x", test=5),
     lambda: kit.score([]), lambda: kit.report({}), lambda: kit.compare("a", None), lambda: kit.predict("a", None, "b"),

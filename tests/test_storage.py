@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -182,10 +183,48 @@ def test_a_table_that_is_somebody_elses_stands_in_nobodys_way(tmp_path):
     assert (tmp_path / storage.CHECKSUMS).read_text() == "mine" and (tmp_path / "page.html").read_text() == "<p>"
 
 
-def test_a_recorded_file_stays_recorded_whoever_writes_it(tmp_path):
+def test_an_artifact_is_no_place_for_what_the_user_asks_for(tmp_path):
     storage.write_text(tmp_path / "a.txt", "old")
-    storage.write_text(tmp_path / "a.txt", "new", record=False)
-    assert storage.read_text(tmp_path / "a.txt") == "new"
+    with pytest.raises(KitError, match="an artifact of the kit's own"):
+        storage.write_text(tmp_path / "a.txt", "new", record=False)
+    assert storage.read_text(tmp_path / "a.txt") == "old"
+
+
+def test_an_npz_member_that_is_no_array_is_damage(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("row", b"x")
+    with pytest.raises(KitError, match=r"not a readable \.npz"):
+        storage.read_npz(tmp_path / "a.npz", "row")
+
+
+@pytest.mark.parametrize("text", ['{"a": NaN}', '[Infinity]', '[-Infinity]', '[1e999]'])
+def test_numbers_that_are_none_are_no_json(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(KitError, match="not JSON"):
+        storage.read_json(tmp_path / "a.json")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(KitError, match="no file"):
+        storage.sha256_file(tmp_path / "a.csv")
+    os.mkfifo(tmp_path / ".lock.holder")
+    with storage.RunFolder(tmp_path).lock():
+        pass
+
+
+def test_a_nul_in_a_name_is_two_lines(tmp_path):
+    with pytest.raises(KitError, match="cannot write into"), storage.RunFolder(tmp_path / "a\0b").lock():
+        pass
+
+
+def test_the_fix_of_a_damaged_fold_trains_it_again(tmp_path):
+    for name in ("done.json", "val.npz"):
+        (tmp_path / name).write_text("x")
+    assert f"delete {tmp_path} and run" in storage.damaged(tmp_path / "val.npz", "cut").fix
+    assert "delete it and run" in storage.damaged(tmp_path / "done.json", "cut").fix
+    assert "--force" in storage.damaged(tmp_path / "config.json", "cut").fix
 
 
 def test_json_that_does_not_say_what_is_wanted(tmp_path):

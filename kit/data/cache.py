@@ -30,6 +30,8 @@ def stamp(info: os.stat_result) -> list[int]:
 
 def load(path: Path, columns: tuple[str, ...], n_classes: int) -> Arrays | None:
     """The arrays of `path`, the pixels memory-mapped; None where there is no cache, or none to be trusted."""
+    if not all(_file(path, kind).is_file() for kind in ("json", "pixels.npy", "names.npy")):
+        return None
     try:
         about = json.loads(_file(path, "json").read_text("utf-8"))
         if about["layout"] != _layout(columns, n_classes):

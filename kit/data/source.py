@@ -6,6 +6,7 @@ leaves the earlier data as it was. Real data goes to <root>/<slug>/ and the samp
 is ever taken for the other.
 """
 
+import errno
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -180,7 +181,8 @@ def _is_intact(folder: DataFolder, origin: str) -> bool:
         manifest = folder.manifest
         if origin not in ("kaggle", manifest.get("origin")):
             return False
-        return all(storage.sha256_file(folder.path / name) == digest for name, digest in manifest["sha256"].items())
+        sums, known = manifest["sha256"], {*folder.competition.files, npz.TEST_LABELS}
+        return set(sums) <= known and all(storage.sha256_file(folder.path / name) == sums[name] for name in sums)
     except (KitError, KeyError):
         return False
 
@@ -271,6 +273,8 @@ def _move(new: DataFolder, folder: DataFolder) -> None:
         (folder.path / ".cache").mkdir(exist_ok=True)
         last = [new.path / storage.CHECKSUMS, new.path / MANIFEST]
         files = [path for path in sorted(new.path.rglob("*")) if path.is_file() and path not in last]
+        if any((folder.path / path.relative_to(new.path)).is_dir() for path in files + last):
+            raise IsADirectoryError(errno.EISDIR, "a folder bears the name of one of its files")
         for path in files + last:
             path.replace(folder.path / path.relative_to(new.path))
     except OSError as error:

@@ -77,6 +77,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
     KitError where it is missing, a value is not of its kind, or the code file that it names is not there.
     """
     file = path / METADATA
+    if file.exists() and not file.is_file():  # a pipe would be waited for
+        raise KitError(f"{file} is no file", BUILD)
     try:
         metadata = json.loads(file.read_text("utf-8"))
         metadata = {**metadata, **{name: metadata.get(name) or [] for name in SOURCES}}

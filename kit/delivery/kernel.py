@@ -6,6 +6,7 @@ travels inside it as text, with the hash that it must have when it is unpacked. 
 where it was built: the same commit gives the same bytes. (Hence no `checksums.json` in it, and no `kit.storage`.)
 """
 
+import contextlib
 import io
 import json
 import re
@@ -52,7 +53,8 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
         if value not in choices:
             raise KitError(f"--{option} {value!r} is unknown", f"choose one of: {', '.join(choices)}")
     slug = _checked_slug(slug or f"{competition.slug}-kit")
-    ref, dataset = f"{user or PLACEHOLDER_USER}/{slug}", f"{user or PLACEHOLDER_USER}/{weights.dataset_slug(slug)}"
+    owner = _checked_user(user or PLACEHOLDER_USER)
+    ref, dataset = f"{owner}/{slug}", f"{owner}/{weights.dataset_slug(slug)}"
     minutes = MINUTES[accelerator] if minutes is None else minutes
     if minutes <= 0:
         raise KitError(f"a kernel cannot do anything in {minutes:g} minutes", "give it more, such as 110m")
@@ -94,21 +96,29 @@ def _run_folder(run: Path | None) -> Path:
 
 def _lay_down(out: Path, files: dict[str, bytes], weights_folder: Path) -> None:
     """Put the kernel's files into `out`, and take away what another kind or mode has left there."""
+    others, packed = set(KINDS.values()) - set(files), out / weights.FOLDER
+    temporary = {name: out / f".{name}.tmp" for name in files}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for other in set(KINDS.values()) - set(files):
-            (out / other).unlink(missing_ok=True)
-        if (out / weights.FOLDER).exists():
-            shutil.rmtree(out / weights.FOLDER)
-        if weights_folder.exists():
-            shutil.copytree(weights_folder, out / weights.FOLDER)
+        for path in (*(out / name for name in (*files, *others)), packed):
+            if path.exists() and path.is_dir() != (path == packed):
+                raise OSError(f"{path.name} is there, and no {'folder' if path == packed else 'file'}")
         for name, data in files.items():
-            temporary = out / f".{name}.tmp"
-            temporary.write_bytes(data)
-            temporary.replace(out / name)
+            temporary[name].write_bytes(data)
+        for other in others:
+            (out / other).unlink(missing_ok=True)
+        shutil.rmtree(packed, ignore_errors=True)
+        if weights_folder.exists():
+            shutil.copytree(weights_folder, packed)
+        for name in files:
+            temporary[name].replace(out / name)
     except OSError as error:
         raise KitError(f"cannot write {out}: {error.strerror or error}",
                        "make the folder writable, or choose another one with --out") from error
+    finally:
+        for path in temporary.values():
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def _metadata(competition: Competition, ref: str, kind: str, accelerator: str,
@@ -123,6 +133,13 @@ def _metadata(competition: Competition, ref: str, kind: str, accelerator: str,
 def title_of(slug: str) -> str:
     """A title that Kaggle turns into `slug` again."""
     return " ".join(word.capitalize() for word in slug.split("-"))
+
+
+def _checked_user(user: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", user):
+        return user
+    raise KitError(f"{user!r:.60} cannot be the name of a Kaggle account",
+                   "give --user as it stands in the address of the account's page: kaggle.com/NAME")
 
 
 def _checked_slug(slug: str) -> str:

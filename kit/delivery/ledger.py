@@ -29,6 +29,7 @@ NUMBERS = COLUMNS[4:10]
 WORK = (COLUMNS[0], *COLUMNS[2:8])  # what is another where a run was made again, and the same where it was resumed
 LOCK_TIMEOUT = 60.0
 MAX_BYTES = 16 << 20  # a row has some 100 bytes
+MOST_DRAWN = 200  # hand-ins in a picture
 MOST = 1e9  # of a score, in any competition's metric
 
 Row = dict[str, str]
@@ -227,11 +228,11 @@ def _agreement(rows: list[Row], column: str) -> Agreement:
 
 
 def plot(path: Path = LEDGER) -> str:
-    """An SVG: each hand-in's estimate with its interval, and the scores that came."""
+    """An SVG: each hand-in's estimate with its interval, and the scores that came; of the last `MOST_DRAWN`."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    rows = [row for row in read(path) if _number(row["estimate"]) is not None]
+    rows = [row for row in read(path) if _number(row["estimate"]) is not None][-MOST_DRAWN:]
     with rc_context({"svg.hashsalt": "ledger", "svg.fonttype": "none"}):
         figure = Figure(figsize=(max(4.0, 1.2 + 0.5 * len(rows)), 3.6), layout="constrained")
         axes = figure.add_subplot(title="estimate and leaderboard", ylabel="accuracy")
@@ -251,5 +252,6 @@ def _draw(axes: Any, rows: list[Row], column: Callable[[str], list[float | None]
     for name, colour, mark in (("public_score", "tab:blue", "o"), ("private_score", "tab:orange", "D")):
         points = [(place, score) for place, score in zip(places, column(name), strict=True) if score is not None]
         axes.plot([p for p, _ in points], [s for _, s in points], mark, color=colour, label=name.replace("_", " "))
-    axes.set_xticks(list(places), [row["run"] for row in rows], rotation=45, ha="right")
+    axes.set_xticks(list(places), [row["run"] for row in rows], rotation=45, ha="right",
+                    parse_math=False)
     axes.legend()

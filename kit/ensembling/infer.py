@@ -27,6 +27,8 @@ def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | Non
     out = Path(out)
     if out.suffix not in (".csv", ".npz"):
         raise KitError(f"--out {out} is neither .csv nor .npz", "name a .csv for labels or a .npz for probs")
+    if out.exists() and out.resolve() == Path(test).resolve():
+        raise KitError(f"--out {out} is the test file itself", "name another file")
     config = records.read_config(run.path)
     competition = competitions.get(config.competition)
     table = read_table(Path(test), competition, labelled=False)

@@ -227,7 +227,8 @@ def lines(comparison: dict[str, Any]) -> list[str]:
 def render_compare(comparison: dict[str, Any], train: "Table | None" = None) -> str:
     """The comparison as one self-contained page; with pictures where `train` is the file that both were made from."""
     shape = competitions.get(comparison["competition"]).shape
-    at_hand = train is not None and train.sha256 == comparison["train_sha256"]
+    at_hand = train is not None and train.sha256 == comparison["train_sha256"] and all(
+        entry["row"] < len(train) for entry in comparison["different"])
     pictures = [data_uri(train.pixels[entry["row"]], shape) if train is not None and at_hand else None
                 for entry in comparison["different"]]
     only = {letter: [i for i, entry in enumerate(comparison["different"]) if entry[letter] == entry["true"]]

@@ -35,12 +35,13 @@ class Course:
     sums: list[float]  # N_SUMS, of the epoch under way: steps, loss × steps, accuracy × steps, seconds
 
     @classmethod
-    def read(cls, stored: dict[str, Any]) -> "Course":
-        """What a checkpoint says. ValueError, TypeError where that is none of the kit's."""
+    def read(cls, stored: dict[str, Any], epochs: int, per_epoch: int) -> "Course":
+        """What a checkpoint says. ValueError, TypeError, AttributeError where that is no course of such a training."""
         course = cls(**stored)
         numbers = [course.seconds, *course.sums, *(value for line in course.history for value in line.values())]
-        if not fits(course.step, int) or not 0 <= course.step < 2**31 or len(course.sums) != N_SUMS \
-                or not all(fits(value, float) and np.isfinite(value) for value in numbers) \
+        if not fits(course.step, int) or not 0 <= course.step <= epochs * per_epoch \
+                or len(course.history) != course.step // per_epoch or len(course.sums) != N_SUMS \
+                or not all(fits(value, float) and 0 <= value < records.MOST for value in numbers) \
                 or any(set(line) != set(records.HISTORY) for line in course.history):
             raise ValueError("no course of a training")
         return course
@@ -65,15 +66,15 @@ class Keeper:
         course.seconds += self.cost
 
 
-def load(trainer: "Trainer", job: FoldJob, path: Path, start: Path) -> Course:
-    """Continue where the checkpoint of this very job left off, or start."""
+def load(trainer: "Trainer", job: FoldJob, per_epoch: int, path: Path, start: Path) -> Course:
+    """Continue where the checkpoint of this very job left off, or start. KitError where it is damaged."""
     if path.is_file():
         arrays = storage.read_npz(path, "about")
         try:
             about = json.loads(str(arrays.pop("about")))
             if about["job"] == asdict(job) and len(arrays) == len(trainer.variables):
                 trainer.restore([arrays[f"v{i}"] for i in range(len(arrays))])
-                return Course.read(about["course"])
+                return Course.read(about["course"], job.epochs, per_epoch)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise storage.damaged(path, "it is no checkpoint of this model") from error
     trainer.reset(job)

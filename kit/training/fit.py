@@ -144,7 +144,8 @@ def train_fold(job: FoldJob, recipe: Recipe, competition: Competition, data: Fol
     if is_done(folder):
         return
     trainer = trainer_for(recipe, competition.slug, job.precision, min(job.batch_size, len(data.train_rows)))
-    course = checkpoints.load(trainer, job, folder / "checkpoint.npz", start)
+    per_epoch = len(data.train_rows) // trainer.batch_size
+    course = checkpoints.load(trainer, job, per_epoch, folder / "checkpoint.npz", start)
     _train(trainer, job, data, folder, course, report)
     _write_artifacts(trainer, job, data, folder, course)
     (folder / "checkpoint.npz").unlink(missing_ok=True)

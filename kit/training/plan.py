@@ -78,7 +78,9 @@ def fold_data(plan: Plan, job: FoldJob) -> FoldData:
     held_out = folds.fold == job.fold
     fold = FoldData(train.pixels, np.asarray(train.labels), folds.rows[~held_out], folds.rows[held_out],
                     test.pixels, test.ids, extra.pixels if extra else None)
-    return _with_guesses(fold, records.read_guesses(run.guesses(job.guesses), test.ids)) if job.guesses else fold
+    if not job.guesses:
+        return fold
+    return _with_guesses(fold, records.read_guesses(run.guesses(job.guesses), test.ids, data.competition.n_classes))
 
 
 def _with_guesses(fold: FoldData, labels: np.ndarray) -> FoldData:

@@ -15,6 +15,7 @@ from kit import storage
 from kit.config import BOUNDS, PRECISIONS, RunConfig, fits
 from kit.training.jobs import FoldJob
 
+MOST = 1e15  # of any number that is written down
 NUMBERS = ("val_accuracy", "val_rows", "parameters", "train_seconds", "predict_seconds", "images_per_second")
 HISTORY = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "images_per_second")
 
@@ -28,7 +29,7 @@ def read_done(folder: Path) -> dict[str, Any]:
     """A fold's done.json, with a `job` that makes a FoldJob. KitError if it is missing or damaged."""
     path = folder / "done.json"
     done = storage.read_json(path, "job", *NUMBERS)
-    wrong = [name for name, value in done.items() if name != "job" and not (fits(value, float) and abs(value) < 1e15)]
+    wrong = [name for name, value in done.items() if name != "job" and not (fits(value, float) and abs(value) < MOST)]
     if wrong:
         raise storage.damaged(path, f"no number: {', '.join(wrong)}")
     kinds, job = get_type_hints(FoldJob), done["job"]
@@ -68,18 +69,20 @@ def read_probs(path: Path, key: str, n_classes: int) -> tuple[np.ndarray, np.nda
     """Ids or rows `(n,)`, and probs `(n, n_classes)`, each from 0 to 1. KitError if missing or damaged."""
     arrays = storage.read_npz(path, key, "probs")
     ids, probs = arrays[key], arrays["probs"]
-    if ids.ndim != 1 or probs.dtype.kind != "f" or probs.ndim != 2 or probs.shape[1] != n_classes \
-            or not ((probs >= 0) & (probs <= 1)).all():
+    if ids.ndim != 1 or ids.dtype.kind not in "iuU" or probs.dtype.kind != "f" or probs.ndim != 2 \
+            or probs.shape[1] != n_classes or not ((probs >= 0) & (probs <= 1)).all():
         raise storage.damaged(path, f"its probs are not probabilities of {n_classes} classes")
     return ids, probs
 
 
-def read_guesses(path: Path, ids: np.ndarray) -> np.ndarray:
+def read_guesses(path: Path, ids: np.ndarray, n_classes: int) -> np.ndarray:
     """Labels `(n,)` uint8 that the run has guessed for the test rows `ids`. KitError if missing, damaged or others'."""
     arrays = storage.read_npz(path, "id", "label")
-    if not np.array_equal(arrays["id"], ids) or arrays["label"].shape != ids.shape or arrays["label"].dtype != np.uint8:
+    labels = arrays["label"]
+    if not np.array_equal(arrays["id"], ids) or labels.shape != ids.shape or labels.dtype != np.uint8 \
+            or (labels >= n_classes).any():
         raise storage.damaged(path, "its labels are not those of the test file")
-    return arrays["label"]
+    return labels
 
 
 def rounds(folder: Path, most: int) -> list[Path]:

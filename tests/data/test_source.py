@@ -151,6 +151,26 @@ def test_changed_data_is_not_passed_over_for_the_sample(given, root, sample):
         download(TINY, None, root).train()
 
 
+@pytest.mark.parametrize("name", ["train.csv", "extra.csv", "sample_submission.csv", "manifest.json"])
+def test_a_folder_in_the_place_of_a_file_replaces_nothing(given, root, name, tmp_path):
+    there = download(TINY, given, root).path
+    (there / name).unlink()
+    (there / name).mkdir()
+    before = {path: path.read_bytes() for path in there.rglob("*") if path.is_file()}
+    with pytest.raises(KitError, match="a folder bears the name"):
+        download(TINY, given, root, force=True)
+    assert {path: path.read_bytes() for path in there.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["\0", "\ud800", "/dev/zero", "../train.csv"])
+def test_a_manifest_that_names_other_files_is_not_followed(given, root, name):
+    there = download(TINY, given, root).path
+    manifest = json.loads((there / "manifest.json").read_text())
+    (there / "checksums.json").unlink()
+    (there / "manifest.json").write_text(json.dumps({**manifest, "sha256": {name: "x"}}))
+    assert download(TINY, given, root).manifest["sha256"].keys() == manifest["sha256"].keys()
+
+
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_a_sample_stays_one_wherever_it_is_copied_from(root, sample, tmp_path, kind):
     first = download(TINY, "sample", root)

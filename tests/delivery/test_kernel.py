@@ -110,6 +110,26 @@ def test_a_notebook_has_a_kernelspec_and_cells_that_compile(tmp_path):
         compile(cell.source, "cell", "exec")
 
 
+@pytest.mark.parametrize("user", ["a/b", "a b", "a\nb", "\udcff", "x" * 10_000, "../x"])
+def test_a_name_that_no_account_has_is_refused(tmp_path, user):
+    with pytest.raises(KitError, match="cannot be the name of a Kaggle account"):
+        kernel.build(tmp_path / "kernel", KANNADA, user)
+    assert not (tmp_path / "kernel").exists()
+
+
+@pytest.mark.parametrize("blocked", ["kernel.py", "kernel-metadata.json", "kernel.ipynb", "weights"])
+def test_a_refused_build_leaves_the_folder_as_it_was(tmp_path, blocked):
+    kernel.build(tmp_path / "k", KANNADA, "me", kind="script" if blocked == "kernel.ipynb" else "notebook")
+    path = tmp_path / "k" / blocked
+    if path.is_file():
+        path.unlink()
+    path.write_text("a file") if blocked == "weights" else path.mkdir()
+    before = {each: each.read_bytes() for each in (tmp_path / "k").rglob("*") if each.is_file()}
+    with pytest.raises(KitError, match=f"cannot write .*{blocked} is there"):
+        kernel.build(tmp_path / "k", KANNADA, "me", kind="script")
+    assert {each: each.read_bytes() for each in (tmp_path / "k").rglob("*") if each.is_file()} == before
+
+
 def test_changing_the_kind_leaves_one_code_file(tmp_path):
     kernel.build(tmp_path, KANNADA, kind="script")
     (tmp_path / "notes.txt").write_text("mine")

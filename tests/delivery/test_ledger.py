@@ -170,6 +170,12 @@ def test_an_empty_ledger_has_a_summary_and_a_plot(path: Path) -> None:
     ElementTree.fromstring(ledger.plot(path))
 
 
+def test_a_name_is_no_formula(path: Path) -> None:
+    row = {**ledger.row_of("a", {}), "run": "$a^$", "estimate": "0.99"}
+    ledger.add(row, path)
+    assert "$a^$" in ledger.plot(path)
+
+
 def test_the_plot_is_an_svg_that_names_the_runs_and_depends_on_them_alone(path: Path) -> None:
     ledger.add(row("first", "1", estimate="0.985", estimate_low="0.98", estimate_high="0.99", public_score="1"), path)
     ledger.add(row("second", "2", estimate="0.986"), path)

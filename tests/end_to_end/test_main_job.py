@@ -69,6 +69,14 @@ def test_a_run_is_neither_overwritten_nor_changed_under_its_name(workplace, caps
     assert code == 2 and "no run 'b'" in err
 
 
+def test_a_run_by_an_odd_path_has_its_own_submission(workplace, capsys):
+    assert kit(capsys, "submit", *QUICK, "--run", "a", "--executor", "local")[0] == 0
+    before = {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file() and "runs" not in path.parts}
+    assert kit(capsys, "report", "runs/a/mlp/..")[0] == 0
+    after = {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file() and "runs" not in path.parts}
+    assert after.keys() == before.keys()
+
+
 def test_predict_reproduces_the_runs_own_test_probs(workplace, capsys):
     assert kit(capsys, "submit", *QUICK, "--run", "a", "--executor", "local")[0] == 0
     test = workplace / "data" / "kannada-mnist-sample" / "test.csv"
@@ -80,6 +88,9 @@ def test_predict_reproduces_the_runs_own_test_probs(workplace, capsys):
     expected = pd.read_csv("submissions/a/submission.csv").iloc[10:17].reset_index(drop=True)
     pd.testing.assert_frame_equal(pd.read_csv("labels.csv"), expected)
     assert not Path("checksums.json").exists()  # this folder is the user's
+    for out, said in (("other.csv", "is the test file itself"), ("runs/a/folds.csv", "an artifact of the kit's own")):
+        code, _, err = kit(capsys, "predict", "a", "--test", "other.csv", "--out", out)
+        assert code == 2 and said in err
     code, _, err = kit(capsys, "predict", "a", "--test", "other.csv", "--out", "labels.txt")
     assert code == 2 and "neither .csv nor .npz" in err
 

@@ -90,7 +90,8 @@ def test_a_damaged_checkpoint_is_an_error_with_the_fix(fold_data, tmp_path):
 
 
 @pytest.mark.parametrize("forged", [{"step": "x"}, {"step": -1}, {"seconds": float("nan")}, {"sums": [0.0]},
-                                    {"sums": ["a"] * 4}, {"history": [{"epoch": 1}]}, {"history": "none"}])
+                                    {"sums": ["a"] * 4}, {"history": [{"epoch": 1}]}, {"history": "none"},
+                                    {"step": 27, "history": []}, {"sums": [-1.0, 0.0, 0.0, 0.0]}, {"seconds": -1e300}])
 def test_a_checkpoint_that_was_never_the_kits_is_an_error_with_the_fix(fold_data, tmp_path, monkeypatch, forged):
     monkeypatch.setattr(checkpoints, "SHARE", 1e9)
 
