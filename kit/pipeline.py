@@ -27,7 +27,7 @@ from kit.ensembling import blend, submission
 from kit.ensembling.blend import RunResults
 from kit.errors import KitError
 from kit.progress import Progress
-from kit.storage import RunFolder
+from kit.runfolder import RunFolder
 from kit.training import backend, executors
 from kit.training.plan import Plan, make_jobs, self_training
 

@@ -20,7 +20,7 @@ from kit.data.source import DataFolder
 from kit.data.table import Table, read_table
 from kit.errors import KitError
 from kit.progress import Progress
-from kit.storage import RunFolder
+from kit.runfolder import RunFolder, check_run_name
 from kit.training import models, settings
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -76,7 +76,7 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
         if not isinstance(wish, bool):
             raise KitError(f"{name}={wish!r:.60} cannot be", "give True or False")
     if run is not None:
-        storage.check_run_name(run)
+        check_run_name(run)
     options = {name: value for name, value in options.items() if value is not None}
     if model is not None:
         options["models"] = model_names(model)

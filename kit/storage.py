@@ -1,4 +1,4 @@
-"""Atomic, checksummed writes; the run folder and its lock. Nothing else in the kit writes artifacts.
+"""Atomic, checksummed writes. Nothing else in the kit writes artifacts.
 
 In goes what a stage made; out comes a file that is there whole or not at all. The one idea: each folder carries a
 `checksums.json` that names the SHA-256 of every artifact in it. The new digest is recorded *before* the file is
@@ -13,13 +13,9 @@ import io
 import json
 import math
 import os
-import re
-import shutil
-import socket
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +45,7 @@ def write_bytes(path: Path, data: bytes, record: bool = True) -> None:
             raise KitError(f"{path} is an artifact of the kit's own", "choose another place with --out")
         if record:
             _record(path, hashlib.sha256(data).hexdigest())
-        _replace(path, data)
+        replace(path, data)
 
 
 def write_text(path: Path, text: str, record: bool = True) -> None:
@@ -87,7 +83,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} does not belong into JSON")
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -106,7 +102,7 @@ def _record(path: Path, digest: str) -> None:
     """Accept `digest` for `path` from now on, and the one that is there until the rename."""
     sums = _checksums(path.parent)
     sums[path.name] = [digest, *sums.get(path.name, [])][:2]
-    _replace(path.parent / CHECKSUMS, (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
+    replace(path.parent / CHECKSUMS, (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
 
 
 def _is_recorded(path: Path) -> bool:
@@ -136,16 +132,6 @@ def refused(error: OSError, path: Path | str, verb: str) -> KitError:
              errno.EACCES: "make the folder writable, or choose another one"}
     return KitError(f"cannot {verb} {path}: {error.strerror or error}",
                     fixes.get(error.errno or 0, "check that the folder exists and is yours"))
-
-
-def sweep(folder: Path) -> None:
-    """Remove the temporary files and folders that a killed writer left below `folder`; for its lock's holder alone."""
-    for leftover in list(Path(folder).rglob(".*.tmp")):
-        with contextlib.suppress(OSError):
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink()
 
 
 # -- reading --------------------------------------------------------------------------------------------------------
@@ -265,82 +251,3 @@ def _checksums(folder: Path) -> dict[str, list[str]]:
         pass
     raise KitError(f"{path} is damaged: not a table of checksums",
                    "delete it; the files beside it are then read unchecked, or run the command that makes them again")
-
-
-# -- the run folder -------------------------------------------------------------------------------------------------
-
-
-def check_run_name(name: str) -> str:
-    """`name`, if it can be the name of one folder and nothing else; else KitError."""
-    bad = re.search(r'[/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff:*?"|]', name)
-    if bad or not name.strip() or name != name.strip() or name.startswith((".", "-")) or len(name.encode()) > 200:
-        raise KitError(f"{name!r} cannot be the name of a run",
-                       "use letters, digits, spaces, '-' and '_'; no '/', no leading '.' or '-', 200 bytes at most")
-    return name
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """Where a run's artifacts lie; the names are the plan's contract."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.json"
-
-    @property
-    def folds(self) -> Path:
-        return self.path / "folds.csv"
-
-    @property
-    def oof(self) -> Path:
-        return self.path / "oof.npz"
-
-    @property
-    def test(self) -> Path:
-        return self.path / "test.npz"
-
-    def guesses(self, n: int) -> Path:
-        return self.path / f"guesses_{n}.npz"
-
-    def clear(self) -> None:
-        """Remove all that is in the folder, for its lock's holder alone. KitError where the disk refuses."""
-        with disk_errors(self.path, "empty"):
-            for path in self.path.iterdir():
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                elif not path.name.startswith(".lock"):
-                    path.unlink()
-
-    def fold(self, model: str, seed: int, fold: int) -> Path:
-        return self.path / model / f"seed_{seed}" / f"fold_{fold}"
-
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold this folder for one process. KitError naming the holder where another one has it."""
-        import filelock
-
-        with disk_errors(self.path, "write into"):
-            self.path.mkdir(parents=True, exist_ok=True)
-            holder = self.path / ".lock.holder"
-            lock = filelock.FileLock(self.path / ".lock")
-            try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout:
-                who = holder.read_text("utf-8", "replace") if holder.is_file() else "another process"
-                raise KitError(f"{self.path} is in use by {who}",
-                               "wait until it has ended, or choose another name with --run") from None
-        try:
-            with disk_errors(holder, "write"):
-                _replace(holder, f"process {os.getpid()} on {socket.gethostname()}".encode())
-            sweep(self.path)
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                holder.unlink()
-            lock.release()

@@ -30,7 +30,8 @@ from kit.data.source import DataFolder
 from kit.data.table import read_table
 from kit.machine import cores
 from kit.progress import Plain
-from kit.storage import RunFolder, read_csv, read_json
+from kit.runfolder import RunFolder
+from kit.storage import read_csv, read_json
 from kit.training import backend, checkpoints, executors, fit, models, predict
 
 Result = dict[str, Any]

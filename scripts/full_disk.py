@@ -73,7 +73,7 @@ def watched(disk: Disk, full_at: str | None, seen: list[str]) -> Iterator[None]:
 
         return noting
 
-    with mock.patch.object(storage, "_replace", noted(storage._replace, kind)), \
+    with mock.patch.object(storage, "replace", noted(storage.replace, kind)), \
             mock.patch.object(fit, "_model_bytes", noted(fit._model_bytes, lambda *_: KERAS)):
         yield
 

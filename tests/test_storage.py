@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit import storage
+from kit import runfolder, storage
 from kit.errors import KitError
 
 
@@ -116,18 +116,18 @@ def test_nan_does_not_become_json(tmp_path):
 
 @pytest.mark.parametrize("name", ["first", "cnn+mlp 2", "ಕನ್ನಡ", "<script>", "a.b"])
 def test_run_names_that_are_fine(name):
-    assert storage.check_run_name(name) == name
+    assert runfolder.check_run_name(name) == name
 
 
 @pytest.mark.parametrize("name", ["", " ", "../x", "a/b", "..", ".hidden", "-x", "a\0b", "a\nb", "x" * 300, " a",
                                   "a\\b"])
 def test_run_names_that_are_not(name):
     with pytest.raises(KitError, match="cannot be the name of a run"):
-        storage.check_run_name(name)
+        runfolder.check_run_name(name)
 
 
 def _hold(path, ready, done):
-    with storage.RunFolder(path).lock():
+    with runfolder.RunFolder(path).lock():
         ready.set()
         done.wait(30)
 
@@ -139,13 +139,13 @@ def test_the_second_process_is_told_who_holds_the_run(tmp_path):
     holder.start()
     try:
         assert ready.wait(30)
-        run = storage.RunFolder(tmp_path / "run")
+        run = runfolder.RunFolder(tmp_path / "run")
         with pytest.raises(KitError, match=f"in use by process {holder.pid}"), run.lock():
             pass
     finally:
         done.set()
         holder.join()
-    with storage.RunFolder(tmp_path / "run").lock():
+    with runfolder.RunFolder(tmp_path / "run").lock():
         assert "process" in (tmp_path / "run" / ".lock.holder").read_text()
 
 
@@ -153,7 +153,7 @@ def test_the_lock_sweeps_what_a_killed_writer_left(tmp_path):
     left = tmp_path / "mlp" / ".model.keras.abc.tmp"
     left.parent.mkdir()
     left.write_bytes(b"half")
-    with storage.RunFolder(tmp_path).lock():
+    with runfolder.RunFolder(tmp_path).lock():
         assert not left.exists()
 
 
@@ -161,7 +161,7 @@ def test_the_lock_sweeps_what_a_killed_keras_left(tmp_path):
     left = tmp_path / "mlp" / ".model.abc.tmp" / "model.keras"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
-    with storage.RunFolder(tmp_path).lock():
+    with runfolder.RunFolder(tmp_path).lock():
         assert not left.parent.exists() and left.parent.parent.exists()
 
 
@@ -210,12 +210,12 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     with pytest.raises(KitError, match="no file"):
         storage.sha256_file(tmp_path / "a.csv")
     os.mkfifo(tmp_path / ".lock.holder")
-    with storage.RunFolder(tmp_path).lock():
+    with runfolder.RunFolder(tmp_path).lock():
         pass
 
 
 def test_a_nul_in_a_name_is_two_lines(tmp_path):
-    with pytest.raises(KitError, match="cannot write into"), storage.RunFolder(tmp_path / "a\0b").lock():
+    with pytest.raises(KitError, match="cannot write into"), runfolder.RunFolder(tmp_path / "a\0b").lock():
         pass
 
 

@@ -28,7 +28,7 @@ from kit.delivery.supervisor import Limits, Outcome, fold_keys, supervise
 from kit.delivery.worker import Wish
 from kit.ensembling.balance import applies, balanced
 from kit.errors import KitError
-from kit.storage import RunFolder
+from kit.runfolder import RunFolder
 
 ROOT = "/kaggle"
 SUBMISSION = "submission.csv"

@@ -15,7 +15,7 @@ from kit.data.table import Table
 from kit.delivery.supervisor import finished
 from kit.ensembling.blend import aligned, mean_probs
 from kit.errors import KitError
-from kit.storage import RunFolder
+from kit.runfolder import RunFolder
 
 BASELINE = "mlp"  # kit.training.models.BASELINE, without importing what it takes to build it
 MARGIN = 0.05  # of accuracy: a fold that is worse than the baseline by more has not learnt

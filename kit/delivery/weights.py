@@ -16,7 +16,8 @@ from typing import Any
 
 from kit.delivery.supervisor import fold_keys
 from kit.errors import KitError
-from kit.storage import RunFolder, damaged, read_bytes, read_json
+from kit.runfolder import RunFolder
+from kit.storage import damaged, read_bytes, read_json
 from kit.training.records import read_config, rounds
 
 FOLDER = "weights"

@@ -21,7 +21,7 @@ from kit.data.competition import Competition
 from kit.data.source import DataFolder
 from kit.delivery import planning, weights
 from kit.delivery.supervisor import HEARTBEAT, finished, fold_keys
-from kit.storage import RunFolder
+from kit.runfolder import RunFolder
 
 SCHEDULE = "schedule.json"
 

@@ -21,7 +21,7 @@ from kit.data.folds import Folds, load_folds
 from kit.data.source import DataFolder
 from kit.ensembling.balance import applies, balanced
 from kit.errors import KitError
-from kit.storage import RunFolder
+from kit.runfolder import RunFolder
 from kit.training import records
 from kit.training.models import BASELINE
 

@@ -18,7 +18,7 @@ from kit.ensembling.balance import applies, balanced
 from kit.ensembling.blend import vote
 from kit.errors import KitError
 from kit.progress import Progress
-from kit.storage import RunFolder
+from kit.runfolder import RunFolder
 from kit.training import backend, fit, models, predict, records
 
 

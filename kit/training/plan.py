@@ -15,7 +15,7 @@ from kit.config import RunConfig
 from kit.data import cache, competition
 from kit.data import folds as folds_module
 from kit.data.source import DataFolder
-from kit.storage import RunFolder
+from kit.runfolder import RunFolder
 from kit.training import models, records
 from kit.training.jobs import FoldData, FoldJob
 

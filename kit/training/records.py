@@ -13,6 +13,7 @@ import numpy as np
 
 from kit import storage
 from kit.config import BOUNDS, PRECISIONS, RunConfig, fits
+from kit.runfolder import RunFolder
 from kit.training.jobs import FoldJob
 
 MOST = 1e15  # of any number that is written down
@@ -22,7 +23,7 @@ HISTORY = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_ra
 
 def read_config(run: Path) -> RunConfig:
     """The config that a run was trained with. KitError where it is missing or damaged."""
-    return RunConfig.from_dict(storage.read_json(storage.RunFolder(run).config, "config")["config"])
+    return RunConfig.from_dict(storage.read_json(RunFolder(run).config, "config")["config"])
 
 
 def read_done(folder: Path) -> dict[str, Any]:

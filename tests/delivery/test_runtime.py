@@ -18,7 +18,7 @@ from kit.data.competition import KANNADA
 from kit.delivery import mounts, runtime, supervisor, votes
 from kit.ensembling.submission import validate
 from kit.errors import KitError
-from kit.storage import RunFolder
+from kit.runfolder import RunFolder
 from tests.delivery.kernels import write_data
 
 SETTINGS = {"competition": "kannada-mnist", "mode": "train", "models": ["cnn"], "folds": 3, "seeds": 1, "epochs": 1,

@@ -84,7 +84,7 @@ def assert_as_if_nothing_had_happened(workplace, capsys, undisturbed):
 
 def refuse(monkeypatch, workplace, name, code):
     """From the write of `name` on, the disk refuses every flush with `code`, as a full one does."""
-    replace, refusing = storage._replace, []
+    replace, refusing = storage.replace, []
     fsync = os.fsync
 
     def watched(path, data):
@@ -97,7 +97,7 @@ def refuse(monkeypatch, workplace, name, code):
             raise OSError(code, os.strerror(code))
         fsync(handle)
 
-    monkeypatch.setattr(storage, "_replace", watched)
+    monkeypatch.setattr(storage, "replace", watched)
     monkeypatch.setattr(os, "fsync", flush)
 
 
@@ -115,20 +115,20 @@ def test_a_full_disk_at_any_write_costs_nothing_that_was_finished(workplace, cap
 
 
 def test_every_kind_of_write_is_among_those_refused(workplace, capsys, monkeypatch):
-    written, replace = set(), storage._replace
-    monkeypatch.setattr(storage, "_replace", lambda path, data: (written.add(Path(path)), replace(path, data)))
+    written, replace = set(), storage.replace
+    monkeypatch.setattr(storage, "replace", lambda path, data: (written.add(Path(path)), replace(path, data)))
     assert kit(capsys, "submit", *QUICK, "--run", "a")[0] == 0
     names = {path.as_posix() for path in written if path.name != storage.CHECKSUMS}
     assert {re.sub("fold_0", "fold_1", name) for name in names} == set(WRITES)
 
 
-@pytest.mark.parametrize("where", ["mkstemp", "mkdir", "holder"])
+@pytest.mark.parametrize("where", ["mkstemp", "mkdir"])
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.ENOSPC])
 def test_a_folder_that_cannot_be_written(workplace, capsys, monkeypatch, where, code):
     def no(*_, **__):
         raise OSError(code, os.strerror(code))
 
-    target = {"mkstemp": (storage.tempfile, "mkstemp"), "mkdir": (Path, "mkdir"), "holder": (Path, "write_text")}[where]
+    target = {"mkstemp": (storage.tempfile, "mkstemp"), "mkdir": (Path, "mkdir")}[where]
     monkeypatch.setattr(*target, no)
     code_, _, err = kit(capsys, "submit", *QUICK, "--run", "a")
     assert code_ == 2 and two_lines(err) and os.strerror(code) in err and "runs/a" in err
@@ -262,7 +262,7 @@ def test_signals_end_a_run_with_130_and_it_resumes(workplace, capsys, monkeypatc
 
 def test_a_second_process_on_one_run_is_told_who_has_it(workplace, capsys):
     assert kit(capsys, "cv", *QUICK, "--run", "a")[0] == 0
-    code = "import sys, pathlib; from kit.storage import RunFolder\n" \
+    code = "import sys, pathlib; from kit.runfolder import RunFolder\n" \
            "with RunFolder(pathlib.Path('runs/a')).lock(): print('held', flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}) as holder:

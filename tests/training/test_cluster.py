@@ -20,7 +20,7 @@ from kit.data.sample import draw_sample
 from kit.data.source import DataFolder
 from kit.errors import KitError
 from kit.progress import Progress
-from kit.storage import RunFolder
+from kit.runfolder import RunFolder
 from kit.training import cluster, executors
 from kit.training.plan import Plan, make_jobs
 

@@ -13,7 +13,7 @@ from kit.config import RunConfig
 from kit.data import competition, folds, sample, source
 from kit.errors import KitError
 from kit.progress import Progress
-from kit.storage import RunFolder
+from kit.runfolder import RunFolder
 from kit.training import executors, fit, records
 from kit.training.plan import Plan, make_jobs
 

@@ -1,0 +1,103 @@
+"""The run folder: where a run's artifacts lie, and whose turn it is to write them.
+
+In goes a path; out come the names of the plan's contract and a lock. The one idea: a run belongs to one process at a
+time, which may therefore sweep up what a killed one left half-written.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kit.errors import KitError
+from kit.storage import disk_errors, replace
+
+
+def check_run_name(name: str) -> str:
+    """`name`, if it can be the name of one folder and nothing else; else KitError."""
+    bad = re.search(r'[/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff:*?"|]', name)
+    if bad or not name.strip() or name != name.strip() or name.startswith((".", "-")) or len(name.encode()) > 200:
+        raise KitError(f"{name!r} cannot be the name of a run",
+                       "use letters, digits, spaces, '-' and '_'; no '/', no leading '.' or '-', 200 bytes at most")
+    return name
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run's artifacts lie; the names are the plan's contract."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def folds(self) -> Path:
+        return self.path / "folds.csv"
+
+    @property
+    def oof(self) -> Path:
+        return self.path / "oof.npz"
+
+    @property
+    def test(self) -> Path:
+        return self.path / "test.npz"
+
+    def guesses(self, n: int) -> Path:
+        return self.path / f"guesses_{n}.npz"
+
+    def clear(self) -> None:
+        """Remove all that is in the folder, for its lock's holder alone. KitError where the disk refuses."""
+        with disk_errors(self.path, "empty"):
+            for path in self.path.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif not path.name.startswith(".lock"):
+                    path.unlink()
+
+    def fold(self, model: str, seed: int, fold: int) -> Path:
+        return self.path / model / f"seed_{seed}" / f"fold_{fold}"
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold this folder for one process. KitError naming the holder where another one has it."""
+        import filelock
+
+        with disk_errors(self.path, "write into"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            holder = self.path / ".lock.holder"
+            lock = filelock.FileLock(self.path / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                who = holder.read_text("utf-8", "replace") if holder.is_file() else "another process"
+                raise KitError(f"{self.path} is in use by {who}",
+                               "wait until it has ended, or choose another name with --run") from None
+        try:
+            with disk_errors(holder, "write"):
+                replace(holder, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            sweep(self.path)
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                holder.unlink()
+            lock.release()
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files and folders that a killed writer left below `folder`; for its lock's holder alone."""
+    for leftover in list(Path(folder).rglob(".*.tmp")):
+        with contextlib.suppress(OSError):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
