@@ -141,7 +141,7 @@ def existing_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
     """The folder of a run, by name or path. KitError if there is none."""
     for path in (Path(runs_dir) / name, Path(name)):
         if (path / "config.json").is_file() and (path / "folds.csv").is_file():
-            return RunFolder(path if path.name not in ("", "..") else path.resolve())  # its submission bears its name
+            return RunFolder(path)
     there = sorted(path.parent.name for path in Path(runs_dir).glob("*/config.json"))
     raise KitError(f"there is no run {name!r} in {runs_dir}", f"choose one of: {', '.join(there) or '(no runs yet)'}")
 

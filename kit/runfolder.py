@@ -34,7 +34,7 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        return self.path.name
+        return Path(os.path.abspath(self.path)).name  # noqa: PTH100  "." and ".." have none; links keep theirs
 
     @property
     def config(self) -> Path:

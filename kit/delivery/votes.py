@@ -13,7 +13,8 @@ import numpy as np
 from kit import storage
 from kit.data.table import Table
 from kit.delivery.supervisor import finished
-from kit.ensembling.blend import aligned, mean_probs
+from kit.ensembling.blend import aligned
+from kit.ensembling.blend import vote as vote_of
 from kit.errors import KitError
 from kit.runfolder import RunFolder
 
@@ -55,7 +56,7 @@ def take(run: RunFolder, planned: Sequence[str], ids: np.ndarray) -> Vote:
             members: dict[str, list[np.ndarray]] = {key.rpartition("/")[0]: [] for key in keys}
             for key in keys:
                 members[key.rpartition("/")[0]].append(probs[key])
-            vote.probs, vote.used, vote.folds = mean_probs([mean_probs(part) for part in members.values()]), used, keys
+            vote.probs, vote.used, vote.folds = vote_of(members.values()), used, keys
             break
     vote.complete = vote.used == "ensemble" and set(vote.folds) == set(planned)
     return vote

@@ -71,15 +71,23 @@ def test_killed_anywhere_and_resumed_the_result_is_the_same(undisturbed, fold_da
     assert not (tmp_path / "checkpoint.npz").exists()
 
 
-def test_the_checkpoint_of_another_job_is_not_continued_from(fold_data, tmp_path, monkeypatch, undisturbed):
-    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
-
+@pytest.fixture
+def killed(fold_data, tmp_path, monkeypatch):
+    """Trains a job in tmp_path up to its second epoch, and leaves the checkpoint."""
     def kill(event):
         if event["epoch"] == 2:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        train(job(seed=5), fold_data, tmp_path, kill)
+    def until_killed(job):
+        with pytest.raises(KeyboardInterrupt):
+            train(job, fold_data, tmp_path, kill)
+
+    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
+    return until_killed
+
+
+def test_the_checkpoint_of_another_job_is_not_continued_from(fold_data, tmp_path, killed, undisturbed):
+    killed(job(seed=5))
     np.testing.assert_array_equal(train(job(), fold_data, tmp_path), undisturbed[1])
 
 
@@ -92,15 +100,8 @@ def test_a_damaged_checkpoint_is_an_error_with_the_fix(fold_data, tmp_path):
 @pytest.mark.parametrize("forged", [{"step": "x"}, {"step": -1}, {"seconds": float("nan")}, {"sums": [0.0]},
                                     {"sums": ["a"] * 4}, {"history": [{"epoch": 1}]}, {"history": "none"},
                                     {"step": 27, "history": []}, {"sums": [-1.0, 0.0, 0.0, 0.0]}, {"seconds": -1e300}])
-def test_a_checkpoint_that_was_never_the_kits_is_an_error_with_the_fix(fold_data, tmp_path, monkeypatch, forged):
-    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
-
-    def kill(event):
-        if event["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(job(model="mlp"), fold_data, tmp_path, kill)
+def test_a_checkpoint_that_was_never_the_kits_is_an_error_with_the_fix(fold_data, tmp_path, killed, forged):
+    killed(job(model="mlp"))
     arrays = storage.read_npz(tmp_path / "checkpoint.npz")
     about = json.loads(str(arrays.pop("about")))
     about["course"] |= forged
