@@ -30,6 +30,7 @@ from kit.progress import Progress
 from kit.runfolder import RunFolder
 from kit.training import backend, executors
 from kit.training.plan import Plan, make_jobs, self_training
+from kit.training.records import read_config
 
 
 def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress | None = None,
@@ -182,8 +183,8 @@ def _open_run(run: RunFolder, about: dict[str, Any], resume: bool) -> bool:
     if not resume:
         raise KitError(f"the run {run.name!r} exists in {run.path.parent}",
                        "continue it with --resume, replace it with --force, or choose another name with --run")
-    stored = storage.read_json(run.config, "config", "data", "code")
-    changed = differences(RunConfig.from_dict(stored["config"]).to_dict(), about["config"])
+    stored = storage.read_json(run.config, "data", "code")
+    changed = differences(read_config(run.path).to_dict(), about["config"])
     changed += [f"{what}: {stored[key]} → {about[key]}"
                 for key, what in (("data", "data"), ("code", "the training code")) if stored[key] != about[key]]
     if changed:

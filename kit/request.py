@@ -22,6 +22,7 @@ from kit.errors import KitError
 from kit.progress import Progress
 from kit.runfolder import RunFolder, check_run_name
 from kit.training import models, settings
+from kit.training.records import read_config
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -110,13 +111,14 @@ def model_names(text: str) -> tuple[str, ...]:
 
 def find_unfinished(config: RunConfig, runs_dir: Path) -> str | None:
     """Name of the newest run with this config that has no report."""
-    for path in sorted(Path(runs_dir).glob("*/config.json"), key=lambda path: -path.stat().st_mtime):
+    there = [path.parent for path in Path(runs_dir).glob("*/config.json")]
+    for run in sorted(there, key=lambda run: -(run / "config.json").stat().st_mtime):
         try:
-            stored = RunConfig.from_dict(storage.read_json(path, "config")["config"])
+            stored = read_config(run)
         except KitError:
             continue
-        if not (path.parent / "report.json").is_file() and not differences(stored.to_dict(), config.to_dict()):
-            return path.parent.name
+        if not (run / "report.json").is_file() and not differences(stored.to_dict(), config.to_dict()):
+            return run.name
     return None
 
 

@@ -4,6 +4,10 @@ In go the tests' own bad files; out come the tables of docs/reliability.md betwe
 written by hand, and each row is a test's, by name.
 """
 
+import contextlib
+import io
+import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -13,12 +17,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout that this script is in, installed or not
 
+from kit import cli
 from kit.data import archive
 from kit.data.table import read_table
 from kit.ensembling import submission
 from kit.errors import KitError
 from tests.data import bad_files, test_archive
 from tests.data.tiny import TINY, write_folder
+from tests.end_to_end import test_artifacts
+from tests.end_to_end.test_reliability import QUICK
 from tests.ensembling import test_submission
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
@@ -61,6 +68,36 @@ def families() -> Iterable[tuple[str, str, list[tuple[str, str]]]]:
     yield ("A submission for `kit validate`", "tests/ensembling/test_submission.py::test_says_what_is_wrong_and_where",
            [(case, said(data, "submission.csv", lambda path: submission.validate(path, test_submission.KANNADA, ids)))
             for case, data in hand_ins.items()])
+    yield ("A finished run's artifact", "tests/end_to_end/test_artifacts.py::test_a_bad_artifact_is_named", artifacts())
+
+
+def artifacts() -> list[tuple[str, str]]:
+    """(name, what the kit says) of each damaged or forged artifact, by the command that reads it."""
+    there = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        run_kit("download", "--from", "sample", "--quiet")
+        run_kit("cv", *QUICK, "--run", "it", "--runs-dir", "finished")
+        try:
+            names = test_artifacts.DAMAGED | test_artifacts.FORGED
+            return [(name, said_to_artifact(Path(folder), name)) for name in names]
+        finally:
+            os.chdir(there)
+
+
+def said_to_artifact(folder: Path, name: str) -> str:
+    _, command = test_artifacts.spoil(folder, folder / "finished", name)
+    try:
+        return run_kit(*command).removeprefix("error: ")
+    finally:
+        shutil.rmtree(folder / "runs")
+
+
+def run_kit(*arguments: str) -> str:
+    """The last line but one of what a command says on stderr: the error, where there is one."""
+    with contextlib.redirect_stderr(io.StringIO()) as err:
+        cli.run(list(arguments))
+    return "".join(err.getvalue().splitlines()[-2:-1])
 
 
 def cell(text: str) -> str:

@@ -75,8 +75,7 @@ def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], first: bool
 
     `first`: as it was before self-training.
     """
-    about = storage.read_json(run.config, "config", "command", "environment")
-    config = RunConfig.from_dict(about["config"])
+    config, about = records.read_config(run.path), storage.read_json(run.config, "command", "environment")
     if not isinstance(about["command"], str) or not isinstance(about["environment"], dict):
         raise storage.damaged(run.config, "its command is no text, or its environment no table")
     folds = checked_folds(run, data, config)

@@ -112,6 +112,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     about = storage.read_json(path, "config", "data")
     config, data = about["config"], about["data"]
     if not isinstance(config, dict) or not fits(config.get("competition"), str) \
+            or config["competition"] not in competitions.COMPETITIONS \
             or not fits(config.get("models"), tuple[str, ...]):
         raise storage.damaged(path, "it does not say which models were trained for what")
     if not isinstance(data, dict) or not isinstance(data.get("sha256"), dict) or not fits(data.get("is_sample"), bool):

@@ -13,7 +13,10 @@ import numpy as np
 
 from kit import storage
 from kit.config import BOUNDS, PRECISIONS, RunConfig, fits
+from kit.data import competition
+from kit.errors import KitError
 from kit.runfolder import RunFolder
+from kit.training import models
 from kit.training.jobs import FoldJob
 
 MOST = 1e15  # of any number that is written down
@@ -22,8 +25,17 @@ HISTORY = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_ra
 
 
 def read_config(run: Path) -> RunConfig:
-    """The config that a run was trained with. KitError where it is missing or damaged."""
-    return RunConfig.from_dict(storage.read_json(RunFolder(run).config, "config")["config"])
+    """The config that a run was trained with. KitError where it is missing or damaged, or of another kit's models."""
+    path = RunFolder(run).config
+    values = storage.read_json(path, "config")["config"]
+    try:
+        config = RunConfig.from_dict(values)
+        competition.get(config.competition)
+        for model in config.models:
+            models.get(model)
+    except KitError as error:
+        raise KitError(f"{path}: {error.message}", error.fix) from error
+    return config
 
 
 def read_done(folder: Path) -> dict[str, Any]:
@@ -35,7 +47,8 @@ def read_done(folder: Path) -> dict[str, Any]:
         raise storage.damaged(path, f"no number: {', '.join(wrong)}")
     kinds, job = get_type_hints(FoldJob), done["job"]
     if not isinstance(job, dict) or not set(job) <= set(kinds) \
-            or not all(fits(value, kinds[name]) for name, value in job.items()):
+            or not all(fits(value, kinds[name]) for name, value in job.items()) \
+            or job.get("model") not in models.RECIPES:
         raise storage.damaged(path, "its job is none of the kit's")
     try:
         job = asdict(FoldJob(**job))

@@ -212,6 +212,7 @@ def test_a_bad_artifact_is_named(workplace, finished, capsys, name):
     before = {other: other.read_bytes() for other in workplace.rglob("*.csv")}
     code, _, err = kit(capsys, *command)
     assert code == 2 and two_lines(err), err
+    assert "runs/it" in err
     if name in DAMAGED:
         assert f"{path.relative_to(workplace)} is damaged" in err
     assert not (workplace / "p.npz").exists()
