@@ -6,6 +6,7 @@ import select
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from kit.reporting.report import render_report
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
          "--disable-component-update --disable-sync --remote-debugging-pipe")
+CONTRAST = (Path(__file__).parent / "contrast.js").read_text("utf-8")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no chromium here: apt-get install chromium")]
 
 
@@ -133,6 +135,16 @@ def assert_silent(browser, page, width):
     assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
     noise = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
     assert [event for event in browser.events if event.get("method") in noise] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", ["report_file", "compare_file"])
+def test_texts_of_charts_stand_out(browser, request, page, scheme):
+    browser.open(request.getfixturevalue(page), scheme=scheme)
+    texts = browser.js(f"{CONTRAST}(4.5)")
+    assert texts["seen"] > 10 and texts["faint"] == []
+    browser.js("document.querySelector('svg text').style.fill = getComputedStyle(document.body).backgroundColor")
+    assert len(browser.js(f"{CONTRAST}(4.5)")["faint"]) == 1
 
 
 def test_dark_is_dark_and_light_is_light(browser, report_file):
