@@ -14,7 +14,7 @@ import numpy as np
 
 from kit.data.competition import Competition
 
-POWER = 2.0  # probs are sharpened by it first: label smoothing makes models more doubtful than they need be
+POWER = 2.0  # probs are sharpened by it first: on writers never seen that mends more (docs/lab-log.md, 2026-11-22)
 LEAST_ROWS = 1_000  # with fewer, chance alone makes classes differ by more than the models' leaning does
 
 

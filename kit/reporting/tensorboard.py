@@ -23,7 +23,7 @@ from kit.training.fit import FoldJob
 
 SCALARS = {"loss": "loss/train", "val_loss": "loss/val", "accuracy": "accuracy/train", "val_accuracy": "accuracy/val",
            "learning_rate": "learning_rate", "images_per_second": "images_per_second"}
-RECIPE = ("optimizer", "learning_rate", "schedule", "weight_decay", "label_smoothing")
+RECIPE = ("optimizer", "learning_rate", "schedule")
 COLUMNS = 6  # of the picture of mistakes, which has as many rows
 CELL = 16  # pixels, of the confusion matrix
 

@@ -88,12 +88,10 @@ class Trainer:
         return warp(images, transforms) if self.recipe.augment else images
 
     def cross_entropy(self, logits: Any, labels: Any) -> tuple[Any, Any]:
-        """Mean cross-entropy of a batch with label smoothing, and how many of its rows are right; float32 scalars."""
+        """Mean cross-entropy of a batch, and how many of its rows are right; float32 scalars."""
         from keras import ops
 
-        n_classes, smooth = logits.shape[-1], self.recipe.label_smoothing
-        targets = ops.one_hot(labels, n_classes) * (1 - smooth) + smooth / n_classes
-        loss = -ops.mean(ops.sum(targets * ops.log_softmax(logits), -1))
+        loss = -ops.mean(ops.sum(ops.one_hot(labels, logits.shape[-1]) * ops.log_softmax(logits), -1))
         hits = ops.cast(ops.argmax(logits, -1), "int32") == ops.cast(labels, "int32")
         return loss, ops.sum(ops.cast(hits, "float32"))
 
@@ -101,11 +99,8 @@ class Trainer:
 def _optimizer(recipe: Recipe, precision: str) -> Any:
     import keras
 
-    options = {"weight_decay": recipe.weight_decay} if recipe.weight_decay else {}
     optimizer = keras.optimizers.get({"class_name": recipe.optimizer,
-                                      "config": {"learning_rate": recipe.learning_rate, **options}})
-    if recipe.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+                                      "config": {"learning_rate": recipe.learning_rate}})
     return keras.optimizers.LossScaleOptimizer(optimizer) if precision == "float16" else optimizer
 
 
@@ -118,13 +113,11 @@ def trainer_for(recipe: Recipe, competition_slug: str, precision: str, batch_siz
 
 
 def learning_rates(recipe: Recipe, total_steps: int) -> np.ndarray:
-    """`(total_steps,)` float32: constant, or a linear warm-up and half a cosine down to zero."""
-    steps = np.arange(total_steps) + 0.5
+    """`(total_steps,)` float32: constant, or half a cosine down to zero."""
     if recipe.schedule == "constant":
         return np.full(total_steps, recipe.learning_rate, "float32")
-    warm = max(recipe.warmup * total_steps, 1e-9)
-    down = 0.5 * (1 + np.cos(np.pi * np.clip((steps - warm) / (total_steps - warm), 0, 1)))
-    return (recipe.learning_rate * np.minimum(steps / warm, down)).astype("float32")
+    done = (np.arange(total_steps) + 0.5) / total_steps
+    return (recipe.learning_rate * 0.5 * (1 + np.cos(np.pi * done))).astype("float32")
 
 
 # -- one fold -------------------------------------------------------------------------------------------------------
