@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 the answer is no; 2 a KitError or a wrong option, as two l
 """
 
 import io
+import os
 import signal
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from kit import cli_kaggle, options
+from kit.data import competition as competitions
 from kit.errors import KitError
 from kit.options import Common, DataDir, RunName, RunsDir, Scored, SubmissionsDir, takes
 
@@ -153,7 +155,7 @@ def report(common: Common, run: RunName, data_dir: DataDir = Path("data"), runs_
     from kit import pipeline, request
 
     folder = request.existing_run(run, runs_dir)
-    pipeline.report(folder, request.data_of(folder, common.competition, data_dir), submissions)
+    pipeline.report(folder, request.data_of(folder, data_dir), submissions)
     _show_report(common, folder.path)
 
 
@@ -178,17 +180,17 @@ def compare(
     a, b = request.scored_folder(run_a), request.scored_folder(run_b)
     result = comparing.compare(a, b)
     if out is not None:
-        page = comparing.render_compare(result, request.training_table(common.competition, data_dir))
+        table = request.training_table(competitions.get(result["competition"]), data_dir)
+        page = comparing.render_compare(result, table)
         storage.write_text(out, page, record=False)
     common.show(result, *comparing.lines(result))
 
 
 def _show_report(common: Common, folder: Path, *lines: str) -> None:
     from kit import storage
-    from kit.reporting.verdict import verdict
 
-    numbers = storage.read_json(folder / "report.json")
-    said = verdict(numbers)
+    numbers = storage.read_json(folder / "report.json", "verdict")
+    said = numbers["verdict"]
     common.show(numbers, *said["banners"], *said["points"], *lines, f"report: {folder / 'report.html'}")
 
 
@@ -207,12 +209,14 @@ def show(
 
     Example: kit show 298
     """
+    from kit.data import source
     from kit.reporting import tutorial
 
-    label, picture = tutorial.digit(row, common.competition, data_dir)
+    image, label = tutorial.read_digit(row, source.find_data(common.competition, data_dir))
     if out is not None:
-        tutorial.write_digit(row, common.competition, data_dir, out)
-    common.show({"row": row, "label": label}, picture, f"row {row}: {label}")
+        tutorial.write_digit(image, tutorial.class_names(common.competition)[label], f"row {row}", out)
+    colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    common.show({"row": row, "label": label}, tutorial.half_blocks(image, colours), f"row {row}: {label}")
 
 
 @app.command()

@@ -237,9 +237,13 @@ def _check_network() -> None:
     local = os.environ.get("KAGGLE_API_ENVIRONMENT") == "LOCALHOST"
     url = "http://localhost" if local else "https://api.kaggle.com"
     proxy = select_proxy(url, get_environ_proxies(url))
-    through = f" through the proxy {redact(proxy)}" if proxy else ""
     target = urlsplit(proxy if proxy and "://" in proxy else f"http://{proxy}" if proxy else url)
-    port = target.port or (443 if target.scheme == "https" else 80)
+    try:
+        port = target.port or (443 if target.scheme == "https" else 80)
+    except ValueError:
+        raise KitError(f"the address of the proxy at {target.hostname} has no number for a port",
+                       "correct HTTPS_PROXY or HTTP_PROXY") from None
+    through = f" through the proxy {target.hostname}:{port}" if proxy else ""  # not its user and password
     try:
         socket.create_connection((target.hostname or "", port), timeout=CONNECT_TIMEOUT).close()
     except OSError as error:

@@ -54,6 +54,8 @@ def has_credentials() -> bool:
 
 def user_name() -> str | None:
     """The account's name, where the credential that is used says it: an access token does not."""
+    if credentials().kind == TOKEN:
+        return None
     if os.environ.get("KAGGLE_USERNAME"):
         return os.environ["KAGGLE_USERNAME"]
     name = _json(key_file()).get("username") or _json(_oauth_file()).get("username")

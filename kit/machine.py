@@ -4,6 +4,7 @@ In goes nothing; out come numbers from the system. The one idea: in a container 
 machine has, since a process that takes the others' share is slowed down or killed.
 """
 
+import contextlib
 import math
 import os
 from pathlib import Path
@@ -35,7 +36,20 @@ def free_memory() -> int | None:
     except (OSError, StopIteration, ValueError):
         return None
     try:
-        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return min(free, max(0, int(limit) - int(used)))
+        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        lines = (CGROUP / "memory.stat").read_text().splitlines()
+        cached = next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
+        return min(free, max(0, limit - used + cached))  # what files have left in memory is given up when it is needed
     except (OSError, ValueError):
         return free
+
+
+def memory_limit() -> int | None:
+    """Bytes that this machine or its container lets us use, the smaller of the two; None if nothing tells."""
+    limits = []
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups of today, and before
+        with contextlib.suppress(OSError, ValueError):  # "max": no limit
+            limits.append(int((CGROUP / name).read_text()))
+    with contextlib.suppress(OSError, ValueError):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return min(limits, default=None)

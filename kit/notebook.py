@@ -168,7 +168,7 @@ def report(run: "str | Answer", competition: str = KANNADA, data_dir: str | Path
     from kit import pipeline
 
     folder = request.existing_run(_name(run), Path(runs_dir))
-    data = request.data_of(folder, competitions.get(competition), Path(data_dir))
+    data = request.data_of(folder, Path(data_dir))
     pipeline.report(folder, data, Path(submissions))
     return _report(folder.path, data)
 

@@ -27,10 +27,13 @@ from kit.ensembling import blend, submission
 from kit.ensembling.blend import RunResults
 from kit.errors import KitError
 from kit.progress import Progress
-from kit.runfolder import RunFolder
+from kit.runfolder import RunFolder, finished
 from kit.training import backend, executors
 from kit.training.plan import Plan, make_jobs, self_training
 from kit.training.records import read_config
+
+TIMING = "timing.json"
+SETTLED = ("precision", "executor", "threads")  # what a run keeps from its first hour on, wherever it is resumed
 
 
 def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress | None = None,
@@ -51,21 +54,24 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
     with _timed(timing, "folds"):
         folds = folds_module.make_folds(train.labels, data.competition, config.n_folds, config.split, config.seed,
                                         config.limit, data.writer_block)
-    precision, why = executors.check(config)
+    settled, why = executors.settle(config)
+    if config.tensorboard:
+        progress = _board(progress, data, run)
     with run.lock():
         if force:
             run.clear()
-        resumed = _open_run(run, _describe(config, data), resume)
+        resumed = _open_run(run, _describe(config, data, settled), resume)
+        settled = _as_it_began(run, config, settled)
         if not run.folds.is_file():
             folds_module.save_folds(run.folds, folds)
         blend.checked_folds(run, data, config)
-        if config.tensorboard:
-            progress = _board(progress, data, run)
         progress.say(f"{'resuming' if resumed else 'training'} {run.name}: {', '.join(config.models)} on "
-                     f"{config.n_folds} folds, {precision} ({why}){', drawn sample' if data.is_sample else ''}")
-        jobs = tuple(job for job in make_jobs(config, precision) if job.key not in leave_out)
-        with _timed(timing, "train"):
-            complete = _train(Plan(config, data, run.path, jobs), progress, deadline, bool(leave_out))
+                     f"{config.n_folds} folds, {settled.precision} ({'as it began' if resumed else why})"
+                     f"{', drawn sample' if data.is_sample else ''}")
+        jobs = tuple(job for job in make_jobs(config, settled.precision) if job.key not in leave_out)
+        earlier = _read_timing(run)["seconds"] if resumed and (run.path / TIMING).is_file() else {}
+        with _timed(timing, "train", earlier.get("train", 0.0)):
+            complete = _train(Plan(settled, data, run.path, jobs), progress, deadline, bool(leave_out))
         if leave_out or not complete:
             progress.say("the time budget left folds out: this ensemble is partial (complete: false)")
         with _timed(timing, "blend"):
@@ -97,7 +103,7 @@ def _self_train(plan: Plan, n: int, progress: Progress, deadline: float | None) 
     """Round `n`: guess the test rows' labels with the ensemble of the round before, and let every fold learn them."""
     run = RunFolder(plan.run)
     if not run.guesses(n).is_file():
-        labels = blend.gather(run, plan.data, {}).submitted.argmax(1).astype("uint8")
+        labels = blend.gather(run, plan.data, {}, rounds=n - 1).submitted.argmax(1).astype("uint8")
         storage.write_npz(run.guesses(n), id=plan.data.test().ids, label=labels)
     progress.say(f"self-training, round {n}: every fold goes on with the test rows as the ensemble reads them")
     return executors.run_jobs(plan, progress, deadline)
@@ -135,10 +141,7 @@ def hand_in(results: RunResults, run: RunFolder, submissions: Path) -> Path:
 def report(run: RunFolder, data: DataFolder, submissions: Path | None = None) -> RunResults:
     """Write report.json and report.html of a finished run again, and its folder in `submissions` where there is one."""
     with run.lock():
-        timing = storage.read_json(run.path / "timing.json", "seconds")
-        seconds = timing["seconds"]
-        if not isinstance(seconds, dict) or not all(fits(s, float) and 0 <= s < 1e9 for s in seconds.values()):
-            raise storage.damaged(run.path / "timing.json", "its seconds are no numbers")
+        timing = _read_timing(run)
         results = blend.gather(run, data, timing)
         _report(results, run.path, timing)
     if submissions is not None and (Path(submissions) / run.name).is_dir():
@@ -156,17 +159,25 @@ def _report(results: RunResults, folder: Path, timing: dict[str, Any]) -> None:
     from kit.reporting.report import build_report, render_report
 
     numbers = build_report(results)
-    storage.write_json(folder / "timing.json", timing)
+    storage.write_json(folder / TIMING, timing)
     storage.write_json(folder / "report.json", numbers)
     storage.write_text(folder / "report.html", render_report(numbers, results))
 
 
 @contextlib.contextmanager
-def _timed(timing: dict[str, Any], stage: str) -> Iterator[None]:
-    """Seconds of wall time of a stage, into `timing["seconds"]`."""
+def _timed(timing: dict[str, Any], stage: str, before: float = 0.0) -> Iterator[None]:
+    """Seconds of wall time of a stage, on top of those `before` a run was resumed, into `timing["seconds"]`."""
     began = time.perf_counter()
     yield
-    timing.setdefault("seconds", {})[stage] = time.perf_counter() - began
+    timing.setdefault("seconds", {})[stage] = before + time.perf_counter() - began
+
+
+def _read_timing(run: RunFolder) -> dict[str, Any]:
+    timing = storage.read_json(run.path / TIMING, "seconds")
+    seconds = timing["seconds"]
+    if not isinstance(seconds, dict) or not all(fits(s, float) and 0 <= s < 1e9 for s in seconds.values()):
+        raise storage.damaged(run.path / TIMING, "its seconds are no numbers")
+    return timing
 
 
 # -- what a run was made from ---------------------------------------------------------------------------------------
@@ -175,7 +186,7 @@ def _timed(timing: dict[str, Any], stage: str) -> Iterator[None]:
 def _open_run(run: RunFolder, about: dict[str, Any], resume: bool) -> bool:
     """Write config.json into a new run folder, or check that what is there is this very run. True if it is resumed."""
     if not run.config.is_file():
-        if any(run.path.glob("*/seed_*/fold_*/done.json")):
+        if finished(run.path):
             raise KitError(f"{run.path} has trained folds, but not the config.json that says how they were trained",
                            "train them again with --force, or choose another name with --run")
         storage.write_json(run.config, about)
@@ -183,10 +194,14 @@ def _open_run(run: RunFolder, about: dict[str, Any], resume: bool) -> bool:
     if not resume:
         raise KitError(f"the run {run.name!r} exists in {run.path.parent}",
                        "continue it with --resume, replace it with --force, or choose another name with --run")
-    stored = storage.read_json(run.config, "data", "code")
-    changed = differences(read_config(run.path).to_dict(), about["config"])
+    stored, config = storage.read_json(run.config, "data", "code", "settled"), read_config(run.path).to_dict()
+    changed = differences(config, about["config"])
     changed += [f"{what}: {stored[key]} → {about[key]}"
                 for key, what in (("data", "data"), ("code", "the training code")) if stored[key] != about[key]]
+    if stored["settled"]["backend"] != about["settled"]["backend"]:
+        changed.append(f"KERAS_BACKEND: {stored['settled']['backend']} → {about['settled']['backend']}")
+    if run.guesses(1).is_file() and config["balanced"] != about["config"]["balanced"]:
+        changed.append(f"balanced: {config['balanced']} → {about['config']['balanced']}, and folds have learnt from it")
     if changed:
         raise KitError(f"the run {run.name!r} was made differently: {'; '.join(changed)}",
                        "give the same options and data, or start a new run with --run")
@@ -194,18 +209,32 @@ def _open_run(run: RunFolder, about: dict[str, Any], resume: bool) -> bool:
     return True
 
 
-def _describe(config: RunConfig, data: DataFolder) -> dict[str, Any]:
+def _as_it_began(run: RunFolder, config: RunConfig, settled: RunConfig) -> RunConfig:
+    """`settled` with the precision and the threads of the run's first hour; its executor, too, but where one is named.
+
+    KitError where this machine cannot compute so.
+    """
+    began = storage.read_json(run.config, "settled")["settled"]
+    if not isinstance(began, dict) or set(began) != {*SETTLED, "backend"}:
+        raise storage.damaged(run.config, "it does not say how the run was trained")
+    names = SETTLED if config.executor == "auto" else set(SETTLED) - {"executor"}
+    return executors.settle(replace(settled, **{name: began[name] for name in names}))[0]
+
+
+def _describe(config: RunConfig, data: DataFolder, settled: RunConfig) -> dict[str, Any]:
     """What config.json says: the config, and what else the result depends on."""
+    environment = backend.describe()
     typed = sys.argv[1:] if Path(sys.argv[0]).name in ("kit", "__main__.py") else ["cv", *config.options()]
     return {"config": config.to_dict(), "command": shlex.join(["kit", *typed]),
             "data": {"source": data.source, "is_sample": data.is_sample, "sha256": data.sha256},
             "code": code_hash(), "git_commit": source_commit(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": platform.node(), "environment": backend.describe()}
+            "machine": platform.node(), "environment": environment,
+            "settled": {**{name: getattr(settled, name) for name in SETTLED}, "backend": environment["backend"]}}
 
 
 def code_hash() -> str:
-    """SHA-256 over the source of the rooms that decide what is trained: data and training."""
+    """SHA-256 over the source that decides a fold's numbers: all of training, and how rows are split."""
     digest = hashlib.sha256()
     root = Path(__file__).parent
     for path in sorted([*root.glob("training/*.py"), root / "data" / "folds.py"]):

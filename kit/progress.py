@@ -125,7 +125,7 @@ class _Share:
 
     def update(self, event: dict[str, Any]) -> None:
         part = 1.0 if event["event"] == "done" else event["done"]
-        self.before.setdefault(event["job"], part if event["event"] == "done" else 0.0)
+        self.before.setdefault(event["job"], part)
         self.parts[event["job"]] = part
 
     def done(self) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 
 from kit import storage
 from kit.config import RunConfig, differences, fits
+from kit.data import competition as competitions
 from kit.data import source as sources
 from kit.data.competition import Competition
 from kit.data.source import DataFolder
@@ -76,6 +77,8 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
     for name, wish in (("fetch", fetch), ("resume", resume), ("force", force)):
         if not isinstance(wish, bool):
             raise KitError(f"{name}={wish!r:.60} cannot be", "give True or False")
+    if resume and force:
+        raise KitError("--resume goes on with a run and --force replaces it", "give one of the two")
     if run is not None:
         check_run_name(run)
     options = {name: value for name, value in options.items() if value is not None}
@@ -156,8 +159,9 @@ def scored_folder(name: str) -> Path:
     raise KitError(f"there are no OOF probs of {name!r} in runs/ or submissions/", "give the name of a finished run")
 
 
-def data_of(run: RunFolder, competition: Competition, data_dir: Path) -> DataFolder:
+def data_of(run: RunFolder, data_dir: Path) -> DataFolder:
     """The data that a run was made from. KitError where what is there now is other data."""
+    competition = competitions.get(read_config(run.path).competition)
     about = storage.read_json(run.config, "data")["data"]
     if not isinstance(about, dict) or not isinstance(about.get("sha256"), dict) \
             or not fits(about.get("is_sample"), bool):
@@ -169,7 +173,7 @@ def data_of(run: RunFolder, competition: Competition, data_dir: Path) -> DataFol
 
 
 def test_ids(competition: Competition, test: Path | None, data_dir: Path) -> np.ndarray | None:
-    """Ids of a test file; without one, of the data folder's, if there is any."""
+    """Ids of a test file; without one, of the data folder's. KitError where there is neither."""
     return read_table(test, competition, labelled=False).ids if test else \
         sources.find_data(competition, data_dir).test().ids
 

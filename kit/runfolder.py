@@ -56,7 +56,11 @@ class RunFolder:
         return self.path / f"guesses_{n}.npz"
 
     def clear(self) -> None:
-        """Remove all that is in the folder, for its lock's holder alone. KitError where the disk refuses."""
+        """Remove all that is in the folder, for its lock's holder alone. KitError where it is no run's, or stays."""
+        others = [path.name for path in self.path.iterdir() if not path.name.startswith(".lock")]
+        if others and not self.config.is_file() and not finished(self.path):
+            raise KitError(f"{self.path} is no run: it holds {sorted(others)[0]!r}, but no config.json",
+                           "choose another name with --run, or empty the folder yourself")
         with disk_errors(self.path, "empty"):
             for path in self.path.iterdir():
                 if path.is_dir() and not path.is_symlink():
@@ -101,3 +105,14 @@ def sweep(folder: Path) -> None:
                 shutil.rmtree(leftover)
             else:
                 leftover.unlink()
+
+
+def finished(run: Path) -> frozenset[str]:
+    """The keys of the folds that are done."""
+    return frozenset(fold_keys(run))
+
+
+def fold_keys(run: Path, sign: str = "done.json") -> list[str]:
+    """The keys `<model>/seed_<s>/fold_<k>` of the folds that have the file `sign`, fold_10 after fold_9."""
+    keys = [path.parent.relative_to(run).as_posix() for path in Path(run).glob(f"*/seed_*/fold_*/{sign}")]
+    return sorted(keys, key=lambda key: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)])

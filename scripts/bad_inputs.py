@@ -104,19 +104,18 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
 
 
-def tables() -> str:
-    lines = []
-    for heading, test, rows in families():
-        lines += [f"### {heading}", "", f"{len(rows)} files, in `{test}`.", "", "| the file | what the kit says |",
-                  "|---|---|", *(f"| {cell(name)} | {cell(text)} |" for name, text in rows), ""]
-    return "\n".join(lines)
+def table(heading: str, test: str, rows: list[tuple[str, str]]) -> str:
+    """One family's part of the page."""
+    return "\n".join([f"### {heading}", "", f"{len(rows)} files, in `{test}`.", "", "| the file | what the kit says |",
+                      "|---|---|", *(f"| {cell(name)} | {cell(text)} |" for name, text in rows), ""])
 
 
 def main() -> None:
     page = PAGE.read_text("utf-8")
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{tables()}\n{END}{after}", "utf-8")
+    tables = "\n".join(table(*family) for family in families())
+    PAGE.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}", "utf-8")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout that this script is in, installed or not
 
 from kit import cli, storage
+from kit.errors import KitError
 from kit.training import fit
 
 OPTIONS = ["submit", "--model", "mlp", "--epochs", "2", "--limit", "20", "--folds", "2", "--executor", "local",
@@ -88,8 +89,11 @@ def intact(folder: Path) -> bool:
     """Whether every file in `folder` with a recorded SHA-256 has it, and no temporary file lies about."""
     for sums in folder.rglob(storage.CHECKSUMS):
         for name in json.loads(sums.read_text()):
-            if (sums.parent / name).is_file():
-                storage.read_bytes(sums.parent / name)
+            try:
+                if (sums.parent / name).is_file():
+                    storage.read_bytes(sums.parent / name)
+            except KitError:
+                return False
     return not any(folder.rglob(".*.tmp"))
 
 

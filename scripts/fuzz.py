@@ -1,7 +1,7 @@
 """Throw mutated files at the kit's readers and its validator: python scripts/fuzz.py [--seconds 600] [--only table]
 
 In go the good and the bad files of tests/data, as seeds; out comes how many inputs each reader took. Each input must be
-read or end in a KitError of two printable lines, within 2 s, and write nothing but what was asked for. The one idea:
+read or end in a KitError of two printable lines, within 2 s; of an archive nothing else is written. The idea:
 with atheris (pip install atheris) the mutations follow the branches of the kit's code; without it, or with
 --without-atheris, they are blind but need nothing.
 """
@@ -142,15 +142,15 @@ def check(target: str, data: bytes, folder: Path) -> None:
     path = folder / "in" / "file"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
-    began = time.perf_counter()
+    began = time.process_time()  # on a busy machine the clock on the wall says nothing
     try:
         TARGETS[target](path)
     except KitError as error:
         for text in (error.message, error.fix):
             if not text or re.search(r"[\x00-\x1f\x7f]", text):
                 raise AssertionError(f"not one printable line: {text!r}") from error
-    if time.perf_counter() - began > SLOWEST:
-        raise AssertionError(f"{time.perf_counter() - began:.1f} s")
+    if time.process_time() - began > SLOWEST:
+        raise AssertionError(f"{time.process_time() - began:.1f} s")
 
 
 # -- blind mutations ------------------------------------------------------------------------------------------------

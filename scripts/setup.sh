@@ -38,7 +38,14 @@ setup_kit() {
         case "$wanted" in *" $extra "*) ;; *) wanted="$wanted $extra " ;; esac
     done
     python=$(find_python)
-    [ -x .venv/bin/python ] || "$python" -m venv .venv
+    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+        rm -rf .venv # half made, or not at all
+        if ! "$python" -m venv .venv; then
+            echo "error: $("$python" --version) cannot make a virtual environment here" >&2
+            echo "fix: see its words above; on Debian and Ubuntu: apt install python3-venv" >&2
+            exit 2
+        fi
+    fi
     echo "installing the kit into .venv (minutes, once) ..." >&2
     extra=$(echo $wanted | tr ' ' ',')
     if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}"; then

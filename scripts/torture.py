@@ -55,14 +55,16 @@ class Row:
     executor: str
     moments: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)  # from a start to its kill
-    workers_ended: list[float] = field(default_factory=list)  # seconds after their parent
+    workers_ended: list[float] = field(default_factory=list)  # seconds after their parent was killed
+    last_ended: float = 0.0  # and after the run that nothing befell any more: multiprocessing's own helper
     resumed: str = ""
     same_bits: bool = False
     leftovers: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        return self.same_bits and not self.leftovers and max(self.workers_ended, default=0) < WORKERS_END
+        ended = max([*self.workers_ended, self.last_ended])
+        return bool(self.moments) and self.same_bits and not self.leftovers and ended < WORKERS_END
 
 
 class Job:
@@ -207,7 +209,7 @@ def torture(row: Row, folder: Path, data: Path, kills: int, times: tuple[float, 
         row.leftovers.append((folder / "news.txt").read_text()[-500:])
     row.leftovers += [str(path.relative_to(folder)) for path in
                       [*folder.rglob(".*.tmp"), *folder.rglob("checkpoint.npz"), *(folder / "tmp").iterdir()]]
-    row.workers_ended.append(time_to_end(last))  # multiprocessing's own helper outlives its parent by a moment
+    row.last_ended = time_to_end(last)
     return row
 
 

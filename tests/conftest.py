@@ -22,7 +22,7 @@ LOCAL = {"127.0.0.1", "::1", "localhost", "0.0.0.0", ""}
 @pytest.fixture(autouse=True)
 def _no_credentials(monkeypatch, tmp_path_factory):
     """Neither the tester's Kaggle account nor their home folder takes part."""
-    for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_CONFIG_DIR"):
+    for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_CONFIG_DIR", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
 

@@ -263,12 +263,22 @@ def test_a_login_page_of_the_network_is_no_answer(kaggle: KaggleStandIn, folder:
         connected.sdk("look", lambda kaggle: kaggle.kernels.kernels_api_client.get_kernel(ApiGetKernelRequest()))
 
 
-def test_offline_is_said_at_once(kaggle: KaggleStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_offline_is_said_at_once(kaggle: KaggleStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch,
+                                 scheme: str) -> None:
     for name in ("HTTP_PROXY", "http_proxy"):
-        monkeypatch.setenv(name, "http://user:proxypassword@127.0.0.1:1")
+        monkeypatch.setenv(name, f"{scheme}user:proxy@password@127.0.0.1:1")
     error = failure(folder)
     assert "cannot reach Kaggle" in error.message and "127.0.0.1:1" in error.message
-    assert "proxypassword" not in str(error) and "proxy" in error.fix
+    assert "password" not in str(error) and "user" not in error.message and "proxy" in error.fix
+
+
+def test_a_proxy_without_a_port_number_is_said(kaggle: KaggleStandIn, folder: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://user:password@proxy.example:80a")
+    error = failure(folder)
+    assert "proxy.example has no number for a port" in error.message and "password" not in str(error)
 
 
 # -- credentials ------------------------------------------------------------------------------------------------------

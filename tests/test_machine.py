@@ -15,14 +15,15 @@ def system(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(("limit", "used", "free"), [
-    ("max", "5", 2048_000), ("1000000", "400000", 600_000), ("9000000", "0", 2048_000), ("100", "400", 0),
-    (None, None, 2048_000)])
-def test_free_memory_is_what_system_and_container_leave(system, limit, used, free):
+@pytest.mark.parametrize(("limit", "used", "cached", "free"), [
+    ("max", "5", 0, 2048_000), ("1000000", "400000", 0, 600_000), ("1000000", "900000", 300_000, 400_000),
+    ("9000000", "0", 0, 2048_000), ("100", "400", 0, 0), (None, None, 0, 2048_000)])
+def test_free_memory_is_what_system_and_container_leave(system, limit, used, cached, free):
     (system / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    2000 kB\n")
     if limit is not None:
         (system / "memory.max").write_text(limit)
         (system / "memory.current").write_text(used)
+        (system / "memory.stat").write_text(f"anon 100\ninactive_file {cached}\nactive_file 7\n")
     assert machine.free_memory() == free
 
 
@@ -44,3 +45,14 @@ def test_cores_where_the_system_has_no_affinity(system, monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     assert machine.cores() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["memory.max", "memory/memory.limit_in_bytes"])
+def test_the_limit_of_memory_is_the_containers_or_the_machines(system, name):
+    whole = machine.memory_limit()
+    assert whole > 1 << 28
+    (system / "memory").mkdir()
+    (system / name).write_text("123456789\n")
+    assert machine.memory_limit() == 123456789
+    (system / name).write_text("max\n")
+    assert machine.memory_limit() == whole

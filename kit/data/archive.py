@@ -19,7 +19,7 @@ from kit import transfer
 from kit.data.csvfile import MAX_LINE_BYTES, named, shown, too_long
 from kit.errors import KitError
 
-MAX_BYTES = 4 << 30  # unpacked, all files together; ten times the competition's training rows take 1 GB
+MAX_BYTES = 4 << 30  # unpacked, all files of a zip together; ten times the competition's training rows take 1 GB
 MAX_ENTRIES = 1000
 _CHUNK = 2 * MAX_LINE_BYTES  # a chunk without a line end therefore shows a line that is too long
 _END, _END_64, _LOCATOR_64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"  # what stands at the end of a zip's directory

@@ -277,6 +277,8 @@ def _move(new: DataFolder, folder: DataFolder) -> None:
             raise IsADirectoryError(errno.EISDIR, "a folder bears the name of one of its files")
         for path in files + last:
             path.replace(folder.path / path.relative_to(new.path))
+        for name in {*folder.competition.files, npz.TEST_LABELS} - {path.name for path in files}:
+            (folder.path / name).unlink(missing_ok=True)  # of the data before, which had more
     except OSError as error:
         raise KitError(f"cannot write {folder.path}: {error.strerror or error}",
                        "make the folder writable, or choose another one with --data-dir") from error

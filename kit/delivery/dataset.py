@@ -13,9 +13,10 @@ from kit.answers import one_line
 from kit.client import Client, Rejected, Unanswered, span
 from kit.delivery import folder as kernel_folder
 from kit.delivery.session import polls
+from kit.delivery.weights import METADATA
 from kit.errors import KitError
 
-METADATA, UNKNOWN = "dataset-metadata.json", "unknown"
+UNKNOWN = "unknown"
 TIMEOUT = 3600.0  # seconds until Kaggle has unpacked the files
 SETTLE_POLLS = 5  # looks at a dataset that is ready but counts no new version
 

@@ -87,7 +87,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise KitError(f"{file} is damaged: {error}", BUILD) from error
     datasets, competitions = (metadata[name] for name in SOURCES)
-    fine = {"code_file": fits(metadata.get("code_file"), str),
+    code = metadata.get("code_file")
+    fine = {"code_file": isinstance(code, str) and not Path(code).is_absolute() and ".." not in Path(code).parts,
             "kernel_type": metadata.get("kernel_type") in tuple(KINDS),
             "dataset_sources": fits(datasets, tuple[str, ...]) and all(map(REF.fullmatch, datasets)),
             "competition_sources": fits(competitions, tuple[str, ...])}

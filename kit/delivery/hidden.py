@@ -8,6 +8,7 @@ training rows that stay are then copied byte for byte.
 
 import csv
 import itertools
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 
 from kit.data.competition import Competition
 from kit.data.csvfile import open_csv, read_header
-from kit.data.source import DataFolder
+from kit.data.source import MANIFEST, DataFolder
 from kit.data.table import Table, read_table
 
 ROWS = 7_321  # with the real training file; an eighth of a small one
@@ -32,19 +33,19 @@ class Hidden:
     ids: np.ndarray  # int64, or str where the caller's file has text for ids
     labels: list[int] | None
     train_rows: int
-    held_out: bool  # the rows are of writers whom the kernel's training file lacks
+    held_out: bool  # the rows were taken out of the kernel's training file
 
 
-def swap_in(source: Path, target: Path, competition: Competition, hidden: Path | None = None, seed: int = 0) -> Hidden:
+def swap_in(source: Path, target: Path, competition: Competition, hidden: Path | None = None) -> Hidden:
     """Write the competition's files as the hidden rerun has them into `target`; `hidden`: a test file of the caller's.
 
-    That file may have ids, as a test file, or labels, as a training file. KitError for a file that is missing, or is
-    not as it should be.
+    That file may have ids, as a test file, or labels, as a training file. A drawn sample stays one. KitError for a file
+    that is missing, or is not as it should be.
     """
     target.mkdir(parents=True, exist_ok=True)
     data = DataFolder(Path(source), competition)
     train = data.train()
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     if hidden is None:
         kept, rows = _last_writers(len(train), data.writer_block or competition.writer_block, len(data.test()), rng)
         ids, labels, pixels = _new_ids(len(rows), competition, rng), train.labels[rows], train.pixels[rows]
@@ -58,6 +59,8 @@ def swap_in(source: Path, target: Path, competition: Competition, hidden: Path |
     _write_test(target, competition, ids, pixels)
     if competition.extra and (data.path / competition.extra).is_file():
         shutil.copyfile(data.path / competition.extra, target / competition.extra)
+    if data.is_sample:
+        (target / MANIFEST).write_text(json.dumps({**data.manifest, "sha256": {}}), "utf-8")
     return Hidden(ids, None if labels is None else labels.tolist(), kept, held_out=hidden is None)
 
 

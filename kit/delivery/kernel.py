@@ -64,9 +64,10 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
                               seed=seed)
     with tempfile.TemporaryDirectory() as scratch:
         if mode == "predict":
-            trained = _run_folder(run)
-            packed = weights.pack(trained, Path(scratch) / weights.FOLDER, dataset)
-            settings |= {"weights": dataset, "manifest_sha256": packed, "balanced": read_config(trained).balanced}
+            if run is None:
+                raise KitError("a predict kernel needs the weights of a run", "name one: --run RUN, from runs/")
+            packed = weights.pack(run, Path(scratch) / weights.FOLDER, dataset)
+            settings |= {"weights": dataset, "manifest_sha256": packed, "balanced": read_config(run).balanced}
         settings["minutes"] = minutes
         if accelerator == "tpu":
             settings["backend"] = "jax"
@@ -86,12 +87,6 @@ def _training(competition: Competition, accelerator: str, **asked: Any) -> dict[
         models.get(name)
     return {"models": list(config.models), "folds": config.n_folds, "seeds": config.n_seeds, "epochs": config.epochs,
             "seed": config.seed, "balanced": config.balanced}
-
-
-def _run_folder(run: Path | None) -> Path:
-    if run is None:
-        raise KitError("a predict kernel needs the weights of a run", "name one: --run RUN, from runs/")
-    return Path(run)
 
 
 def _lay_down(out: Path, files: dict[str, bytes], weights_folder: Path) -> None:
@@ -124,15 +119,10 @@ def _lay_down(out: Path, files: dict[str, bytes], weights_folder: Path) -> None:
 def _metadata(competition: Competition, ref: str, kind: str, accelerator: str,
               datasets: list[str]) -> dict[str, Any]:
     """`kernel-metadata.json`. Internet is on unless it is said to be off; the title must slugify to the id."""
-    return {"id": ref, "title": title_of(ref.split("/")[1]), "code_file": KINDS[kind], "language": "python",
+    return {"id": ref, "title": weights.title_of(ref.split("/")[1]), "code_file": KINDS[kind], "language": "python",
             "kernel_type": kind, "is_private": True, "enable_internet": False, **ACCELERATORS[accelerator],
             "dataset_sources": datasets, "competition_sources": [competition.slug],
             "kernel_sources": [], "model_sources": [], "keywords": []}
-
-
-def title_of(slug: str) -> str:
-    """A title that Kaggle turns into `slug` again."""
-    return " ".join(word.capitalize() for word in slug.split("-"))
 
 
 def _checked_user(user: str) -> str:

@@ -44,9 +44,9 @@ def plan(jobs: Sequence[FoldJob], pace: dict[str, float], seconds: float, lanes:
     full = sum(_cost(job, job.epochs, pace) for job in ours)
     if full <= have:
         return Schedule(None, ())
-    longest = min(job.epochs for job in ours)
-    fewest = max(1, round(longest * FEWEST))
-    for epochs in range(longest, fewest - 1, -1):
+    most = min(job.epochs for job in ours)
+    fewest = max(1, round(most * FEWEST))
+    for epochs in range(most, fewest - 1, -1):
         if sum(_cost(job, epochs, pace) for job in ours) <= have:
             return Schedule(epochs, ())
     kept: list[FoldJob] = []

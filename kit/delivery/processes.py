@@ -34,19 +34,13 @@ def memory(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def memory_limit() -> int | None:
-    """Bytes that this machine or its container lets us use, the smaller of the two; None if nothing tells."""
-    limits = []
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # "max": no limit
-            limits.append(int(Path(path).read_text()))
-    with contextlib.suppress(OSError, ValueError):
-        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return min(limits, default=None)
-
-
 def kill(pid: int) -> None:
-    """SIGKILL for the whole tree, deepest first, so that no child outlives its parent unseen."""
+    """SIGKILL for the session that `pid` began, and for the tree below it, deepest first.
+
+    The session holds those whose parents ended before them, and the tree those who began a session of their own.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
     for member in reversed(tree(pid)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(member, signal.SIGKILL)

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from kit import storage, transfer
 from kit.data import competition as competitions
 from kit.data.competition import Competition
-from kit.delivery import jail, processes
+from kit.delivery import jail, processes, weights
 from kit.delivery.folder import read_metadata, read_report
 from kit.delivery.hidden import Hidden, swap_in
 from kit.errors import KitError
@@ -134,9 +134,9 @@ def _lay_out(stage: Path, folder: Path, metadata: dict[str, Any], data: Path, co
         (kaggle / name).mkdir(parents=True)
     swapped = swap_in(Path(data), kaggle / "input" / "competitions" / competition.slug, competition, hidden)
     for ref in set(metadata["dataset_sources"]):
-        if not (folder / "weights").is_dir():
+        if not (folder / weights.FOLDER).is_dir():
             raise KitError(f"{folder} needs the dataset {ref}, but has no folder weights/", "build it again: --run")
-        shutil.copytree(folder / "weights", kaggle / "input" / "datasets" / ref)
+        shutil.copytree(folder / weights.FOLDER, kaggle / "input" / "datasets" / ref)
     code = folder / metadata["code_file"]
     shutil.copyfile(code, kaggle / "src" / code.name)
     for path in (kaggle / "input").rglob("*"):
@@ -170,7 +170,7 @@ def _run(stage: Path, code: Path, verdict: Verdict, time_limit: float, memory_li
         finally:
             processes.kill(process.pid)
             process.wait()
-        _relay(output, say)
+        _relay(output, say, ended=True)
     verdict.seconds = round(time.monotonic() - begin, 2)
     lines = log.read_text("utf-8", "replace").splitlines()
     if why or process.returncode != 0:
@@ -181,8 +181,12 @@ def _run(stage: Path, code: Path, verdict: Verdict, time_limit: float, memory_li
             verdict.reasons.append(f"the {SUBMISSION} that it left does not count: Kaggle rejects a kernel that fails")
 
 
-def _relay(output: TextIO, say: Callable[[str], None]) -> None:
-    for line in output:
+def _relay(output: TextIO, say: Callable[[str], None], ended: bool = False) -> None:
+    """Say the lines that are new; half a line only once the kernel has `ended`."""
+    while line := output.readline():
+        if not (ended or line.endswith("\n")):
+            output.seek(output.tell() - len(line.encode()))
+            return
         say(line.rstrip("\n"))
 
 

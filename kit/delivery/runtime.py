@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,16 +20,17 @@ from typing import Any
 import numpy as np
 
 import kit
-from kit import storage
+from kit import machine, storage
 from kit.data import competition as competitions
 from kit.data.competition import Competition
-from kit.delivery import processes, votes, weights
+from kit.data.source import MANIFEST
+from kit.delivery import votes, weights
 from kit.delivery.mounts import find_data, find_weights, lenient_ids
-from kit.delivery.supervisor import Limits, Outcome, fold_keys, supervise
+from kit.delivery.supervisor import Limits, Outcome, supervise
 from kit.delivery.worker import Wish
 from kit.ensembling.balance import applies, balanced
 from kit.errors import KitError
-from kit.runfolder import RunFolder
+from kit.runfolder import RunFolder, fold_keys
 
 ROOT = "/kaggle"
 SUBMISSION = "submission.csv"
@@ -46,7 +48,9 @@ def main(settings: dict[str, Any], children: Callable[[Wish], list[str]] = Wish.
             try:
                 step()
             except Exception as error:  # whatever it is, the next step may still save the day
-                reason = error.message if isinstance(error, KitError) else traceback.format_exc().strip()
+                reason = traceback.format_exc().strip()
+                if isinstance(error, KitError):
+                    reason = f"{error.message}; {error.fix}"
                 kernel.say(f"{step.__name__} failed: {reason}")
                 kernel.events.append(f"{step.__name__} failed: {reason.splitlines()[-1]}")
     return 0
@@ -77,9 +81,8 @@ class Kernel:
         self.say(f"kit {kit.__version__}, {self.settings['mode']}, {self.budget:.0f} s: {self.settings}")
         mounted = find_data(self.root / "input", self.competition)
         self.say(f"data: {mounted}")
-        self.data = Path(os.environ.get("TMPDIR", "/tmp")) / f"kit-data-{os.getpid()}" / self.competition.slug  # noqa: S108 # nosec B108
-        self.data.mkdir(parents=True, exist_ok=True)
-        for path in mounted.glob("*.csv"):
+        self.data = Path(tempfile.mkdtemp(prefix="kit-data-"))
+        for path in (*mounted.glob("*.csv"), *mounted.glob(MANIFEST)):
             (self.data / path.name).symlink_to(path)
 
     def modest(self) -> None:
@@ -110,7 +113,7 @@ class Kernel:
             self.unpack_weights()
         closing = min(max(self.budget * CLOSING_SHARE, CLOSING_SECONDS[0]), CLOSING_SECONDS[1])
         stall = min(max(self.budget * STALL_SHARE, STALL_SECONDS[0]), STALL_SECONDS[1])
-        memory = processes.memory_limit()
+        memory = machine.memory_limit()
         limits = Limits(self.began + self.budget - closing / 2, stall, memory and int(memory * MEMORY_SHARE))
         deadline = time.time() + (self.began + self.budget - closing - time.monotonic())
 
@@ -152,12 +155,13 @@ class Kernel:
         if not len(self.ids):
             return
         try:
-            before, self.vote = self.vote, votes.take(self.run, self.planned(), self.ids)
+            before, self.vote = self.vote, \
+                votes.take(self.run, self.planned(), self.ids, self.competition.n_classes)
             if self.vote.probs is not None and self.vote.folds != before.folds:
                 even = applies(self.settings["balanced"], self.competition, len(self.ids))
                 self.submit(balanced(self.vote.probs) if even else self.vote.probs)
                 self.say(f"the submission is now the {self.vote.used}'s, of {len(self.vote.folds)} folds")
-        except (KitError, OSError) as error:  # the submission that is there stays
+        except Exception as error:  # the submission that is there stays, and the children go on
             self.say(f"could not count the votes: {error}")
 
     def submit(self, probs: np.ndarray) -> None:

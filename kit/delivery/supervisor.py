@@ -10,8 +10,6 @@ them one at a time, so that nothing is left out for what the fold beside it did.
 
 import contextlib
 import json
-import os
-import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from pathlib import Path
 
 from kit.config import fits
 from kit.delivery import processes
+from kit.runfolder import finished
 
 HEARTBEAT = "heartbeat.json"  # {"jobs": keys of those under way}; written by the child at every sign of progress
 IDLE_FAILURES = 2  # children that die without a fold to blame, before we give up
@@ -48,8 +47,7 @@ class Outcome:
 
 
 def supervise(command: Command, run: Path, wanted: frozenset[str], limits: Limits, changed: Callable[[], None],
-              tick: Callable[[], bool] = lambda: False, output: Path | None = None,
-              environment: dict[str, str] | None = None) -> Outcome:
+              tick: Callable[[], bool], output: Path, environment: dict[str, str]) -> Outcome:
     """Run children until one ends well, the `wanted` folds are done, nothing is left to blame, or the time is over.
 
     Never raises for what children do. `changed` is called after each newly finished fold, `tick` at every poll: True
@@ -85,9 +83,9 @@ def supervise(command: Command, run: Path, wanted: frozenset[str], limits: Limit
 
 
 def _follow(command: list[str], run: Path, limits: Limits, changed: Callable[[], None], tick: Callable[[], bool],
-            output: Path | None, environment: dict[str, str] | None, suspects: frozenset[str]) -> str:
+            output: Path, environment: dict[str, str], suspects: frozenset[str]) -> str:
     """One child from start to end, or until all `suspects` are done; empty where it ended well, else why it did not."""
-    with open(output or os.devnull, "ab") as log:  # noqa: PTH123  os.devnull is no Path
+    with output.open("ab") as log:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log,
                                    stderr=subprocess.STDOUT, start_new_session=True)
     known, last = finished(run), time.monotonic()
@@ -132,17 +130,6 @@ def _ending(code: int) -> str:
     if code == 0:
         return ""
     return f"the child was killed by signal {-code}" if code < 0 else f"the child failed with exit code {code}"
-
-
-def finished(run: Path) -> frozenset[str]:
-    """The keys of the folds that are done."""
-    return frozenset(fold_keys(run))
-
-
-def fold_keys(run: Path, sign: str = "done.json") -> list[str]:
-    """The keys `<model>/seed_<s>/fold_<k>` of the folds that have the file `sign`, fold_10 after fold_9."""
-    keys = [path.parent.relative_to(run).as_posix() for path in Path(run).glob(f"*/seed_*/fold_*/{sign}")]
-    return sorted(keys, key=lambda key: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)])
 
 
 def _stamp(path: Path) -> int | None:

@@ -12,13 +12,13 @@ import numpy as np
 
 from kit import storage
 from kit.data.table import Table
-from kit.delivery.supervisor import finished
 from kit.ensembling.blend import aligned
 from kit.ensembling.blend import vote as vote_of
 from kit.errors import KitError
-from kit.runfolder import RunFolder
+from kit.runfolder import RunFolder, finished
+from kit.training.models import BASELINE
+from kit.training.records import read_probs
 
-BASELINE = "mlp"  # kit.training.models.BASELINE, without importing what it takes to build it
 MARGIN = 0.05  # of accuracy: a fold that is worse than the baseline by more has not learnt
 
 
@@ -34,16 +34,14 @@ class Vote:
     complete: bool = False  # all planned folds vote
 
 
-def take(run: RunFolder, planned: Sequence[str], ids: np.ndarray) -> Vote:
+def take(run: RunFolder, planned: Sequence[str], ids: np.ndarray, n_classes: int) -> Vote:
     """The vote of the `planned` folds (keys) that are finished, else of the baseline's."""
     vote, probs = Vote(), {}
     for key in sorted(finished(run.path)):
         try:
-            arrays = storage.read_npz(run.path / key / "test.npz", "id", "probs")
-            probs[key] = aligned(arrays["id"], arrays["probs"], ids, run.path / key / "test.npz")
+            path = run.path / key / "test.npz"
+            probs[key] = aligned(*read_probs(path, "id", n_classes), ids, path)
             vote.accuracy[key] = float(storage.read_json(run.path / key / "done.json")["val_accuracy"])
-            if not np.isfinite(probs[key]).all():
-                raise KitError(f"{key} predicts what is no number", "")
         except (KitError, KeyError, TypeError, ValueError) as error:
             probs.pop(key, None)
             vote.left_out[key] = error.message if isinstance(error, KitError) else f"unreadable: {error!r}"

@@ -14,14 +14,14 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from kit.delivery.supervisor import fold_keys
 from kit.errors import KitError
-from kit.runfolder import RunFolder
+from kit.runfolder import RunFolder, fold_keys
 from kit.storage import damaged, read_bytes, read_json
 from kit.training.records import read_config, rounds
 
 FOLDER = "weights"
 MANIFEST = "manifest.json"
+METADATA = "dataset-metadata.json"
 TRAINED = "trained.json"  # done.json as the training wrote it; on Kaggle a fold is done once it has predicted
 SUFFIX = "-weights"
 LONGEST_SLUG = 50 - len(SUFFIX)  # Kaggle takes 6 to 50 characters for a dataset
@@ -30,6 +30,11 @@ LONGEST_SLUG = 50 - len(SUFFIX)  # Kaggle takes 6 to 50 characters for a dataset
 def dataset_slug(kernel_slug: str) -> str:
     """The dataset that holds the weights of this kernel."""
     return kernel_slug + SUFFIX
+
+
+def title_of(slug: str) -> str:
+    """A title that Kaggle turns into `slug` again."""
+    return " ".join(word.capitalize() for word in slug.split("-"))
 
 
 def pack(run: Path, out: Path, ref: str) -> str:
@@ -53,9 +58,8 @@ def pack(run: Path, out: Path, ref: str) -> str:
     manifest = {"run": Path(run).name, "config_sha256": hashlib.sha256(data).hexdigest(), "files": files}
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
     (out / MANIFEST).write_text(text, "utf-8")
-    metadata = {"title": " ".join(word.capitalize() for word in ref.split("/")[1].split("-")), "id": ref,
-                "licenses": [{"name": "other"}]}
-    (out / "dataset-metadata.json").write_text(json.dumps(metadata, indent=2) + "\n", "utf-8")
+    metadata = {"title": title_of(ref.split("/")[1]), "id": ref, "licenses": [{"name": "other"}]}
+    (out / METADATA).write_text(json.dumps(metadata, indent=2) + "\n", "utf-8")
     return hashlib.sha256(text.encode()).hexdigest()
 
 

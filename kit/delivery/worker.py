@@ -20,8 +20,8 @@ from kit.data import competition as competitions
 from kit.data.competition import Competition
 from kit.data.source import DataFolder
 from kit.delivery import planning, weights
-from kit.delivery.supervisor import HEARTBEAT, finished, fold_keys
-from kit.runfolder import RunFolder
+from kit.delivery.supervisor import HEARTBEAT
+from kit.runfolder import RunFolder, finished, fold_keys
 
 SCHEDULE = "schedule.json"
 
@@ -86,7 +86,7 @@ def _train(data: DataFolder, run: RunFolder, beat: Beat, wish: Wish) -> None:
     settings = wish.settings
     config = RunConfig(competition=settings["competition"], models=tuple(settings["models"]),
                        n_folds=settings["folds"], epochs=settings["epochs"], seed=settings["seed"],
-                       n_seeds=settings["seeds"],
+                       n_seeds=settings["seeds"], balanced=settings["balanced"],
                        executor="local" if wish.one_at_a_time else "auto",
                        time_budget=max(wish.deadline - time.time(), 0.0))
     schedule = _schedule(config, data, run, beat)
@@ -101,9 +101,9 @@ def _lanes(config: RunConfig) -> int:
     from kit.training import executors
     from kit.training.plan import make_jobs
 
-    jobs = list(make_jobs(config, "float32"))
-    several = executors.choose_executor(config, jobs) == "processes"
-    return len(executors.worker_places(len(jobs), config.threads)) if several else 1
+    n_jobs = len(make_jobs(config, "float32"))
+    several = executors.choose_executor(config, n_jobs) == "processes"
+    return len(executors.worker_places(n_jobs, config.threads)) if several else 1
 
 
 def _schedule(config: RunConfig, data: DataFolder, run: RunFolder, beat: Beat) -> planning.Schedule:

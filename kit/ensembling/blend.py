@@ -70,17 +70,17 @@ class RunResults:
         return balanced(self.test) if self.is_balanced and self.test is not None else self.test
 
 
-def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], first: bool = False) -> RunResults:
+def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], rounds: int | None = None) -> RunResults:
     """Read what a run has trained, and blend it. KitError for a missing, misaligned or damaged fold.
 
-    `first`: as it was before self-training.
+    `rounds`: as it was after so many of self-training; by default after all.
     """
     config, about = records.read_config(run.path), storage.read_json(run.config, "command", "environment")
     if not isinstance(about["command"], str) or not isinstance(about["environment"], dict):
         raise storage.damaged(run.config, "its command is no text, or its environment no table")
     folds = checked_folds(run, data, config)
     partial = config.time_budget is not None
-    rounds = 0 if first else config.self_train
+    rounds = config.self_train if rounds is None else rounds
     members = [_member(run, folds, config, model, seed, data, partial, rounds) for model, seed in config.members]
     baseline = None
     if BASELINE not in config.models:
@@ -90,7 +90,7 @@ def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], first: bool
         raise KitError(f"{run.path} has no finished fold of {', '.join(config.models)}",
                        "continue it with --resume and a longer --time-budget")
     parameters = {member.model: member.done[0]["parameters"] for member in present}
-    self_trained = not first and any(done["job"].get("guesses") for member in present for done in member.done)
+    self_trained = rounds > 0 and any(done["job"].get("guesses") for member in present for done in member.done)
     return RunResults(
         run.name, {**config.to_dict(), "command": about["command"], "environment": about["environment"],
                    "parameters": parameters},
@@ -99,7 +99,7 @@ def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], first: bool
         test=_vote_of_all([member.test for member in present]),
         extra=_vote_of_all([member.extra for member in present]),
         complete=all(_is_complete(member, config) for member in members), timing=timing,
-        before=gather(run, data, timing, first=True) if self_trained else None)
+        before=gather(run, data, timing, rounds=0) if self_trained else None)
 
 
 def checked_folds(run: RunFolder, data: DataFolder, config: RunConfig) -> Folds:

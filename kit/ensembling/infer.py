@@ -50,6 +50,10 @@ def predict_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray, progres
     members = []
     for model, seed in config.members:
         folders = [run.fold(model, seed, k) for k in range(config.n_folds)]
+        missing = [k for k, folder in enumerate(folders) if not fit.is_done(folder)]
+        if missing and config.time_budget is None:
+            raise KitError(f"fold {missing[0]} of {model} (seed {seed}) is missing in {run.path}",
+                           "train it with --resume")
         finished = [records.rounds(folder, config.self_train)[-1] for folder in folders if fit.is_done(folder)]
         progress.say(f"{model}, seed {seed}: {len(finished)} folds")
         members.append([_fold_probs(folder, competitions.get(config.competition), pixels) for folder in finished])

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 MAX_DIFFERENT = 300  # rows listed and pictured: where one is right and the other wrong
 FIRST_DIFFERENT = 36  # of them, on each side, that the page shows unasked
 MOST_ROWS = 1 << 40  # rows are counted in int64
-NO_WRITER = -1  # in folders of runs whose file does not show who wrote what
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +100,9 @@ def read_side(folder: Path) -> Side:
     _check(folder / "oof.npz", arrays, competitions.get(config["competition"]).n_classes)
     scored = np.flatnonzero(np.isfinite(arrays["probs"]).all(axis=1))
     order = scored[np.argsort(arrays["row"][scored], kind="stable")]
-    writer = arrays["writer"][order] if "writer" in arrays else None
     return Side(folder.resolve().name, arrays["row"][order], arrays["probs"][order].astype(np.float32),
                 arrays["label"][order].astype(np.int64), arrays["fold"][order],
-                None if writer is None or (writer == NO_WRITER).any() else writer, config)
+                arrays["writer"][order] if "writer" in arrays else None, config)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

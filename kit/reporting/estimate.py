@@ -18,13 +18,14 @@ Sources: Garg et al. 2022, arXiv 2201.04234 (confidence under shift); Jiang et a
 (disagreement).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from kit.ensembling.balance import balanced
-from kit.ensembling.blend import RunResults, mean_probs
+from kit.ensembling.blend import Member, RunResults, mean_probs
 
 DRAWS = 2_000  # of writers
 SEED = 0
@@ -73,6 +74,7 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
         wins = BalanceWins.fit(results.oof[scored], labels, writers)
         value, draws, more = _balanced(results.test, results.submitted, value, draws, wins)
         words += more
+    value = float(np.clip(value, 0, 1))
     low, high = _interval(draws, len(results.test))
     return {"value": 1 - value, "low": low, "high": high, "single_model": 1 - single,
             "oof_accuracy": float(1 - wrong.mean()), "method": words, "cross_check": check}
@@ -89,7 +91,7 @@ def _balanced(test: np.ndarray, submitted: np.ndarray, value: float, draws: np.n
               wins: "BalanceWins") -> tuple[float, np.ndarray, str]:
     """Error and its draws where each digit is handed in equally often, and why, in words."""
     least = _excess(test.argmax(1), 1 / test.shape[1], test.shape[1])
-    value, draws = max(value, least), np.maximum(draws, least)
+    value, draws = max(value, least, 1e-9), np.maximum(draws, max(least, 1e-9))
     changed = float((submitted.argmax(1) != test.argmax(1)).mean())
     mended = changed * wins.at(least / value)
     words = (f" Of the {100 * value:.1f}\u00a0% that remain, {100 * least:.1f}\u00a0% must be there, since some "
@@ -210,7 +212,16 @@ def _interval(draws: np.ndarray, rows: int) -> tuple[float, float]:
 
 def _committees(results: RunResults) -> list[np.ndarray]:
     """Test probs of each fold, all members together: what an OOF row's prediction is made of."""
-    return [mean_probs(folds) for folds in zip(*(member.test for member in results.members), strict=False)]
+    return _by_fold(results, lambda member: member.test)
+
+
+def _by_fold(results: RunResults, probs_of: Callable[[Member], list[np.ndarray]]) -> list[np.ndarray]:
+    """The mean probs of each fold's members; a run that its time budget cut short lacks some."""
+    folds: dict[int, list[np.ndarray]] = {}
+    for member in results.members:
+        for done, probs in zip(member.done, probs_of(member), strict=True):
+            folds.setdefault(done["job"]["fold"], []).append(probs)
+    return [mean_probs(probs) for _, probs in sorted(folds.items())]
 
 
 def _ensemble_gain(results: RunResults, committees: list[np.ndarray], single: float) -> float:
@@ -221,7 +232,7 @@ def _ensemble_gain(results: RunResults, committees: list[np.ndarray], single: fl
     wins = RIGHT_WHEN_OUTVOTED
     extra = results.data.extra()
     if results.extra is not None and extra is not None:
-        members = [mean_probs(folds).argmax(1) for folds in zip(*(m.extra for m in results.members), strict=False)]
+        members = [probs.argmax(1) for probs in _by_fold(results, lambda member: member.extra)]
         ensemble, labels = results.extra.argmax(1), np.asarray(extra.labels)
         differ = np.mean([(labels_k != ensemble).mean() for labels_k in members])
         better = (ensemble == labels).mean() - np.mean([(labels_k == labels).mean() for labels_k in members])
@@ -257,14 +268,14 @@ class BalanceWins:
         if not eights:
             return cls(0.5, 0.5, 0.25)
         lean, wins, changed = np.array(everything).T
-        slope = (changed * lean * wins).sum() / (changed * lean**2).sum()
+        slope = (changed * lean * wins).sum() / (changed * lean**2).sum() if lean.any() else 0.0
         spread = np.sqrt((changed * (wins - slope * lean) ** 2).sum() / changed.sum())
         flat = np.average([w for _, w, _ in eights], weights=[c for *_, c in eights])
         return cls(float(flat), float(slope), float(spread))
 
     def at(self, lean: float) -> float:
         """The middle, where that share of the errors is lean."""
-        return (self.flat + self.slope * lean) / 2
+        return float(np.clip((self.flat + self.slope * lean) / 2, 0, 1))
 
     def draws(self, lean: np.ndarray) -> np.ndarray:
         """Anywhere between the two, and as far beside them as single writers are."""
@@ -275,10 +286,11 @@ class BalanceWins:
 
 
 def _won(probs: np.ndarray, labels: np.ndarray) -> tuple[float, float, int] | None:
-    """Lean over errors, net wins over changed rows, and changed rows, of some rows; None where next to none change."""
+    """Lean over errors, net wins over changed rows, and changed rows, of some rows; None where too few change, or
+    none is wrong."""
     before, after = probs.argmax(1), balanced(probs).argmax(1)
     changed, wrong = int((before != after).sum()), before != labels
-    if changed < LEAST_CHANGED:
+    if changed < LEAST_CHANGED or not wrong.any():
         return None
     n_classes = probs.shape[1]
     lean = _excess(before, np.bincount(labels, minlength=n_classes) / len(labels), n_classes) / wrong.mean()

@@ -68,7 +68,7 @@ def build_report(results: "RunResults") -> dict[str, Any]:
         "test": _test(results), "disagreement": _disagreement(results),
         "learning_curves": [curve for member in (*results.members, results.baseline) if member
                             for curve in _curves(member)],
-        "timing": results.timing, "environment": results.config["environment"],
+        "timing": {**results.timing, "images_per_second": _pace(results)}, "environment": results.config["environment"],
         "config": {name: value for name, value in results.config.items() if name not in BESIDE_CONFIG},
         "command": results.config["command"], "notes": _notes(results),
     }
@@ -132,16 +132,20 @@ def _member(results: "RunResults", member: "Member") -> dict[str, Any]:
             "images_per_second": float(np.median([done["images_per_second"] for done in member.done]))}
 
 
+def _pace(results: "RunResults") -> dict[str, float]:
+    """Images a second of training, for each model: the median over its folds and seeds."""
+    folds: dict[str, list[float]] = {}
+    for member in (*results.members, results.baseline):
+        if member:
+            folds.setdefault(member.model, []).extend(done["images_per_second"] for done in member.done)
+    return {model: float(np.median(pace)) for model, pace in folds.items()}
+
+
 def _curves(member: "Member") -> list[dict[str, Any]]:
     columns = ("epoch", "loss", "val_loss", "accuracy", "val_accuracy")
     return [{"model": member.model, "seed": int(member.seed), "fold": int(done["job"]["fold"]),
-             **{name: [_number(value) for value in history[name]] for name in columns}}
+             **{name: [round(float(value), 6) for value in history[name]] for name in columns}}
             for done, history in zip(member.done, member.history, strict=True)]
-
-
-def _number(value: Any) -> float | None:
-    """A loss that ran away is null in JSON, and a gap in the curve."""
-    return round(float(value), 6) if np.isfinite(value) else None
 
 
 def _notes(results: "RunResults") -> list[str]:
@@ -209,12 +213,8 @@ def _test(results: "RunResults") -> dict[str, Any] | None:
     return {"rows": len(predicted), "balanced": results.is_balanced,
             "relabelled": int((predicted != results.test.argmax(axis=1)).sum()),
             "mean_confidence": float(confidence.mean()), "balance": balance,
-            "grid": [{"index": i, "id": _id(ids, i), "predicted": int(predicted[i]),
+            "grid": [{"index": i, "id": ids[i].item(), "predicted": int(predicted[i]),
                       "confidence": round(float(confidence[i]), 4)} for i in range(min(GRID, len(predicted)))]}
-
-
-def _id(ids: np.ndarray | None, index: int) -> int | str:
-    return index if ids is None else ids[index].item() if isinstance(ids[index], np.generic) else ids[index]
 
 
 def _disagreement(results: "RunResults") -> dict[str, Any] | None:
@@ -228,7 +228,7 @@ def _disagreement(results: "RunResults") -> dict[str, Any] | None:
     ids = results.data.test().ids
     return {"models": len(votes), "rows": len(share), "rows_disputed": len(parted),
             "mean_agreement": float(share.mean()), "most_disputed": [
-                {"index": int(i), "id": _id(ids, i), "predicted": int(predicted[i]), "votes": _votes(votes[:, i])}
+                {"index": int(i), "id": ids[i].item(), "predicted": int(predicted[i]), "votes": _votes(votes[:, i])}
                 for i in parted[:DISPUTED]]}
 
 

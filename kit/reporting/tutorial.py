@@ -6,8 +6,6 @@ a picture is one self-contained SVG, digits and all, in colours that suit light 
 """
 
 import csv
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from markupsafe import Markup
 
 from kit import storage
 from kit.data.competition import Competition
-from kit.data.source import DataFolder, find_data
+from kit.data.source import DataFolder
 from kit.data.table import Table
 from kit.ensembling import submission
 from kit.errors import KitError
@@ -36,20 +34,12 @@ PNG_SCALE = 10  # pixels for each pixel of the digit
 # -- one digit ------------------------------------------------------------------------------------------------------
 
 
-def digit(row: int, competition: Competition, data_dir: Path) -> tuple[int, str]:
-    """Label of a row of the training file, from 0, and its picture for terminals. KitError for a row too many."""
-    image, label = read_digit(row, find_data(competition, data_dir))
-    return label, half_blocks(image, colours=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
-
-
-def write_digit(row: int, competition: Competition, data_dir: Path, out: Path) -> None:
-    """The same as a picture file: .png, ten times as large, or .svg. KitError for another kind."""
-    image, label = read_digit(row, find_data(competition, data_dir))
+def write_digit(image: np.ndarray, name: str, title: str, out: Path) -> None:
+    """A digit as a picture file: .png, ten times as large, or .svg with its name. KitError for another kind."""
     if out.suffix == ".png":
         storage.write_bytes(out, png(np.kron(255 - image, np.ones((PNG_SCALE, PNG_SCALE), np.uint8))), record=False)
     elif out.suffix == ".svg":
-        picture = gallery([image], [class_names(competition)[label]], 1, f"row {row}")
-        storage.write_text(out, picture + "\n", record=False)
+        storage.write_text(out, gallery([image], [name], 1, title) + "\n", record=False)
     else:
         raise KitError(f"--out {out} is neither .png nor .svg", "name a file that ends in .png or .svg")
 

@@ -52,8 +52,10 @@ def _banners(report: dict[str, Any]) -> list[str]:
         banners.append("Drawn sample: these scores say nothing about the competition. "
                        "The digits were drawn by the kit, not written by people.")
     if not report["complete"]:
-        banners.append(f"Not complete: {cv['rows_missing']:,} of {report['data']['rows_used']:,} training rows have no "
-                       "score, because the time budget left folds out. More time, and --resume, finish the run.")
+        rows = (f", so {cv['rows_missing']:,} of {report['data']['rows_used']:,} training rows have no score"
+                if cv["rows_missing"] else "")
+        banners.append(f"Not complete: the time budget left trainings out{rows}. "
+                       "More time, and --resume, finish the run.")
     if not cv["keeps_writers_apart"]:
         cure = ("--split writer keeps them apart." if report["per_writer"] else
                 "The file does not show who wrote what, so they cannot be kept apart.")

@@ -1,7 +1,7 @@
 """The machine as Keras sees it: threads, memory growth, and the precision that it computes fast.
 
 In goes what the user asked for; out comes what this machine will do. `prepare` must run before the first tensor, since
-TensorFlow fixes its threads then. All of the kit's direct dealings with TensorFlow outside `fit.py` are here.
+TensorFlow fixes its threads then. Loops and layers apart, all of the kit's direct dealings with TensorFlow are here.
 """
 
 import contextlib
@@ -76,7 +76,7 @@ def prepare(threads: int | None = None) -> None:
             raise KitError(f"TensorFlow has started in this process with another number of threads than {threads}",
                            "restart Python (the notebook's kernel), or use --executor processes") from error
     for gpu in tf.config.list_physical_devices("GPU"):
-        if not tf.config.experimental.get_memory_growth(gpu):
+        with contextlib.suppress(RuntimeError):  # it has started: then its memory is what it is
             tf.config.experimental.set_memory_growth(gpu, True)
 
 

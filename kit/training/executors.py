@@ -18,7 +18,7 @@ from kit.config import RunConfig
 from kit.errors import KitError
 from kit.progress import Progress
 from kit.training import backend, fit, models, records
-from kit.training.plan import Plan, fold_data
+from kit.training.plan import Plan, fold_data, make_jobs
 
 FAR_BELOW = 0.2  # of the median accuracy: the hardest writers of a fold may cost a tenth
 
@@ -30,8 +30,7 @@ class OutOfTime(Exception):
 def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None) -> bool:
     """Train what is not done yet. `deadline` (of time.time) may leave folds out: then False comes back."""
     todo = [job for job in plan.jobs if not fit.is_done(plan.folder(job))]
-    name = choose_executor(plan.config, todo)
-    execute = {"local": _local, "processes": _processes, "ray": _ray}[name]
+    execute = {"local": _local, "processes": _processes, "ray": _ray}[choose_executor(plan.config, len(plan.jobs))]
     progress.start({job.key: job.epochs * models.get(job.model).cost for job in plan.jobs})
     try:
         for job in plan.jobs:
@@ -47,13 +46,24 @@ def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None) -> b
         progress.stop()
 
 
-def check(config: RunConfig) -> tuple[str, str]:
-    """The precision to train in, and why. KitError where this machine cannot train as the config asks."""
-    if config.executor == "ray":
+def settle(config: RunConfig) -> tuple[RunConfig, str]:
+    """`config` with what it leaves open as this machine has it: precision, and why that; executor; threads of a fold.
+
+    It is settled once for all jobs: with another number of threads the same job has other bits. KitError where this
+    machine cannot train as the config asks.
+    """
+    precision, why = backend.resolve_precision(config.precision)
+    n_jobs = len(make_jobs(config, precision))
+    executor, threads = choose_executor(config, n_jobs), config.threads
+    if executor == "ray":
         from kit.training import cluster
 
         cluster.load_ray()
-    return backend.resolve_precision(config.precision)
+    if executor == "processes":
+        threads = threads or len(worker_places(n_jobs, threads)[0].cores) or None
+    if executor == "local":
+        backend.prepare(threads)
+    return replace(config, precision=precision, executor=executor, threads=threads), why
 
 
 def stragglers(plan: Plan) -> list[fit.FoldJob]:
@@ -71,7 +81,7 @@ def stragglers(plan: Plan) -> list[fit.FoldJob]:
     return again
 
 
-def choose_executor(config: RunConfig, jobs: list[fit.FoldJob]) -> str:
+def choose_executor(config: RunConfig, n_jobs: int) -> str:
     """What `auto` means here: a process per GPU or core where there are several of both jobs and places.
 
     Two processes of one thread trained 1.2 to 2.1 times as many images a second as one process of two threads
@@ -81,7 +91,7 @@ def choose_executor(config: RunConfig, jobs: list[fit.FoldJob]) -> str:
         return config.executor
     if backend.has_tpu():
         return "local"
-    return "processes" if len(jobs) > 1 and len(worker_places(len(jobs), config.threads)) > 1 else "local"
+    return "processes" if n_jobs > 1 and len(worker_places(n_jobs, config.threads)) > 1 else "local"
 
 
 # -- one job --------------------------------------------------------------------------------------------------------
@@ -153,12 +163,13 @@ def timely(plan: Plan, job: fit.FoldJob, clock: Clock, report: fit.Report, data:
     """Train a job if it fits before the deadline; whether it is done. `data`: where this machine's disk has none."""
     if not clock.fits(job):
         return False
-    began = time.time()
     try:
         train_job(plan, job, clock.watch(report), data or fold_data(plan, job))
     except OutOfTime:
         return False
-    clock.pace[job.model] = max((time.time() - began) / job.epochs, clock.pace.get(job.model, 0.0))
+    done = records.read_done(plan.folder(job))  # with the seconds before it was interrupted
+    seconds = done["train_seconds"] + done["predict_seconds"]
+    clock.pace[job.model] = max(seconds / job.epochs, clock.pace.get(job.model, 0.0))
     return True
 
 
@@ -179,7 +190,8 @@ def _processes(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline
     listener.start()
     places = worker_places(len(jobs), plan.config.threads)
     turn = context.Value("i", 0)
-    pool = ProcessPoolExecutor(len(places), context, _start_worker, (places, turn, events, os.getpid(), deadline))
+    pool = ProcessPoolExecutor(len(places), context, _start_worker,
+                               (places, plan.config.threads, turn, events, os.getpid(), deadline))
     try:
         futures = [pool.submit(_work, plan, job) for job in jobs]
         return all([future.result() for future in futures])
@@ -229,7 +241,8 @@ _events: Any = None  # of a worker process: where its news goes,
 _clock = Clock(None)  # and how long it has
 
 
-def _start_worker(places: list[Place], turn: Any, events: Any, parent: int, deadline: float | None) -> None:
+def _start_worker(places: list[Place], threads: int | None, turn: Any, events: Any, parent: int,
+                  deadline: float | None) -> None:
     global _events, _clock
     _events, _clock = events, Clock(deadline)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
@@ -240,7 +253,7 @@ def _start_worker(places: list[Place], turn: Any, events: Any, parent: int, dead
         os.environ["CUDA_VISIBLE_DEVICES"] = _gpu_name(place.gpu)
     elif hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, place.cores)
-    backend.prepare(len(place.cores) or None)
+    backend.prepare(threads or len(place.cores) or None)
 
 
 def _gpu_name(i: int) -> str:

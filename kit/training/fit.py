@@ -202,10 +202,15 @@ def _event(job: FoldJob, course: Course, per_epoch: int, batch_size: int) -> dic
 
 def _close_epoch(trainer: Trainer, job: FoldJob, data: FoldData, course: Course, epoch: int,
                  rate: float) -> dict[str, Any]:
-    """Turn the epoch's sums into a line of the history, with the curve's val loss and accuracy; returns its event."""
+    """Turn the epoch's sums into a line of the history, with the curve's val loss and accuracy; returns its event.
+
+    Raises `Diverged` where the network's answers are no numbers any more.
+    """
     began = time.perf_counter()
     rows = data.val_rows[::max(1, len(data.val_rows) // CURVE_ROWS)]
     probs = predict.predict_probs(trainer, data.pixels[rows])
+    if not np.isfinite(probs).all():
+        raise Diverged(f"{job.key}: the probs are no numbers after epoch {epoch + 1}")
     right = np.maximum(probs[np.arange(len(rows)), data.labels[rows]], 1e-7)
     steps, loss, accuracy, seconds = course.sums
     course.history.append({

@@ -320,6 +320,12 @@ def test_earlier_data_stays_when_the_new_one_is_bad(given, root, tmp_path, name,
     assert len(find_data(TINY, root).train()) == 200
 
 
+def test_what_the_new_data_lacks_goes(given, root, tmp_path):
+    assert download(TINY, given, root).extra() is not None
+    folder = download(TINY, write_folder(tmp_path / "less", seed=3, extra=False), root)
+    assert folder.extra() is None and set(folder.sha256) == {"train.csv", "test.csv"}
+
+
 def test_earlier_data_stays_when_kaggle_fails(given, root, monkeypatch):
     download(TINY, given, root)
     before = contents(root)

@@ -44,7 +44,7 @@ def test_the_metadata_is_what_kaggle_needs_to_hear(tmp_path):
 
 @pytest.mark.parametrize("slug", ["kannada-mnist-kit", "a1-b2-c3", "12345", "digit-recognizer-2"])
 def test_the_title_slugifies_to_the_id_by_the_clients_own_rule(slug):
-    assert slugify(kernel.title_of(slug)) == slug
+    assert slugify(weights.title_of(slug)) == slug
 
 
 @pytest.mark.parametrize("accelerator, gpu, tpu", [("t4x2", True, False), ("tpu", False, True), ("none", False, False)])

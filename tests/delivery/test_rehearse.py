@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from kit.data import source
 from kit.data.competition import KANNADA
 from kit.data.sample import draw_sample
 from kit.data.table import read_table
@@ -195,7 +196,8 @@ def test_a_folder_that_is_no_kernel(tmp_path, data):
     ({"competition_sources": [5]}, r"competition_sources cannot be \[5\]"),
     ({"competition_sources": None}, "names 0 competitions"), ({"competition_sources": ["titanic"]}, "'titanic'"),
     ({"dataset_sources": ["../../../x"]}, "dataset_sources cannot be"), ({"dataset_sources": 1}, "dataset_sources"),
-    ({"code_file": ["kernel.py"]}, "code_file cannot be"), ({"code_file": "../kernel.py"}, "is missing"),
+    ({"code_file": ["kernel.py"]}, "code_file cannot be"), ({"code_file": "../kernel.py"}, "code_file cannot be"),
+    ({"code_file": "/etc/hostname"}, "code_file cannot be"), ({"code_file": "gone.py"}, "is missing"),
     ({"kernel_type": "rmarkdown"}, "kernel_type cannot be 'rmarkdown'")])
 def test_metadata_of_another_kind_is_named(tmp_path, data, metadata, message):
     with pytest.raises(KitError, match=message):
@@ -246,6 +248,15 @@ def test_built_kernels_pass_in_both_modes_and_kinds(tmp_path):
         again = rehearse(built, tmp_path / "data", time_limit=900)
         assert again.reasons == []
         assert again.accuracy == pytest.approx(verdict.accuracy, abs=0.02)
+
+
+@pytest.mark.slow
+def test_the_sample_as_it_is_drawn_passes_with_the_folds_of_the_default(tmp_path):
+    data = source.download(KANNADA, "sample", tmp_path / "data")
+    built = kernel.build(tmp_path / "kernel", KANNADA, models=("mlp",), epochs=1)
+    verdict = rehearse(built, data.path, time_limit=900)
+    assert verdict.reasons == []
+    assert verdict.report["data"]["is_sample"] and verdict.report["cv"]["keeps_writers_apart"]
 
 
 SABOTAGE = """

@@ -165,7 +165,7 @@ def test_a_child_that_hangs_is_replaced(root, monkeypatch):
 
 
 def test_a_child_that_takes_too_much_memory_is_replaced(root, monkeypatch):
-    monkeypatch.setattr(runtime.processes, "memory_limit", lambda: 1 << 20)
+    monkeypatch.setattr(runtime.machine, "memory_limit", lambda: 1 << 20)
     _, _, report, _ = run(root, {"slow": 1.0})
     check_valid(root)
     assert "GiB of memory" in report["kernel"]["events"][0]
@@ -234,7 +234,7 @@ def test_no_data_at_all_is_said_and_ends_well(root, capsys):
         path.unlink()
     assert runtime.main(SETTINGS, lambda wish: ["/no/such/python"]) == 0
     assert not (root / "working" / "submission.csv").exists()
-    assert "accept its rules" not in capsys.readouterr().err
+    assert "has no test.csv of kannada-mnist; add the competition as an input" in capsys.readouterr().out
     assert json.loads((root / "working" / "report.json").read_text())["used"] == "fallback"
 
 
@@ -287,10 +287,21 @@ def test_votes_are_averaged_within_a_model_first(tmp_path):
         (tmp_path / key).mkdir(parents=True)
         np.savez(tmp_path / key / "test.npz", id=ids[::-1], probs=np.full((4, 10), value, "float32"))
         (tmp_path / key / "done.json").write_text('{"val_accuracy": 0.9}')
-    vote = votes.take(RunFolder(tmp_path), list(values), ids)
+    vote = votes.take(RunFolder(tmp_path), list(values), ids, 10)
     np.testing.assert_allclose(vote.probs, (0.3 + 0.9) / 2)
     assert vote.complete
-    assert not votes.take(RunFolder(tmp_path), [*values, "wide/seed_0/fold_1"], ids).complete
+    assert not votes.take(RunFolder(tmp_path), [*values, "wide/seed_0/fold_1"], ids, 10).complete
+
+
+def test_a_fold_of_another_shape_does_not_vote(tmp_path):
+    ids = np.arange(4)
+    for fold, width in enumerate((10, 7)):
+        folder = tmp_path / "cnn" / "seed_0" / f"fold_{fold}"
+        folder.mkdir(parents=True)
+        np.savez(folder / "test.npz", id=ids, probs=np.full((4, width), 0.1, "float32"))
+        (folder / "done.json").write_text('{"val_accuracy": 0.9}')
+    vote = votes.take(RunFolder(tmp_path), ["cnn/seed_0/fold_0", "cnn/seed_0/fold_1"], ids, 10)
+    assert vote.folds == ["cnn/seed_0/fold_0"] and "10 classes" in vote.left_out["cnn/seed_0/fold_1"]
 
 
 def test_the_runtime_imports_nothing_that_trains():

@@ -19,9 +19,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kit import cli, storage
+from kit import cli, pipeline, storage
+from kit.config import RunConfig
 from kit.data.competition import KANNADA
 from kit.data.table import write_table
+from kit.runfolder import RunFolder
 from kit.training import executors, fit
 from tests.test_docs import ROOT
 
@@ -211,6 +213,50 @@ def test_force_costs_nothing_where_the_new_run_cannot_be(workplace, capsys, monk
     code, _, err = kit(capsys, "cv", *QUICK, "--run", "a", "--force", *impossible)
     assert code == 2 and two_lines(err)
     assert {path: path.read_bytes() for path in (workplace / "runs").rglob("*") if path.is_file()} == before
+
+
+def test_force_empties_no_folder_that_is_no_run(workplace, capsys):
+    (workplace / "papers").mkdir()
+    (workplace / "papers" / "thesis.tex").write_text("all of it")
+    code, _, err = kit(capsys, "cv", *QUICK, "--run", "papers", "--runs-dir", ".", "--force")
+    assert code == 2 and "papers is no run: it holds 'thesis.tex'" in err and two_lines(err)
+    assert (workplace / "papers" / "thesis.tex").read_text() == "all of it"
+    code, _, err = kit(capsys, "cv", *QUICK, "--run", "a", "--force", "--resume")
+    assert code == 2 and "--resume goes on with a run and --force replaces it" in err
+
+
+def test_a_resumed_run_keeps_its_precision_and_threads_and_refuses_another_backend(workplace, capsys):
+    assert kit(capsys, "cv", *QUICK, "--run", "a")[0] == 0
+    run, asked = RunFolder(workplace / "runs" / "a"), RunConfig(models=("mlp",), executor="auto")
+    about = storage.read_json(run.config)
+    storage.write_json(run.config, {**about, "settled": {**about["settled"], "executor": "processes", "threads": 3,
+                                                         "precision": "bfloat16"}})
+    here = RunConfig(models=("mlp",), executor="local", precision="float32")
+    resumed = pipeline._as_it_began(run, asked, here)
+    assert (resumed.executor, resumed.threads, resumed.precision) == ("processes", 3, "bfloat16")
+    storage.write_json(run.config, {**about, "settled": {**about["settled"], "backend": "jax"}})
+    code, _, err = kit(capsys, "cv", *QUICK, "--run", "a", "--resume")
+    assert code == 2 and "KERAS_BACKEND: jax → tensorflow" in err
+
+
+def test_guesses_that_are_made_again_are_those_of_the_round_before(workplace, capsys):
+    command = ["cv", *QUICK, "--self-train", "2", "--run", "a"]
+    assert kit(capsys, *command)[0] == 0
+    run = workplace / "runs" / "a"
+    wanted = {name: storage.read_npz(run / name) for name in ("guesses_1.npz", "guesses_2.npz", "test.npz")}
+    (run / "guesses_1.npz").unlink()
+    shutil.rmtree(run / "mlp" / "seed_0" / "fold_1" / "guesses_1")
+    assert kit(capsys, *command, "--resume")[0] == 0
+    for name, arrays in wanted.items():
+        for key, array in storage.read_npz(run / name).items():
+            np.testing.assert_array_equal(array, arrays[key])
+
+
+def test_a_partial_ensemble_does_not_predict_unasked(workplace, capsys):
+    assert kit(capsys, "cv", *QUICK, "--run", "a")[0] == 0
+    (workplace / "runs/a/mlp/seed_0/fold_1/done.json").unlink()
+    code, _, err = kit(capsys, "predict", "a", "--test", "data/kannada-mnist-sample/test.csv", "--out", "p.npz")
+    assert code == 2 and "fold 1 of mlp (seed 0) is missing" in err and not (workplace / "p.npz").exists()
 
 
 def test_force_starts_anew(workplace, capsys):

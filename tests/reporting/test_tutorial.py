@@ -51,28 +51,29 @@ def test_half_blocks():
         "\x1b[38;5;255;48;5;232m▀\x1b[38;5;232;48;5;232m▀\x1b[0m"
 
 
-def test_a_digit_of_the_training_file(data, tmp_path, capsys):
-    label, picture = tutorial.digit(13, TINY, tmp_path / "data")
-    assert label == 3 and picture == tutorial.half_blocks(data.train().pixels[13].reshape(2, 3))
-    assert "\x1b" not in picture
+def test_a_digit_of_the_training_file(data):
+    image, label = tutorial.read_digit(13, data)
+    assert label == 3
+    np.testing.assert_array_equal(image, data.train().pixels[13].reshape(2, 3))
 
 
 @pytest.mark.parametrize("row", [-1, 200, 10**12])
-def test_a_row_that_is_not_there(data, tmp_path, row):
+def test_a_row_that_is_not_there(data, row):
     with pytest.raises(KitError, match=f"has no row {row}: it has 200, counted from 0") as caught:
-        tutorial.digit(row, TINY, tmp_path / "data")
+        tutorial.read_digit(row, data)
     assert "from 0 to 199" in caught.value.fix
 
 
 def test_a_digit_as_a_file(data, tmp_path):
-    tutorial.write_digit(13, TINY, tmp_path / "data", tmp_path / "digit.png")
+    image, _ = tutorial.read_digit(13, data)
+    tutorial.write_digit(image, "3", "row 13", tmp_path / "digit.png")
     written = (tmp_path / "digit.png").read_bytes()
     assert written.startswith(b"\x89PNG") and written[16:24] == (30).to_bytes(4) + (20).to_bytes(4)
-    tutorial.write_digit(13, TINY, tmp_path / "data", tmp_path / "digit.svg")
+    tutorial.write_digit(image, "3", "row 13", tmp_path / "digit.svg")
     root, images = parse((tmp_path / "digit.svg").read_text())
     assert len(images) == 1 and words(root) == ["3"]
     with pytest.raises(KitError, match=r"neither \.png nor \.svg"):
-        tutorial.write_digit(13, TINY, tmp_path / "data", tmp_path / "digit.jpeg")
+        tutorial.write_digit(image, "3", "row 13", tmp_path / "digit.jpeg")
 
 
 # -- many -----------------------------------------------------------------------------------------------------------

@@ -134,8 +134,7 @@ def test_gpus_are_those_that_the_user_left_visible(monkeypatch, visible, names):
 
 def test_one_process_alone_may_have_a_tpu(monkeypatch):
     monkeypatch.setattr(executors.backend, "has_tpu", lambda: True)
-    job = fit.FoldJob("mlp", 0, 0, 1, 32, "float32", 1)
-    assert executors.choose_executor(RunConfig(), [job] * 10) == "local"
+    assert executors.choose_executor(RunConfig(), 10) == "local"
 
 
 def test_no_more_workers_than_there_is_memory_for(monkeypatch):
