@@ -101,8 +101,10 @@ def _strong() -> list[Any]:
             layers.Dense(256, use_bias=False, kernel_initializer="he_normal"), BatchNorm(), layers.Activation("relu")]
 
 
-# Wide shifts and zooms with little rotation are what the competition's best entries have in common.
-WIDE = Augment(rotation=12, shear=8.6, zoom=0.3, shift=0.3)
+# Wide shifts and zooms with little rotation are what the competition's best entries have in common; the stronger the
+# network, the wider.
+WIDE = Augment(rotation=12, shear=8.6, zoom=0.22, shift=0.22)
+WIDER = replace(WIDE, zoom=0.3, shift=0.3)
 
 RECIPES = {recipe.name: recipe for recipe in (
     Recipe("mlp", "the multiclass-MNIST tutorial's MLP: the baseline of every run", _mlp,
@@ -115,9 +117,9 @@ RECIPES = {recipe.name: recipe for recipe in (
            functools.partial(_cnn, drop_convs=0.1, drop_dense=0.3),
            epochs=14, batch_size=256, optimizer="adam", learning_rate=1.5e-3, schedule="cosine", tta=3, augment=WIDE,
            parameters=887_530, mflops=64.682, cost=11, accuracy=0.9936),
-    Recipe("strong", "six normalised convolutions with the same augmentation, for longer", _strong,
-           epochs=16, batch_size=256, optimizer="adam", learning_rate=4e-3, schedule="cosine", tta=3, augment=WIDE,
-           parameters=602_666, mflops=84.539, cost=19, accuracy=0.9951),
+    Recipe("strong", "six normalised convolutions with wider augmentation, for longer", _strong,
+           epochs=16, batch_size=256, optimizer="adam", learning_rate=4e-3, schedule="cosine", tta=3, augment=WIDER,
+           parameters=602_666, mflops=84.539, cost=19, accuracy=0.9947),
 )}
 BASELINE = "mlp"
 
