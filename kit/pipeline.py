@@ -194,12 +194,12 @@ def _open_run(run: RunFolder, about: dict[str, Any], resume: bool) -> bool:
     if not resume:
         raise KitError(f"the run {run.name!r} exists in {run.path.parent}",
                        "continue it with --resume, replace it with --force, or choose another name with --run")
-    stored, config = storage.read_json(run.config, "data", "code", "settled"), read_config(run.path).to_dict()
+    stored, config = storage.read_json(run.config, "data", "code"), read_config(run.path).to_dict()
     changed = differences(config, about["config"])
     changed += [f"{what}: {stored[key]} → {about[key]}"
                 for key, what in (("data", "data"), ("code", "the training code")) if stored[key] != about[key]]
-    if stored["settled"]["backend"] != about["settled"]["backend"]:
-        changed.append(f"KERAS_BACKEND: {stored['settled']['backend']} → {about['settled']['backend']}")
+    if (before := _read_settled(run)["backend"]) != about["settled"]["backend"]:
+        changed.append(f"KERAS_BACKEND: {before} → {about['settled']['backend']}")
     if run.guesses(1).is_file() and config["balanced"] != about["config"]["balanced"]:
         changed.append(f"balanced: {config['balanced']} → {about['config']['balanced']}, and folds have learnt from it")
     if changed:
@@ -214,11 +214,21 @@ def _as_it_began(run: RunFolder, config: RunConfig, settled: RunConfig) -> RunCo
 
     KitError where this machine cannot compute so.
     """
-    began = storage.read_json(run.config, "settled")["settled"]
-    if not isinstance(began, dict) or set(began) != {*SETTLED, "backend"}:
-        raise storage.damaged(run.config, "it does not say how the run was trained")
+    began = _read_settled(run)
     names = SETTLED if config.executor == "auto" else set(SETTLED) - {"executor"}
     return executors.settle(replace(settled, **{name: began[name] for name in names}))[0]
+
+
+def _read_settled(run: RunFolder) -> dict[str, Any]:
+    """What was settled when the run began. KitError where config.json does not say it."""
+    settled = storage.read_json(run.config, "settled")["settled"]
+    if not isinstance(settled, dict) or set(settled) != {*SETTLED, "backend"}:
+        raise storage.damaged(run.config, "it does not say how the run was trained")
+    try:
+        RunConfig(**{name: settled[name] for name in SETTLED})
+    except KitError as error:
+        raise storage.damaged(run.config, f"it was not trained so: {error.message}") from error
+    return settled
 
 
 def _describe(config: RunConfig, data: DataFolder, settled: RunConfig) -> dict[str, Any]:

@@ -70,6 +70,13 @@ def config(**values):
     return spoil
 
 
+def settled(**values):
+    def spoil(data):
+        about = json.loads(data)
+        return json.dumps({**about, "settled": {**about["settled"], **values}}).encode()
+    return spoil
+
+
 def job(**values):
     def spoil(data):
         done = json.loads(data)
@@ -123,6 +130,10 @@ FORGED = {
     "config.json: no environment": ("config.json", changed(environment=3), REPORT),
     "config.json: a command of numbers": ("config.json", changed(command=[1]), REPORT),
     "config.json: which data is not said": ("config.json", changed(data={"is_sample": "no", "sha256": {}}), REPORT),
+    "config.json: settled a list": ("config.json", changed(settled=[1]), RESUME),
+    "config.json: nothing settled": ("config.json", changed(settled=None), RESUME),
+    "config.json: settled on a precision that there is not": ("config.json", settled(precision="int4"), RESUME),
+    "config.json: settled on minus three threads": ("config.json", settled(threads=-3), RESUME),
     "config.json: an unknown model": ("config.json", config(models=["../../evil"]), PREDICT),
     "config.json: another competition": ("config.json", config(competition="imagenet"), PREDICT),
     "folds.csv: nothing": ("folds.csv", emptied, REPORT),
