@@ -39,8 +39,9 @@ def kill(pid: int) -> None:
 
     The session holds those whose parents ended before them, and the tree those who began a session of their own.
     """
+    members = tree(pid)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-    for member in reversed(tree(pid)):
+    for member in reversed(members):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(member, signal.SIGKILL)

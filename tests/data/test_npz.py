@@ -126,7 +126,9 @@ def test_those_of_earlier_data_are_not_taken_for_this_data_s(given, root, tmp_pa
         for name in SMALL.files:
             file.write(first.path / name, name)
     data = download(SMALL, tmp_path / "without.zip", root)
-    assert (data.path / npz.TEST_LABELS).is_file() and data.test_labels() is None
+    assert not (data.path / npz.TEST_LABELS).exists() and data.test_labels() is None
+    (data.path / npz.TEST_LABELS).write_text("ImageId,Label\n1,1\n")  # put there by hand
+    assert data.test_labels() is None
 
 
 def test_changed_ones_are_refused(given, root):
