@@ -72,12 +72,6 @@ def test_rows_that_no_fold_scored_are_left_out_and_counted(make_results, build):
     assert numbers["verdict"]["banners"][0].startswith("Not complete")
 
 
-def test_an_unwritten_loss_is_null(make_results, build):
-    results = make_results()
-    results.members[0].history[1].loc[3, "loss"] = np.nan
-    assert build(results)["learning_curves"][1]["loss"][3] is None
-
-
 def test_a_run_of_the_baseline_alone_is_its_own_baseline(make_results, build):
     alone = replace(make_results(models=("mlp",)), baseline=None)
     numbers = build(alone)
