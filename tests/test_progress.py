@@ -29,13 +29,15 @@ def clock(monkeypatch):
 def test_plain_lines_say_what_is_left_once_that_is_known(capsys, clock):
     plain = Plain()
     plain.start(COSTS)
+    for job in COSTS:
+        plain.handle(step(job, 0.0))
     clock[0] = 105.0
     plain.handle(step("mlp/seed_0/fold_0", 0.5))
     clock[0] = 110.0
     plain.handle(finished("mlp/seed_0/fold_0"))  # a hundredth of the work, and the slow start of it
     clock[0] = 160.0
     plain.handle(step("cnn/seed_0/fold_0", 0.5))
-    _, first, second = capsys.readouterr().err.splitlines()
+    *_, first, second = capsys.readouterr().err.splitlines()
     assert first == "mlp/seed_0/fold_0: done, val accuracy 0.9765 (12 s)"
     assert second.startswith("cnn/seed_0/fold_0: epoch 1/2, loss 0.500, accuracy 0.9000, 1,234 images/s")
     assert second.endswith(", 0:59 min left")
@@ -54,9 +56,9 @@ def test_what_a_resumed_run_had_done_before_does_not_count_as_quick(clock):
     share = progress._Share({"a": 50.0, "b": 50.0})
     share.update(finished("a"))
     assert share.done() == 0.5 and share.seconds_left() == 0.0
+    share.update(step("b", 0.2))
     clock[0] = 110.0
-    share.update(step("b", 0.0))
-    share.update(step("b", 0.5))
+    share.update(step("b", 0.6))
     assert share.seconds_left() == pytest.approx(10.0)
 
 
