@@ -30,7 +30,7 @@ def test_plain_lines_say_what_is_left_once_that_is_known(capsys, clock):
     plain = Plain()
     plain.start(COSTS)
     for job in COSTS:
-        plain.handle(step(job, 0.0))
+        plain.handle(step(job, 0.0, epoch=0))
     clock[0] = 105.0
     plain.handle(step("mlp/seed_0/fold_0", 0.5))
     clock[0] = 110.0
