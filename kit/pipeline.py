@@ -61,7 +61,8 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         if force:
             run.clear()
         resumed = _open_run(run, _describe(config, data, settled), resume)
-        settled = _as_it_began(run, config, settled)
+        if resumed:
+            settled = _as_it_began(run, config, settled)
         if not run.folds.is_file():
             folds_module.save_folds(run.folds, folds)
         blend.checked_folds(run, data, config)

@@ -166,6 +166,11 @@ def _is_all_there_is(real: DataFolder) -> bool:
     return (real.path / real.competition.train).is_file() and (by_hand or not has_credentials())
 
 
+def _tables_of(competition: Competition) -> tuple[str, ...]:
+    """Names of all that a data folder may hold besides its manifest."""
+    return (*competition.files, npz.TEST_LABELS)
+
+
 def _origin(path: Path) -> str:
     """Which zip or folder, and in what state, so that the same one need not be read again."""
     try:
@@ -181,8 +186,9 @@ def _is_intact(folder: DataFolder, origin: str) -> bool:
         manifest = folder.manifest
         if origin not in ("kaggle", manifest.get("origin")):
             return False
-        sums, known = manifest["sha256"], {*folder.competition.files, npz.TEST_LABELS}
-        return set(sums) <= known and all(storage.sha256_file(folder.path / name) == sums[name] for name in sums)
+        sums = manifest["sha256"]
+        return set(sums) <= set(_tables_of(folder.competition)) \
+            and all(storage.sha256_file(folder.path / name) == sums[name] for name in sums)
     except (KitError, KeyError):
         return False
 
@@ -206,7 +212,7 @@ def _gather(new: DataFolder, source: str | Path, say: Callable[[str], None]) -> 
         about["source"] = "keras" if source == "keras" else "path"
     else:
         required = (competition.train, competition.test)
-        optional = [name for name in (*competition.files, npz.TEST_LABELS, MANIFEST) if name not in required]
+        optional = [name for name in (*_tables_of(competition), MANIFEST) if name not in required]
         archive.unpack(Path(source), required, optional, new.path)
         about["source"] = "path"
         if new.is_sample:  # a sample stays one, wherever it is copied from
@@ -277,7 +283,7 @@ def _move(new: DataFolder, folder: DataFolder) -> None:
             raise IsADirectoryError(errno.EISDIR, "a folder bears the name of one of its files")
         for path in files + last:
             path.replace(folder.path / path.relative_to(new.path))
-        for name in {*folder.competition.files, npz.TEST_LABELS} - {path.name for path in files}:
+        for name in set(_tables_of(folder.competition)) - {path.name for path in files}:
             (folder.path / name).unlink(missing_ok=True)  # of the data before, which had more
     except OSError as error:
         raise KitError(f"cannot write {folder.path}: {error.strerror or error}",

@@ -155,9 +155,9 @@ class Kernel:
         if not len(self.ids):
             return
         try:
-            before, self.vote = self.vote, \
-                votes.take(self.run, self.planned(), self.ids, self.competition.n_classes)
-            if self.vote.probs is not None and self.vote.folds != before.folds:
+            before = self.vote.folds
+            self.vote = votes.take(self.run, self.planned(), self.ids, self.competition.n_classes)
+            if self.vote.probs is not None and self.vote.folds != before:
                 even = applies(self.settings["balanced"], self.competition, len(self.ids))
                 self.submit(balanced(self.vote.probs) if even else self.vote.probs)
                 self.say(f"the submission is now the {self.vote.used}'s, of {len(self.vote.folds)} folds")
