@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 JSON = ROOT / "docs" / "benchmarks.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
 ROUNDS = 5
-QUICK = {"rows": 600, "epochs": 1, "folds": 2, "size": 256}  # at most, with --quick
+QUICK = {"rows": 600, "epochs": 1, "folds": 2, "size": 256, "mib": 8}  # at most, with --quick
 PER_CORE = 0  # copies: a process for each core
 
 
@@ -42,7 +42,7 @@ class Row:
     id: str  # group/name
     what: str
     measure: str  # a function of bench_rows.py
-    unit: str  # images/s, TFLOP/s: more is better, and copies add up; s: less is better
+    unit: str  # images/s, TFLOP/s, GB/s: more is better, and copies add up; s: less is better
     options: dict[str, Any] = field(default_factory=dict)
     copies: int = 1  # so many processes at once, each on its share of the cores
     needs: str = ""  # a package without which there is nothing to measure
@@ -56,6 +56,7 @@ class Row:
 
 GROUPS = {
     "peak": "What the hardware can do: a square matrix product",
+    "memory": "What the hardware can do: copying 512 MiB",
     "read": "Reading train.csv, 60,000 rows",
     "train": "Training, steps alone",
     "overhead": "What is done beside the steps: cnn_aug",
@@ -90,6 +91,8 @@ def _training() -> list[Row]:
 ROWS = [
     *(Row(f"peak/{precision}", precision, "matmul", "TFLOP/s", {"precision": precision, "size": 2048})
       for precision in ("float32", "bfloat16")),
+    Row("memory/one", "one thread", "copy", "GB/s", {"mib": 512}),
+    Row("memory/per-core", "a process per core", "copy", "GB/s", {"mib": 512}, PER_CORE),
     *(Row(f"read/{how}", what, "read", "s", {"how": how}) for how, what in (
         ("pandas", "pandas.read_csv"), ("pyarrow", "pandas.read_csv, pyarrow"),
         ("kit", "kit, first time: every cell checked"), ("cached", "kit, from its cache"))),

@@ -7,6 +7,7 @@ and waits for a line on stdin, so that several can start at the same moment.
 
 import inspect
 import json
+import math
 import os
 import resource
 import shutil
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,19 @@ def matmul(precision: str, size: int) -> Measure:
     return measure
 
 
+def copy(mib: int, threads: int = 1) -> Measure:
+    """GB/s of copying an array too large for any cache, read and written counted, `threads` parts at once."""
+    parts = np.array_split(np.ones(mib << 20, "uint8"), threads)
+    copies = [part.copy() for part in parts]
+
+    def measure() -> Result:
+        with ThreadPoolExecutor(threads) as pool:
+            took = min(seconds(lambda: list(pool.map(np.copyto, copies, parts))) for _ in range(10))
+        return {"value": 2 * (mib << 20) / took / 1e9}
+
+    return measure
+
+
 # -- training -------------------------------------------------------------------------------------------------------
 
 
@@ -181,12 +196,21 @@ def kit_fit(data: str, model: str, rows: int, epochs: int, precision: str = "aut
             history, done = read_csv(Path(folder) / "history.csv"), read_json(Path(folder) / "done.json")
         took = done["train_seconds"] if without else history["seconds"].sum()
         steps = len(fold.train_rows) // job.batch_size
+        network = fit.trainer_for(recipe, KANNADA.slug, precision, job.batch_size).model
         return {"value": steps * job.batch_size * job.epochs / took, "precision": precision, "threads": threads,
-                "batch_size": job.batch_size,
-                "flops": 3 * models.flops(fit.trainer_for(recipe, KANNADA.slug, precision, job.batch_size).model)}
+                "batch_size": job.batch_size, "flops": 3 * models.flops(network),
+                "bytes": traffic(network, 4 if precision == "float32" else 2)}
 
     train(replace(job, epochs=1), few)  # compiles
     return lambda: train(job, fold)
+
+
+def traffic(network: Any, size: int) -> int:
+    """Bytes of one image's step: each layer's output is written and read, its gradient too, and it is read once more.
+
+    As if nothing were fused, and nothing stayed in a cache; the weights, which a batch shares, are left out.
+    """
+    return 5 * size * sum(math.prod(layer.output.shape[1:]) for layer in network.layers)
 
 
 def torch_fit(data: str, rows: int, epochs: int, batch_size: int = 256, threads: int | None = None) -> Measure:
@@ -296,7 +320,7 @@ def inference(data: str, views: int, rows: int, model: str = "cnn") -> Measure:
 
 
 MEASURES = {function.__name__: function for function in
-            (read, machine, matmul, keras_fit, kit_fit, torch_fit, cv, race, inference)}
+            (read, machine, matmul, copy, keras_fit, kit_fit, torch_fit, cv, race, inference)}
 
 
 def peak_mib() -> float:

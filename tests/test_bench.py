@@ -74,6 +74,16 @@ def lines(bench, page, found):
     return [line for line in text.splitlines() if line.startswith(("| slow", "| fast"))]
 
 
+def test_the_floor_is_arithmetic_and_memory_one_after_the_other(bench, page):
+    """1 TFLOP/s over 1 GFLOP an image: 1,000 images/s; 10 GB/s over 10 MB: 1,000 as well; both: 500."""
+    found = results(train_fast=entry(400, flops=1e9, bytes=10e6, precision="bfloat16"),
+                    peak_bfloat16=entry(1, precision="bfloat16"))
+    found["rows"]["memory/per-core"] = entry(8, 10)
+    rows = [bench.Row("train/fast", "fast", "", "images/s", copies=bench.PER_CORE)]
+    assert "| fast | 1,000 | 1,000 | 500 | 400 | 80% |" in page.tables(rows, {"train": "Training"}, found)
+    assert "not measured yet" in page._floor(rows, {"train/fast": found["rows"]["train/fast"]})
+
+
 def test_a_row_without_a_number_says_so(bench, page):
     absent = {"rounds": [], "not measured": "not measured: torch is not installed"}
     assert lines(bench, page, results(train_fast=absent)) == [

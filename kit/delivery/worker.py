@@ -101,9 +101,9 @@ def _lanes(config: RunConfig) -> int:
     from kit.training import executors
     from kit.training.plan import make_jobs
 
-    n_jobs = len(make_jobs(config, "float32"))
-    several = executors.choose_executor(config, n_jobs) == "processes"
-    return len(executors.worker_places(n_jobs, config.threads)) if several else 1
+    settled, _ = executors.settle(config)
+    n_jobs = len(make_jobs(settled, settled.precision))
+    return len(executors.worker_places(n_jobs, settled.threads)) if settled.executor == "processes" else 1
 
 
 def _schedule(config: RunConfig, data: DataFolder, run: RunFolder, beat: Beat) -> planning.Schedule:

@@ -174,7 +174,7 @@ class Driver:
         """Read the data, once, and put on the driver's node what all tasks share: the mailbox and the arrays."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        options, self.threads = _resources(self.ray, len(jobs), self.plan.config.threads)
+        options, self.threads = _resources(self.ray, self.plan.config.n_jobs, self.plan.config.threads)
         self.train = self.ray.remote(_train).options(max_retries=0, **options)  # a lost job is this class's to retry
         here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
         self.mailbox = self.ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()

@@ -18,7 +18,7 @@ from kit.config import RunConfig
 from kit.errors import KitError
 from kit.progress import Progress
 from kit.training import backend, fit, models, records
-from kit.training.plan import Plan, fold_data, make_jobs
+from kit.training.plan import Plan, fold_data
 
 FAR_BELOW = 0.2  # of the median accuracy: the hardest writers of a fold may cost a tenth
 
@@ -30,7 +30,7 @@ class OutOfTime(Exception):
 def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None) -> bool:
     """Train what is not done yet. `deadline` (of time.time) may leave folds out: then False comes back."""
     todo = [job for job in plan.jobs if not fit.is_done(plan.folder(job))]
-    execute = {"local": _local, "processes": _processes, "ray": _ray}[choose_executor(plan.config, len(plan.jobs))]
+    execute = {"local": _local, "processes": _processes, "ray": _ray}[choose_executor(plan.config)]
     progress.start({job.key: job.epochs * models.get(job.model).cost for job in plan.jobs})
     try:
         for job in plan.jobs:
@@ -49,18 +49,17 @@ def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None) -> b
 def settle(config: RunConfig) -> tuple[RunConfig, str]:
     """`config` with what it leaves open as this machine has it: precision, and why that; executor; threads of a fold.
 
-    It is settled once for all jobs: with another number of threads the same job has other bits. KitError where this
-    machine cannot train as the config asks.
+    It is settled once for all jobs: with another number of threads the same job has other bits. The cores are shared
+    among the folds of the run's own models. KitError where this machine cannot train as the config asks.
     """
     precision, why = backend.resolve_precision(config.precision)
-    n_jobs = len(make_jobs(config, precision))
-    executor, threads = choose_executor(config, n_jobs), config.threads
+    executor, threads = choose_executor(config), config.threads
     if executor == "ray":
         from kit.training import cluster
 
         cluster.load_ray()
     if executor == "processes":
-        threads = threads or len(worker_places(n_jobs, threads)[0].cores) or None
+        threads = threads or len(worker_places(config.n_jobs, threads)[0].cores) or None
     if executor == "local":
         backend.prepare(threads)
     return replace(config, precision=precision, executor=executor, threads=threads), why
@@ -81,8 +80,8 @@ def stragglers(plan: Plan) -> list[fit.FoldJob]:
     return again
 
 
-def choose_executor(config: RunConfig, n_jobs: int) -> str:
-    """What `auto` means here: a process per GPU or core where there are several of both jobs and places.
+def choose_executor(config: RunConfig) -> str:
+    """What `auto` means here: a process per GPU or core where there are several.
 
     Two processes of one thread trained 1.2 to 2.1 times as many images a second as one process of two threads
     (docs/lab-log.md, 2026-11-21): layers this small spend their time waiting for the other thread.
@@ -91,7 +90,7 @@ def choose_executor(config: RunConfig, n_jobs: int) -> str:
         return config.executor
     if backend.has_tpu():
         return "local"
-    return "processes" if n_jobs > 1 and len(worker_places(n_jobs, config.threads)) > 1 else "local"
+    return "processes" if len(worker_places(config.n_jobs, config.threads)) > 1 else "local"
 
 
 # -- one job --------------------------------------------------------------------------------------------------------

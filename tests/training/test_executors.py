@@ -134,7 +134,7 @@ def test_gpus_are_those_that_the_user_left_visible(monkeypatch, visible, names):
 
 def test_one_process_alone_may_have_a_tpu(monkeypatch):
     monkeypatch.setattr(executors.backend, "has_tpu", lambda: True)
-    assert executors.choose_executor(RunConfig(), 10) == "local"
+    assert executors.choose_executor(RunConfig()) == "local"
 
 
 def test_no_more_workers_than_there_is_memory_for(monkeypatch):
@@ -157,3 +157,14 @@ def test_core_groups_are_disjoint_and_as_large_as_asked(monkeypatch):
         assert [len(place.cores) for place in places] == sizes and len(set(cores)) == len(cores)
     monkeypatch.setattr(executors.backend, "gpus", lambda: ["T4", "T4"])
     assert [place.gpu for place in executors.worker_places(5, None)] == [0, 1]
+
+
+@pytest.mark.parametrize(("cores", "options", "threads"), [
+    (2, {}, 1), (8, {}, 1), (16, {}, 3), (16, {"n_seeds": 2}, 1), (16, {"threads": 2}, 2)])
+def test_the_folds_of_the_asked_models_share_all_cores(monkeypatch, cores, options, threads):
+    """The baseline is in every run, and short: were it counted, 16 cores would train five folds with a thread each."""
+    monkeypatch.setattr(executors.backend, "gpus", lambda: [])
+    monkeypatch.setattr(executors.machine, "free_memory", lambda: None)
+    monkeypatch.setattr(executors.machine, "cores", lambda: list(range(cores)))
+    settled, _ = executors.settle(RunConfig(models=("strong",), precision="float32", **options))
+    assert (settled.executor, settled.threads) == ("processes", threads)
