@@ -147,7 +147,7 @@ def train_fold(job: FoldJob, recipe: Recipe, competition: Competition, data: Fol
 def _train(trainer: Trainer, job: FoldJob, data: FoldData, folder: Path, course: Course, report: Report) -> None:
     from keras import ops
 
-    images = ops.convert_to_tensor(data.pixels.reshape(-1, *trainer.shape, 1))
+    images = _on_device(data.pixels, trainer.shape)
     labels = ops.convert_to_tensor(data.labels.astype("int32"))
     per_epoch = len(data.train_rows) // trainer.batch_size
     rates = learning_rates(trainer.recipe, per_epoch * job.epochs)
@@ -170,6 +170,23 @@ def _train(trainer: Trainer, job: FoldJob, data: FoldData, folder: Path, course:
                 keeper.maybe(trainer, job, course, checkpoints.SECONDS)
         report(_close_epoch(trainer, job, data, course, epoch, float(rates[course.step - 1])))
         keeper.maybe(trainer, job, course, 0.0)
+
+
+_latest: dict[str, Any] = {}
+
+
+def _on_device(pixels: np.ndarray, shape: tuple[int, int]) -> Any:
+    """Pixels `(n, h·w)` as a tensor `(n, h, w, 1)`; the latest stays for the next fold, which has the same.
+
+    TensorFlow frees a tensor late, and needs a second copy to make one: made anew for each fold they cost four bytes a
+    pixel, with the file's, and so three.
+    """
+    from keras import ops
+
+    if _latest.get("pixels") is not pixels:
+        _latest.clear()
+        _latest.update(pixels=pixels, images=ops.convert_to_tensor(pixels.reshape(-1, *shape, 1)))
+    return _latest["images"]
 
 
 def _draw_epoch(trainer: Trainer, job: FoldJob, rows: np.ndarray, epoch: int,

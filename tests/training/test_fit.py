@@ -157,3 +157,10 @@ def test_the_checkpoint_says_whose_it_is(fold_data, tmp_path, monkeypatch):
     train(job(model="mlp"), fold_data, tmp_path, look)
     assert kept[0]["job"]["model"] == "mlp" and kept[0]["course"]["step"] == 9
     assert len(kept[0]["course"]["history"]) == 1
+
+
+def test_the_folds_of_a_run_share_their_pixels_on_the_device():
+    first, second = (np.full((3, 4), grey, "uint8") for grey in (1, 2))
+    images = fit._on_device(first, (2, 2))
+    assert fit._on_device(first, (2, 2)) is images and tuple(images.shape) == (3, 2, 2, 1)
+    assert [int(np.asarray(fit._on_device(pixels, (2, 2))).max()) for pixels in (second, first)] == [2, 1]
