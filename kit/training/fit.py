@@ -178,8 +178,8 @@ _latest: dict[str, Any] = {}
 def _on_device(pixels: np.ndarray, shape: tuple[int, int]) -> Any:
     """Pixels `(n, h·w)` as a tensor `(n, h, w, 1)`; the latest stays for the next fold, which has the same.
 
-    TensorFlow frees a tensor late, and needs a second copy to make one: made anew for each fold they cost four bytes a
-    pixel, with the file's, and so three.
+    TensorFlow frees a tensor late, and needs a second copy to make one: anew for each fold, four bytes a pixel would be
+    in use at once, the file's own among them; so it is three (docs/lab-log.md, 2026-11-22).
     """
     from keras import ops
 
