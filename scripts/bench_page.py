@@ -65,7 +65,7 @@ def _ratio(row: Any, first: Any, measured: dict[str, Any]) -> str:
     """Median over the rounds of one call that both rows took part in; above 1 is faster than the group's first row."""
     base = {taken["round"]: taken["value"] for taken in measured.get(first.id, {}).get("rounds", [])}
     ratios = [taken["value"] / base[taken["round"]] for taken in measured[row.id]["rounds"] if taken["round"] in base]
-    if row is first or not ratios:
+    if row is first or not ratios or row.unit == "%":
         return ""
     ratio = statistics.median(ratios)
     return f"{1 / ratio if row.unit == 's' else ratio:.2f}"

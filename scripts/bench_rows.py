@@ -5,12 +5,14 @@ prepares (imports, data, first compilation) and gives back what is to be timed. 
 and waits for a line on stdin, so that several can start at the same moment.
 """
 
+import functools
 import inspect
 import json
 import math
 import os
 import resource
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -31,7 +33,7 @@ from kit.data.folds import make_folds
 from kit.data.source import DataFolder
 from kit.data.table import read_table
 from kit.machine import cores
-from kit.progress import Plain
+from kit.progress import Live, Plain
 from kit.runfolder import RunFolder
 from kit.storage import read_csv, read_json
 from kit.training import backend, checkpoints, executors, fit, models, predict
@@ -174,32 +176,20 @@ def keras_fit(data: str, rows: int, epochs: int, batch_size: int = 32) -> Measur
     return measure
 
 
-def kit_fit(data: str, model: str, rows: int, epochs: int, precision: str = "auto", threads: int | None = None,
-            without: str = "") -> Measure:
-    """Images a second of the kit's training: of its steps; with `without`, of all that is done beside them as well.
-
-    without: "augmentation", "bookkeeping" (checkpoints and display) or "nothing".
-    """
+def kit_fit(data: str, model: str, rows: int, epochs: int, precision: str = "auto",
+            threads: int | None = None) -> Measure:
+    """Images a second of the kit's training, its steps alone."""
     backend.prepare(threads)
     precision = backend.resolve_precision(precision)[0]
     recipe = models.get(model)
-    if without == "augmentation":
-        recipe = replace(recipe, augment=None)
-    pixels, labels = training_rows(data, rows + VAL_ROWS)
-    numbers = np.arange(len(pixels))
-    fold = fit.FoldData(pixels, labels, numbers[VAL_ROWS:], numbers[:VAL_ROWS])
+    fold = one_fold(data, rows)
     job = fit.FoldJob(model, 0, 0, epochs, min(recipe.batch_size, rows), precision, 1)
     few = replace(fold, train_rows=fold.train_rows[:2 * job.batch_size])
-    quiet = without == "bookkeeping"
-    if quiet:
-        checkpoints.SHARE = 1e-12
 
     def train(job: fit.FoldJob, fold: fit.FoldData) -> Result:
         with tempfile.TemporaryDirectory(prefix="kit-bench-") as folder:
-            report = (lambda event: None) if quiet else executors.relay(Plain())
-            fit.train_fold(job, recipe, KANNADA, fold, Path(folder), report)
-            history, done = read_csv(Path(folder) / "history.csv"), read_json(Path(folder) / "done.json")
-        took = done["train_seconds"] if without else history["seconds"].sum()
+            fit.train_fold(job, recipe, KANNADA, fold, Path(folder), executors.relay(Plain()))
+            took = read_csv(Path(folder) / "history.csv")["seconds"].sum()
         steps = len(fold.train_rows) // job.batch_size
         network = fit.trainer_for(recipe, KANNADA.slug, precision, job.batch_size).model
         return {"value": steps * job.batch_size * job.epochs / took, "precision": precision, "threads": threads,
@@ -210,12 +200,77 @@ def kit_fit(data: str, model: str, rows: int, epochs: int, precision: str = "aut
     return lambda: train(job, fold)
 
 
+def one_fold(data: str, rows: int) -> fit.FoldData:
+    """So many rows to train on, and a few to predict."""
+    pixels, labels = training_rows(data, rows + VAL_ROWS)
+    numbers = np.arange(len(pixels))
+    return fit.FoldData(pixels, labels, numbers[VAL_ROWS:], numbers[:VAL_ROWS])
+
+
 def traffic(network: Any, size: int) -> int:
     """Bytes of one image's step: each layer's output is written and read, its gradient too, and it is read once more.
 
     As if nothing were fused, and nothing stayed in a cache; the weights, which a batch shares, are left out.
     """
     return 5 * size * sum(math.prod(layer.output.shape[1:]) for layer in network.layers)
+
+
+def augmentation(data: str, model: str, rows: int, epochs: int) -> Measure:
+    """% that augmentation adds to a step: `rows` images with it and without it in turn, the median of the ratios.
+
+    One thread, as a fold has it; in one process, since the machine's pace changes by more within a minute.
+    """
+    from keras import ops
+
+    backend.prepare(1)
+    recipe, batch = models.get(model), min(models.get(model).batch_size, rows)
+    pixels, labels = training_rows(data, rows)
+    images, classes = (ops.convert_to_tensor(array) for array in (
+        pixels.reshape(-1, *KANNADA.shape, 1), labels.astype("int32")))
+    order = np.arange(rows // batch * batch, dtype="int32").reshape(-1, batch)
+    rates, rng = np.full(len(order), 1e-4, "float32"), np.random.default_rng(0)
+    precision = backend.resolve_precision("auto")[0]
+    trainers = [fit.trainer_for(way, KANNADA.slug, precision, batch) for way in (recipe, replace(recipe, augment=None))]
+
+    def steps(trainer: fit.Trainer) -> None:
+        augment = trainer.recipe.augment
+        drawn = augment.draw(rng, order.size, KANNADA.shape) if augment else np.zeros((0, 8), "float32")
+        trainer.train(images, classes, order, drawn.reshape(len(order), -1, 8), rates)
+
+    def measure() -> Result:
+        ratios = []
+        for turn in range(epochs):
+            turns = trainers if turn % 2 == 0 else trainers[::-1]
+            took = {trainer: seconds(functools.partial(steps, trainer)) for trainer in turns}
+            ratios.append(took[trainers[0]] / took[trainers[1]])
+        return {"value": 100 * (statistics.median(ratios) - 1)}
+
+    for trainer in trainers:
+        steps(trainer)  # compiles
+    return measure
+
+
+def bookkeeping(data: str, model: str, rows: int, epochs: int) -> Measure:
+    """% of a fold's training that goes into the live display, the logs and the checkpoints, timed where it does."""
+    backend.prepare(1)
+    recipe, spent = models.get(model), []
+    job = fit.FoldJob(model, 0, 0, epochs, min(recipe.batch_size, rows), backend.resolve_precision("auto")[0], 1)
+    fold = one_fold(data, rows)
+
+    def timed(function: Callable[..., None]) -> Callable[..., None]:
+        return lambda *arguments: spent.append(seconds(lambda: function(*arguments)))
+
+    def measure() -> Result:
+        display = Live()
+        display.start({job.key: 1.0})
+        checkpoints.Keeper.maybe = timed(checkpoints.Keeper.maybe)  # type: ignore[method-assign]
+        with tempfile.TemporaryDirectory(prefix="kit-bench-") as folder:
+            fit.train_fold(job, recipe, KANNADA, fold, Path(folder), timed(executors.relay(display)))
+            took = read_csv(Path(folder) / "history.csv")["seconds"].sum()
+        display.stop()
+        return {"value": 100 * sum(spent) / (took + sum(spent))}
+
+    return measure
 
 
 def torch_fit(data: str, rows: int, epochs: int, batch_size: int = 256, threads: int | None = None) -> Measure:
@@ -325,7 +380,8 @@ def inference(data: str, views: int, rows: int, model: str = "cnn") -> Measure:
 
 
 MEASURES = {function.__name__: function for function in
-            (read, machine, matmul, copy, keras_fit, kit_fit, torch_fit, cv, race, inference)}
+            (read, machine, matmul, copy, keras_fit, kit_fit, augmentation,
+             bookkeeping, torch_fit, cv, race, inference)}
 
 
 def peak_mib() -> float:

@@ -120,7 +120,7 @@ RECIPES = {recipe.name: recipe for recipe in (
            parameters=887_530, mflops=64.682, cost=11, accuracy=0.9929),
     Recipe("strong", "six convolutions, five normalised, with wider augmentation, for longer", _strong,
            epochs=16, batch_size=256, optimizer="adam", learning_rate=4e-3, schedule="cosine", tta=3, augment=WIDER,
-           parameters=586_698, mflops=59.652, cost=16, accuracy=0.9947),
+           parameters=586_698, mflops=59.652, cost=16, accuracy=0.9944),
 )}
 BASELINE = "mlp"
 
