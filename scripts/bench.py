@@ -177,7 +177,7 @@ def measure(row: Row, turn: str, data: Path, quick: bool, entry: dict[str, Any])
         return
     values = [result["value"] for result in found]
     value = max(values) if row.unit == "s" else sum(values)
-    about = {key: found[0][key] for key in ("flops", "precision", "accuracy") if key in found[0]}
+    about = {key: found[0][key] for key in ("flops", "bytes", "precision", "accuracy") if key in found[0]}
     entry["rounds"].append({"value": value, "peak_mib": sum(result["peak_mib"] for result in found),
                             "load_before": load, "round": turn, **about})
     print(f"{row.id}: {value:,.4g} {row.unit}", file=sys.stderr, flush=True)

@@ -138,8 +138,9 @@ def test_a_measurement_that_fails_is_a_row_that_says_why(bench, tmp_path):
 @pytest.mark.slow
 def test_a_quick_run_on_the_sample(tmp_path):
     source.download(KANNADA, "sample", tmp_path / "data")
-    rows = {"peak/bfloat16", "read/cached", "train/tutorial", "train/cnn_aug-per-core", "overhead/strong",
-            "overhead/bookkeeping", "race/tutorial-6", "race/cnn-4", "predict/cnn-3", "cv/processes", "workers/2"}
+    rows = {"peak/bfloat16", "memory/per-core", "read/cached", "train/tutorial", "train/cnn_aug-per-core",
+            "overhead/strong", "overhead/bookkeeping", "race/tutorial-6", "race/cnn-4", "predict/cnn-3", "cv/processes",
+            "workers/2"}
     done = subprocess.run([sys.executable, ROOT / "scripts" / "bench.py", "--quick", "--rounds", "1", "--data-dir",
                            tmp_path / "data", "--out", tmp_path / "out.json", "--page", tmp_path / "page.md", "--only",
                            ",".join(rows)], capture_output=True, text=True)
@@ -152,3 +153,4 @@ def test_a_quick_run_on_the_sample(tmp_path):
     page = (tmp_path / "page.md").read_text("utf-8")
     assert "Tiny sizes" in page and "drawn sample" in page and "not measured yet" in page
     assert done.stdout.strip() in page
+    assert page.count("| cnn_aug, bfloat16, a process per core |") == 2  # of training, and of the floor
