@@ -5,6 +5,7 @@ are uploaded once; where it is not known whether they arrived, the dataset's ver
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,14 @@ def _send(client: Client, folder: Path, ref: str, before: int) -> None:
     client.say(f"uploading {len(files)} files ({size / 1e6:,.1f} MB) as the private dataset {ref}")
 
     def send() -> Any:
-        if before:
-            return client.api.dataset_create_version(str(folder), "weights by kit", quiet=False)
-        return client.api.dataset_create_new(str(folder), public=False, quiet=False)
+        try:
+            if before:
+                return client.api.dataset_create_version(str(folder), "weights by kit", quiet=False)
+            return client.api.dataset_create_new(str(folder), public=False, quiet=False)
+        except ValueError as error:  # kaggle 2.2.5 and later; 2.2.4 prints it and makes the dataset without the file
+            if name := re.match(r"Upload unsuccessful: (.+)", str(error)):
+                raise _lost([name[1]], ref) from None
+            raise
 
     try:
         answer = client.call(f"upload the dataset {ref}", send, repeat=False)
@@ -101,9 +107,13 @@ def _send(client: Client, folder: Path, ref: str, before: int) -> None:
         why = one_line(answer.error or answer.status) or "it does not say why"
         raise KitError(f"Kaggle did not take the dataset {ref}: {why}",
                        "mend what Kaggle names, then run the same command again")
-    if lost:  # the client prints this, and makes the dataset without them
-        raise KitError(f"{', '.join(lost)} did not arrive in the dataset {ref}",
-                       "run the same command again: it uploads a complete version")
+    if lost:
+        raise _lost(lost, ref)
+
+
+def _lost(names: list[str], ref: str) -> KitError:
+    return KitError(f"{', '.join(names)} did not arrive in the dataset {ref}",
+                    "check the network, then run the same command again: it uploads a complete version")
 
 
 def _wait(client: Client, ref: str, before: int) -> None:

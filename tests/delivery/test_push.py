@@ -550,7 +550,24 @@ def test_killed_after_the_upload_goes_on(kaggle: KaggleStandIn, predicting: Path
     assert len(kaggle.datasets["ada/kannada-kit-weights"]["versions"]) == 1
 
 
-def test_a_file_that_does_not_arrive_stops_the_push(kaggle: KaggleStandIn, predicting: Path) -> None:
+@pytest.mark.parametrize("prints", [True, False], ids=["kaggle 2.2.4 prints it", "kaggle 2.2.5 raises it"])
+def test_a_file_that_does_not_arrive_stops_the_push(kaggle: KaggleStandIn, predicting: Path,
+                                                    monkeypatch: pytest.MonkeyPatch, prints: bool) -> None:
+    from kaggle.api.kaggle_api_extended import KaggleApi
+
+    upload = KaggleApi._upload_file
+
+    def as_that_client(*arguments: Any) -> Any:
+        name = arguments[1]
+        try:
+            sent = upload(*arguments)
+        except ValueError:
+            sent = None
+        if sent is None and not prints:
+            raise ValueError(f"Upload unsuccessful: {name}")
+        return sent or print(f"Upload unsuccessful: {name}")  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(KaggleApi, "_upload_file", as_that_client)
     kaggle.fault("PUT", status=400)
     with pytest.raises(KitError, match="did not arrive in the dataset"):
         push.push(predicting, KANNADA)
