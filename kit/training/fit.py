@@ -25,7 +25,7 @@ from kit.training.checkpoints import Course
 from kit.training.jobs import FoldData, FoldJob
 from kit.training.models import Recipe
 
-CURVE_ROWS = 2_000  # val rows behind each epoch's point of the learning curve; all of them after the last epoch
+CURVE_ROWS = 2_000  # val rows, drawn once a fold, behind each epoch's point of the learning curve; after the last, all
 CHUNK_ROWS = 12_800  # rows between two looks at the clock: some seconds on two cores
 
 Report = Callable[[dict[str, Any]], None]
@@ -35,7 +35,7 @@ class Diverged(Exception):
     """The loss of a fold is no longer a number."""
 
 
-WEIGHTS, DROPOUT, ORDER, WARPS = range(4)  # the streams
+WEIGHTS, DROPOUT, ORDER, WARPS, CURVE = range(5)  # the streams
 
 
 class Trainer:
@@ -217,6 +217,16 @@ def _event(job: FoldJob, course: Course, per_epoch: int, batch_size: int) -> dic
             "images_per_second": steps * batch_size / seconds}
 
 
+def curve_rows(job: FoldJob, val_rows: np.ndarray, epoch: int) -> np.ndarray:
+    """The val rows behind the point of the learning curve after `epoch`, ascending; after the last one, all.
+
+    They are drawn, not every n-th: labels cycle 0-9 from row to row, so every fifth row shows two of the ten digits.
+    """
+    if epoch + 1 == job.epochs or len(val_rows) <= CURVE_ROWS:
+        return val_rows
+    return np.sort(job.rng(CURVE).choice(val_rows, CURVE_ROWS, replace=False))
+
+
 def _close_epoch(trainer: Trainer, job: FoldJob, data: FoldData, course: Course, epoch: int,
                  rate: float) -> dict[str, Any]:
     """Turn the epoch's sums into a line of the history, with the curve's val loss and accuracy; returns its event.
@@ -224,7 +234,7 @@ def _close_epoch(trainer: Trainer, job: FoldJob, data: FoldData, course: Course,
     Raises `Diverged` where the network's answers are no numbers any more.
     """
     began = time.perf_counter()
-    rows = data.val_rows[::max(1, len(data.val_rows) // CURVE_ROWS)]
+    rows = curve_rows(job, data.val_rows, epoch)
     probs = predict.predict_probs(trainer, data.pixels[rows])
     if not np.isfinite(probs).all():
         raise Diverged(f"{job.key}: the probs are no numbers after epoch {epoch + 1}")

@@ -1,5 +1,7 @@
 """Invariants of a split, as scikit-learn tests its own; a golden split; and what cannot be split."""
 
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,8 +14,8 @@ from kit.storage import write_text
 from tests.data.tiny import TINY
 
 CYCLE = (np.arange(200) % 10).astype(np.uint8)  # ten writers of 20 rows in the tiny competition
-GOLDEN_WRITERS = [3, 4, 0, 2, 1, 4, 0, 1, 3, 2]  # scikit-learn 1.9
-GOLDEN_ROWS = [4, 2, 3, 4, 1, 3, 4, 1, 1, 0, 0, 0, 3, 0, 0, 1, 3, 4, 0, 4]
+GOLDEN_WRITERS = [3, 4, 0, 2, 2, 4, 0, 1, 1, 3]
+GOLDEN_ROWS = [2, 4, 1, 1, 4, 1, 4, 2, 2, 3, 1, 1, 0, 4, 1, 0, 2, 4, 1, 0]
 SHUFFLED = np.random.default_rng(0).permutation(CYCLE)
 
 
@@ -71,6 +73,15 @@ def test_kannada_keeps_all_47_writers_apart():
     check_invariants(folds, labels, 5)
     assert np.bincount(folds.writers).tolist() == [1280] * 46 + [1120]
     assert np.ptp(np.bincount(folds.fold)) <= 1280
+    for k in range(5):
+        assert np.ptp(np.bincount(folds.labels[folds.fold == k])) == 0
+
+
+@pytest.mark.parametrize(("split", "golden"), [("writer", 251566417), ("stratified", 1939650716)])
+def test_golden_split_of_the_real_file(split, golden):
+    """At home and on Kaggle, whatever the versions of NumPy and scikit-learn there (tests/delivery/test_kaggle_image)."""
+    labels = (np.arange(60_000) % 10).astype(np.uint8)
+    assert zlib.crc32(make_folds(labels, KANNADA, 5, split, seed=0).fold.tobytes()) == golden
 
 
 # -- who wrote what -------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 
 from kit import storage
 from kit.data.competition import KANNADA
+from kit.data.folds import make_folds
 from kit.errors import KitError
 from kit.training import checkpoints, fit, models
 
@@ -164,3 +165,25 @@ def test_the_folds_of_a_run_share_their_pixels_on_the_device():
     images = fit._on_device(first, (2, 2))
     assert fit._on_device(first, (2, 2)) is images and tuple(images.shape) == (3, 2, 2, 1)
     assert [int(np.asarray(fit._on_device(pixels, (2, 2))).max()) for pixels in (second, first)] == [2, 1]
+
+
+@pytest.mark.parametrize("fold", range(5))
+def test_the_curve_sees_every_digit_of_the_real_file(fold):
+    """60,000 labels that cycle 0-9: every n-th row showed two or five of the ten digits."""
+    labels = (np.arange(60_000) % 10).astype("uint8")
+    held_out = np.flatnonzero(make_folds(labels, KANNADA, 5, "auto", seed=0).fold == fold)
+    rows = fit.curve_rows(job(fold=fold), held_out, epoch=0)
+    assert len(rows) == fit.CURVE_ROWS and (np.diff(rows) > 0).all() and np.isin(rows, held_out).all()
+    counts = np.bincount(labels[rows], minlength=10)
+    assert counts.min() > 150 and counts.max() < 250
+    writers = np.bincount(rows // 1280)[np.unique(held_out // 1280)]
+    assert writers.min() > 100
+    np.testing.assert_array_equal(rows, fit.curve_rows(job(fold=fold), held_out, epoch=1))
+    np.testing.assert_array_equal(fit.curve_rows(job(fold=fold), held_out, epoch=2), held_out)
+
+
+def test_the_last_point_of_the_curve_is_the_folds_accuracy(fold_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit, "CURVE_ROWS", 7)
+    train(job(tta=1), fold_data, tmp_path)
+    history, done = storage.read_csv(tmp_path / "history.csv"), storage.read_json(tmp_path / "done.json")
+    assert history["val_accuracy"].iloc[-1] == pytest.approx(done["val_accuracy"])
