@@ -4,7 +4,8 @@ Folds are made once a run and read by every later stage. The test writers wrote 
 as a whole; each wrote every digit equally often, so the folds are even by digit all the same. Writers show in the row
 blocks of the file, where the labels cycle as they wrote them; where they don't, folds are stratified by label alone.
 
-Rows are assigned here, not by scikit-learn: its 1.5 to 1.7 (Kaggle's image) and 1.8 give the same seed other writer folds.
+Rows are assigned here, not by scikit-learn: its 1.5 to 1.7 (Kaggle's image) and 1.8 give one
+seed different writer folds.
 """
 
 from dataclasses import dataclass

@@ -79,7 +79,7 @@ def test_kannada_keeps_all_47_writers_apart():
 
 @pytest.mark.parametrize(("split", "golden"), [("writer", 251566417), ("stratified", 1939650716)])
 def test_golden_split_of_the_real_file(split, golden):
-    """At home and on Kaggle, whatever the versions of NumPy and scikit-learn there (tests/delivery/test_kaggle_image)."""
+    """The same at home and on Kaggle, whatever the versions of NumPy and scikit-learn."""
     labels = (np.arange(60_000) % 10).astype(np.uint8)
     assert zlib.crc32(make_folds(labels, KANNADA, 5, split, seed=0).fold.tobytes()) == golden
 
