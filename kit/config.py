@@ -1,10 +1,11 @@
 """RunConfig: everything that decides what a run computes, in one frozen dataclass, saved beside what it produced.
 
-In go the user's options; out comes `config.json`, which prediction, resume and the report read back instead of asking
-again. A key that this version does not know is an error, not a default.
+It is stored as `config.json`, which prediction, resume and the report read back instead of asking again. A key that
+this version does not know is an error, not a default.
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -21,6 +22,8 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "threads": (1, 1024), "limit": (1, 10**9), "seed": (0, 2**32 - 101), "time_budget": (0, 10**8),
     "self_train": (0, 9)}
 OPTIONS = {"models": "model", "n_folds": "folds", "n_seeds": "seeds"}  # of the command line, where named otherwise
+EXAMPLES = {"epochs": 12, "batch_size": 128, "tta": 5, "threads": 2, "time_budget": 6600.0, "limit": 200}
+KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", tuple: "a tuple of names"}
 FREE_TO_CHANGE = ("executor", "time_budget", "tensorboard", "balanced", "self_train")  # on resume: not what is trained
 
 
@@ -51,7 +54,8 @@ class RunConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not fits(value, kinds[field.name]):
-                raise KitError(f"{_option(field.name)} {value!r:.60} cannot be", f"give one such as {field.default!r}")
+                raise KitError(f"{_option(field.name)} {value!r:.60} is not {_kind(kinds[field.name])[1]}",
+                               f"write {field.name}={_instead(field, value, _kind(kinds[field.name])[0])!r}")
             least, most = BOUNDS.get(field.name, (None, None))
             if value is not None and least is not None and not least <= value <= most:
                 raise KitError(f"{_option(field.name)} {value!r:.60} is too {'small' if value < least else 'large'}",
@@ -59,8 +63,11 @@ class RunConfig:
         for name, choices in (("split", SPLITS), ("precision", PRECISIONS), ("executor", EXECUTORS)):
             if getattr(self, name) not in choices:
                 raise KitError(f"--{name} {getattr(self, name)!r} is unknown", f"choose one of: {', '.join(choices)}")
-        if len(set(self.models)) != len(self.models) or not self.models:
-            raise KitError("--model names no model, or one of them twice", "give each model once: --model cnn,mlp")
+        if not self.models:
+            raise KitError("--model names no model", "name one, such as --model cnn (see kit models)")
+        if len(set(self.models)) != len(self.models):
+            raise KitError(f"--model {','.join(self.models)} names a model twice",
+                           f"name it once: --model {','.join(dict.fromkeys(self.models))}")
 
     @property
     def members(self) -> list[tuple[str, int]]:
@@ -100,7 +107,7 @@ class RunConfig:
         try:
             return cls(**{**values, "models": tuple(models) if isinstance(models, list) else models})
         except KitError as error:
-            raise KitError(f"the run's config has values that cannot be: {error.message}",
+            raise KitError(f"the run's config has a value that no run can have: {error.message}",
                            "put the original config.json back, or start a new run with --run") from error
 
 
@@ -110,7 +117,29 @@ def fits(value: Any, kind: Any) -> bool:
         return any(fits(value, part) for part in get_args(kind))
     if get_origin(kind) is tuple:
         return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-    return type(value) in ((int, float) if kind is float else (kind,))
+    return type(value) in ((int, float) if kind is float else (kind,)) and value == value  # NaN is no number
+
+
+def _kind(kind: Any) -> tuple[type, str]:
+    """The kind of a field but for `None`, and what it is called."""
+    if isinstance(kind, UnionType):
+        kind = next(part for part in get_args(kind) if part is not type(None))
+    kind = get_origin(kind) or kind
+    return kind, KINDS[kind]
+
+
+def _instead(field: "dataclasses.Field[Any]", value: Any, kind: type) -> Any:
+    """What the user may have meant by a `value` of the wrong kind: `3` by `"3"`; else an example."""
+    if kind is tuple and isinstance(value, str):
+        return tuple(value.split(","))
+    if kind in (int, float) and isinstance(value, str | int | float):
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if math.isfinite(number):
+            return kind(number) if kind is float else round(number)
+    return EXAMPLES.get(field.name, field.default)
 
 
 def _option(name: str) -> str:

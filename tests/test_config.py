@@ -1,6 +1,8 @@
 """A run's config comes back as it was, and nothing unknown slips in."""
 
+import ast
 import json
+import re
 
 import pytest
 
@@ -30,13 +32,29 @@ def test_unknown_keys_are_errors():
     ({"batch_size": 0}, "--batch-size 0"), ({"limit": -1}, "--limit -1"), ({"tta": 0}, "--tta 0"),
     ({"split": "random"}, "--split 'random'"), ({"precision": "int8"}, "--precision 'int8'"),
     ({"executor": "dask"}, "--executor 'dask'"), ({"seed": 2**40}, "--seed 1099511627776 is too large"),
-    ({"n_seeds": 10**9}, "--seeds 1000000000 is too large"), ({"time_budget": float("nan")}, "--time-budget nan"),
-    ({"n_folds": "5"}, "--folds .5. cannot be"), ({"epochs": 1.5}, "--epochs 1.5"),
-    ({"models": "cnn"}, "--model .cnn."), ({"models": ("cnn", "cnn")}, "twice"), ({"models": ()}, "no model"),
+    ({"n_seeds": 10**9}, "--seeds 1000000000 is too large"), ({"time_budget": float("nan")}, "--time-budget nan is not a number"),
+    ({"n_folds": "5"}, "--folds .5. is not a whole number"), ({"epochs": 1.5}, "--epochs 1.5"),
+    ({"models": "cnn"}, "--model .cnn."), ({"models": ("cnn", "cnn")}, "a model twice"), ({"models": ()}, "no model"),
 ])
 def test_impossible_options(options, words):
     with pytest.raises(KitError, match=words):
         RunConfig(**options)
+
+
+@pytest.mark.parametrize(("options", "fix"), [
+    ({"epochs": "3"}, "epochs=3"), ({"epochs": 3.0}, "epochs=3"), ({"epochs": []}, "epochs=12"),
+    ({"epochs": "few"}, "epochs=12"), ({"n_folds": "4"}, "n_folds=4"), ({"n_folds": None}, "n_folds=5"),
+    ({"time_budget": "60"}, "time_budget=60.0"), ({"time_budget": float("inf")}, "--time-budget from 0 to 100,000,000"),
+    ({"models": "cnn,mlp"}, "models=('cnn', 'mlp')"), ({"models": 3}, "models=('cnn',)"),
+    ({"tensorboard": "yes"}, "tensorboard=False"), ({"split": 3}, "split='auto'"), ({"limit": "x"}, "limit=200"),
+    ({"models": ("cnn", "mlp", "cnn")}, "--model cnn,mlp"), ({"n_folds": 1}, "--folds from 2 to 127"),
+])
+def test_advice_is_of_the_option_s_kind_and_taken(options, fix):
+    with pytest.raises(KitError) as caught:
+        RunConfig(**options)
+    assert fix in caught.value.fix and "None" not in caught.value.fix
+    if advised := re.match(r"write (\w+)=(.+)$", caught.value.fix):
+        RunConfig(**{advised[1]: ast.literal_eval(advised[2])})
 
 
 def test_differences_name_what_changed_and_forgive_who_trains():

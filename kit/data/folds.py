@@ -52,7 +52,8 @@ def make_folds(labels: np.ndarray, competition: Competition, n_folds: int, split
         raise KitError(f"{n_folds} fold cannot hold anything out" if n_folds == 1 else f"{n_folds} folds are none",
                        "ask for at least 2, e.g. --folds 5")
     if limit is not None and limit < 1:
-        raise KitError(f"a limit of {limit} rows leaves nothing", "ask for at least 1 row of each class")
+        raise KitError(f"a limit of {limit} rows leaves nothing",
+                       f"ask for at least as many rows of each class as folds: --limit {n_folds}")
     writers = find_writers(labels, competition, writer_block)
     if split == "writer" and writers is None:
         raise KitError("this training file does not show who wrote what, so writers cannot be kept apart",
@@ -60,7 +61,9 @@ def make_folds(labels: np.ndarray, competition: Competition, n_folds: int, split
     # One writer alone cannot be kept apart from anybody, which `writer` refuses below and `auto` passes over.
     by_writer = writers is not None and (split == "writer" or (split == "auto" and writers[-1] > 0))
     rows = np.arange(len(labels)) if limit is None else _limited(labels, limit)
+    without_limit = _most_folds(labels, writers if by_writer else None)[0]
     labels, writers = labels[rows], None if writers is None else writers[rows]
+    _check_enough(labels, writers if by_writer else None, n_folds, without_limit)
     fold = _assign(labels, writers if by_writer else None, n_folds, seed)
     return Folds(rows, labels, writers, fold, "writer" if by_writer else "stratified", by_writer)
 
@@ -86,17 +89,34 @@ def _limited(labels: np.ndarray, limit: int) -> np.ndarray:
                                    for rows in rows_of]))
 
 
+def _most_folds(labels: np.ndarray, writers: np.ndarray | None) -> tuple[int, str]:
+    """How many folds there can be, each with a row of every class and with `writers` one of them; and why no more."""
+    classes, counts = np.unique(labels, return_counts=True)
+    rarest = int(counts.min())
+    if writers is not None and len(np.unique(writers)) <= rarest:
+        n = len(np.unique(writers))
+        return n, f"only {n} writer{'s' * (n != 1)} to keep apart"
+    return rarest, f"class {classes[counts.argmin()]} has only {rarest} row{'s' * (rarest != 1)}"
+
+
+def _check_enough(labels: np.ndarray, writers: np.ndarray | None, n_folds: int, without_limit: int) -> None:
+    """KitError unless the rows that take part are enough; `without_limit`: as many folds all rows are enough for."""
+    most, why = _most_folds(labels, writers)
+    if n_folds > MAX_FOLDS and most >= MAX_FOLDS:
+        raise KitError(f"{n_folds} folds are too many", f"use --folds {MAX_FOLDS} or fewer")
+    if n_folds <= most:
+        return
+    problem = f"{n_folds} folds, but {why}{' left by --limit' * (without_limit > most)}"
+    ways = [f"use --folds {most} or fewer"] if most > 1 else []
+    if n_folds <= without_limit:
+        ways.append(f"use --limit {2 * n_folds} or more")  # spread over the writers, so many rows reach enough of them
+    elif writers is not None and n_folds <= _most_folds(labels, None)[0]:
+        ways.append("use --split stratified")
+    raise KitError(problem, ", or ".join(ways) or "two folds need two rows of each class, and two writers: get more")
+
+
 def _assign(labels: np.ndarray, writers: np.ndarray | None, n_folds: int, seed: int) -> np.ndarray:
     """The fold of each row, int8 (n,): even by label, and with `writers` each of them in one fold."""
-    if n_folds > MAX_FOLDS:
-        raise KitError(f"{n_folds} folds are too many", f"use at most {MAX_FOLDS}")
-    rarest = int(np.unique(labels, return_counts=True)[1].min())
-    if n_folds > rarest:
-        raise KitError(f"{n_folds} folds, but one class has only {rarest} rows",
-                       f"use --folds {max(2, rarest)} or fewer, or a larger --limit")
-    if writers is not None and n_folds > len(np.unique(writers)):
-        raise KitError(f"{n_folds} folds, but only {len(np.unique(writers))} writers to keep apart",
-                       f"use --folds {len(np.unique(writers))} or fewer, or --split stratified")
     # RandomState's streams are frozen (NumPy's NEP 19), those of default_rng may change with a version.
     random = np.random.RandomState(seed)
     fold = np.empty(len(labels), np.int8)

@@ -1,5 +1,6 @@
 """Invariants of a split, as scikit-learn tests its own; a golden split; and what cannot be split."""
 
+import re
 import zlib
 
 import numpy as np
@@ -160,23 +161,31 @@ def test_limit_on_a_rare_class_takes_what_there_is():
     ({"n_folds": 1}, "1 fold cannot hold anything out", "--folds 5"),
     ({"n_folds": 0}, "0 folds", "--folds 5"),
     ({"n_folds": -3}, "-3 folds", "--folds 5"),
-    ({"n_folds": 11}, "11 folds, but only 10 writers", "--folds 10 or fewer, or --split stratified"),
-    ({"n_folds": 21}, "21 folds, but one class has only 20 rows", "--folds 20"),
-    ({"n_folds": 128}, "128 folds are too many", "127"),
-    ({"n_folds": 10**9}, "too many", "127"),
-    ({"n_folds": 11, "split": "writer"}, "11 folds, but only 10 writers", "--folds 10"),
-    ({"limit": 0}, "a limit of 0 rows", "at least 1"),
-    ({"limit": -1}, "a limit of -1 rows", "at least 1"),
-    ({"limit": 1}, "5 folds, but one class has only 1 rows", "larger --limit"),
+    ({"n_folds": 11}, "11 folds, but only 10 writers", "use --folds 10 or fewer, or use --split stratified"),
+    ({"n_folds": 21}, "21 folds, but only 10 writers", "use --folds 10 or fewer"),
+    ({"n_folds": 21, "split": "stratified"}, "21 folds, but class 0 has only 20 rows", "use --folds 20 or fewer"),
+    ({"n_folds": 128, "labels": np.tile(CYCLE, 10)}, "128 folds are too many", "--folds 127"),
+    ({"n_folds": 10**9}, "1000000000 folds, but only 10 writers", "--folds 10 or fewer"),
+    ({"n_folds": 11, "split": "writer"}, "11 folds, but only 10 writers", "use --folds 10"),
+    ({"limit": 0}, "a limit of 0 rows", "--limit 5"),
+    ({"limit": -1}, "a limit of -1 rows", "--limit 5"),
+    ({"limit": 1}, "5 folds, but only 1 writer to keep apart left by --limit", "use --limit 10 or more"),
+    ({"limit": 1, "split": "stratified"}, "5 folds, but class 0 has only 1 row left by --limit", "use --limit 10"),
+    ({"limit": 4}, "5 folds, but only 4 writers", "use --folds 4 or fewer, or use --limit 10 or more"),
+    ({"limit": 15, "n_folds": 21, "split": "stratified"}, "only 15 rows left by --limit", "use --folds 15 or fewer"),
+    ({"labels": np.array([0] * 50 + [1], np.uint8)}, "5 folds, but class 1 has only 1 row", "two rows of each class"),
+    ({"labels": CYCLE[:20], "split": "writer", "n_folds": 2}, "2 folds, but only 1 writer ", "use --split stratified"),
+    ({"labels": np.array([0] * 50 + [1] * 3, np.uint8)}, "5 folds, but class 1 has only 3 rows", "use --folds 3"),
     ({"split": "random"}, "no split 'random'", "auto, stratified, writer"),
-    ({"labels": CYCLE[:20], "split": "writer", "n_folds": 2}, "2 folds, but only 1 writers", "stratified"),
-    ({"labels": np.array([0] * 50 + [1] * 3, np.uint8)}, "5 folds, but one class has only 3 rows", "--folds 3"),
 ])
 def test_impossible_splits(options, pattern, fix):
     options = {"labels": CYCLE, "n_folds": 5, "split": "auto", "seed": 0} | options
     with pytest.raises(KitError, match=pattern) as caught:
         make_folds(competition=TINY, **options)
     assert fix in caught.value.fix
+    names = {"folds": "n_folds", "limit": "limit", "split": "split"}
+    for name, value in re.findall(r"--(folds|limit|split) (\w+)", caught.value.fix):  # each that is advised is possible
+        make_folds(competition=TINY, **options | {names[name]: int(value) if value.isdigit() else value})
 
 
 # -- folds.csv ------------------------------------------------------------------------------------------------------
