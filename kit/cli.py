@@ -1,6 +1,6 @@
 """The command line: one command, one function of the kit that a notebook can call as well; no logic here.
 
-In go options; out comes a few lines for a person on stdout, or one JSON object with `--json`. Progress goes to stderr.
+A command prints a few lines for a person on stdout, or one JSON object with `--json`. Progress goes to stderr.
 Exit codes: 0 done; 1 the answer is no; 2 a KitError or a wrong option, as two lines `error: …` and `fix: …`;
 130 interrupted. The kit's rooms are imported inside the commands, so that `kit --help` stays quick.
 """
@@ -46,9 +46,11 @@ def download(
 
     Without --from: real data that is there, else Kaggle where credentials are found, else the drawn sample.
     """
+    from kit import request
     from kit.data import source as sources
 
-    data = sources.download(common.competition, source, data_dir, force, common.progress)
+    given = request.expanded(source) if source else None
+    data = sources.download(common.competition, given, data_dir, force, common.progress)
     common.show({"path": data.path, "source": data.source, "is_sample": data.is_sample},
                 f"{data.path}: {'drawn sample' if data.is_sample else f'real data, from {data.source}'}")
 

@@ -54,8 +54,10 @@ class RunConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not fits(value, kinds[field.name]):
-                raise KitError(f"{_option(field.name)} {value!r:.60} is not {_kind(kinds[field.name])[1]}",
-                               f"write {field.name}={_instead(field, value, _kind(kinds[field.name])[0])!r}")
+                kind = plain(kinds[field.name])
+                example = EXAMPLES.get(field.name, field.default)
+                raise KitError(f"{_option(field.name)} {value!r:.60} is not {KINDS[kind]}",
+                               f"write {field.name}={instead(value, kind, example)!r}")
             least, most = BOUNDS.get(field.name, (None, None))
             if value is not None and least is not None and not least <= value <= most:
                 raise KitError(f"{_option(field.name)} {value!r:.60} is too {'small' if value < least else 'large'}",
@@ -120,26 +122,24 @@ def fits(value: Any, kind: Any) -> bool:
     return type(value) in ((int, float) if kind is float else (kind,)) and value == value  # NaN is no number
 
 
-def _kind(kind: Any) -> tuple[type, str]:
-    """The kind of a field but for `None`, and what it is called."""
+def plain(kind: Any) -> Any:
+    """The type of a field or an argument that may also be None."""
     if isinstance(kind, UnionType):
         kind = next(part for part in get_args(kind) if part is not type(None))
-    kind = get_origin(kind) or kind
-    return kind, KINDS[kind]
+    return get_origin(kind) or kind
 
 
-def _instead(field: "dataclasses.Field[Any]", value: Any, kind: type) -> Any:
-    """What the user may have meant by a `value` of the wrong kind: `3` by `"3"`; else an example."""
+def instead(value: Any, kind: type, example: Any) -> Any:
+    """What the user may have meant by a `value` that is not of its `kind`: 3 by "3"; else the example."""
     if kind is tuple and isinstance(value, str):
         return tuple(value.split(","))
-    if kind in (int, float) and isinstance(value, str | int | float):
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if math.isfinite(number):
-            return kind(number) if kind is float else round(number)
-    return EXAMPLES.get(field.name, field.default)
+    try:
+        number = float(value) if kind in (int, float) else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        return example
+    return round(number) if kind is int else number
 
 
 def _option(name: str) -> str:

@@ -1,8 +1,8 @@
 """What the commands do, for a notebook: `import kit; kit.cv(model="cnn", folds=5)`.
 
-In go a command's options, with `_` for `-`; out comes an `Answer`: the very dict that the command prints with `--json`,
-which shows itself in words and pictures. The one idea: these functions call what the commands call and add nothing but
-the looks. `import kit` makes them its own (`kit.cv`), but loads them only when one of them is used.
+Each function takes its command's options, with `_` for `-`, and returns an `Answer`: the dict that the command prints
+with `--json`, which shows itself in words and pictures. They call what the commands call and add nothing but the looks.
+`import kit` makes them its own (`kit.cv`), but loads them only when one of them is used.
 """
 
 import functools
@@ -10,11 +10,12 @@ import inspect
 import numbers
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from markupsafe import Markup
 
 from kit import request, storage
+from kit.config import EXAMPLES, KINDS, instead, plain
 from kit.data import competition as competitions
 from kit.data import source as sources
 from kit.data.source import DataFolder
@@ -87,8 +88,13 @@ def _command(function: Callable[..., Answered]) -> Callable[..., Answered]:
         for name, value in given.arguments.items():
             kind = numbers.Integral if hints[name] is int else hints[name]
             if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD and not isinstance(value, kind):
-                raise KitError(f"{name}={value!r:.60} cannot be",
+                if plain(hints[name]) is int:
+                    raise KitError(f"{name}={value!r:.60} is not {KINDS[int]}",
+                                   f"write {name}={instead(value, int, EXAMPLES.get(name, 5))!r}")
+                raise KitError(f"{name}={value!r:.60} is of the wrong kind",
                                f"give {getattr(hints[name], '__name__', hints[name])}: help(kit.{function.__name__})")
+            if isinstance(value, str | Path) and Path in get_args(hints[name]):
+                given.arguments[name] = request.expanded(value)
             if kind is numbers.Integral and not isinstance(value, bool):
                 given.arguments[name] = int(value)  # NumPy's own are integers here, too
         try:

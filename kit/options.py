@@ -1,6 +1,6 @@
 """The options that commands share, each named, explained and given its default once.
 
-In go a command function and the groups of options it wants; out comes the function that Typer shows.
+`takes` gives a command function the groups of options that it wants, and makes of it the function that Typer shows.
 """
 
 import functools
@@ -45,7 +45,8 @@ class Common:
 
 
 def common(
-    competition: Annotated[str, typer.Option(help="Slug of the competition.")] = "kannada-mnist",
+    competition: Annotated[str, typer.Option(
+        help="Slug of the competition, or the address of its page.")] = "kannada-mnist",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Result and progress as JSON, for machines.")] = False,
 ) -> Common:
@@ -99,7 +100,10 @@ def training(
 
 
 def takes(*groups: Callable) -> Callable[[Callable], Callable]:
-    """Give a command the options of `groups`; it gets what each group returns, by position, and its own by name."""
+    """Give a command the options of `groups`; it gets what each group returns, by position, and its own by name.
+
+    `~` in a path is the home folder: a shell leaves it as it is in `--data-dir=~/data`.
+    """
 
     def decorate(command: Callable) -> Callable:
         own = list(inspect.signature(command).parameters.values())[len(groups):]
@@ -108,6 +112,9 @@ def takes(*groups: Callable) -> Callable[[Callable], Callable]:
         parameters.sort(key=lambda p: p.default is not inspect.Parameter.empty)  # arguments without a default first
 
         def run(**given: Any) -> Any:
+            from kit.request import expanded
+
+            given = {name: expanded(value) if isinstance(value, Path) else value for name, value in given.items()}
             made = [group(**{p.name: given.pop(p.name) for p in shared[group]}) for group in groups]
             return command(*made, **given)
 

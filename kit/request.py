@@ -4,11 +4,12 @@ In go the words of a command line (or of a notebook); out comes a `Request`, che
 said. Nothing is trained or written here.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from kit.runfolder import RunFolder, check_run_name
 from kit.training import models, settings
 from kit.training.records import read_config
 
+PathOrName = TypeVar("PathOrName", str, Path)
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -73,15 +75,18 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
     for name, value in (("data_dir", data_dir), ("runs_dir", runs_dir), ("model", model), ("setting", setting),
                         ("run", run), ("time_budget", time_budget)):
         if not isinstance(value, str | Path if name.endswith("_dir") else str | None):
-            raise KitError(f"{name}={value!r:.60} cannot be", "write it as on the command line: see kit cv --help")
+            raise KitError(f"{name}={value!r:.60} is of the wrong kind",
+                           "write it as text, as on the command line: see kit cv --help")
     for name, wish in (("fetch", fetch), ("resume", resume), ("force", force)):
         if not isinstance(wish, bool):
-            raise KitError(f"{name}={wish!r:.60} cannot be", "give True or False")
+            raise KitError(f"{name}={wish!r:.60} is of the wrong kind", "give True or False")
     if resume and force:
         raise KitError("--resume goes on with a run and --force replaces it", "give one of the two")
     if run is not None:
         check_run_name(run)
-    options = {name: value for name, value in options.items() if value is not None}
+    data_dir, runs_dir = expanded(Path(data_dir)), expanded(Path(runs_dir))
+    options = {name: value.item() if isinstance(value, np.generic) else value
+               for name, value in options.items() if value is not None}
     if model is not None:
         options["models"] = model_names(model)
         for name in options["models"]:
@@ -142,9 +147,14 @@ def seconds(text: str) -> float:
 # -- things that exist ----------------------------------------------------------------------------------------------
 
 
+def expanded(path: PathOrName) -> PathOrName:
+    """`path` with the home folder for a `~` in its beginning; a name that only begins so stays as it is."""
+    return type(path)(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises where there is no such user
+
+
 def existing_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
     """The folder of a run, by name or path. KitError if there is none."""
-    for path in (Path(runs_dir) / name, Path(name)):
+    for path in (Path(runs_dir) / name, Path(expanded(name))):
         if (path / "config.json").is_file() and (path / "folds.csv").is_file():
             return RunFolder(path)
     there = sorted(path.parent.name for path in Path(runs_dir).glob("*/config.json"))
@@ -153,7 +163,7 @@ def existing_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
 
 def scored_folder(name: str) -> Path:
     """A run or submission folder that holds OOF probs, by name or path; runs go first."""
-    for path in (Path("runs") / name, Path("submissions") / name, Path(name)):
+    for path in (Path("runs") / name, Path("submissions") / name, Path(expanded(name))):
         if (path / "oof.npz").is_file():
             return path
     raise KitError(f"there are no OOF probs of {name!r} in runs/ or submissions/", "give the name of a finished run")

@@ -19,10 +19,13 @@ from kit.storage import disk_errors, replace
 
 def check_run_name(name: str) -> str:
     """`name`, if it can be the name of one folder and nothing else; else KitError."""
+    if "/" in name or "\\" in name:
+        raise KitError(f"{name!r} is a path, not the name of a run",
+                       "give the name alone with --run, and the folder that it lies in with --runs-dir")
     bad = re.search(r'[/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff:*?"|]', name)
     if bad or not name.strip() or name != name.strip() or name.startswith((".", "-")) or len(name.encode()) > 200:
         raise KitError(f"{name!r} cannot be the name of a run",
-                       "use letters, digits, spaces, '-' and '_'; no '/', no leading '.' or '-', 200 bytes at most")
+                       "use letters, digits, spaces, '-' and '_'; no leading '.' or '-', 200 bytes at most")
     return name
 
 

@@ -198,8 +198,16 @@ def test_a_wrong_option_is_no_default(trained):
     lambda: kit.score([]), lambda: kit.report({}), lambda: kit.compare("a", None), lambda: kit.predict("a", None, "b"),
     lambda: kit.download(source=5)])
 def test_values_of_the_wrong_kind_are_two_lines(call):
-    with pytest.raises(KitError, match="cannot be"):
+    with pytest.raises(KitError, match=r"is not a whole number|is of the wrong kind"):
         call()
+
+
+def test_a_number_in_quotes_is_shown_without_them(trained):
+    for options, fix in (({"folds": "5"}, "write folds=5"), ({"epochs": "3"}, "write epochs=3"),
+                         ({"seeds": []}, "write seeds=5")):
+        with pytest.raises(KitError) as caught:
+            kit.cv(model="mlp", **options)
+        assert caught.value.fix == fix
 
 
 def test_what_the_system_refuses_is_two_lines_in_a_notebook_as_well():

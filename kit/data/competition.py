@@ -3,6 +3,8 @@
 Everything else in the kit asks a `Competition` instead of knowing Kannada-MNIST by heart.
 """
 
+import difflib
+import re
 from dataclasses import dataclass, field
 
 from kit.errors import KitError
@@ -79,13 +81,20 @@ DIGIT_RECOGNIZER = Competition(
     official_rows={"train.csv": 42_000, "test.csv": 28_000, "sample_submission.csv": 28_000},
 )
 
+_ADDRESS = re.compile(r"^(https?://)?((www\.)?kaggle\.com/)?/?((c|competitions)/)?|[?#].*$")  # around its slug
+
 COMPETITIONS = {competition.slug: competition for competition in (KANNADA, DIGIT_RECOGNIZER)}
 
 
-def get(slug: str) -> Competition:
-    """The competition of that slug, in any case. KitError for an unknown one."""
-    try:
-        return COMPETITIONS[slug.lower()]
-    except KeyError:
-        raise KitError(f"there is no competition {slug!r} in this kit",
-                       f"choose one of: {', '.join(COMPETITIONS)}; or describe it in kit/data/competition.py") from None
+def get(name: str) -> Competition:
+    """The competition of that name, in any case. KitError for an unknown one.
+
+    It may be written as people find it on Kaggle: `Kannada-MNIST`, `c/Kannada-MNIST`, or the address of its page.
+    """
+    slug = re.sub(r"[\s_]+", "-", re.sub(_ADDRESS, "", name.strip().lower()).split("/")[0])
+    if slug in COMPETITIONS:
+        return COMPETITIONS[slug]
+    meant = difflib.get_close_matches(slug, COMPETITIONS, n=1)
+    raise KitError(f"there is no competition {name!r} in this kit",
+                   f"did you mean {meant[0]}?" if meant else
+                   f"choose one of: {', '.join(COMPETITIONS)}; or describe it in kit/data/competition.py")

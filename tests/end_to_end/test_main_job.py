@@ -107,7 +107,7 @@ def test_a_budget_that_is_too_short_leaves_a_partial_ensemble_that_says_so(workp
     (["cv", "--model", "mlp", "--folds", "1"], "--folds 1"),
     (["cv", "--model", "mlp", "--folds", "31"], "30 writers"),
     (["cv", "--model", "mlp", "--time-budget", "soon"], "no duration"),
-    (["cv", "--model", "mlp", "--run", "../x"], "cannot be the name of a run"),
+    (["cv", "--model", "mlp", "--run", "../x"], "is a path, not the name of a run"),
     (["cv", "--data-dir", "nowhere"], "nowhere"),
     (["cv", "--competition", "imagenet"], "no competition 'imagenet'"),
     (["cv", "--flods", "3"], "--flods"),

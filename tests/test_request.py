@@ -1,0 +1,106 @@
+"""What is typed or passed becomes what is meant: names, addresses, paths with `~`; and runs that are taken up again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import kit
+from kit import cli, options, request
+from kit.data import competition
+from kit.errors import KitError
+from kit.progress import Progress
+from tests.data.tiny import TINY, write_folder
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(competition.COMPETITIONS, "tiny", TINY)
+
+
+@pytest.mark.parametrize("name", [
+    "kannada-mnist", "Kannada-MNIST", "c/Kannada-MNIST", "/c/Kannada-MNIST/", "competitions/Kannada-MNIST",
+    "https://www.kaggle.com/c/Kannada-MNIST", "kaggle.com/competitions/kannada-mnist/overview", "Kannada MNIST",
+    "https://www.kaggle.com/competitions/Kannada-MNIST/data?select=train.csv", "http://kaggle.com/c/Kannada-MNIST#x"])
+def test_a_competition_as_people_write_it(name):
+    assert competition.get(name).slug == "kannada-mnist"
+
+
+@pytest.mark.parametrize(("name", "fix"), [
+    ("kanada-mnist", "did you mean kannada-mnist?"), ("imagenet", "choose one of: kannada-mnist"),
+    ("c/", "choose one of"), ("https://www.kaggle.com/code/somebody/kannada-mnist", "choose one of"), ("", "choose")])
+def test_what_is_no_competition_of_the_kit(name, fix):
+    with pytest.raises(KitError, match="no competition") as caught:
+        competition.get(name)
+    assert fix in caught.value.fix
+
+
+# -- `~` ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home folder with the tiny competition's files in `given`, and another folder to be in."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write_folder(tmp_path / "home" / "given")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path / "home"
+
+
+def test_home_is_known_in_every_path_of_the_command_line(home):
+    common = ["--competition", "tiny", "--data-dir=~/data", "--quiet"]
+    assert cli.run(["download", "--from=~/given", *common]) == 0
+    assert (home / "data" / "tiny" / "train.csv").is_file()
+    assert cli.run(["validate", "~/given/sample_submission.csv", "--test=~/given/test.csv", *common]) == 0
+    assert cli.run(["show", "3", "--out=~/three.svg", *common]) == 0 and (home / "three.svg").is_file()
+    assert cli.run(["kernel", "build", "--out=~/kernel", "--user", "me", "--quiet"]) == 0
+    assert (home / "kernel" / "kernel-metadata.json").is_file() and not list(Path().iterdir())
+
+
+def test_home_is_known_in_every_path_option_there_will_be(home):
+    """`takes` does it for all commands, so no command has to remember."""
+    seen = []
+    app = typer.Typer()
+
+    @app.command()
+    @options.takes(options.common)
+    def some(common: options.Common, file: Annotated[Path, typer.Argument()],
+             out: Annotated[Path | None, typer.Option()] = None, text: Annotated[str, typer.Option()] = "") -> None:
+        seen.extend([file, out, text])
+
+    assert CliRunner().invoke(app, ["~/a.csv", "--out=~/b", "--text=~/c"]).exit_code == 0
+    assert seen == [home / "a.csv", home / "b", "~/c"]
+
+
+def test_home_is_known_in_a_notebook(home):
+    data = kit.download("tiny", "~/given", data_dir="~/data")
+    assert data.path == home / "data" / "tiny"
+    assert kit.validate(Path("~/given/sample_submission.csv"), "tiny", test="~/given/test.csv")["ok"]
+    with pytest.raises(KitError, match=f"no data of tiny in {home}/none"):
+        kit.cv("tiny", model="mlp", data_dir="~/none")
+
+
+def test_a_run_in_the_home_folder_is_found_and_a_name_that_begins_so_is_one(home):
+    for run in (home / "runs" / "first", Path("runs/~second")):
+        run.mkdir(parents=True)
+        for name in ("config.json", "folds.csv", "oof.npz"):
+            (run / name).write_text("")
+    assert request.existing_run("~/runs/first").path == request.scored_folder("~/runs/first") == home / "runs" / "first"
+    assert request.existing_run("~second").path == Path("runs/~second")
+
+
+def test_a_path_given_as_a_run_s_name_is_told_where_it_goes(home, capsys):
+    write_folder(home / "data" / "tiny")
+    assert cli.run(["cv", "--competition", "tiny", "--data-dir=~/data", "--model", "mlp", "--run=~/runs/a"]) == 2
+    assert "--runs-dir" in capsys.readouterr().err
+
+
+def test_numpy_s_numbers_are_numbers_in_every_option(home, monkeypatch):
+    write_folder(home / "data" / "tiny")
+    wish = request.open_request(TINY, Progress(), data_dir=home / "data", model="mlp",
+                                epochs=np.int64(3), n_folds=np.int32(4))
+    assert wish.config.epochs == 3 and wish.config.n_folds == 4
