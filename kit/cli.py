@@ -107,7 +107,7 @@ def predict(
 @takes(options.common)
 def validate(
     common: Common,
-    file: Annotated[Path, typer.Argument(help="A submission.")],
+    file: Annotated[Path, typer.Argument(help="A submission, also as .zip or .gz.")],
     test: Annotated[Path | None, typer.Option(help="The test file; else the one in the data folder.")] = None,
     data_dir: DataDir = Path("data"),
 ) -> None:
@@ -119,9 +119,9 @@ def validate(
     from kit.ensembling import submission
 
     ids = request.test_ids(common.competition, test, data_dir)
-    problems = submission.validate(file, common.competition, ids)
-    common.show({"ok": not problems, "problems": problems}, *(problems or [f"{file}: acceptable"]))
-    raise typer.Exit(bool(problems))
+    found = submission.judge(file, common.competition, ids)
+    common.show({"ok": not found.problems, **found._asdict()}, *found.lines(file))
+    raise typer.Exit(bool(found.problems))
 
 
 @app.command()

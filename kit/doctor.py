@@ -8,7 +8,6 @@ promise what they will not keep; and whatever goes wrong in one examination is a
 import importlib.metadata
 import os
 import platform
-import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from typing import Any
 from kit import machine, storage
 from kit.credentials import SETTINGS_PAGE, check_key_file, credentials
 from kit.data import source as sources
-from kit.data.competition import KANNADA, Competition
+from kit.data.competition import Competition
 from kit.data.source import DataFolder
 from kit.errors import KitError
 from kit.training import backend
@@ -177,18 +176,9 @@ def check_data(data: DataFolder) -> None:
     for name, digest in data.manifest.get("sha256", {}).items():
         path = data.path / name
         if not path.is_file():
-            raise KitError(f"{path} is missing", _again(data))
+            raise KitError(f"{path} is missing", data.again)
         if storage.sha256_file(path) != digest:
-            raise KitError(f"{path} is corrupt: it is not the file that came in", _again(data))
-
-
-def _again(data: DataFolder) -> str:
-    """The command that brings the same data once more."""
-    place = data.source if data.source != "path" else data.manifest.get("origin", "PATH").rsplit(" ", 2)[0]
-    words = ["kit", "download", "--force", "--from", place]
-    words += ["--competition", data.competition.slug] if data.competition.slug != KANNADA.slug else []
-    words += ["--data-dir", str(data.path.parent)] if data.path.parent != Path("data") else []
-    return f"get it again: {shlex.join(words)}"
+            raise KitError(f"{path} is corrupt: it is not the file that came in", data.again)
 
 
 def data_rows(data: DataFolder) -> dict[str, int]:

@@ -147,13 +147,13 @@ def predict(run: "str | Answer", test: str | Path, out: str | Path, runs_dir: st
 @_command
 def validate(file: str | Path, competition: str = KANNADA, test: str | Path | None = None,
              data_dir: str | Path = "data") -> Answer:
-    """Is this submission acceptable, and if not, why: `["ok"]` and `["problems"]`."""
+    """Is this submission acceptable, and if not, why: `["ok"]`, `["problems"]` and `["notes"]`."""
     from kit.ensembling import submission
 
     about = competitions.get(competition)
     ids = request.test_ids(about, Path(test) if test else None, Path(data_dir))
-    problems = submission.validate(Path(file), about, ids)
-    return Answer({"ok": not problems, "problems": problems}, problems or [f"{file}: acceptable"])
+    found = submission.judge(Path(file), about, ids)
+    return Answer({"ok": not found.problems, **found._asdict()}, found.lines(Path(file)))
 
 
 @_command

@@ -65,7 +65,7 @@ def scratch(folder: Path, prefix: str = SCRATCH) -> Iterator[Path]:
         held = filelock.FileLock(Path(temporary.name) / HELD)
         held.acquire()
     except OSError as error:
-        raise _disk(folder, error) from error
+        raise unwritable(folder, error) from error
     with temporary as path:
         try:
             yield Path(path)
@@ -185,9 +185,10 @@ def _write(file: IO[bytes], path: Path, chunk: bytes) -> None:
     try:
         file.write(chunk)
     except OSError as error:
-        raise _disk(path, error) from error
+        raise unwritable(path, error) from error
 
 
-def _disk(path: Path, error: OSError) -> KitError:
+def unwritable(path: Path, error: OSError) -> KitError:
+    """Why nothing can be written to `path`, for a command that is run again as it was."""
     fix = "free some space" if error.errno == errno.ENOSPC else "make the folder writable, or choose another one"
     return KitError(f"cannot write {path}: {error.strerror or error}", f"{fix}; then run the same command again")

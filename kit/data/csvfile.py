@@ -1,13 +1,15 @@
 """Somebody else's CSV file, opened with care: what the reader of pixels and the validator of submissions share.
 
-In goes a path; out come the column names and blocks of whole lines, each with its line number. The one idea: nothing
-is trusted to be small, to be text or to be a file at all, so that a bad file ends in a KitError that names the place,
-and never in a full memory.
+They get the column names, and blocks of whole lines with their line numbers. Nothing is trusted to be small, to be text
+or to be a file at all: a bad file ends in a KitError that names the place, and never in a full memory.
 """
 
 import contextlib
 import csv
+import difflib
+import errno
 import hashlib
+import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
@@ -18,7 +20,7 @@ from kit.errors import KitError
 
 BLOCK_BYTES = 1 << 17  # fits the second-level cache together with what is computed from it
 MAX_LINE_BYTES = 1 << 20  # a row of 784 quoted pixels takes 5 KB
-AGAIN = "download the file again (kit download --force), or mend it there"
+AGAIN = "get the file again from where it came, or mend it there"
 BOM = b"\xef\xbb\xbf"
 
 
@@ -31,23 +33,73 @@ def open_csv(path: Path) -> Iterator[BinaryIO]:
         if not stat.S_ISREG(info.st_mode):
             kind = "a folder" if stat.S_ISDIR(info.st_mode) else "not a regular file"
             raise KitError(f"{path} is {kind}, not a CSV file", "give the path of the CSV file itself")
-        with path.open("rb") as file:
-            yield file
-    except FileNotFoundError:
-        raise KitError(f"there is no file {path}", "check the path; kit download fetches the data") from None
-    except PermissionError:
-        raise KitError(f"{path} may not be read by you", f"allow it, e.g. with chmod u+r '{path}'") from None
+        file = path.open("rb")
     except ValueError as error:  # a NUL byte inside the path
         raise KitError(f"{str(path)!r} cannot be a path: {error}", "check the path") from None
     except OSError as error:
-        raise KitError(f"cannot read {path}: {error.strerror or error}", "check the path and the disk") from None
+        raise unreadable(error, path) from None
+    with file:
+        try:
+            yield file
+        except OSError as error:
+            raise unreadable(error, path) from None
+
+
+def unreadable(error: OSError, path: Path) -> KitError:
+    """Why a file cannot be read, and what to do about that very cause."""
+    if isinstance(error, FileNotFoundError):
+        if path.is_symlink():
+            return KitError(f"{path} is a link to {path.readlink()}, which is not there",
+                            "put that file there, or give the path of the file itself")
+        if not path.parent.is_dir():
+            return KitError(f"there is no folder {path.parent}", "check the path")
+        with contextlib.suppress(OSError):
+            if near := difflib.get_close_matches(path.name, os.listdir(path.parent), n=1):  # noqa: PTH208
+                return KitError(f"there is no file {path}", f"did you mean {path.parent / near[0]}?")
+        return KitError(f"there is no file {path}", "check the path")
+    if isinstance(error, PermissionError):
+        closed = next((folder for folder in reversed(path.absolute().parents) if not os.access(folder, os.X_OK)), None)
+        if closed:
+            return KitError(f"{path} may not be read by you: its folder {closed} is closed",
+                            f"allow it, e.g. with chmod u+x '{closed}', or copy the file to a folder of yours")
+        return KitError(f"{path} may not be read by you", f"allow it, e.g. with chmod u+r '{path}'; if it is somebody "
+                                                          "else's file, they must")
+    if error.errno in (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV):
+        return KitError(f"cannot read {path}: {error.strerror}",
+                        "its disk or network share does not answer: mount it again, or copy the file elsewhere")
+    if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+        return KitError(f"there is no file {path}: {error.strerror}", "check the path")
+    return KitError(f"cannot read {path}: {error.strerror or error}",
+                    "see whether another program can open it, and copy it to another place if so")
+
+
+_KINDS = (  # how files begin that people take for a CSV file or a zip, what they are, and what to do
+    (rb"(\xef\xbb\xbf)?\s*<(!doctype\s+)?html", "a web page, which a site shows instead of the file",
+     "open it in a browser to see what it says; then get the file again, signed in and with the rules accepted"),
+    (rb"version https://git-lfs", "a pointer of Git LFS, not the file itself", "fetch the file: git lfs pull"),
+    (rb"\s*[{\[]\s*[\"{\[\]}]", "JSON, as a server answers instead of the file",
+     "see what it says, and get the file again"),
+    (rb"7z\xbc\xaf\x27\x1c|Rar!\x1a|BZh[0-9]1AY|\xfd7zXZ|\x28\xb5\x2f\xfd|.{257}ustar",
+     "an archive that is not read here (7z, rar, bzip2, xz, zstd or tar)",
+     "unpack it yourself, and give what is in it"),
+    (rb"\xd0\xcf\x11\xe0", "an Excel workbook", "save it from there as CSV (UTF-8, comma delimited)"),
+    (rb"PAR1|ARROW1|\x89HDF|\x93NUMPY", "a table in a binary format (Parquet, Arrow, HDF5 or NumPy)",
+     "write it as CSV: pandas' DataFrame.to_csv(path, index=False)"),
+    (rb"\x89PNG|\xff\xd8\xff|GIF8|%PDF", "a picture or a PDF", "give the CSV file itself"))
+
+
+def foreign(start: bytes) -> tuple[str, str] | None:
+    """What a file is that begins so, and what to do; None where it may be a CSV file, plain or packed."""
+    return next((said for pattern, *said in _KINDS if re.match(pattern, start, re.IGNORECASE | re.DOTALL)), None)
 
 
 def read_header(file: BinaryIO, path: Path) -> list[str]:
     """The column names on line 1, which leaves `file` at the start of line 2. A UTF-8 BOM is accepted."""
     line = file.readline(MAX_LINE_BYTES + 1)
     if not line:
-        raise KitError(f"{path} is empty", AGAIN)
+        raise KitError(f"{path} is empty", "get it again, and see that the download ends")
+    if found := foreign(line[:512]):
+        raise KitError(f"{path} is {found[0]}", found[1])
     if line.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise KitError(f"{path}, line 1: the file is UTF-16, not UTF-8", "save it again as UTF-8")
     if len(line) > MAX_LINE_BYTES:
@@ -71,7 +123,8 @@ def check_columns(path: Path, found: Sequence[str], expected: Sequence[str]) -> 
     """KitError that says how the columns of `path` differ from those expected, in name, number or order."""
     problem = columns_problem(found, expected)
     if problem:
-        raise KitError(f"{path}, line 1: {problem}", f"the columns must be {named(expected)}, in this order")
+        raise KitError(f"{path}, line 1: {problem}", "save it again with commas" if problem.endswith("not by commas")
+                       else f"the columns must be {named(expected)}, in this order")
 
 
 def columns_problem(found: Sequence[str], expected: Sequence[str]) -> str | None:
@@ -86,6 +139,8 @@ def columns_problem(found: Sequence[str], expected: Sequence[str]) -> str | None
     counts: dict[str, int] = {}
     for name in found:
         counts[name] = counts.get(name, 0) + 1
+    if len(found) == 1 and (mark := next((mark for mark in ";\t|" if found[0].split(mark) == list(expected)), None)):
+        return f"the columns are separated by {shown(mark)}, not by commas"
     parts = [("missing", [name for name in expected if name not in there]),
              ("unknown", [name for name in counts if name not in wanted]),
              ("there more than once", [name for name, count in counts.items() if count > 1])]

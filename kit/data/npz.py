@@ -17,9 +17,9 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from kit import storage
-from kit.data.archive import check_directory
 from kit.data.competition import Competition
 from kit.data.csvfile import named, shown
+from kit.data.packed import check_directory
 from kit.data.table import write_table
 from kit.errors import KitError
 

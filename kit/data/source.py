@@ -1,13 +1,13 @@
-"""Kaggle, the drawn sample, a zip, a folder or an .npz → data/<slug>/; and which of them a run then uses.
+"""Brings a competition's files into data/<slug>/, from Kaggle, the drawn sample, a zip, a folder or an .npz.
 
-In goes where the data comes from; out comes a `DataFolder` of checked CSV files, with a manifest of them. The one
-idea: files are gathered and read in a scratch folder and only then moved, the manifest last, so a download that fails
-leaves the earlier data as it was. Real data goes to <root>/<slug>/ and the sample to <root>/<slug>-sample/, so neither
-is ever taken for the other.
+`download` gathers and reads them in a scratch folder and only then moves them, the manifest last, so that one that
+fails leaves the earlier data as it was. Real data goes to <root>/<slug>/ and the sample to <root>/<slug>-sample/, so
+neither is ever taken for the other; `find_data` says which of the two a run uses.
 """
 
 import errno
 import hashlib
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,8 +20,8 @@ from kit import storage, transfer
 from kit.credentials import has_credentials
 from kit.data import archive, npz
 from kit.data.cells import split_ids
-from kit.data.competition import Competition
-from kit.data.csvfile import check_columns, line_blocks, open_csv, read_header, shown
+from kit.data.competition import KANNADA, Competition
+from kit.data.csvfile import AGAIN, check_columns, line_blocks, open_csv, read_header, shown
 from kit.data.table import Table, read_table
 from kit.errors import KitError
 from kit.progress import Progress
@@ -70,9 +70,24 @@ class DataFolder:
 
     @property
     def sha256(self) -> dict[str, str]:
-        """The SHA-256 of each table, by file name."""
-        tables = [table for table in (self.train(), self.test(), self.extra()) if table is not None]
-        return {table.path.name: table.sha256 for table in tables}
+        """The SHA-256 of each table, by the name of its CSV file, plain or packed."""
+        about, extra = self.competition, self.extra()
+        sums = {about.train: self.train().sha256, about.test: self.test().sha256}
+        return sums | ({about.extra: extra.sha256} if about.extra and extra is not None else {})
+
+    @property
+    def again(self) -> str:
+        """What the user can do to have the same data once more: a command, if the kit brought it here."""
+        origin = self.manifest.get("origin")
+        if origin is None:
+            return "get the file again from where it came"
+        place = self.source if self.source != "path" else origin.rsplit(" ", 2)[0]
+        return f"get it again: {_typed(self.competition, self.path.parent, '--force', '--from', place)}"
+
+    def file(self, name: str) -> Path | None:
+        """Where the CSV file of that name lies here, plain or packed as Kaggle serves it; None where it does not."""
+        return next((path for path in (self.path / (name + suffix) for suffix in ("", *archive.PACKED))
+                     if path.is_file()), None)
 
     def train(self) -> Table:
         """The training file. KitError unless it is valid and the one that the manifest names."""
@@ -85,7 +100,7 @@ class DataFolder:
     def extra(self) -> Table | None:
         """The labelled out-of-domain file; None if the competition or this folder has none."""
         name = self.competition.extra
-        if name is None or not (self.path / name).is_file():
+        if name is None or self.file(name) is None:
             return None
         return self._table(name, labelled=True)
 
@@ -100,7 +115,13 @@ class DataFolder:
         return npz.read_test_labels(path, self.competition, self.test().ids)
 
     def _table(self, name: str, labelled: bool) -> Table:
-        table = read_table(self.path / name, self.competition, labelled)
+        path = self.file(name)
+        if path is None:
+            raise KitError(f"there is no {name} in {self.path}", self.again)
+        try:
+            table = read_table(path, self.competition, labelled)
+        except KitError as error:
+            raise KitError(error.message, error.fix.replace(AGAIN, self.again)) from error
         recorded = self.manifest.get("sha256", {})
         if recorded and recorded.get(name) != table.sha256:
             raise self._changed(table.path)
@@ -108,16 +129,26 @@ class DataFolder:
 
     def _changed(self, path: Path) -> KitError:
         return KitError(f"{path} is not the file that {MANIFEST} records: it was changed, or half replaced",
-                        f"kit download --force; or delete {self.path / MANIFEST} if the file is meant to be so")
+                        f"{self.again}; or delete {self.path / MANIFEST} if the file is meant to be so")
 
 
 def find_data(competition: Competition, root: Path) -> DataFolder:
     """The data below `root`: real data if there is any, else the sample. KitError if neither."""
     for folder in (data_folder(competition, root, False), data_folder(competition, root, True)):
-        if (folder.path / competition.train).is_file():
+        if folder.file(competition.train) is not None:
             return folder
+    without_account = _typed(competition, root, "--from", "keras" if competition.keras_dataset else "sample")
     raise KitError(f"there is no data of {competition.slug} in {root}",
-                   "kit download; or kit download --from sample for drawn digits, without an account")
+                   f"{_typed(competition, root)}; or {without_account} for "
+                   f"{'the same' if competition.keras_dataset else 'drawn'} digits, without an account")
+
+
+def _typed(competition: Competition, root: Path, *words: str) -> str:
+    """The `kit download` that gets this competition's data to `root`."""
+    words = ("kit", "download", *words)
+    words += ("--competition", competition.slug) if competition.slug != KANNADA.slug else ()
+    words += ("--data-dir", str(root)) if Path(root) != Path("data") else ()
+    return shlex.join(words)
 
 
 def download(competition: Competition, source: str | Path | None, root: Path, force: bool = False,
@@ -163,7 +194,7 @@ def data_folder(competition: Competition, root: Path, sample: bool) -> DataFolde
 def _is_all_there_is(real: DataFolder) -> bool:
     """Whether real data is there that came by hand, or that no account is at hand to fetch again."""
     by_hand = not (real.path / MANIFEST).is_file()
-    return (real.path / real.competition.train).is_file() and (by_hand or not has_credentials())
+    return real.file(real.competition.train) is not None and (by_hand or not has_credentials())
 
 
 def _tables_of(competition: Competition) -> tuple[str, ...]:

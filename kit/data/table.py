@@ -1,14 +1,13 @@
-"""A CSV file of the competition → uint8 arrays, every cell checked; a cache so that the second read is instant.
+"""A CSV file of the competition as uint8 arrays, every cell checked; a cache makes the second read instant.
 
-In goes the path of a training, test or out-of-domain file of any number of rows; out comes a `Table`. The one idea: a
-file is read strictly or not at all. Columns by name and order, pixels 0 to 255 and labels below the number of classes
-in plain decimal digits, ids that are there once each: whatever differs ends in a KitError with file, line and column.
-A UTF-8 BOM, CRLF and quoted numbers are accepted, since nobody can read them in two ways.
+`read_table` takes a training, test or out-of-domain file of any number of rows, plain or packed, and reads it strictly
+or not at all. Columns by name and order, pixels 0 to 255 and labels below the number of classes in plain decimal
+digits, ids that are there once each: whatever differs ends in a KitError with file, line and column. A UTF-8 BOM, CRLF
+and quoted numbers are accepted, since nobody can read them in two ways.
 """
 
 import collections
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -22,7 +21,8 @@ from kit import storage
 from kit.data import cache as table_cache
 from kit.data.cells import explain, parse, split_ids
 from kit.data.competition import Competition
-from kit.data.csvfile import AGAIN, check_columns, line_blocks, open_csv, read_header, shown
+from kit.data.csvfile import AGAIN, check_columns, line_blocks, read_header, shown
+from kit.data.packed import open_packed
 from kit.errors import KitError
 
 MAX_ID_BYTES = 256
@@ -40,7 +40,7 @@ class Table:
     pixels: np.ndarray  # uint8 (n, 784), 0 is paper
     labels: Any  # uint8 (n,); None for a test file
     ids: np.ndarray  # int64 or str (n,), unique; where the file has no id column, counted
-    sha256: str  # of the file
+    sha256: str  # of the CSV file, plain or packed
     notes: tuple[str, ...]  # what is odd about it, and allowed
 
     def __len__(self) -> int:
@@ -101,8 +101,8 @@ def _read(path: Path, competition: Competition, labelled: bool,
     # glibc returns each block's scratch arrays to the kernel, and has all their pages cleared anew (100,000 page faults
     # instead of 14,000 for the real file), until it has seen a larger piece come and go. This one is never touched.
     np.empty(24 << 20, np.uint8)
-    with open_csv(path) as file, ThreadPoolExecutor(_THREADS) as pool:
-        stamp = table_cache.stamp(os.fstat(file.fileno()))
+    stamp = _stamp(path)
+    with open_packed(path) as file, ThreadPoolExecutor(_THREADS) as pool:
         check_columns(path, read_header(file, path), columns)
 
         def parsed(line: int, block: bytes) -> tuple[int, bytes, list[bytes], np.ndarray | None]:
@@ -115,8 +115,7 @@ def _read(path: Path, competition: Competition, labelled: bool,
             _check_ids(path, line, ids)
             names += ids
             parts.append(cells)
-        changed = table_cache.stamp(os.fstat(file.fileno()))[:2] != stamp[:2]
-    if changed:
+    if _stamp(path)[:2] != stamp[:2]:
         raise KitError(f"{path} changed while it was read", "run this again once nobody writes it")
     if not parts:
         raise KitError(f"{path} has a line of column names and no rows", AGAIN)
@@ -126,6 +125,13 @@ def _read(path: Path, competition: Competition, labelled: bool,
     else:
         first = _ids(path, names) if has_id else np.arange(len(pixels)) + competition.first_id
     return stamp, (pixels, first, digest.hexdigest())
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        return table_cache.stamp(path.stat())
+    except (OSError, ValueError):  # open_packed says why
+        return [0]
 
 
 def _in_order(pool: Executor, function: Callable, items: Iterable[tuple]) -> Iterator:
@@ -175,7 +181,7 @@ def _ids(path: Path, names: list[bytes]) -> np.ndarray:
 
 def _notes(path: Path, competition: Competition, labels: np.ndarray | None, ids: np.ndarray) -> tuple[str, ...]:
     notes, n = [], len(ids)
-    official = competition.official_rows.get(path.name)
+    official = competition.official_rows.get(path.name.removesuffix(".zip").removesuffix(".gz"))
     if official and n != official:
         notes.append(f"{path.name} has {n:,} rows; the competition's own has {official:,}")
     if labels is not None:

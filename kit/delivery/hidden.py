@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from kit.data.competition import Competition
-from kit.data.csvfile import open_csv, read_header
+from kit.data.csvfile import read_header
+from kit.data.packed import open_packed
 from kit.data.source import MANIFEST, DataFolder
 from kit.data.table import Table, read_table
 
@@ -53,12 +54,13 @@ def swap_in(source: Path, target: Path, competition: Competition, hidden: Path |
         kept, given = len(train), _given(hidden, competition)
         ids = given.ids if given.labels is None else _new_ids(len(given), competition, rng)
         labels, pixels = given.labels, given.pixels
-    with open_csv(train.path) as file:
+    with open_packed(train.path) as file:
         lines = list(itertools.islice(file, 1 + kept))
     (target / competition.train).write_bytes(b"".join(lines))
     _write_test(target, competition, ids, pixels)
-    if competition.extra and (data.path / competition.extra).is_file():
-        shutil.copyfile(data.path / competition.extra, target / competition.extra)
+    if competition.extra and (extra := data.file(competition.extra)):
+        with open_packed(extra) as packed, (target / competition.extra).open("wb") as file:
+            shutil.copyfileobj(packed, file)
     if data.is_sample:
         (target / MANIFEST).write_text(json.dumps({**data.manifest, "sha256": {}}), "utf-8")
     return Hidden(ids, None if labels is None else labels.tolist(), kept, held_out=hidden is None)
@@ -84,7 +86,7 @@ def _new_ids(n: int, competition: Competition, rng: np.random.Generator) -> np.n
 
 def _given(path: Path, competition: Competition) -> Table:
     """A test file that the caller brought, with ids or with labels; nothing is written beside it."""
-    with open_csv(path) as file:
+    with open_packed(path) as file:
         labelled = competition.label_column in read_header(file, path)
     return read_table(path, competition, labelled, cache=False)
 

@@ -230,8 +230,7 @@ def _blocked(log: Path, output: str) -> list[str]:
 
 def _judge(path: Path, competition: Competition, swapped: Hidden, verdict: Verdict) -> None:
     """The validator's word on the file, and its accuracy where the labels are known."""
-    from kit.ensembling.submission import validate
-    from kit.reporting.tutorial import read_labels
+    from kit.ensembling.submission import read_labels, validate
 
     if not path.is_file():
         verdict.reasons.append(f"it left no {SUBMISSION} in /kaggle/working")
@@ -247,7 +246,7 @@ def _judge(path: Path, competition: Competition, swapped: Hidden, verdict: Verdi
                                "the kernel must take its ids from the test file that is there")
     verdict.reasons.extend(f"{SUBMISSION}: {problem}" for problem in problems)
     if not problems and swapped.labels is not None:
-        verdict.accuracy = float((read_labels(path, competition) == swapped.labels).mean())
+        verdict.accuracy = float((read_labels(path, competition, swapped.ids) == swapped.labels).mean())
 
 
 def _look_at_report(path: Path, verdict: Verdict) -> None:

@@ -1,8 +1,10 @@
-"""Probs → the file to hand in; and the validator that says whether a file could be.
+"""Writes the file to hand in; and judges whether a file could be handed in.
 
-In go ids and probabilities, or somebody's CSV file; out comes submission.csv, or a list of what is wrong with it, line
-by line. The one idea: the validator knows nothing of how the file was made and compares it with the ids of the test
-file, so that whatever Kaggle would answer with "Scoring Error" an hour later is said here, with the line to mend.
+The validator knows nothing of how the file was made and compares it with the ids of the test file, so that whatever
+Kaggle would answer with "Scoring Error" an hour later is said here, with the line to mend. What Kaggle takes although
+it looks odd is a note: it matches rows by id, so their order is free; line ends may be those of Windows; and where it
+takes files, it takes them zipped. A byte order mark is a problem: by Kaggle's own words the header must match exactly,
+nowhere does it say that it passes over a mark before it, and a file without one is safe.
 """
 
 import csv
@@ -10,12 +12,14 @@ import hashlib
 import io
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from kit import storage
 from kit.data.competition import Competition
-from kit.data.csvfile import BOM, columns_problem, line_blocks, named, open_csv, read_header, shown
+from kit.data.csvfile import BOM, columns_problem, line_blocks, named, read_header, shown
+from kit.data.packed import is_packed, open_packed
 from kit.errors import KitError
 
 MAX_BYTES = 64 << 20  # 5,000 rows take 34 KB, 200,000 rows with ids of 256 characters 52 MB
@@ -45,46 +49,76 @@ def write_submission(path: Path, ids: np.ndarray, probs: np.ndarray, competition
     storage.write_text(path, text.getvalue(), record)
 
 
+class Judgement(NamedTuple):
+    """What keeps a file from being an acceptable submission, and what is odd about it and taken all the same."""
+
+    problems: list[str]  # each with its line and what to do; empty: acceptable
+    notes: list[str]
+
+    def lines(self, path: Path) -> list[str]:
+        """The same for a person."""
+        return [*(self.problems or [f"{path}: acceptable"]), *(f"note: {note}" for note in self.notes)]
+
+
 def validate(path: Path, competition: Competition, test_ids: np.ndarray | None = None) -> list[str]:
-    """What keeps the file from being an acceptable submission, with the line and what to do; empty if nothing does.
+    """The problems of `judge`."""
+    return judge(path, competition, test_ids).problems
+
+
+def judge(path: Path, competition: Competition, test_ids: np.ndarray | None = None) -> Judgement:
+    """Whether a file, plain or packed as .zip or .gz, is an acceptable submission.
 
     test_ids: int64 or str (n,), of the test file in its order; None: ids are only checked to be there and unique.
     KitError for a file that cannot be read as text at all.
     """
     path = Path(path)
-    found = _Findings()
-    with open_csv(path) as file:
+    found, notes = _Findings(), []
+    if is_packed(path):
+        notes.append("the file is packed: what it holds is judged; "
+                     + (f"{competition.title} takes it only unpacked, as a kernel's submission.csv"
+                        if competition.code_only else "Kaggle takes it so, too"))
+    too_large = KitError(f"{path} has more than {MAX_BYTES >> 20} MiB, as no submission has", "give the right file")
+    with open_packed(path) as file:
         if path.stat().st_size > MAX_BYTES:
-            raise KitError(f"{path} has more than {MAX_BYTES >> 20} MiB, as no submission has", "give the right file")
-        first = file.readline()
+            raise too_large
+        first = file.readline(MAX_BYTES)
         if not first:
-            return [f"the file is empty: it needs a first line {','.join(competition.submission_columns)} and the rows"]
+            columns = ",".join(competition.submission_columns)
+            return Judgement([f"the file is empty: it needs a first line {columns} and the rows"], notes)
         if first.startswith(BOM):
-            found.add("byte order mark", "line 1: the file begins with a byte order mark; save it as UTF-8 without one")
-        if first.endswith(b"\r\n"):
-            found.add("line end", _line_end(1))
+            found.add("byte order mark", "line 1: the file begins with a byte order mark; save it as UTF-8 without one "
+                                         "(Kaggle wants the header to match exactly)")
         file.seek(0)
         names = read_header(file, path)
         problem = columns_problem(names, competition.submission_columns)
         if problem:
             found.add("columns", f"line 1: {problem}; it must read {','.join(competition.submission_columns)}")
         if not set(competition.submission_columns) <= set(names):
-            return found.summary()
+            return Judgement(found.summary(), notes)
         rows = _Rows(names, competition, test_ids, found)
+        rows.windows += first.endswith(b"\r\n")
         for line, block in line_blocks(file, path, hashlib.sha256()):
+            if file.tell() > MAX_BYTES:
+                raise too_large
             if b"\0" in block:
                 line += block[: block.index(b"\0")].count(b"\n")
                 raise KitError(f"{path}, line {line}: a NUL byte; this is no text file", "give the CSV file itself")
             for number, text in enumerate(block[:-1].split(b"\n"), line):
                 rows.check(number, text)
             if len(rows.line_of) + rows.others > rows.most:
-                return [*found.summary(), f"there are more than {rows.most:,} rows; write one for each id"]
+                return Judgement([*found.summary(), f"there are more than {rows.most:,} rows; write one for each id"],
+                                 notes)
     rows.finish()
-    return found.summary()
+    return Judgement(found.summary(), notes + rows.notes())
 
 
-def _line_end(line: int) -> str:
-    return f"line {line}: ends in \\r\\n (Windows); save the file with line ends \\n"
+def read_labels(path: Path, competition: Competition, ids: np.ndarray) -> np.ndarray:
+    """The labels (n,) of an acceptable submission, for `ids` in their order; its rows may stand in another one."""
+    with open_packed(Path(path)) as file:
+        rows = csv.DictReader(io.TextIOWrapper(file, "utf-8", newline=""))
+        id_column, label_column = competition.submission_columns
+        label_of = {row[id_column]: int(row[label_column]) for row in rows}
+    return np.array([label_of[str(name)] for name in ids.tolist()])
 
 
 class _Findings:
@@ -120,11 +154,13 @@ class _Rows:
         self.known = set(self.wanted or ())
         self.line_of: dict[str, int] = {}  # in the order of the file
         self.others = 0  # rows without a new id
+        self.windows = 0  # lines that end in \\r\\n
+        self.moved = ""  # the first row that stands elsewhere than in the test file
         self.most = MAX_ROWS if self.wanted is None else 2 * len(self.wanted) + 1000
 
     def check(self, line: int, raw: bytes) -> None:
         if raw.endswith(b"\r"):
-            self.found.add("line end", _line_end(line))
+            self.windows += 1
             raw = raw[:-1]
         cells = self._cells(line, raw)
         if cells is None:
@@ -187,5 +223,11 @@ class _Rows:
         there = [name for name in self.line_of if name in self.known]
         if not missing and there != self.wanted:
             place = next(i for i, (name, other) in enumerate(zip(there, self.wanted, strict=True)) if name != other)
-            self.found.add("order", f"line {self.line_of[there[place]]}: the id {shown(there[place])} stands where "
-                                    f"{shown(self.wanted[place])} should: write the rows in the test file's order")
+            self.moved = f"line {self.line_of[there[place]]}, the id {shown(there[place])}"
+
+    def notes(self) -> list[str]:
+        """What is odd and does no harm."""
+        lines = f"{self.windows:,} lines end" if self.windows > 1 else "a line ends"
+        return [*[f"{lines} in \\r\\n (Windows), which Kaggle takes"] * bool(self.windows),
+                *[f"the rows are in another order than those of the test file, from {self.moved} on: Kaggle matches "
+                  "rows by id, and takes any order"] * bool(self.moved)]

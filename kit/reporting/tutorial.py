@@ -5,7 +5,6 @@ In go a competition and where its data is; out come text for a terminal and SVG 
 a picture is one self-contained SVG, digits and all, in colours that suit light and dark pages.
 """
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -144,18 +143,12 @@ def score(file: Path, data: DataFolder) -> dict[str, Any]:
     problems = submission.validate(file, competition, test.ids)
     if problems:
         raise KitError(f"{file} is not acceptable: {problems[0]}", f"see all that is wrong: kit validate {file}")
-    predicted = read_labels(file, competition)
+    predicted = submission.read_labels(file, competition, test.ids)
     right = predicted == actual
     return {"rows": len(right), "right": int(right.sum()), "accuracy": float(right.mean()),
             "ci95": list(metrics.accuracy_interval(right)), "is_sample": data.is_sample,
             "shown": [{"id": test.ids[i].item(), "predicted": int(predicted[i]), "actual": int(actual[i])}
                       for i in range(min(SHOWN, len(right)))]}
-
-
-def read_labels(file: Path, competition: Competition) -> np.ndarray:
-    """The labels (n,) of an acceptable submission, in its order."""
-    with file.open(encoding="utf-8", newline="") as rows:
-        return np.array([int(row[competition.submission_columns[1]]) for row in csv.DictReader(rows)])
 
 
 def score_lines(result: dict[str, Any], competition: Competition) -> list[str]:

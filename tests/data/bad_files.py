@@ -3,6 +3,9 @@
 The good training file has a header on line 1 and `label,pixel0…pixel5` rows; lines are counted from 1.
 """
 
+import gzip
+import io
+import zipfile
 from collections.abc import Callable
 
 Spoil = Callable[[bytes], bytes]
@@ -31,6 +34,14 @@ def columns(change: Callable[[list[bytes]], list[bytes]]) -> Spoil:
     return lambda data: b"\n".join(b",".join(change(row.split(b","))) if row else row for row in data.split(b"\n"))
 
 
+def zipped(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
 def swap(a: bytes, b: bytes) -> Spoil:
     return lambda data: data.replace(a, b, 1)
 
@@ -50,8 +61,8 @@ TRAIN: dict[str, tuple[Spoil, str]] = {
     "label last": (columns(lambda row: [*row[1:], row[0]]), "another order: column 1 is 'pixel0', not 'label'"),
     "column twice": (swap(b"pixel2", b"pixel1"), "column missing: 'pixel2'; column there more than once: 'pixel1'"),
     "no header": (lambda data: data.split(b"\n", 1)[1], "numbers where the column names should be"),
-    "semicolons": (lambda data: data.replace(b",", b";"), "line 1: columns missing"),
-    "tabs": (lambda data: data.replace(b",", b"\t"), "line 1: columns missing"),
+    "semicolons": (lambda data: data.replace(b",", b";"), "line 1: the columns are separated by ';', not by commas"),
+    "tabs": (lambda data: data.replace(b",", b"\t"), r"line 1: the columns are separated by '\\t'"),
     # rows
     "empty file": (lambda data: b"", "is empty"),
     "BOM alone": (lambda data: b"\xef\xbb\xbf", "the line of column names is empty"),
@@ -121,10 +132,19 @@ TRAIN: dict[str, tuple[Spoil, str]] = {
     "old Mac line ends": (lambda data: data.replace(b"\n", b"\r"), "line 1: a carriage return"),
     "carriage return in a line": (line(7, b"5,1,2\r,3,4,5,6"), "line 7: a carriage return"),
     "two carriage returns": (line(7, b"5,1,2,3,4,5,6\r\r"), "line 7: a carriage return"),
-    "a zip": (lambda data: b"PK\x03\x04\x14\0\0\0" + data, "line 1: NUL bytes"),
-    "a picture": (lambda data: b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "line 1: byte 1 .0x89. is not UTF-8"),
-    "a web page": (lambda data: b"<!DOCTYPE html>\n<html><body>Sign in</body></html>\n", "line 1: columns missing"),
-    "JSON": (lambda data: b'{"error": "403"}', "line 1: columns missing"),
+    "a zip cut off": (lambda data: b"PK\x03\x04\x14\0\0\0" + data, "is cut off: its end"),
+    "a zip of two CSV files": (lambda data: zipped({"a.csv": data, "b.csv": data}),
+                               "holds 2 CSV files: 'a.csv', 'b.csv'"),
+    "a gzip cut off": (lambda data: gzip.compress(data)[:-20], "is cut off"),
+    "bad in a zip": (lambda data: zipped({"train.csv": cell(7, 2, b"256")(data)}),
+                     "line 7, column 'pixel1': '256' is not"),
+    "a picture": (lambda data: b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "is a picture or a PDF"),
+    "an Excel workbook": (lambda data: zipped({"[Content_Types].xml": b"<x/>"}), "is an Office document"),
+    "a Parquet file": (lambda data: b"PAR1" + bytes(20), "is a table in a binary format"),
+    "a web page": (lambda data: b"<!DOCTYPE html>\n<html><body>Sign in</body></html>\n", "is a web page"),
+    "a pointer of Git LFS": (lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n",
+                             "is a pointer of Git LFS"),
+    "JSON": (lambda data: b'{"error": "403"}', "is JSON, as a server answers"),
     "header left open": (swap(b"label", b'"label'), "line 1: no readable line of column names"),
     "100 MB in one line": (lambda data: b"1" * 100_000_000, "line 1: longer than 1 MiB"),
     "a long line 2": (lambda data: data.split(b"\n")[0] + b"\n" + b"1" * 20_000_000, "line 2: longer than 1 MiB"),

@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import re
 import struct
 import time
 import zipfile
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit.data import archive
+from kit.data import archive, packed
 from kit.errors import KitError
 
 FILES = {"train.csv": b"label,pixel0\n1,2\n", "test.csv": b"id,pixel0\n0,3\n"}
@@ -88,6 +89,8 @@ ACCEPTED = {
     "each zipped again": make_zip(NESTED),
     "one zipped again": make_zip({"train.csv.zip": NESTED["train.csv.zip"], "test.csv": FILES["test.csv"]}),
     "with other files": make_zip(FILES | {"readme.txt": b"hello", "deep/er/x.bin": bytes(10)}),
+    "each in a gzip": make_zip({name + ".gz": gzip.compress(data) for name, data in FILES.items()}),
+    "by macOS": make_zip(FILES | {"__MACOSX/._train.csv": b"\0\5\x16\7", ".DS_Store": b"\0"}),
     "behind other bytes": b"#!/bin/sh\n" + GOOD,
 }
 
@@ -104,12 +107,12 @@ def test_optional_files_come_along(tmp_path):
 
 
 REFUSED = {
-    "empty": (b"", "no zip, or a damaged one"),
-    "no zip": (b"label,pixel0\n" * 100, "no zip, or a damaged one"),
-    "truncated at the end": (GOOD[:-30], "no zip, or a damaged one"),
-    "truncated in the middle": (GOOD[: len(GOOD) // 2], "no zip, or a damaged one"),
-    "beginning cut off": (GOOD[40:], "no zip, or a damaged one"),
-    "bits flipped in a file": (GOOD[:45] + bytes([GOOD[45] ^ 255]) + GOOD[46:], "no zip, or a damaged one"),
+    "empty": (b"", "some.zip is empty"),
+    "no zip": (b"label,pixel0\n" * 100, "some.zip is not a zip"),
+    "truncated at the end": (GOOD[:-30], "is cut off: its end"),
+    "truncated in the middle": (GOOD[: len(GOOD) // 2], "is cut off: its end"),
+    "beginning cut off": (GOOD[40:], "train.csv is damaged"),
+    "bits flipped in a file": (GOOD[:45] + bytes([GOOD[45] ^ 255]) + GOOD[46:], "train.csv is damaged: .*CRC"),
     "encrypted": (encrypted(GOOD), "'train.csv' is encrypted"),
     "no files": (make_zip({}), "has no train.csv; it holds nothing"),
     "a file missing": (make_zip({"train.csv": FILES["train.csv"]}), "has no test.csv; it holds 'train.csv'"),
@@ -137,7 +140,7 @@ REFUSED = {
                              "test.csv": FILES["test.csv"]}), "holds 'train.csv.zip', not train.csv"),
     "inner zip empty": (make_zip({"train.csv.zip": make_zip({}), "test.csv": b"x\n"}), "holds nothing, not train.csv"),
     "inner zip damaged": (make_zip({"train.csv.zip": b"PK\x03\x04" * 9, "test.csv": b"x\n"}),
-                          "no zip, or a damaged one"),
+                          "train.csv.zip is cut off"),
     "inner zip encrypted": (make_zip({"train.csv.zip": encrypted(NESTED["train.csv.zip"]), "test.csv": b"x\n"}),
                             "'train.csv' is encrypted"),
     "inner parent folder": (make_zip({"train.csv.zip": make_zip({"../train.csv": b"x"}), "test.csv": b"x\n"}),
@@ -145,20 +148,31 @@ REFUSED = {
     "300 MB of zeros": (ZEROS, "train.csv, line 1: longer than 1 MiB"),
     "300 MB of zeros in a zip": (make_zip({"train.csv.zip": make_zip({"train.csv": bytes(20 << 20)}),
                                            "test.csv": b"x\n"}), "train.csv, line 1: longer than 1 MiB"),
-    "more than it says": (declared(GOOD, 5), "no zip, or a damaged one"),
+    "more than it says": (declared(GOOD, 5), "train.csv is damaged"),
     "says 4 GB": (declared(GOOD, 0xFFFFFFF0), "has not the size that the archive says|disk space"),
     "unknown method": (GOOD.replace(b"PK\x01\x02\x14\x03\x14\0\0\0\x08\0", b"PK\x01\x02\x14\x03\x14\0\0\0\x63\0"),
-                       "no zip, or a damaged one"),
+                       "packed by a method that Python cannot unpack"),
     "5,000 entries behind an end that says 2": (zip64(GOOD, 5000), "more than 1,000 entries"),
     "a folder named train.csv": (make_zip({"train.csv/": b"", "test.csv": b"x\n"}),
                                  "has no train.csv; it holds 'test.csv'"),
     "CRC changed in the directory": (GOOD.replace(GOOD[GOOD.find(b"PK\1\2") + 16:][:4], b"\1\2\3\4"), "Bad CRC-32"),
-    "local header with another name": (GOOD.replace(b"train.csv", b"../in.csv", 1), "no zip, or a damaged one"),
+    "local header with another name": (GOOD.replace(b"train.csv", b"../in.csv", 1), "train.csv is damaged: .*differ"),
     "local header far outside": (GOOD[:GOOD.find(b"PK\1\2") + 42] + b"\xf0\xff\xff\xff"
-                                 + GOOD[GOOD.find(b"PK\1\2") + 46:], "no zip, or a damaged one"),
+                                 + GOOD[GOOD.find(b"PK\1\2") + 46:], "train.csv is damaged"),
     "two entries of one body": (make_zip({"train.csv": b"x\n", "test.csv": b"x\n"}).replace(
-        struct.pack("<L", 43) + b"test.csv", struct.pack("<L", 0) + b"test.csv"), "no zip, or a damaged one"),
-    "a gzip": (gzip.compress(FILES["train.csv"]), "no zip, or a damaged one"),
+        struct.pack("<L", 43) + b"test.csv", struct.pack("<L", 0) + b"test.csv"), "test.csv is damaged"),
+    "inner gzip cut off": (make_zip({"train.csv.gz": gzip.compress(FILES["train.csv"])[:-9], "test.csv": b"x\n"}),
+                           "train.csv.gz is cut off"),
+    "inner gzip damaged": (make_zip({"train.csv.gz": b"\x1f\x8b" + bytes(20), "test.csv": b"x\n"}),
+                           "train.csv.gz is damaged"),
+    "a gzip of zeros": (make_zip({"train.csv.gz": gzip.compress(bytes(300 << 20), 1), "test.csv": b"x\n"}),
+                        "train.csv.gz, line 1: longer than 1 MiB"),
+    "a web page": (b"<!DOCTYPE html>\n<html><body>Sign in</body></html>\n", "is a web page.*, not a zip"),
+    "a pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 6\n",
+                             "is a pointer of Git LFS"),
+    "JSON": (b'{"code": 403, "message": "Permission denied"}', "is JSON, as a server answers"),
+    "a 7z": (b"7z\xbc\xaf\x27\x1c" + bytes(100), "an archive that is not read here"),
+    "a gzip": (gzip.compress(FILES["train.csv"]), "is a gzip, not a zip"),
     "1,100 entries": (make_zip([*FILES.items(), *((f"{i}", b"") for i in range(1100))]), "more than 1,000 entries"),
 }
 
@@ -188,12 +202,12 @@ def test_ten_gigabytes_of_zeros_are_refused_before_they_are_unpacked(tmp_path, m
 
 
 def test_lines_and_zeros_are_stopped_at_the_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "MAX_BYTES", 100)
+    monkeypatch.setattr(packed, "MAX_BYTES", 100)
     data = make_zip({"train.csv": b"0\n" * 1000, "test.csv": b"x\n"})
     with pytest.raises(KitError, match="unpacks to 2,002 bytes; more than 100"):
         unpack(tmp_path, data)
-    monkeypatch.setattr(archive, "_problem", lambda info: setattr(info, "file_size", 10))
-    with pytest.raises(KitError, match="no zip, or a damaged one"):
+    monkeypatch.setattr(packed, "_problem", lambda info: setattr(info, "file_size", 10))
+    with pytest.raises(KitError, match=r"train\.csv is damaged"):
         unpack(tmp_path, data)
 
 
@@ -204,12 +218,37 @@ def test_a_full_disk_is_seen_before(tmp_path, monkeypatch):
 
 
 def test_a_disk_that_fills_up(tmp_path, monkeypatch):
-    def full(stream, target, source):
-        raise OSError(28, "No space left on device")
+    class Full(io.FileIO):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(archive, "_copy", full)
-    with pytest.raises(KitError, match="No space left on device"):
-        unpack(tmp_path, GOOD)
+    (tmp_path / "target").mkdir()
+    (tmp_path / "some.zip").write_bytes(GOOD)
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, mode="r": (Full if "w" in mode else opened)(self, mode))
+    with pytest.raises(KitError, match=r"cannot write .*target: No space left on device") as caught:
+        archive.unpack(tmp_path / "some.zip", tuple(FILES), (), tmp_path / "target")
+    assert "free some space; then run the same command again" in caught.value.fix
+
+
+@pytest.mark.parametrize(("refused", "words"), [("given/train.csv", "chmod u\\+r"),
+                                                ("target", "make the folder writable")])
+def test_what_may_not_be_read_and_what_not_written_are_told_apart(tmp_path, monkeypatch, refused, words):
+    for name in ("given", "target"):
+        (tmp_path / name).mkdir()
+    for name, data in FILES.items():
+        (tmp_path / "given" / name).write_bytes(data)
+
+    def no(self, mode="r"):
+        if str(self).startswith(str(tmp_path / refused)):
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, mode)
+
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", no)
+    with pytest.raises(KitError, match=refused) as caught:
+        archive.unpack(tmp_path / "given", tuple(FILES), (), tmp_path / "target")
+    assert re.search(words, caught.value.fix)
 
 
 def test_a_folder(tmp_path):
@@ -221,11 +260,15 @@ def test_a_folder(tmp_path):
     (given / "other").mkdir()
     archive.unpack(given, tuple(FILES), (), target)
     assert {path.name: path.read_bytes() for path in target.iterdir()} == FILES
+    (given / "train.csv").rename(tmp_path / "train.csv")
+    (given / "train.csv.gz").write_bytes(gzip.compress(FILES["train.csv"]))
+    archive.unpack(given, tuple(FILES), (), target)
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == FILES
 
 
 def test_what_is_neither(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for name, pattern in (("none", "there is no"), ("pipe", "neither a zip nor a folder")):
+    for name, pattern in (("none", "there is no file"), ("pipe", "neither a zip nor a folder")):
         with pytest.raises(KitError, match=pattern):
             archive.unpack(tmp_path / name, tuple(FILES), (), tmp_path)
     (tmp_path / "empty").mkdir()

@@ -1,7 +1,11 @@
 """Data comes in whole and checked, or not at all; what is there stays; a sample is never taken for real data."""
 
+import errno
+import gzip
 import io
 import json
+import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -11,6 +15,7 @@ import pytest
 
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
 from kit.data.source import download, find_data
+from kit.data.table import read_table
 from kit.errors import KitError
 from kit.progress import Progress
 from tests.data.tiny import TINY, write_folder
@@ -363,7 +368,7 @@ def test_kaggles_zip_in_each_of_its_forms(root, tmp_path, monkeypatch, form):
 
 
 @pytest.mark.parametrize("damage, words", [
-    (lambda text: text[:-30], "tiny.zip from Kaggle is no zip, or a damaged one"),
+    (lambda text: text[:-30], "tiny.zip from Kaggle is cut off"),
     (lambda text: text.replace(b"train.csv", b"traim.csv"), "tiny.zip from Kaggle has no train.csv; it holds"),
     (lambda text: text.replace(b"train.csv", b"../in.csv"), "names a place outside"),
 ])
@@ -393,7 +398,7 @@ def test_a_path_that_is_nothing(root, tmp_path, monkeypatch, path):
 
 
 def test_a_csv_is_no_data_folder(given, root):
-    with pytest.raises(KitError, match="no zip, or a damaged one"):
+    with pytest.raises(KitError, match=r"train\.csv is not a zip"):
         download(TINY, given / "train.csv", root)
 
 
@@ -436,3 +441,85 @@ def test_notes_are_told(root, tmp_path):
     heard = Heard()
     download(TINY, write_folder(tmp_path / "given", n_train=40), root, progress=heard)
     assert "train.csv has 40 rows; the competition's own has 200" in heard.said
+
+
+# -- packed files -----------------------------------------------------------------------------------------------------
+
+
+def packed(path: Path, kind: str) -> None:
+    """Put a CSV file's zip or gzip in its place, as Kaggle's page serves single files."""
+    data = path.read_bytes()
+    if kind == "gz":
+        Path(f"{path}.gz").write_bytes(gzip.compress(data))
+    else:
+        with zipfile.ZipFile(f"{path}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(path, path.name)
+    path.unlink()
+
+
+@pytest.mark.parametrize("kind", ["zip", "gz"])
+def test_packed_files_put_there_by_hand_are_read_as_they_are(root, kind):
+    write_folder(root / "tiny")
+    plain = find_data(TINY, root)
+    wanted, pixels = plain.sha256, plain.train().pixels.copy()
+    for name in ("train.csv", "test.csv", "extra.csv"):
+        packed(root / "tiny" / name, kind)
+    found = find_data(TINY, root)
+    np.testing.assert_array_equal(found.train().pixels, pixels)
+    assert len(found.test()) == 5 and len(found.extra()) == 20 and found.train().notes == ()
+    assert found.sha256 == wanted  # a run of the plain files goes on with the packed ones
+    assert download(TINY, None, root).path == root / "tiny"
+
+
+def test_a_packed_file_is_known_again_by_its_cache_and_not_by_another_s(root):
+    write_folder(root / "tiny")
+    packed(root / "tiny" / "train.csv", "zip")
+    path = root / "tiny" / "train.csv.zip"
+    first = read_table(path, TINY, labelled=True)
+    os.utime(path, ns=(0, 0))
+    assert read_table(path, TINY, labelled=True).sha256 == first.sha256
+    write_folder(root / "other", seed=1)
+    packed(root / "other" / "train.csv", "zip")
+    (root / "other" / "train.csv.zip").replace(path)
+    assert read_table(path, TINY, labelled=True).sha256 != first.sha256
+
+
+def test_what_is_missing_or_bad_is_to_be_had_by_the_command_that_brought_it(given, root, sample):
+    download(TINY, given, root)
+    (root / "tiny" / "test.csv").unlink()
+    with pytest.raises(KitError, match=r"there is no test\.csv in") as caught:
+        find_data(TINY, root).test()
+    again = f"kit download --force --from {given} --competition tiny --data-dir {root}"
+    assert caught.value.fix == f"get it again: {again}"
+    with pytest.raises(KitError) as caught:
+        find_data(TINY, root / "none")
+    assert caught.value.fix == (
+        f"kit download --competition tiny --data-dir {root}/none; or kit download --from sample --competition tiny "
+        f"--data-dir {root}/none for drawn digits, without an account")
+
+
+@pytest.mark.parametrize(("spoil", "words", "fix"), [
+    (lambda folder: (folder / "train.csv").rename(folder / "trian.csv"), "there is no file .*train.csv",
+     "did you mean .*trian"),
+    (lambda folder: (folder / "train.csv").unlink(), "there is no file .*train.csv", "check the path"),
+    (lambda folder: shutil.rmtree(folder), "there is no folder .*given", "check the path"),
+    (lambda folder: (folder / "train.csv").replace(folder / "x") and (folder / "train.csv").symlink_to("gone.csv"),
+     "is a link to gone.csv, which is not there", "put that file there"),
+])
+def test_why_a_file_is_not_there(given, spoil, words, fix):
+    for name in ("test.csv", "extra.csv", "sample_submission.csv"):
+        (given / name).unlink()
+    spoil(given)
+    with pytest.raises(KitError, match=words) as caught:
+        read_table(given / "train.csv", TINY, labelled=True)
+    assert re.search(fix, caught.value.fix)
+
+
+@pytest.mark.parametrize(("code", "fix"), [
+    (errno.EIO, "does not answer: mount it again"), (errno.ESTALE, "does not answer"),
+    (errno.ENOTDIR, "check the path"), (errno.EACCES, "chmod u\\+r"), (errno.EMFILE, "see whether another program")])
+def test_why_a_file_cannot_be_read(given, monkeypatch, code, fix):
+    monkeypatch.setattr(Path, "open", lambda self, mode="r": (_ for _ in ()).throw(OSError(code, os.strerror(code))))
+    with pytest.raises(KitError, match=r"train\.csv") as caught:
+        read_table(given / "train.csv", TINY, labelled=True)
+    assert re.search(fix, caught.value.fix)

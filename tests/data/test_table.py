@@ -199,7 +199,7 @@ def test_paths_that_are_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path, pattern in [(tmp_path, "is a folder"), (tmp_path / "none.csv", "there is no file"),
                           (tmp_path / "pipe", "not a regular file"), (tmp_path / "a\0b", "cannot be a path"),
-                          (tmp_path / ("x" * 300), "cannot read"), (tmp_path / "pipe" / "x", "cannot read")]:
+                          (tmp_path / ("x" * 300), "File name too long"), (tmp_path / "pipe" / "x", "Not a directory")]:
         for labelled in (True, False):
             with pytest.raises(KitError, match=pattern):
                 read_table(path, TINY, labelled)

@@ -1,8 +1,11 @@
 """What is written is accepted; what differs from it is named with its line, and told how to mend."""
 
+import gzip
+import io
 import os
 import re
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
 from kit.ensembling import submission
-from kit.ensembling.submission import validate, write_submission
+from kit.ensembling.submission import judge, read_labels, validate, write_submission
 from kit.errors import KitError
 
 IDS = np.arange(20)
@@ -104,7 +107,7 @@ BAD = {
     "column missing": (put(1, b"id"), ["column missing: 'label'"]),
     "column with a space": (put(1, b"id, label"), ["column unknown: ' label'"]),
     "semicolons": (lambda data: data.replace(b",", b";"),
-                   ["columns missing: 'id', 'label'; column unknown: 'id;label'"]),
+                   ["line 1: the columns are separated by ';', not by commas; it must read id,label"]),
     "column extra": (lambda data: b"\n".join(line + b",x" for line in data[:-1].split(b"\n")) + b"\n",
                      ["line 1: column unknown: 'x'"]),
     "index column": (lambda data: b"\n".join(b"," + line for line in data[:-1].split(b"\n")) + b"\n",
@@ -137,17 +140,11 @@ BAD = {
     "row missing": (lambda data: data.replace(b"7,7\n", b"", 1), ["missing: '7'", "there are 19 rows .* has 20"]),
     "row too many": (lambda data: data + b"20,0\n", ["line 22: there is no id '20'", "there are 21 rows"]),
     "half of the rows": (lambda data: data[:49], ["rows of 10 of the 20 ids are missing", "there are 10 rows"]),
-    "two rows swapped": (lambda data: data.replace(b"3,3\n4,4\n", b"4,4\n3,3\n", 1),
-                         ["line 5: the id '4' stands where '3' should"]),
-    "backwards": (lambda data: b"id,label\n" + b"\n".join(data[9:-1].split(b"\n")[::-1]) + b"\n",
-                  ["line 2: the id '19' stands where '0' should"]),
     "empty line": (lambda data: data.replace(b"3,3\n", b"3,3\n\n", 1),
                    ["line 6: the line is empty; delete it", "21 rows"]),
     "empty line at the end": (lambda data: data + b"\n", ["line 22: the line is empty; delete it", "21 rows"]),
     "cut off": (lambda data: data[:-3], ["line 21: '19' has 1 cells", "missing: '19'"]),
     "byte order mark": (lambda data: b"\xef\xbb\xbf" + data, ["line 1: the file begins with a byte order mark"]),
-    "CRLF": (lambda data: data.replace(b"\n", b"\r\n"), [f"line {i}: ends in" for i in range(1, 6)] + ["16 more"]),
-    "one CRLF": (put(5, b"3,3\r"), [r"line 5: ends in \\r\\n"]),
     "Latin-1": (put(5, b"3,\xe9"), [r"line 5: '3,\\\\xe9' is not UTF-8 at byte 3; save it as UTF-8", "missing: '3'"]),
     "quote left open": (put(5, b'3,"3'), ["line 5: .* is not readable as CSV", "missing: '3'"]),
     "markup": (put(5, b"3,<script>"), ["line 5: the label '<script>' is not"]),
@@ -167,12 +164,72 @@ def test_says_what_is_wrong_and_where(tmp_path, name):
     assert said and all(problem.isprintable() and len(problem) < 300 for problem in said)
 
 
+def zipped(**files: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name.replace("__", "."), data)
+    return buffer.getvalue()
+
+
+BACKWARDS = b"id,label\n" + b"\n".join(GOOD[9:-1].split(b"\n")[::-1]) + b"\n"
+# name: (a file that Kaggle takes all the same, a pattern for each note)
+NOTED = {
+    "CRLF": (GOOD.replace(b"\n", b"\r\n"), [r"21 lines end in \\r\\n \(Windows\), which Kaggle takes"]),
+    "one CRLF": (put(5, b"3,3\r")(GOOD), [r"a line ends in \\r\\n"]),
+    "two swapped": (GOOD.replace(b"3,3\n4,4\n", b"4,4\n3,3\n", 1), ["another order .* line 5, the id '4' on"]),
+    "backwards": (BACKWARDS, ["another order .* from line 2, the id '19' on: Kaggle matches rows by id"]),
+    "backwards and CRLF": (BACKWARDS.replace(b"\n", b"\r\n"), ["21 lines end", "another order"]),
+    "a zip": (zipped(submission__csv=GOOD), ["is packed: what it holds is judged; Kannada MNIST takes it only unp"]),
+    "a zip from macOS": (zipped(**{"out/s.csv": GOOD, "__MACOSX/out/._s.csv": b"\0\5\x16\7"}), ["is packed"]),
+    "a gzip": (gzip.compress(GOOD), ["is packed"]),
+    "a gzip of another order": (gzip.compress(BACKWARDS), ["is packed", "another order"]),
+}
+
+
+@pytest.mark.parametrize("name", NOTED)
+def test_what_kaggle_takes_is_acceptable_with_a_note(tmp_path, name):
+    data, patterns = NOTED[name]
+    path = tmp_path / "submission.csv"
+    path.write_bytes(data)
+    found = judge(path, KANNADA, IDS)
+    assert found.problems == [] == validate(path, KANNADA, IDS)
+    for pattern, note in zip(patterns, found.notes, strict=True):
+        assert re.search(pattern, note), found.notes
+    assert found.lines(path) == [f"{path}: acceptable", *(f"note: {note}" for note in found.notes)]
+    np.testing.assert_array_equal(read_labels(path, KANNADA, IDS), LABELS)
+
+
+def test_a_packed_file_of_a_competition_that_takes_files_may_stay_so(tmp_path):
+    path = tmp_path / "s.zip"
+    path.write_bytes(zipped(s__csv=b"ImageId,Label\n1,3\n2,4\n"))
+    assert judge(path, DIGIT_RECOGNIZER, np.array([1, 2])) == (
+        [], ["the file is packed: what it holds is judged; Kaggle takes it so, too"])
+
+
+def test_what_is_wrong_in_a_packed_file_is_named_with_its_line(tmp_path):
+    path = tmp_path / "s.csv.gz"
+    path.write_bytes(gzip.compress(put(5, b"3,10")(GOOD)))
+    assert validate(path, KANNADA, IDS) == [f"line 5: the label '10' is not {DIGITS}"]
+
+
 UNREADABLE = {
+    "a zip of two": (zipped(submission__csv=GOOD, oof__csv=b"x\n"), "holds 2 CSV files: 'submission.csv', 'oof.csv'"),
+    "a zip of none": (zipped(notes__txt=b"x\n"), "holds no CSV file; it holds 'notes.txt'"),
+    "a zip of nothing": (zipped(), "holds no CSV file; it holds nothing"),
+    "an Excel workbook": (zipped(**{"[Content_Types].xml": b"<x/>", "xl/workbook.xml": b"<x/>"}), "an Excel workbook"),
+    "a zip cut off": (zipped(submission__csv=GOOD)[:-30], "submission.csv is cut off: its end"),
+    "a zip that climbs": (zipped(**{"../submission.csv": GOOD}), "names a place outside"),
+    "a gzip cut off": (gzip.compress(GOOD)[:-9], "submission.csv is cut off: it ends in the middle"),
+    "a gzip with its bytes flipped": (gzip.compress(GOOD)[:-8] + bytes(8), "is damaged: 'CRC check failed"),
+    "a gzip of 200 MB of zeros": (gzip.compress(bytes(200 << 20), 1), "line 1: longer than 1 MiB"),
+    "a gzip of 70 MB": (gzip.compress(b"id,label\n" + (b"," * 1_000_000 + b"\n") * 70, 1), "more than 64 MiB"),
+    "a web page": (b"<!doctype html><html>", "is a web page"),
     "UTF-16": (GOOD.decode().encode("utf-16"), "is UTF-16"),
     "NUL in the header": (b"id,label\0\n", "line 1: NUL bytes"),
     "NUL in a row": (GOOD + b"3,\0\n", "line 22: a NUL byte"),
-    "a zip": (b"PK\x03\x04\x14\0\0\0" + GOOD, "line 1: NUL bytes"),
-    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "line 1: byte 1 .0x89. is not UTF-8"),
+    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "is a picture"),
+    "Latin-1 in the header": (b"id,l\xe1bel\n", "line 1: byte 5 .0xe1. is not UTF-8"),
     "old Mac line ends": (GOOD.replace(b"\n", b"\r"), "line 1: a carriage return"),
     "50 MB in one line": (b"1" * 50_000_000, "line 1: longer than 1 MiB"),
     "50 MB in line 2": (b"id,label\n" + b"1" * 50_000_000, "line 2: longer than 1 MiB"),

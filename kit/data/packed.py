@@ -1,0 +1,192 @@
+"""Somebody else's zip or gzip, opened with care: a CSV file is read out of it as if it lay there plain.
+
+Nothing is written. An archive that tries to do harm (links, `../`, two files of one name, a bomb) is refused as a
+whole, before or while it is unpacked; and what cannot be unpacked is told apart: cut off, damaged, encrypted, packed by
+a method that Python lacks, or no archive at all.
+"""
+
+import contextlib
+import errno
+import gzip
+import io
+import os
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from kit.data.csvfile import foreign, named, open_csv, shown
+from kit.errors import KitError
+
+MAX_BYTES = 4 << 30  # unpacked, all files of a zip together; ten times the competition's training rows take 1 GB
+MAX_ENTRIES = 1000
+GZIP, ZIP, EMPTY_ZIP = b"\x1f\x8b", b"PK\x03\x04", b"PK\x05\x06"
+WHOLE = "get it again, and see that the download ends"
+UNPACK = "unpack it yourself, and give what is in it"
+_END, _END_64, _LOCATOR_64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"  # what stands at the end of a zip's directory
+
+
+@contextlib.contextmanager
+def open_packed(path: Path, called: str = "") -> Iterator[BinaryIO]:
+    """A CSV file's bytes, whether it lies there plain, in a `.gz`, or in a `.zip` as the only CSV file.
+
+    What it is shows in its first bytes, not in its name. `called`: what errors of an archive speak of, if not of its
+    path. KitError as of `open_csv`, for an archive that is refused, and for a zip of several CSV files or of none.
+    """
+    called = called or str(path)
+    with open_csv(path) as file:
+        start = file.read(4)
+        file.seek(0)
+        if start.startswith(GZIP):
+            yield io.BufferedReader(_Unpacked(gzip.GzipFile(fileobj=file), called))
+        elif start in (ZIP, EMPTY_ZIP):
+            with open_zip(path, called) as archive:
+                info = _the_csv(archive, called)
+                called = f"{called} → {info.filename.rsplit('/', 1)[-1]}"
+                with reading(called):
+                    stream = archive.open(info)
+                with stream:
+                    yield io.BufferedReader(_Unpacked(stream, called))
+        else:
+            yield file
+
+
+def is_packed(path: Path) -> bool:
+    """Whether `open_packed` has something to unpack there."""
+    with open_csv(path) as file:
+        start = file.read(4)
+    return start.startswith(GZIP) or start in (ZIP, EMPTY_ZIP)
+
+
+class _Unpacked(io.RawIOBase):
+    """A stream that is being unpacked: it ends at a limit, and what goes wrong is a KitError."""
+
+    def __init__(self, stream: IO[bytes], called: str) -> None:
+        super().__init__()
+        self.stream, self.called = stream, called
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with reading(self.called):
+            return self.stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        with reading(self.called):
+            data = self.stream.read(len(buffer))
+        buffer[:len(data)] = data
+        if self.tell() > MAX_BYTES:
+            raise KitError(f"{self.called} unpacks to more than {MAX_BYTES:,} bytes", "give the right file")
+        return len(data)
+
+
+def _the_csv(archive: zipfile.ZipFile, called: str) -> zipfile.ZipInfo:
+    """The one CSV file of a zip, whatever folder it lies in there; what macOS puts beside it does not count."""
+    files = [info for info in archive.infolist() if not info.is_dir()]
+    found = [info for info in files if info.filename.lower().endswith(".csv")
+             and not info.filename.startswith("__MACOSX/") and not info.filename.rsplit("/", 1)[-1].startswith(".")]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise KitError(f"{called} holds {len(found)} CSV files: {named([info.filename for info in found])}",
+                       "unpack it, and give the one that is meant")
+    if any(info.filename == "[Content_Types].xml" for info in files):
+        raise KitError(f"{called} is an Office document, such as an Excel workbook, not a CSV file",
+                       "save it from there as CSV (UTF-8, comma delimited)")
+    raise KitError(f"{called} holds no CSV file; it holds {named([info.filename for info in files]) or 'nothing'}",
+                   "give a zip of the CSV file, or the CSV file itself")
+
+
+@contextlib.contextmanager
+def open_zip(path: Path, called: str) -> Iterator[zipfile.ZipFile]:
+    """The zip at `path`, once all of its names, kinds and sizes have been looked at; errors speak of it as `called`."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    what, fix = foreign(start) or (None, "")
+    if what:
+        raise KitError(f"{called} is {what}, not a zip", fix)
+    if not start:
+        raise KitError(f"{called} is empty", WHOLE)
+    with reading(called):
+        check_directory(path, called)
+        if not zipfile.is_zipfile(path):
+            if start.startswith(ZIP):
+                raise KitError(f"{called} is cut off: its end, the list of its files, is missing", WHOLE)
+            raise KitError(f"{called} is {'a gzip, ' * start.startswith(GZIP)}not a zip",
+                           "give the competition's zip, or the folder of its CSV files")
+        archive = zipfile.ZipFile(path)
+    with archive:
+        seen: set[str] = set()
+        for info in archive.infolist():
+            if info.flag_bits & 1:
+                raise KitError(f"{called}: {shown(info.filename)} is encrypted",
+                               "unpack it yourself, with its password, and give what is in it")
+            problem = _problem(info)
+            if info.filename.lower() in seen:
+                problem = "is there twice (upper and lower case count the same)"
+            if problem:
+                raise KitError(f"{called}: {shown(info.filename)} {problem}",
+                               "do not trust it: get it again from the competition")
+            seen.add(info.filename.lower())
+        total = sum(info.file_size for info in archive.infolist())
+        if total > MAX_BYTES:
+            raise KitError(f"{called} unpacks to {total:,} bytes; more than {MAX_BYTES:,} are never unpacked",
+                           "get it again from the competition")
+        yield archive
+
+
+def _problem(info: zipfile.ZipInfo) -> str | None:
+    parts = info.filename.replace("\\", "/").split("/")
+    if ".." in parts or not parts[0] or ":" in parts[0]:
+        return "names a place outside of the folder that it is unpacked into"
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return "is a link, not a file"
+    return None
+
+
+def check_directory(path: Path, called: str) -> None:
+    """KitError for more entries than a competition's zip ever has: Python would keep hundreds of bytes for each."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - (1 << 16) - 22))
+        tail = file.read()
+    end = len(tail) - 22 if tail[-22:-18] == _END and tail[-2:] == b"\0\0" else tail.rfind(_END)
+    if end < 0 or len(tail) < end + 22:
+        return
+    counts = [struct.unpack_from("<HL", tail, end + 10)]
+    if tail[max(0, end - 20):end].startswith(_LOCATOR_64):  # then Python believes the larger fields, whatever these say
+        at = tail.rfind(_END_64, 0, end)
+        counts.append(struct.unpack_from("<QQ", tail, at + 32) if 0 <= at <= end - 76 else (MAX_ENTRIES + 1, 0))
+    if any(entries > MAX_ENTRIES or min(n_bytes, size) > MAX_ENTRIES << 16 for entries, n_bytes in counts):
+        raise KitError(f"{called} has more than {MAX_ENTRIES:,} entries", "get it again from the competition")
+
+
+@contextlib.contextmanager
+def reading(called: str) -> Iterator[None]:
+    """What unpacking raises inside is a KitError that tells a file that is cut off from one that is damaged."""
+    try:
+        yield
+    except (KitError, MemoryError):
+        raise
+    except EOFError as error:
+        raise KitError(f"{called} is cut off: it ends in the middle of a file", WHOLE) from error
+    except NotImplementedError as error:
+        raise KitError(f"{called} is packed by a method that Python cannot unpack: {_said(error)}", UNPACK) from error
+    except Exception as error:  # zipfile and the decompressors raise a dozen kinds on damaged bytes
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place before the file
+            raise
+        raise KitError(f"{called} is damaged: {_said(error)}", WHOLE) from error
+
+
+def _said(error: Exception) -> str:
+    """What a library says of damaged bytes, which it may quote."""
+    return shown(str(error) or type(error).__name__, 100)
