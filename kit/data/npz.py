@@ -1,25 +1,27 @@
-"""Digits in Keras' layout (`x_train y_train x_test y_test`) → the competition's CSV files, and the test file's labels.
+"""Digits in Keras' layout (`x_train y_train x_test y_test`) as the competition's CSV files, and the test file's labels.
 
-In goes an `.npz`, or the name `keras` for `keras.datasets`; out come the files that Kaggle would give, and
-`test_labels.csv`, which it keeps to itself. The one idea: the labels of the test file lie in a file of their own, which
-nothing that trains, splits or blends ever opens; it is there to score a finished submission.
+They come from an `.npz`, or from `keras.datasets`. Whole numbers are taken however NumPy laid them down: of any width
+and byte order, as floats, in C or Fortran order, with or without an axis for the one channel. The labels of the test
+file lie in a file of their own, which nothing that trains, splits or blends ever opens; it is there to score a finished
+submission.
 """
 
 import contextlib
+import errno
 import importlib
 import math
 import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 
 from kit import storage
 from kit.data.competition import Competition
-from kit.data.csvfile import named, shown
-from kit.data.packed import check_directory
+from kit.data.csvfile import named, open_csv
+from kit.data.packed import open_zip, reading
 from kit.data.table import write_table
 from kit.errors import KitError
 
@@ -28,7 +30,7 @@ PARTS = ("train", "test")
 LAYOUT = ("x_train", "y_train", "x_test", "y_test")
 MAX_ROW_BYTES = 200  # of an id and its label
 MAX_BYTES = 1 << 30  # of one array; MNIST's largest has 47 MB, EMNIST's 0.6 GB
-_FIX = "give an .npz with x_train, x_test (n, h, w) uint8 and y_train, y_test (n,), as numpy.savez writes it"
+_FIX = "give an .npz with x_train, x_test (n, h, w) and y_train, y_test (n,), as numpy.savez writes it"
 
 
 class Part(NamedTuple):
@@ -43,6 +45,7 @@ class Header(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: np.dtype
+    order: Literal["C", "F"] = "C"
 
 
 def is_source(source: str | Path) -> bool:
@@ -90,74 +93,101 @@ def _from_keras(competition: Competition) -> dict[str, np.ndarray]:
         with contextlib.redirect_stdout(sys.stderr):  # its progress bar; stdout is for results
             parts = importlib.import_module(f"keras.datasets.{competition.keras_dataset}").load_data()
     except Exception as error:  # Keras wraps what the network raises into bare Exceptions
-        raise KitError(f"cannot load keras.datasets.{competition.keras_dataset}: {error}",
-                       "check the network; or give the file itself: kit download --from mnist.npz") from error
+        if isinstance(error, ImportError):
+            fix = "install what it names"
+        elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            fix = "it is kept in ~/.keras: make room there, or set KERAS_HOME to a folder that can be written"
+        elif isinstance(error, zipfile.BadZipFile | EOFError) or "hash" in str(error):
+            fix = "a download was cut off: delete its file in ~/.keras/datasets, then run the same command again"
+        else:
+            fix = "check the network; or give the file itself: kit download --from mnist.npz"
+        raise KitError(f"cannot load keras.datasets.{competition.keras_dataset}: {error}", fix) from error
     return dict(zip(LAYOUT, (array for part in parts for array in part), strict=True))
 
 
 def _from_npz(path: Path, competition: Competition) -> dict[str, np.ndarray]:
     """The four arrays of an .npz; nothing in it is unpickled, and no more read than its headers may say."""
-    if not path.is_file():
-        raise KitError(f"there is no file {path}", "check the path")
-    try:
-        check_directory(path, str(path))
-        with zipfile.ZipFile(path) as archive:
-            there = archive.namelist()
-            missing = [name for name in LAYOUT if f"{name}.npy" not in there]
-            if missing:
-                raise KitError(f"{path} has no {', '.join(missing)}; it holds {named(there) or 'nothing'}", _FIX)
-            headers = {name: _header(archive, name) for name in LAYOUT}
-            for kind in PARTS:
-                _check(headers, kind, str(path), competition)
-            return {name: _array(archive, name) for name in LAYOUT}
-    except (KitError, MemoryError):
-        raise
-    except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds on damaged bytes
-        raise KitError(f"{path} cannot be read: {shown(str(error) or type(error).__name__, 100)}", _FIX) from error
+    with open_csv(path) as file:
+        if file.read(6) == b"\x93NUMPY":
+            raise KitError(f"{path} is one array, as numpy.save writes it", _FIX)
+    with open_zip(path, str(path), _FIX) as archive, reading(str(path)):
+        there = archive.namelist()
+        missing = [name for name in LAYOUT if f"{name}.npy" not in there]
+        if missing:
+            raise KitError(f"{path} has no {', '.join(missing)}; it holds {named(there) or 'nothing'}", _FIX)
+        headers = {name: _header(archive, name, path) for name in LAYOUT}
+        for kind in PARTS:
+            _check(headers, kind, str(path), competition)
+        return {name: _array(archive, name, headers[name]) for name in LAYOUT}
 
 
-def _header(archive: zipfile.ZipFile, name: str) -> Header:
+def _header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:
     """What an .npy says of itself: so much of it may be read before it is known to be of use."""
     with archive.open(f"{name}.npy") as file:
-        return _read_header(file)
+        header = _read_header(file)
+    if header.dtype.hasobject:
+        raise KitError(f"{path}: {name} holds Python objects, which are never loaded",
+                       f"save it as numbers: {name}.astype('uint8')")
+    if header.dtype.kind not in "uif":
+        raise KitError(f"{path}: {name} is {header.dtype} {header.shape}, which are no whole numbers", _FIX)
+    if header.dtype.itemsize * math.prod(header.shape) > MAX_BYTES:
+        raise KitError(f"{path}: {name} is {header.dtype} {header.shape}, more than {MAX_BYTES >> 30} GiB",
+                       f"save it as bytes: {name}.astype('uint8')")
+    return header
 
 
 def _read_header(file: IO[bytes]) -> Header:
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     shape, in_columns, dtype = read[np.lib.format.read_magic(file)](file)
-    if dtype.kind not in "ui" or in_columns or not shape or dtype.itemsize * math.prod(shape) > MAX_BYTES:
-        raise ValueError(f"an array of {dtype} {shape} is neither images nor labels")
-    return Header(shape, dtype)
+    return Header(shape, dtype, "F" if in_columns else "C")
 
 
-def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """One .npy of whole numbers; its header is believed only as far as its bytes bear it out."""
+def _array(archive: zipfile.ZipFile, name: str, header: Header) -> np.ndarray:
+    """One .npy of numbers; its header is believed only as far as its bytes bear it out."""
+    n_bytes = header.dtype.itemsize * math.prod(header.shape)
     with archive.open(f"{name}.npy") as file:
-        shape, dtype = _read_header(file)
-        n_bytes = dtype.itemsize * math.prod(shape)
+        _read_header(file)
         data = file.read(n_bytes + 1)
     if len(data) != n_bytes:
         raise ValueError(f"an array of {n_bytes:,} bytes holds {len(data):,}")
-    return np.frombuffer(data, dtype).reshape(shape)
+    return np.frombuffer(data, header.dtype).reshape(header.shape, order=header.order)
 
 
 def _check(arrays: Mapping[str, Header | np.ndarray], kind: str, called: str, competition: Competition) -> None:
     """KitError unless there are images of the competition's shape, and as many labels."""
     images, labels = arrays[f"x_{kind}"], arrays[f"y_{kind}"]
-    if images.dtype != np.uint8 or images.shape[1:] not in (competition.shape, (*competition.shape, 1)):
+    one, n = [size for size in images.shape[1:] if size != 1], images.shape[0] if images.shape else 0
+    if one not in ([size for size in competition.shape if size != 1], [competition.n_pixels]):
         raise KitError(f"{called}: x_{kind} is {images.dtype} {images.shape}; {competition.slug} has images of "
-                       f"uint8 {competition.shape}", _FIX)
-    if labels.shape != images.shape[:1] or not images.shape[0]:
-        raise KitError(f"{called}: y_{kind} has the shape {labels.shape} for {images.shape[0]:,} images", _FIX)
+                       f"{competition.shape}",
+                       f"give x_{kind} in the shape (n, {', '.join(map(str, competition.shape))})")
+    if labels.shape == (n, competition.n_classes):
+        raise KitError(f"{called}: y_{kind} has a column for each class, not a label for each image",
+                       f"save y_{kind}.argmax(axis=1)")
+    if not n or labels.shape not in ((n,), (n, 1)):
+        raise KitError(f"{called}: y_{kind} has the shape {labels.shape} for {n:,} images",
+                       "give as many labels as images, at least one")
 
 
 def _part(arrays: dict[str, np.ndarray], kind: str, called: str, competition: Competition) -> Part:
     _check(arrays, kind, called, competition)
     images, labels = arrays[f"x_{kind}"], arrays[f"y_{kind}"]
-    return Part(images.reshape(len(images), -1), _labels(labels, f"{called}: y_{kind}", competition))
+    if not _whole(images, 255):
+        fraction = images.dtype.kind == "f" and images.min() >= 0 and images.max() <= 1
+        raise KitError(f"{called}: x_{kind} is not whole numbers from 0 to 255 in all places",
+                       f"save (x_{kind} * 255).round().astype('uint8')" if fraction else "give the greys as they were")
+    return Part(np.ascontiguousarray(images.reshape(len(images), -1), np.uint8),
+                _labels(labels.reshape(-1), f"{called}: y_{kind}", competition))
+
+
+def _whole(array: np.ndarray, most: int) -> bool:
+    """Whether all is whole numbers from 0 to `most`, of whatever type."""
+    return array.dtype.kind in "uif" and bool(((array >= 0) & (array <= most)).all()) \
+        and (array.dtype.kind != "f" or bool((array == np.floor(array)).all()))
 
 
 def _labels(labels: np.ndarray, called: str, competition: Competition) -> np.ndarray:
-    if labels.dtype.kind not in "ui" or labels.min() < 0 or labels.max() >= competition.n_classes:
-        raise KitError(f"{called}: the labels are not whole numbers from 0 to {competition.n_classes - 1}", _FIX)
+    if not _whole(labels, competition.n_classes - 1):
+        raise KitError(f"{called}: the labels are not whole numbers from 0 to {competition.n_classes - 1}",
+                       f"number the classes from 0 to {competition.n_classes - 1}, in the order of the competition")
     return labels.astype(np.uint8)

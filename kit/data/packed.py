@@ -107,8 +107,12 @@ def _the_csv(archive: zipfile.ZipFile, called: str) -> zipfile.ZipInfo:
 
 
 @contextlib.contextmanager
-def open_zip(path: Path, called: str) -> Iterator[zipfile.ZipFile]:
-    """The zip at `path`, once all of its names, kinds and sizes have been looked at; errors speak of it as `called`."""
+def open_zip(path: Path, called: str,
+             wanted: str = "give the competition's zip, or the folder of its CSV files") -> Iterator[zipfile.ZipFile]:
+    """The zip at `path`, once all of its names, kinds and sizes have been looked at.
+
+    called: what errors speak of. wanted: what to do where it is no zip at all.
+    """
     with path.open("rb") as file:
         start = file.read(512)
     what, fix = foreign(start) or (None, "")
@@ -121,8 +125,7 @@ def open_zip(path: Path, called: str) -> Iterator[zipfile.ZipFile]:
         if not zipfile.is_zipfile(path):
             if start.startswith(ZIP):
                 raise KitError(f"{called} is cut off: its end, the list of its files, is missing", WHOLE)
-            raise KitError(f"{called} is {'a gzip, ' * start.startswith(GZIP)}not a zip",
-                           "give the competition's zip, or the folder of its CSV files")
+            raise KitError(f"{called} is {'a gzip, ' * start.startswith(GZIP)}not a zip", wanted)
         archive = zipfile.ZipFile(path)
     with archive:
         seen: set[str] = set()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 import sys
 import types
 import zipfile
@@ -166,10 +167,13 @@ def lying(shape):
 BAD = {
     "missing": (lambda a: a.pop("y_test"), "has no y_test"),
     "another size": (lambda a: a.update(x_test=np.zeros((7, 3, 3), np.uint8)), r"x_test is uint8 \(7, 3, 3\)"),
-    "floats": (lambda a: a.update(x_train=a["x_train"] / 255), "neither images nor labels"),
-    "wide integers": (lambda a: a.update(x_train=a["x_train"].astype(np.int64)), "x_train is int64"),
-    "objects": (lambda a: a.update(y_train=np.array([{}] * 30)), "neither images nor labels"),
-    "columns first": (lambda a: a.update(x_train=np.asfortranarray(a["x_train"])), "neither images nor labels"),
+    "fractions": (lambda a: a.update(x_train=a["x_train"] / 255), r"x_train is not whole .*save \(x_train \* 255\)"),
+    "above 255": (lambda a: a.update(x_train=a["x_train"].astype(np.int64) + 256), "x_train is not whole numbers from 0"),
+    "negative": (lambda a: a.update(x_train=-a["x_train"].astype(float)), "x_train is not whole numbers from 0 to 255"),
+    "not a number": (lambda a: a.update(x_train=a["x_train"] * np.nan), "x_train is not whole numbers from 0 to 255"),
+    "objects": (lambda a: a.update(y_train=np.array([{}] * 30)), "y_train holds Python objects, which are never"),
+    "complex numbers": (lambda a: a.update(x_train=a["x_train"] + 0j), "x_train is complex128 .* no whole numbers"),
+    "a column for each class": (lambda a: a.update(y_train=np.eye(10)[a["y_train"]]), r"y_train\.argmax\(axis=1\)"),
     "one label too few": (lambda a: a.update(y_train=a["y_train"][:-1]), "30 images"),
     "no images": (lambda a: a.update(x_test=a["x_test"][:0], y_test=a["y_test"][:0]), "0 images"),
     "a label of 10": (lambda a: a.update(y_train=a["y_train"] + 1), "not whole numbers from 0 to 9"),
@@ -183,8 +187,9 @@ def test_what_is_no_such_set_is_refused(root, tmp_path, name):
     change, pattern = BAD[name]
     change(digits)
     np.savez(tmp_path / "bad.npz", **digits)
-    with pytest.raises(KitError, match=pattern):
+    with pytest.raises(KitError) as caught:
         download(SMALL, tmp_path / "bad.npz", root)
+    assert re.search(pattern, f"{caught.value.message} {caught.value.fix}")
     assert not (root / "digit-recognizer").exists()
 
 
@@ -193,7 +198,7 @@ def test_a_header_that_lies_costs_no_memory(root, given, shape):
     with zipfile.ZipFile(given, "w") as file:
         for name in npz.LAYOUT:
             file.writestr(f"{name}.npy", lying(shape))
-    with pytest.raises(KitError, match=r"cannot be read|has the shape"):
+    with pytest.raises(KitError, match=r"holds 100|more than 1 GiB|has the shape"):
         download(SMALL, given, root)
 
 
@@ -202,9 +207,9 @@ def test_the_wrong_kind_of_array_is_refused_before_it_is_read(root, given):
     with zipfile.ZipFile(given, "w", zipfile.ZIP_DEFLATED) as file:
         for name, array in arrays().items():
             with file.open(f"{name}.npy", "w") as member:
-                kind = {"descr": "<i8", "fortran_order": False, "shape": (10**7, 2, 3)}
+                kind = {"descr": "<i8", "fortran_order": False, "shape": (10**8, 2, 3)}
                 np.lib.format.write_array_header_1_0(member, kind) if name == "x_train" else np.save(member, array)
-    with pytest.raises(KitError, match=r"x_train is int64 \(10000000, 2, 3\)"):
+    with pytest.raises(KitError, match=r"x_train is int64 \(100000000, 2, 3\), more than 1 GiB"):
         download(SMALL, given, root)
 
 
@@ -216,18 +221,60 @@ def test_an_npz_of_many_entries_is_refused_unread(root, given):
         download(SMALL, given, root)
 
 
-@pytest.mark.parametrize("data", [b"", b"PK\3\4 not a zip", b"\0" * 5000])
-def test_what_is_no_npz_is_refused(root, given, data):
+@pytest.mark.parametrize(("data", "pattern"), [
+    (b"", "is empty"), (b"PK\3\4 not a zip", "is cut off"), (b"\0" * 5000, "is not a zip.*give an .npz"),
+    (b"\x93NUMPY\1\0", "is one array, as numpy.save writes it.*give an .npz"), (b"<html>", "is a web page")])
+def test_what_is_no_npz_is_refused(root, given, data, pattern):
     given.write_bytes(data)
-    with pytest.raises(KitError, match="cannot be read"):
+    with pytest.raises(KitError) as caught:
         download(SMALL, given, root)
+    assert re.search(pattern, f"{caught.value.message} {caught.value.fix}")
+
+
+LAID_DOWN = {
+    "Fortran order": lambda a: {name: np.asfortranarray(array) for name, array in a.items()},
+    "big-endian": lambda a: {name: array.astype(">i4") for name, array in a.items()},
+    "int64": lambda a: {name: array.astype(np.int64) for name, array in a.items()},
+    "whole floats": lambda a: {name: array.astype(np.float32) for name, array in a.items()},
+    "one channel, last": lambda a: {name: array[..., None] for name, array in a.items()},
+    "one channel, first": lambda a: {name: array[:, None] for name, array in a.items()},
+    "flat": lambda a: {name: array.reshape(len(array), -1) for name, array in a.items()},
+    "flat, in Fortran order and big-endian": lambda a: {
+        name: np.asfortranarray(array.reshape(len(array), -1)).astype(">u2") for name, array in a.items()},
+    "compressed": lambda a: a,
+}
+
+
+@pytest.mark.parametrize("name", LAID_DOWN)
+def test_the_same_numbers_are_read_however_they_are_laid_down(root, tmp_path, name):
+    digits = arrays()
+    (np.savez_compressed if name == "compressed" else np.savez)(tmp_path / "mine.npz", **LAID_DOWN[name](digits))
+    data = download(SMALL, tmp_path / "mine.npz", root)
+    np.testing.assert_array_equal(data.train().pixels, digits["x_train"].reshape(30, -1))
+    np.testing.assert_array_equal(data.train().labels, digits["y_train"])
+    np.testing.assert_array_equal(data.test().pixels, digits["x_test"].reshape(7, -1))
+    np.testing.assert_array_equal(data.test_labels(), digits["y_test"])
+
+
+@pytest.mark.parametrize(("error", "fix"), [
+    (Exception("URL fetch failure on https://..."), "check the network"), (OSError(28, "No space left"), "make room"),
+    (zipfile.BadZipFile("File is not a zip file"), "delete its file in ~/.keras/datasets"),
+    (ImportError("No module named 'h5py'"), "install what it names")])
+def test_why_keras_datasets_cannot_be_loaded(root, monkeypatch, error, fix):
+    module = types.ModuleType("keras.datasets.mnist")
+    module.load_data = lambda: (_ for _ in ()).throw(error)
+    monkeypatch.setattr("kit.training.backend.load", lambda: "tensorflow")
+    monkeypatch.setattr("importlib.import_module", lambda name: module)
+    with pytest.raises(KitError, match=r"cannot load keras\.datasets\.mnist") as caught:
+        download(SMALL, "keras", root)
+    assert fix in caught.value.fix
 
 
 def test_a_damaged_npz_is_refused(root, given):
     data = bytearray(given.read_bytes())
     data[60:90] = b"\xff" * 30
     given.write_bytes(data)
-    with pytest.raises(KitError, match="cannot be read"):
+    with pytest.raises(KitError, match="is damaged"):
         download(SMALL, given, root)
 
 
