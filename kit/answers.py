@@ -1,11 +1,11 @@
 """What an answer of Kaggle's that the client raised as an error says: its status, its words, how long to wait.
 
-In goes the exception; out come plain values, with no credential in them.
+Everything that is returned here is free of credentials.
 """
 
 import email.utils
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kit.credentials import redact
@@ -18,6 +18,21 @@ def one_line(text: str | None) -> str:
     return " ".join(redact(text or "").split())[:LONGEST]
 
 
+def span(seconds: float) -> str:
+    """Seconds in words: 90 s, 5 min, 24 h."""
+    for unit, size, most in (("s", 1, 120), ("min", 60, 7200)):
+        if seconds < most:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 3600:.0f} h"
+
+
+def until_midnight() -> str:
+    """How long it is until midnight UTC, when Kaggle's day begins, in words."""
+    now = datetime.now(UTC)
+    tomorrow = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return span((tomorrow - now).total_seconds())
+
+
 def http_status(error: Exception) -> int | None:
     """The status of the answer, which one of 200 may carry in its JSON; None where there was no answer."""
     response = getattr(error, "response", None)
@@ -28,13 +43,20 @@ def http_status(error: Exception) -> int | None:
 
 
 def message(error: Exception) -> str:
-    """What Kaggle says about it."""
+    """What Kaggle says about it; nothing where that is only the status in words."""
     response = getattr(error, "response", None)
     if response is None:
         return ""
     body = _body(response)
     inner = body.get("error")  # Google's own services answer {"error": {"message": …}}
-    return one_line(str(body.get("message") or (inner.get("message") if isinstance(inner, dict) else inner) or ""))
+    text = one_line(str(body.get("message") or (inner.get("message") if isinstance(inner, dict) else inner) or ""))
+    return "" if text.replace(" ", "").lower() in ("badrequest", "forbidden", "notfound", "unauthorized") else text
+
+
+def is_page(error: Exception) -> bool:
+    """Whether the answer is a web page: Kaggle's own errors are JSON, and those of its storage XML."""
+    response = getattr(error, "response", None)
+    return response is not None and "html" in response.headers.get("Content-Type", "").lower()
 
 
 def retry_after(error: Exception) -> float | None:

@@ -1,5 +1,6 @@
 """The commands between the competitor and Kaggle: `kit kernel …` and `kit ledger …`; one function each, no logic."""
 
+import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,8 @@ ledger = typer.Typer(no_args_is_help=True, help="Every submission with its CV, e
 Folder = Annotated[Path, typer.Argument(help="A kernel folder, as kit kernel build writes it.")]
 Message = Annotated[str, typer.Option(help="Beside the submission on Kaggle.")]
 ScoreTimeout = Annotated[str, typer.Option(help="How long to wait for the score: 4h, 10m, 30s.")]
+Resend = Annotated[bool, typer.Option(
+    "--resend", help="What was sent last got no answer, and you have seen on Kaggle's page that it is not there.")]
 KERNEL = Path("kernel")
 
 
@@ -87,6 +90,7 @@ def push(
     message: Message = "",
     score_timeout: ScoreTimeout = "4h",
     kernel_timeout: Annotated[str, typer.Option(help="How long to wait for the kernel's end.")] = "14h",
+    resend: Resend = False,
 ) -> None:
     """Push, wait for that version, hand it in, score.
 
@@ -96,7 +100,7 @@ def push(
     from kit.request import seconds
 
     result = pushing.push(folder, common.competition, wait, submit, message, common.progress.say,
-                          kernel_timeout=seconds(kernel_timeout), score_timeout=seconds(score_timeout))
+                          kernel_timeout=seconds(kernel_timeout), score_timeout=seconds(score_timeout), resend=resend)
     common.show(result.to_dict(), *result.lines())
 
 
@@ -105,15 +109,34 @@ def push(
 def status(common: Common, folder: Folder = KERNEL) -> None:
     """Where the version that was pushed from this folder is."""
     from kit.delivery import push as pushing
+    from kit.delivery.session import quota_lines
 
     state = pushing.status(folder, common.competition, common.progress.say)
     common.show(state, f"{state['kernel']} v{state['version']}: {state['status'].lower()} {state['url']}",
-                *state["log"], *filter(None, [state["failure"]]))
+                *state["log"], *filter(None, [state["failure"]]), *quota_lines(state["quota"]))
 
 
 @kernel.command()
 @takes(options.common)
-def submit(common: Common, folder: Folder = KERNEL, message: Message = "", score_timeout: ScoreTimeout = "4h") -> None:
+def logs(
+    common: Common,
+    folder: Folder = KERNEL,
+    follow: Annotated[bool, typer.Option("--follow", help="Line by line, until this version has ended.")] = False,
+) -> None:
+    """The log of the version that was pushed.
+
+    Example: kit kernel logs --follow
+    """
+    from kit.delivery import push as pushing
+
+    show = pushing.silent if common.as_json else functools.partial(print, flush=True)
+    common.show(pushing.logs(folder, common.competition, follow, show, common.progress.say))
+
+
+@kernel.command()
+@takes(options.common)
+def submit(common: Common, folder: Folder = KERNEL, message: Message = "", score_timeout: ScoreTimeout = "4h",
+           resend: Resend = False) -> None:
     """Hand in the version that was pushed.
 
     Example: kit kernel submit --message first
@@ -122,7 +145,7 @@ def submit(common: Common, folder: Folder = KERNEL, message: Message = "", score
     from kit.request import seconds
 
     result = pushing.submit(folder, common.competition, message, progress=common.progress.say,
-                            score_timeout=seconds(score_timeout))
+                            score_timeout=seconds(score_timeout), resend=resend)
     common.show(result.to_dict(), *result.lines())
 
 

@@ -1,13 +1,13 @@
-"""The official Kaggle client, its errors turned into KitErrors with the fix.
+"""Send every request to Kaggle through the official client, with time-outs, waits and repeats that have limits.
 
-In go a request and a word for it; out comes Kaggle's answer, or a KitError that says what to do. The one idea: every
-request of the kit passes through `Client.call`, which waits where Kaggle says wait, repeats what may be repeated, keeps
-what the client prints, and lets no credential into any text.
+Every request of the kit passes through `Client.call`, which waits where Kaggle says wait, repeats what may be repeated,
+keeps what the client prints, and raises what fails as a KitError (`kit.refusals`) with no credential in it.
 """
 
 import contextlib
+import importlib.metadata
+import importlib.util
 import io
-import json
 import os
 import random
 import socket
@@ -18,21 +18,21 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
-from kit import answers, transfer
+from kit import answers, refusals, transfer
+from kit.answers import span
 from kit.credentials import (
     HOW_TO,
-    KEY,
-    OAUTH,
-    SETTINGS_PAGE,
     TOKEN,
     Credential,
-    check_key_file,
+    check,
     credentials,
+    for_the_client,
     has_credentials,
     key_file,
     redact,
 )
 from kit.errors import KitError
+from kit.refusals import Asker, Rejected, Unanswered
 
 __all__ = ["Client", "Rejected", "Say", "Unanswered", "connect", "credentials", "download_competition",
            "has_credentials", "redact", "silent", "span"]
@@ -40,25 +40,13 @@ __all__ = ["Client", "Rejected", "Say", "Unanswered", "connect", "credentials", 
 Say = Callable[[str], None]
 T = TypeVar("T")
 
+LEAST = (2, 2, 4)  # the oldest official client that is known to work
 CONNECT_TIMEOUT = 10.0  # seconds until a machine that does not answer counts as offline
 READ_TIMEOUT = 60.0  # seconds without a byte
 ATTEMPTS = 5  # of one request, where Kaggle fails (5xx) or the connection is lost
 BACKOFF = 1.0  # seconds before the second attempt, doubled for each one after
 LONGEST_WAIT = 300.0  # seconds that one Retry-After may ask for
 TOTAL_WAIT = 900.0  # seconds of such waits in one command
-PASSING = {500, 502, 503, 504}
-
-
-class Unanswered(KitError):
-    """Kaggle failed, or the connection was lost: whether the request was carried out is unknown."""
-
-
-class Rejected(KitError):
-    """Kaggle answered with an HTTP status of 400 and above: nothing was done."""
-
-    def __init__(self, message: str, fix: str, status: int) -> None:
-        super().__init__(message, fix)
-        self.status = status
 
 
 def silent(text: str) -> None:
@@ -78,41 +66,49 @@ class Client:
 
     @property
     def user(self) -> str:
-        return str(self.api.config_values.get("username") or "")
+        return str(self.api.config_values.get("username") or "") if self.api else ""
 
-    def sdk(self, doing: str, request: Callable[[Any], T], repeat: bool = True) -> T:
+    def asker(self, owner: str = "") -> Asker:
+        """Who asks, for `kit.refusals`; `owner` is whose kernel or dataset it is about."""
+        return Asker(self.credential, self.user, *([self.rules_url] if self.rules_url else []), owner=owner)
+
+    def sdk(self, doing: str, request: Callable[[Any], T], repeat: bool = True, owner: str = "") -> T:
         """`call` for a request of the SDK's: `request` gets the client's `KaggleClient`."""
 
         def send() -> T:
             with self.api.build_kaggle_client() as kaggle:
                 return request(kaggle)
 
-        return self.call(doing, send, repeat)
+        return self.call(doing, send, repeat, owner)
 
-    def call(self, doing: str, send: Callable[[], T], repeat: bool = True) -> T:
+    def call(self, doing: str, send: Callable[[], T], repeat: bool = True, owner: str = "",
+             attempts: int | None = None) -> T:
         """What `send` returns. `doing` completes "cannot …"; `repeat`: sending it twice does no harm.
 
-        Waits out 429 as told, within LONGEST_WAIT and TOTAL_WAIT, and repeats after 5xx and lost connections.
-        Raises KitError; its subclass `Unanswered` where the request may have been carried out.
+        Waits out 429 as told, within LONGEST_WAIT and TOTAL_WAIT. Repeats after 5xx and lost connections, `attempts`
+        times in all (ATTEMPTS); without `repeat` only what surely did not arrive. Raises KitError; its subclass
+        `Unanswered` where the request may have been carried out, `Rejected` where Kaggle refused it.
         """
-        attempt = 1
+        attempt, problem, failure = 1, Exception(), KitError("", "")
         while True:
             try:
                 return self._captured(send)
+            except Unanswered as error:  # of a step that `send` itself found wanting
+                problem, failure = error, error
             except KitError:
                 raise
             except SystemExit:
                 raise self._refused() from None
             except Exception as error:  # requests, urllib3, json and the client raise a dozen kinds
-                problem = error
+                problem, failure = error, refusals.explain(doing, error, self.asker(owner))
             status = answers.http_status(problem)
-            failure = self._explain(doing, problem, status)
             if (response := getattr(problem, "response", None)) is not None:
                 response.close()
             if status == 429:
                 self._pause(doing, answers.retry_after(problem), attempt)
             else:
-                if not (isinstance(failure, Unanswered) and repeat and attempt < ATTEMPTS):
+                may = isinstance(failure, Unanswered) and (repeat or not failure.sent)
+                if not may or attempt >= (attempts or ATTEMPTS):
                     raise failure from None  # the cause may quote a credential
                 seconds = _backoff(attempt)
                 self.say(f"{failure.message}; again in {seconds:.0f} s")
@@ -140,46 +136,7 @@ class Client:
 
     def _refused(self) -> KitError:
         return KitError(f"Kaggle does not accept the {self.credential.kind} from {self.credential.where}: "
-                        "it is expired, revoked or mistyped", _renew(self.credential))
-
-    def _explain(self, doing: str, error: Exception, status: int | None) -> KitError:
-        """The KitError for what the client raised."""
-        import requests
-
-        text = answers.message(error)
-        said = f" (Kaggle says: {text})" if text else ""
-        if status is not None and status in PASSING:
-            return Unanswered(f"cannot {doing}: Kaggle has a fault of its own ({status}){said}",
-                              "run the same command again later; it goes on where it stopped")
-        if status is not None:
-            meaning, fix = self._meaning(status, text)
-            return Rejected(f"cannot {doing}: Kaggle answers {status}{meaning}{said}", fix, status)
-        if isinstance(error, json.JSONDecodeError):  # which requests' own is as well
-            return Unanswered(f"cannot {doing}: what came is no answer of Kaggle's",
-                              "check that no proxy or login page of the network answers instead, then run it again")
-        if isinstance(error, requests.RequestException | ConnectionError | TimeoutError):
-            return Unanswered(f"cannot {doing}: the connection to Kaggle was lost ({type(error).__name__})",
-                              "check the network, then run the same command again; it goes on where it stopped")
-        return KitError(f"cannot {doing}: {answers.one_line(str(error)) or type(error).__name__}",
-                        "mend what is named; `pip install --upgrade kaggle` if it is the client itself")
-
-    def _meaning(self, status: int, text: str) -> tuple[str, str]:
-        """What an answer of 400 and above means here, and what to do about it."""
-        if status == 401:
-            used = self.credential
-            return f", the {used.kind} from {used.where} is expired, revoked or mistyped", _renew(used)
-        if status == 403:
-            return ", not allowed", self._allow(text)
-        if status == 404:
-            return ", there is no such thing", ("check the competition's or the kernel's name, and that this account "
-                                                "may see it")
-        return "", "mend what Kaggle names; `pip install --upgrade kaggle` if it names the client"
-
-    def _allow(self, text: str) -> str:
-        if self.rules_url and "kernels." not in text:
-            return (f"accept the rules at {self.rules_url} (only the web page can do that), then run the same command "
-                    "again; if they are accepted, the account lacks a right: verify its phone number on Kaggle")
-        return f"use what belongs to the account that is logged in: kit kernel build --user {self.user or 'NAME'}"
+                        "it is expired, revoked or mistyped", refusals.renew(self.credential))
 
 
 # -- authentication -------------------------------------------------------------------------------------------------
@@ -189,18 +146,34 @@ def connect(say: Say = silent, rules_url: str = "") -> Client:
     """The official client, authenticated. KitError: no credential, one that Kaggle refuses, no network."""
     credential = credentials()
     if not credential.present:
-        raise KitError("there is no Kaggle credential on this machine", HOW_TO)
-    check_key_file(credential)
+        raise KitError("there is no Kaggle credential on this machine"
+                       + (f" ({credential.note})" if credential.note else ""), HOW_TO)
+    check(credential)
+    if credential.note:
+        say(f"note: {credential.note}; the {credential.kind} in {credential.where} is used")
     if credential.warning:
         say(f"warning: {credential.warning}")
+    _check_version()
     _check_network()
     client = Client(None, credential, say, rules_url)
-    client.api = client.call("load the official client", _new_api)
-    client.call("log in", client.api.authenticate)
+    with for_the_client(credential):
+        client.api = client.call("load the official client", _new_api)
+        client.call("log in", client.api.authenticate)
     used = client.api.config_values.get("auth_method")
     if credential.kind == TOKEN and used != "ACCESS_TOKEN":
         raise client._refused()  # the client went on to a kaggle.json, but would still send this token
     return client
+
+
+def _check_version() -> None:
+    """KitError where there is no official client, or one that is too old: some of those end the process on import."""
+    try:
+        found = importlib.metadata.version("kaggle")
+    except importlib.metadata.PackageNotFoundError:
+        raise KitError("the official client is not installed", "pip install 'kaggle>=2.2.4'") from None
+    parts = tuple(int(part) for part in found.split(".")[:3] if part.isdigit())
+    if parts < LEAST:
+        raise KitError(f"the official client is too old: kaggle {found}", "pip install --upgrade 'kaggle>=2.2.4'")
 
 
 def _new_api() -> Any:
@@ -209,7 +182,12 @@ def _new_api() -> Any:
         with transfer.timed_sessions(CONNECT_TIMEOUT, READ_TIMEOUT):
             from kaggle.api.kaggle_api_extended import KaggleApi  # authenticates by itself, and prints
     except ImportError as error:
-        raise KitError(f"the official client is not installed ({error.name})", "pip install 'kaggle>=2.2.4'") from None
+        spec = importlib.util.find_spec("kaggle")  # a kaggle.py in the current folder goes before the installed one
+        place = str((spec and (spec.origin or next(iter(spec.submodule_search_locations or []), ""))) or "")
+        if place and "site-packages" not in place and "dist-packages" not in place:
+            raise KitError(f"{place} is imported in the place of the official client", "rename it") from None
+        raise KitError(f"the official client ({refusals.versions()}) cannot be loaded: {error}",
+                       "pip install --upgrade --force-reinstall kaggle kagglesdk") from None
 
     class Api(KaggleApi):
         args: ClassVar[list[str]] = [argument for argument in KaggleApi.args if argument != "--verbose"]
@@ -239,36 +217,19 @@ def _check_network() -> None:
     proxy = select_proxy(url, get_environ_proxies(url))
     target = urlsplit(proxy if proxy and "://" in proxy else f"http://{proxy}" if proxy else url)
     try:
-        port = target.port or (443 if target.scheme == "https" else 80)
+        port = target.port or {"https": 443, "socks5": 1080, "socks5h": 1080}.get(target.scheme, 80)
     except ValueError:
         raise KitError(f"the address of the proxy at {target.hostname} has no number for a port",
                        "correct HTTPS_PROXY or HTTP_PROXY") from None
-    through = f" through the proxy {target.hostname}:{port}" if proxy else ""  # not its user and password
     try:
         socket.create_connection((target.hostname or "", port), timeout=CONNECT_TIMEOUT).close()
     except OSError as error:
-        raise KitError(f"cannot reach Kaggle at {url}{through}: {error.strerror or error}",
-                       "check the network" + (" and the proxy settings (HTTPS_PROXY, HTTP_PROXY)" if proxy else "")
-                       + "; offline, kit download --from sample draws digits to work with") from None
-
-
-def _renew(credential: Credential) -> str:
-    if credential.kind == OAUTH:
-        return "log in again: kaggle auth login --force"
-    button = "Create Legacy API Key" if credential.kind == KEY else "Generate New Token"
-    return f"make a new one at {SETTINGS_PAGE} ({button}) and put it into {credential.where}, or remove what is there"
+        raise refusals.unreachable(url, f"{target.scheme}://{target.hostname}:{port}" if proxy else None,
+                                   error) from None
 
 
 def _backoff(attempt: int) -> float:
     return min(BACKOFF * 2 ** (attempt - 1) * random.uniform(1, 1.25), LONGEST_WAIT)
-
-
-def span(seconds: float) -> str:
-    """Seconds in words: 90 s, 5 min, 24 h."""
-    for unit, size, most in (("s", 1, 120), ("min", 60, 7200)):
-        if seconds < most:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 3600:.0f} h"
 
 
 # -- downloads ------------------------------------------------------------------------------------------------------

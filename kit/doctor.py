@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kit import machine, storage
-from kit.credentials import SETTINGS_PAGE, check_key_file, credentials
+from kit.credentials import SETTINGS_PAGE, check, credentials
 from kit.data import source as sources
 from kit.data.competition import Competition
 from kit.data.source import DataFolder
@@ -149,10 +149,12 @@ def _credentials() -> Finding:
     """Kind and place, never the value."""
     found = credentials()
     if not found.present:
-        return Finding("credentials", NOTE, "none: the kit works on the drawn sample, or on files that you have",
+        passed_over = f" ({found.note})" if found.note else ""
+        return Finding("credentials", NOTE, "none: the kit works on the drawn sample, or on files that you have"
+                       + passed_over,
                        f"make an access token at {SETTINGS_PAGE} and save it as ~/.kaggle/access_token (chmod 600)")
-    check_key_file(found)
-    what = f"{found.kind}, in {found.where}"
+    check(found)
+    what = f"{found.kind}, in {found.where}" + (f" ({found.note})" if found.note else "")
     if not found.readable_by_others:
         return Finding("credentials", OK, what)
     return Finding("credentials", BAD, f"{what}: other users of this machine can read it", f"chmod 600 {found.where}")

@@ -1,7 +1,7 @@
 """A Kaggle on this machine, as far as the official client (2.2) needs one; faults on demand.
 
-In go the client's real requests, brought here by KAGGLE_API_ENVIRONMENT=LOCALHOST and HTTP_PROXY; out come answers of
-the shapes that the client's own source reads (`kagglesdk`). What Kaggle itself does, as far as it is known: a session
+The client's real requests are brought here by KAGGLE_API_ENVIRONMENT=LOCALHOST and HTTP_PROXY, and answered in the
+shapes that the client's own source reads (`kagglesdk`). What Kaggle itself does, as far as it is known: a session
 of a version is asked for with `versionLabel` "v3", and a bare "3" is a 404 (kaggle-cli issue 1200); without it the
 newest session answers, which for a while is the one of the version before; errors of a push come with status 200.
 
@@ -76,6 +76,11 @@ class KaggleStandIn:
         self.submissions: list[dict[str, Any]] = []
         self.scores: list[dict[str, Any]] = [{}, {"status": "COMPLETE", "publicScore": "0.98840",
                                                   "privateScore": "0.98760"}]
+        self.hide_new = False  # lists show neither new versions nor new submissions
+        self.limits: dict[str, Any] | None = {"numToday": 1, "numTotal": 9, "numAllowedNow": 4}
+        self.quota: dict[str, Any] | None = None
+        self.streams: list[list[str]] = []  # of a log, one for each connection: what comes before it is lost
+        self.stream_paths: list[str] = []
         self.datasets: dict[str, dict[str, Any]] = {}
         self.blobs: dict[str, bytes] = {}
         self.lock = threading.RLock()
@@ -148,7 +153,7 @@ class KaggleStandIn:
 
     def do_GetKernel(self, body: dict[str, Any]) -> Answer:
         number, version = self._version(body)
-        if version is None:
+        if version is None or self.hide_new:
             return 404, {"code": 404, "message": "Not found"}
         return 200, {"metadata": {"currentVersionNumber": number, "slug": body["kernelSlug"]},
                      "blob": {"source": version.text}}
@@ -194,13 +199,19 @@ class KaggleStandIn:
         return 200, {"message": "Successfully submitted to Kannada MNIST", "ref": ref}
 
     def do_ListSubmissions(self, body: dict[str, Any]) -> Answer:
-        newest_first, page = self.submissions[::-1], int(body.get("pageToken") or 0)
+        newest_first, page = [] if self.hide_new else self.submissions[::-1], int(body.get("pageToken") or 0)
         shown = []
         for entry in newest_first[page:page + 2]:
             looks = entry["looks"]
             facts = {"status": "PENDING", **(looks.pop(0) if len(looks) > 1 else looks[0])}
             shown.append({key: value for key, value in entry.items() if key not in ("looks", "what")} | facts)
         return 200, {"submissions": shown, "nextPageToken": str(page + 2) if page + 2 < len(newest_first) else ""}
+
+    def do_GetSubmissionLimits(self, body: dict[str, Any]) -> Answer:
+        return (404, {"code": 404, "message": "Not found"}) if self.limits is None else (200, self.limits)
+
+    def do_GetAcceleratorQuotaStatistics(self, body: dict[str, Any]) -> Answer:
+        return (404, {"code": 404, "message": "Not found"}) if self.quota is None else (200, self.quota)
 
     def do_StartBlobUpload(self, body: dict[str, Any]) -> Answer:
         token = f"blob-{len(self.blobs)}-{body['name']}"
@@ -299,7 +310,24 @@ def _handler(kaggle: KaggleStandIn) -> type[BaseHTTPRequestHandler]:
                 return self._file(kaggle.archive)
             if path.startswith("/storage/") and len(parts) == 4:
                 return self._send(200, kaggle.kernels["/".join(parts[:2])][int(parts[2]) - 1].outputs[parts[3]])
+            if path.startswith("/api/v1/kernels/logs/stream/") and kaggle.streams:
+                kaggle.stream_paths.append(self.path)
+                return self._stream(kaggle.streams.pop(0))
             self._json(404, {"code": 404, "message": "Not found"})
+
+        def _stream(self, lines: list[str]) -> None:
+            """Server-sent events; without END_OF_LOG as the last line the connection is lost."""
+            self.close_connection = True
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for line in lines:
+                data = line if line == "END_OF_LOG" else json.dumps({"stream_name": "stdout", "data": line})
+                event = f"data: {data}\n\n".encode()
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
+            if lines[-1] == "END_OF_LOG":
+                self.wfile.write(b"0\r\n\r\n")
 
         def do_PUT(self) -> None:
             token = urlsplit(self.path).path.removeprefix("/upload/")

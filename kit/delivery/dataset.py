@@ -1,7 +1,6 @@
-"""The weights of a predict kernel, uploaded as a private dataset.
+"""Upload the weights of a predict kernel as a private dataset, and wait until it can be mounted.
 
-In goes the folder `weights/`; out comes a dataset on Kaggle that is ready to be mounted. The one idea: the same bytes
-are uploaded once; where it is not known whether they arrived, the dataset's version number tells.
+The same bytes are uploaded once; where it is not known whether they arrived, the dataset's version number tells.
 """
 
 import json
@@ -10,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kit import refusals
 from kit.answers import one_line
 from kit.client import Client, Rejected, Unanswered, span
 from kit.delivery import folder as kernel_folder
+from kit.delivery import handin
 from kit.delivery.session import polls
 from kit.delivery.weights import METADATA
 from kit.errors import KitError
@@ -63,7 +64,8 @@ def versions(client: Client, ref: str) -> int:
     request = ApiGetDatasetRequest()
     request.owner_slug, request.dataset_slug = ref.split("/")
     try:
-        answer = client.sdk(f"look at the dataset {ref}", lambda k: k.datasets.dataset_api_client.get_dataset(request))
+        answer = client.sdk(f"look at the dataset {ref}", lambda k: k.datasets.dataset_api_client.get_dataset(request),
+                            owner=request.owner_slug)
         return answer.current_version_number or 1
     except Rejected as error:
         if error.status in (403, 404):
@@ -74,7 +76,8 @@ def versions(client: Client, ref: str) -> int:
 def _status(client: Client, ref: str) -> str:
     """ready, failed, …; UNKNOWN where Kaggle does not show such a dataset."""
     try:
-        return str(client.call(f"ask for the status of {ref}", lambda: client.api.dataset_status(ref)))
+        return str(client.call(f"ask for the status of {ref}", lambda: client.api.dataset_status(ref),
+                               owner=ref.split("/")[0]))
     except Rejected as error:
         if error.status not in (403, 404):
             raise
@@ -97,23 +100,28 @@ def _send(client: Client, folder: Path, ref: str, before: int) -> None:
             raise
 
     try:
-        answer = client.call(f"upload the dataset {ref}", send, repeat=False)
-    except Unanswered:
-        if versions(client, ref) <= before:
+        answer = client.call(f"upload the dataset {ref}", send, repeat=False, owner=ref.split("/")[0])
+    except Unanswered as error:
+        if not error.sent:
+            raise
+        client.say(f"{error.message}; looking whether it arrived")
+        if not any(versions(client, ref) > before for _ in polls(handin.LOOK_FOR)):
             raise
         return
     lost = [path.name for path in files if f"Upload successful: {path.name} (" not in client.printed]
     if answer.error or (answer.status or "ok").lower() != "ok":
         why = one_line(answer.error or answer.status) or "it does not say why"
-        raise KitError(f"Kaggle did not take the dataset {ref}: {why}",
-                       "mend what Kaggle names, then run the same command again")
+        _, meaning, fix = refusals.by_words(why, client.asker(ref.split("/")[0])) or (
+            "", "", "mend what Kaggle names, then run the same command again")
+        raise KitError(f"Kaggle did not take the dataset {ref}{meaning and ', '}{meaning}: {why}", fix)
     if lost:
         raise _lost(lost, ref)
 
 
 def _lost(names: list[str], ref: str) -> KitError:
     return KitError(f"{', '.join(names)} did not arrive in the dataset {ref}",
-                    "check the network, then run the same command again: it uploads a complete version")
+                    "check that the network lets uploads through to storage.googleapis.com, then run the same command "
+                    "again: it uploads a complete version")
 
 
 def _wait(client: Client, ref: str, before: int) -> None:
@@ -122,7 +130,9 @@ def _wait(client: Client, ref: str, before: int) -> None:
     for _ in polls(TIMEOUT):
         status = _status(client, ref)
         if status in ("failed", "deleted"):
-            raise KitError(f"Kaggle could not make the dataset {ref}: {status}", "see its page, then push again")
+            raise KitError(f"Kaggle could not make the dataset {ref}: {status}",
+                           f"see https://www.kaggle.com/datasets/{ref} for why, delete it there, then push again"
+                           if status == "failed" else "it was deleted on Kaggle's page: run the same command again")
         if status == "ready":
             ready += 1
             if versions(client, ref) > before or ready > SETTLE_POLLS:

@@ -67,7 +67,12 @@ def record(submission: Path) -> None:
     """The row of a submission folder, in the ledger beside it; a drawn sample's is nothing to keep."""
     report = storage.read_json(Path(submission) / "report.json")
     if not report["data"]["is_sample"]:
-        add(row_of(report["run"], report), Path(submission).parent / LEDGER.name)
+        add(row_of(report["run"], report), beside(submission))
+
+
+def beside(submission: Path) -> Path:
+    """The ledger of the folder in which a submission's folder lies."""
+    return Path(submission).parent / LEDGER.name
 
 
 def set_scores(scores: dict[str, tuple[float | None, float | None]], path: Path = LEDGER) -> int:

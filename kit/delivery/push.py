@@ -1,32 +1,37 @@
 """Push a kernel, follow that version to its end, hand in what it wrote, and wait for the score.
 
-In goes a built kernel folder; out come a version on Kaggle, its report, a submission and a row in the ledger. The one
-idea: each step asks `push.json`, and where that does not know, Kaggle, whether it was done already. So every command
-here can be interrupted anywhere and run again, and nothing is pushed or handed in twice.
+Each step asks `push.json`, and where that does not know, Kaggle, whether it was done already. So every command here can
+be interrupted anywhere and run again, and nothing is pushed or handed in twice: where not even Kaggle knows, the
+command stops and says how to find out.
 """
 
 import dataclasses
 import hashlib
 import json
-import time
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from kit import client as kaggle_client
-from kit import storage
+from kit import answers, refusals, storage
 from kit.answers import one_line
 from kit.client import Client, Rejected, Say, Unanswered, connect, redact, silent
-from kit.data.competition import Competition
+from kit.data.competition import KANNADA, Competition
 from kit.delivery import dataset, handin, ledger, session
 from kit.delivery import folder as kernel_folder
 from kit.delivery.folder import KernelFolder, State
 from kit.delivery.session import Version
 from kit.errors import KitError
+from kit.refusals import BUSY, QUOTA
+
+T = TypeVar("T")
 
 KERNEL_TIMEOUT = 14 * 3600.0  # seconds: nine hours on a CPU, and the queue before them
 SCORE_TIMEOUT = 4 * 3600.0  # seconds: Kaggle runs the kernel once more, on the hidden test file
+SLOT_PAUSE = 300.0  # seconds at most between two tries where as many sessions run as Kaggle permits
 SUBMISSION, REPORT = "submission.csv", "report.json"
+SENDING = "sending.json"  # beside a submission file while it is not known whether it was handed in
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class PushResult:
     submission: str = ""  # Kaggle's reference
     public_score: float | None = None
     private_score: float | None = None
+    sync: str = "kit ledger sync"  # the command that fetches scores that come later
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -54,16 +60,17 @@ class PushResult:
         if self.submission:
             scores = [f"{name} {score:.5f}" for name, score in (("public", self.public_score),
                                                                 ("private", self.private_score)) if score is not None]
-            lines.append(f"submission {self.submission}: {', '.join(scores) or 'no score yet (kit ledger sync)'}")
+            lines.append(f"submission {self.submission}: {', '.join(scores) or f'no score yet ({self.sync})'}")
         return lines
 
 
 def push(path: Path, competition: Competition, wait: bool = False, submit: bool = False, message: str = "",
          progress: Say = silent, ledger_path: Path = ledger.LEDGER, kernel_timeout: float = KERNEL_TIMEOUT,
-         score_timeout: float = SCORE_TIMEOUT) -> PushResult:
+         score_timeout: float = SCORE_TIMEOUT, resend: bool = False) -> PushResult:
     """Push the kernel folder; with `wait` follow that version to its end and fetch its report; with `submit` hand in.
 
-    `wait` and `submit` together also wait for the score. In predict mode the weights are uploaded first. KitError for
+    `wait` and `submit` together also wait for the score. In predict mode the weights are uploaded first. `resend`: what
+    was sent last, and whose answer was lost, did not arrive; without it nothing is sent a second time. KitError for
     every failure; running it again goes on where it stopped. Time-outs in seconds.
     """
     kernel = kernel_folder.read(path)
@@ -75,17 +82,17 @@ def push(path: Path, competition: Competition, wait: bool = False, submit: bool 
             client.say(f"warning: this kernel is {owner}'s, but {client.user or 'another account'} is logged in")
         if kernel.weights:
             dataset.upload(client, kernel.weights, state.weights, lambda: state.save(kernel))
-        _push_once(client, kernel, state)
+        _push_once(client, kernel, state, kernel_timeout if wait else 0.0, resend)
         if wait or submit:
             _follow(client, kernel, state, kernel_timeout)
         if submit:
-            return _hand_in(client, kernel, state, competition, message, ledger_path, wait, score_timeout)
+            return _hand_in(client, kernel, state, competition, message, ledger_path, wait, score_timeout, resend)
         return _result(kernel, state)
 
 
 def submit(path: Path, competition: Competition, message: str = "", wait: bool = True, progress: Say = silent,
            ledger_path: Path = ledger.LEDGER, kernel_timeout: float = KERNEL_TIMEOUT,
-           score_timeout: float = SCORE_TIMEOUT) -> PushResult:
+           score_timeout: float = SCORE_TIMEOUT, resend: bool = False) -> PushResult:
     """Hand in the version that was pushed from this folder, as soon as it has ended well. KitError as `push`."""
     kernel = kernel_folder.read(path)
     with kernel.lock():
@@ -95,7 +102,31 @@ def submit(path: Path, competition: Competition, message: str = "", wait: bool =
                            "push it first: kit kernel push --wait --submit")
         client = connect(progress, competition.rules_url)
         _follow(client, kernel, state, kernel_timeout)
-        return _hand_in(client, kernel, state, competition, message, ledger_path, wait, score_timeout)
+        return _hand_in(client, kernel, state, competition, message, ledger_path, wait, score_timeout, resend)
+
+
+def logs(path: Path, competition: Competition, follow: bool = False, show: Say = silent, progress: Say = silent,
+         timeout: float = KERNEL_TIMEOUT) -> dict[str, Any]:
+    """The log of the version that was pushed from this folder; with `follow`, until that version has ended.
+
+    `show` gets each line as it comes; `timeout` in seconds. The dict has `kernel`, `version`, `status` and `log`.
+    """
+    kernel = kernel_folder.read(path)
+    state = _pushed(kernel)
+    client, version = connect(progress, competition.rules_url), Version(state.kernel, state.version)
+    lines: list[str] = []
+
+    def shown(line: str) -> None:
+        lines.append(line)
+        show(line)
+
+    if follow:
+        ended = session.follow_log(client, version, shown, timeout)
+    else:
+        ended = session.status(client, version)[0]
+        for line in session.log(client, version):
+            shown(line)
+    return {"kernel": version.kernel, "version": version.number, "status": ended or "UNKNOWN", "log": lines}
 
 
 def status(path: Path, competition: Competition, progress: Say = silent) -> dict[str, Any]:
@@ -107,7 +138,7 @@ def status(path: Path, competition: Competition, progress: Say = silent) -> dict
     found = handin.find(client, competition.slug, _tag(version))
     return {"kernel": version.kernel, "version": version.number, "url": state.url, "status": now or "UNKNOWN",
             "failure": why, "log": session.log(client, version)[-session.TAIL:] if now in session.ENDS else [],
-            "changed_since": state.digest != kernel.digest,
+            "changed_since": state.digest != kernel.digest, "quota": session.quota(client),
             "submission": dataclasses.asdict(found) if found else None}
 
 
@@ -128,30 +159,74 @@ def _pushed(kernel: KernelFolder) -> State:
     return state
 
 
-def _push_once(client: Client, kernel: KernelFolder, state: State) -> None:
-    """Push, unless these bytes were pushed already."""
+def _push_once(client: Client, kernel: KernelFolder, state: State, wait: float, resend: bool) -> None:
+    """Push, unless these bytes were pushed already.
+
+    Where as many sessions run as Kaggle permits, tries again for `wait` seconds. KitError where an earlier push may
+    have arrived and Kaggle does not show it, unless `resend`.
+    """
     if state.digest == kernel.digest and state.version and not state.pushing:
         client.say(f"{Version(state.kernel, state.version)} was pushed already")
         return
-    if state.pushing == kernel.digest and _adopt(client, kernel, state):
-        return
-    state.pushing = kernel.digest
-    state.save(kernel)
-    for attempt in range(1, kaggle_client.ATTEMPTS + 1):
+
+    def lost(why: str) -> Unanswered:
+        return Unanswered(f"{why}; whether {kernel.ref} arrived is not known: Kaggle does not show a new version of it",
+                          f"look at https://www.kaggle.com/code/{kernel.ref} (Versions); if it is there, run the same "
+                          "command again; if it is not, run it with --resend")
+
+    if state.pushing == kernel.digest:
+        if _adopt(client, kernel, state, 0.0 if resend else handin.LOOK_FOR):
+            return
+        if not resend:
+            raise lost("an earlier push was left without an answer")
+
+    def mark(is_sent: bool) -> None:
+        state.pushing = kernel.digest if is_sent else ""
+        state.save(kernel)
+
+    def send() -> Any:
+        return client.api.kernels_push(str(kernel.path))
+
+    accelerators = [name for name in ("GPU", "TPU") if kernel.metadata.get(f"enable_{name.lower()}")]
+    for line in session.quota_lines(session.quota(client), *accelerators) if accelerators else ():
+        client.say(line)
+    for _ in session.polls(wait, SLOT_PAUSE):
         try:
-            answer = client.call(f"push {kernel.ref}", lambda: client.api.kernels_push(str(kernel.path)), repeat=False)
+            answer = client.call(f"push {kernel.ref}", _marked(send, mark), repeat=False, owner=_owner(kernel))
             return _accept(client, kernel, state, answer)
         except Unanswered as error:
-            time.sleep(handin.LOOK_PAUSE)
-            if _adopt(client, kernel, state):
+            if not error.sent:
+                raise KitError(error.message, error.fix) from None
+            client.say(f"{error.message}; looking whether it arrived")
+            if _adopt(client, kernel, state, handin.LOOK_FOR):
                 return
-            if attempt == kaggle_client.ATTEMPTS:
+            raise lost(error.message) from None
+        except KitError as error:
+            mark(False)
+            if not (isinstance(error, Rejected) and error.kind == BUSY and wait):
                 raise
-            client.say(f"{error.message}; it did not arrive, trying again")
-        except KitError:
-            state.pushing = ""
-            state.save(kernel)
+            busy = error
+            client.say(f"{error.message}; waiting for one to end")
+    raise busy
+
+
+def _owner(kernel: KernelFolder) -> str:
+    return kernel.ref.split("/")[0]
+
+
+def _marked(send: Callable[[], T], mark: Callable[[bool], None]) -> Callable[[], T]:
+    """`send`, with `mark(True)` before it is sent, and `mark(False)` where Kaggle refused it."""
+
+    def marked() -> T:
+        mark(True)
+        try:
+            return send()
+        except Exception as error:
+            if 400 <= (answers.http_status(error) or 0) < 500:
+                mark(False)
             raise
+
+    return marked
 
 
 def _accept(client: Client, kernel: KernelFolder, state: State, answer: Any) -> None:
@@ -159,8 +234,12 @@ def _accept(client: Client, kernel: KernelFolder, state: State, answer: Any) -> 
     for line in client.printed.splitlines():
         client.say(f"the client says: {line}")
     if answer.error:
-        raise KitError(f"Kaggle did not take {kernel.ref}: {one_line(answer.error)}",
-                       "mend what Kaggle names, build the kernel again, and push it again")
+        kind, meaning, fix = refusals.by_words(answer.error, client.asker(_owner(kernel))) or (
+            "", "", "mend what Kaggle names, build the kernel again, and push it again")
+        if kind == QUOTA and (lines := session.quota_lines(session.quota(client))):
+            fix = f"{'; '.join(lines)}: {fix}"
+        raise Rejected(f"Kaggle did not take {kernel.ref}{meaning and ', '}{meaning}: {one_line(answer.error)}", fix,
+                       200, kind)
     ignored = [f"{kind} {source}" for kind in ("dataset", "competition", "kernel", "model")
                for source in getattr(answer, f"invalid_{kind}_sources") or []]
     if ignored:
@@ -169,8 +248,8 @@ def _accept(client: Client, kernel: KernelFolder, state: State, answer: Any) -> 
     if answer.version_number:
         name = _kernel_name(answer.ref) or kernel.ref
         _pushed_as(client, kernel, state, name, int(answer.version_number), answer.url or "")
-    elif not _adopt(client, kernel, state):
-        raise KitError(f"Kaggle's answer to the push of {kernel.ref} names no version", "run the same command again")
+    elif not _adopt(client, kernel, state, handin.LOOK_FOR):
+        raise Unanswered(f"Kaggle's answer to the push of {kernel.ref} names no version", "run the same command again")
 
 
 def _kernel_name(ref: str) -> str:
@@ -179,13 +258,17 @@ def _kernel_name(ref: str) -> str:
     return "/".join(parts[-2:]) if len(parts) >= 2 else ""
 
 
-def _adopt(client: Client, kernel: KernelFolder, state: State) -> bool:
-    """Whether a push whose answer was lost did arrive: Kaggle's newest version is a new one, and has our source."""
-    number, source = session.current(client, kernel.ref)
-    if number <= state.version or _plain(source) != _plain(kernel.code):
-        return False
-    _pushed_as(client, kernel, state, kernel.ref, number, f"https://www.kaggle.com/code/{kernel.ref}")
-    return True
+def _adopt(client: Client, kernel: KernelFolder, state: State, seconds: float) -> bool:
+    """Whether a push whose answer was lost did arrive: Kaggle's newest version is a new one, and has our source.
+
+    Looks once, then again and again for `seconds`.
+    """
+    for _ in session.polls(seconds):
+        number, source = session.current(client, kernel.ref)
+        if number > state.version and _plain(source) == _plain(kernel.code):
+            _pushed_as(client, kernel, state, kernel.ref, number, f"https://www.kaggle.com/code/{kernel.ref}")
+            return True
+    return False
 
 
 def _plain(source: str) -> Any:
@@ -255,24 +338,46 @@ def _tag(version: Version) -> str:
 
 
 def _hand_in(client: Client, kernel: KernelFolder, state: State, competition: Competition, message: str,
-             ledger_path: Path, wait: bool, timeout: float) -> PushResult:
+             ledger_path: Path, wait: bool, timeout: float, resend: bool) -> PushResult:
     version = Version(state.kernel, state.version)
     if not state.submission:
-        unsure, state.submitting = state.submitting, True
         state.submitted_as = f"{message} {_tag(version)}".strip()
-        state.save(kernel)
-        entry = handin.once(client, competition.slug, _tag(version), lambda: client.api.competition_submit_code(
-            SUBMISSION, state.submitted_as, competition.slug, version.kernel, version.number, quiet=True), unsure)
+
+        def mark(is_sent: bool) -> None:
+            state.submitting = is_sent
+            state.save(kernel)
+
+        def send() -> Any:
+            return client.api.competition_submit_code(SUBMISSION, state.submitted_as, competition.slug, version.kernel,
+                                                      version.number, quiet=True)
+
+        try:
+            entry = handin.once(client, competition.slug, _tag(version), _marked(send, mark),
+                                state.submitting and not resend, "run it with --resend")
+        except Unanswered:
+            raise
+        except KitError:
+            mark(False)
+            raise
         state.submission, state.submitting = entry.ref, False
         state.save(kernel)
         client.say(f"handed in {version} as submission {entry.ref}")
     report = kernel_folder.read_report(_report_path(kernel, state))
     ledger.add(ledger.row_of(str(version), report, state.submission), ledger_path)
-    return _result(kernel, state, _score(client, competition, state.submission, ledger_path, timeout) if wait else None)
+    entry = _score(client, competition, state.submission, ledger_path, timeout) if wait else None
+    return dataclasses.replace(_result(kernel, state, entry), sync=_sync(competition, ledger_path))
+
+
+def _sync(competition: Competition, ledger_path: Path) -> str:
+    """The command that fetches scores into this ledger."""
+    words = ["kit", "ledger", "sync"]
+    words += ["--competition", competition.slug] if competition.slug != KANNADA.slug else []
+    words += ["--ledger", str(ledger_path)] if ledger_path != ledger.LEDGER else []
+    return shlex.join(words)
 
 
 def _score(client: Client, competition: Competition, ref: str, ledger_path: Path, timeout: float) -> handin.HandIn:
-    entry = handin.wait_for_score(client, competition.slug, ref, timeout)
+    entry = handin.wait_for_score(client, competition.slug, ref, timeout, _sync(competition, ledger_path))
     ledger.set_scores({ref: (entry.public_score, entry.private_score)}, ledger_path)
     return entry
 
@@ -285,25 +390,54 @@ def check_takes_files(competition: Competition) -> None:
 
 
 def upload(path: Path, competition: Competition, message: str = "", wait: bool = False, progress: Say = silent,
-           ledger_path: Path = ledger.LEDGER, score_timeout: float = SCORE_TIMEOUT) -> PushResult:
-    """Hand in a submission file, once; its report.json is looked for beside it. KitError for a code competition."""
+           ledger_path: Path | None = None, score_timeout: float = SCORE_TIMEOUT) -> PushResult:
+    """Hand in a submission file, once; its report.json is looked for beside it. KitError for a code competition.
+
+    Its row goes into `ledger_path`, by default the ledger beside the submission's folder, where `ledger.record` put it.
+    """
     check_takes_files(competition)
     path = Path(path)
-    digest = hashlib.sha256(storage.read_bytes(path)).hexdigest()
-    tag = f"[sha256 {digest[:12]}]"
-    client = connect(progress, competition.rules_url)
+    ledger_path = ledger_path or ledger.beside(path.parent)
+    tag = f"[sha256 {hashlib.sha256(storage.read_bytes(path)).hexdigest()[:12]}]"
+    client, sending = connect(progress, competition.rules_url), path.with_name(SENDING)
+
+    def mark(is_sent: bool) -> None:
+        if is_sent:
+            storage.write_text(sending, json.dumps({"tag": tag}) + "\n", record=False)
+        else:
+            sending.unlink(missing_ok=True)
 
     def send() -> Any:
-        answer = client.api.competition_submit(str(path), f"{message} {tag}".strip(), competition.slug, quiet=True)
-        if answer.message == client.api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
-            raise Unanswered(f"the file did not arrive at Kaggle: {answer.message}", "run the same command again")
+        try:
+            answer = client.api.competition_submit(str(path), f"{message} {tag}".strip(), competition.slug, quiet=True)
+            why = answer.message if answer.message == client.api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE else ""
+        except ValueError as error:  # should a newer client raise it, as it does for datasets
+            why = str(error) if "upload" in str(error).lower() else ""
+            if not why:
+                raise
+        if why:  # the submission itself comes after the upload, and was not made
+            raise Unanswered(f"the file did not arrive at Kaggle: {one_line(why)}",
+                             "check the network, and that it lets uploads through to storage.googleapis.com, then run "
+                             "the same command again", sent=False)
         return answer
 
-    entry = handin.once(client, competition.slug, tag, send, unsure=False)
+    try:
+        unsure = sending.is_file() and json.loads(sending.read_text("utf-8")).get("tag") == tag
+    except (OSError, ValueError, AttributeError):
+        unsure = True  # whatever it was, it was being sent
+    try:
+        entry = handin.once(client, competition.slug, tag, _marked(send, mark), unsure,
+                            f"delete {sending} and run it again")
+    except Unanswered:
+        raise
+    except KitError:
+        mark(False)
+        raise
+    mark(False)
     client.say(f"handed in {path} as submission {entry.ref}")
     run = path.resolve().parent.name
     ledger.add(ledger.row_of(run, kernel_folder.read_report(path.with_name(REPORT)), entry.ref), ledger_path)
     if wait:
         entry = _score(client, competition, entry.ref, ledger_path, score_timeout)
     return PushResult(str(path), status="handed in", submission=entry.ref, public_score=entry.public_score,
-                      private_score=entry.private_score)
+                      private_score=entry.private_score, sync=_sync(competition, ledger_path))

@@ -1,13 +1,13 @@
-"""One version of a kernel on Kaggle: its status, its log, what it left.
+"""One version of a kernel on Kaggle: its status, its log, what it left; and the account's GPU hours.
 
-In goes owner/slug and a version number; out comes how that version ended. The one idea: every question names the
-version. The client's own commands do not (kaggle-cli issue 1200): they ask for the newest session, which right after a
-push can still be the one of the version before, COMPLETE and all.
+Every question names the version. Before 2.2.5 the client's own commands did not (kaggle-cli issue 1200): they ask for
+the newest session, which right after a push can still be the one of the version before, COMPLETE and all.
 """
 
+import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -36,6 +36,10 @@ class Version:
         return f"{self.kernel} v{self.number}"
 
     @property
+    def owner(self) -> str:
+        return self.kernel.split("/")[0]
+
+    @property
     def labels(self) -> tuple[str, str]:
         """`v3` is what the API takes today; a plain `3`, which the name of the field suggests, is tried after it."""
         return f"v{self.number}", str(self.number)
@@ -46,14 +50,14 @@ class Version:
         return request
 
 
-def polls(timeout: float) -> Iterator[None]:
+def polls(timeout: float, longest: float | None = None) -> Iterator[None]:
     """Yield at once, then again and again with longer and longer waits, until `timeout` seconds are over."""
     end, wait = time.monotonic() + timeout, POLL_FIRST
     yield
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(wait, left))
         yield
-        wait = min(wait * 1.5, POLL_LONGEST)
+        wait = min(wait * 1.5, POLL_LONGEST if longest is None else longest)
 
 
 def status(client: Client, version: Version) -> tuple[str, str]:
@@ -83,7 +87,8 @@ def _status(client: Client, version: Version, label: str, repeat: bool = True) -
 
     request = version.fill(ApiGetKernelSessionStatusRequest(), label)
     return client.sdk(f"ask for the status of {version}",
-                      lambda k: k.kernels.kernels_api_client.get_kernel_session_status(request), repeat)
+                      lambda k: k.kernels.kernels_api_client.get_kernel_session_status(request), repeat,
+                      version.owner)
 
 
 def follow(client: Client, version: Version, timeout: float) -> None:
@@ -97,8 +102,23 @@ def follow(client: Client, version: Version, timeout: float) -> None:
     word = "was cancelled" if ended.startswith("CANCEL") else "ended in an error"
     raise KitError(f"{version} {word}{f': {why}' if why else ''}; its log ends with: "
                    + (" | ".join(tail[-IN_ERROR:]) or "(nothing)"),
-                   "mend the cause, check it with kit kernel rehearse, then kit kernel build and push again; "
-                   "to run the same bytes once more, delete push.json first")
+                   f"{_mended(ended, why, ' '.join(tail))}; to run the same bytes once more, delete push.json first")
+
+
+def _mended(ended: str, why: str, log: str) -> str:
+    """What to do about a version that did not end well, by Kaggle's words and the end of its log."""
+    why, log = why.lower(), log.lower()
+    if ended.startswith("CANCEL"):
+        return "it was stopped on Kaggle's page, or the accelerator's hours of this week were used up"
+    if "timeout" in why or "time limit" in why or ("exceeded" in why and "time" in why):
+        return "give it less to do (kit kernel build --time-budget 90m, or fewer --epochs), then push again"
+    if "memory" in why or "out of memory" in log or "resourceexhausted" in log or "exit code 137" in log:
+        return "it ran out of memory: build it with a smaller model or fewer --seeds, then push again"
+    if "no space left" in log or "disk" in why:
+        return "it filled its disk (20 GB in /kaggle/working): write less, then build and push again"
+    if "name resolution" in log or "failed to establish a new connection" in log:
+        return "it needs the network, which kernels of this competition have not: kit kernel rehearse shows where"
+    return "mend the cause, check it with kit kernel rehearse, then kit kernel build and push again"
 
 
 def _end(client: Client, version: Version, timeout: float) -> tuple[str, str]:
@@ -116,7 +136,9 @@ def _end(client: Client, version: Version, timeout: float) -> tuple[str, str]:
             ran = True
             shown = _show_log(client, version, shown)
         elif (unknown := unknown + 1) > UNKNOWN_POLLS:
-            raise KitError(f"Kaggle does not know {version}", "look at the kernel's page, then push again")
+            raise KitError(f"Kaggle does not know {version}",
+                           f"look whether https://www.kaggle.com/code/{version.kernel} has that version; if it was "
+                           "deleted there, delete push.json and push again")
     raise KitError(f"{version} has not ended after {span(timeout)}",
                    "run the same command again to go on waiting; kit kernel status shows where it is")
 
@@ -149,7 +171,80 @@ def log(client: Client, version: Version, repeat: bool = True) -> list[str]:
         text = "".join(str(piece.get("data", "")) for piece in pieces)
     except (ValueError, AttributeError, TypeError):
         text = kept
+    return _lines(text)
+
+
+def _lines(text: str) -> list[str]:
+    """What can be shown of a piece of a log: no credential, no control characters, no empty lines."""
     return ["".join(c for c in line if c.isprintable()) for line in redact(text).splitlines() if line.strip()]
+
+
+def follow_log(client: Client, version: Version, show: Callable[[str], None], timeout: float) -> str:
+    """Show the lines of the log as they come until this version has ended; its last status. KitError after `timeout`.
+
+    Kaggle streams the log of a running session to clients from 2.2.4 on, and replays it from its beginning after each
+    lost connection; where it does not stream, the log is asked for again and again.
+    """
+    shown = 0
+    for _ in polls(timeout):
+        now, _ = status(client, version)
+        before = shown
+        with contextlib.suppress(Exception):  # a lost connection, a server or client without it: asked again below
+            for count, line in enumerate(_streamed(client, version), 1):
+                if count > shown:
+                    show(line)
+                    shown = count
+        if now in ENDS or shown == before:
+            try:
+                kept = log(client, version, repeat=now in ENDS)[shown:]
+            except KitError:
+                if now in ENDS:
+                    raise
+                kept = []  # a running session may have none yet
+            for line in kept:
+                show(line)
+                shown += 1
+        if now in ENDS:
+            return now
+    raise KitError(f"{version} has not ended after {span(timeout)}",
+                   "run the same command again to go on following; kit kernel status shows where it is")
+
+
+def _streamed(client: Client, version: Version) -> Iterator[str]:
+    """The lines of the client's log stream. Nothing where the client has none; any exception where it breaks."""
+    stream = getattr(client.api, "kernels_logs_stream", None)
+    if stream is None:
+        return
+    takes_versions = hasattr(client.api, "parse_kernel_string")  # before 2.2.5 it follows the newest session
+    for event in stream(f"{version.kernel}/{version.number}" if takes_versions else version.kernel):
+        yield from _lines(str(event.get("data") or ""))
+
+
+# -- the account's hours --------------------------------------------------------------------------------------------
+
+
+def quota(client: Client) -> dict[str, dict[str, Any]]:
+    """Hours of GPU and TPU of this week: {"GPU": {"used", "left", "total", "until"}, …}; empty where nobody says."""
+    ask = getattr(client.api, "quota_view", None)
+    if ask is None:
+        return {}
+    try:
+        answer = client.call("ask for the accelerator quota", ask, attempts=1)
+        until = answer.quota_refresh_time
+        found = {name: (hours.time_used.total_seconds() / 3600, hours.total_time_allowed.total_seconds() / 3600)
+                 for name, hours in (("GPU", answer.gpu_quota), ("TPU", answer.tpu_quota)) if hours is not None}
+    except (KitError, AttributeError, TypeError, ValueError):  # an older client, an account without
+        return {}
+    return {name: {"used": round(used, 2), "left": round(max(0.0, total - used), 2), "total": round(total, 2),
+                   "until": until.strftime("%Y-%m-%d %H:%M UTC") if until else ""}
+            for name, (used, total) in found.items() if total}
+
+
+def quota_lines(quota: dict[str, dict[str, Any]], *names: str) -> list[str]:
+    """For a person: of the accelerators named, or of all."""
+    return [f"{name}: {hours['left']:.1f} of {hours['total']:.0f} h of this week are left"
+            + (f" (until {hours['until']})" if hours["until"] else "")
+            for name, hours in quota.items() if not names or name in names]
 
 
 # -- what it left ---------------------------------------------------------------------------------------------------
@@ -186,7 +281,8 @@ def _page(client: Client, version: Version, token: str | None, repeat: bool = Tr
         request = version.fill(ApiListKernelSessionOutputRequest(), label)
         request.page_size, request.page_token = 100, token
         return client.sdk(f"read the output of {version}",
-                          lambda k: k.kernels.kernels_api_client.list_kernel_session_output(request), repeat)
+                          lambda k: k.kernels.kernels_api_client.list_kernel_session_output(request), repeat,
+                          version.owner)
 
     label, other = version.labels
     try:
@@ -208,7 +304,8 @@ def current(client: Client, kernel: str) -> tuple[int, str]:
     request = ApiGetKernelRequest()
     request.user_name, request.kernel_slug = kernel.split("/")
     try:
-        answer = client.sdk(f"look at {kernel}", lambda k: k.kernels.kernels_api_client.get_kernel(request))
+        answer = client.sdk(f"look at {kernel}", lambda k: k.kernels.kernels_api_client.get_kernel(request),
+                            owner=request.user_name)
     except Rejected as error:
         if error.status in (403, 404):
             return 0, ""

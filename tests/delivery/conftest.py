@@ -26,7 +26,7 @@ def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KaggleSt
     monkeypatch.setattr(client, "BACKOFF", 0.01)
     monkeypatch.setattr(session, "POLL_FIRST", 0.01)
     monkeypatch.setattr(session, "POLL_LONGEST", 0.05)
-    monkeypatch.setattr(handin, "LOOK_PAUSE", 0.01)
+    monkeypatch.setattr(handin, "LOOK_FOR", 0.05)
     yield server
     server.stop()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kit import storage
+from kit import client, storage
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
 from kit.delivery import dataset, handin, ledger, push
 from kit.delivery.folder import STATE
@@ -262,7 +262,7 @@ def test_a_failed_kernel_ends_in_its_logs_tail_and_is_not_handed_in(kaggle: Kagg
     with pytest.raises(KitError) as caught:
         run(built, said)
     assert "Notebook Timeout" in caught.value.message and "line 49 | boom [hidden]" in caught.value.message
-    assert "\n" not in caught.value.message and "rehearse" in caught.value.fix
+    assert "\n" not in caught.value.message and "--time-budget 90m" in caught.value.fix
     assert "  line 49" in said and "  line 31" in said and TOKEN not in "".join(said)
     assert not kaggle.submissions and not rows()
     with pytest.raises(KitError, match="Notebook Timeout"):
@@ -303,8 +303,8 @@ def test_a_kernel_that_never_ends_tells_how_to_go_on(kaggle: KaggleStandIn, buil
 
 
 def test_an_error_in_a_200_push_answer_is_an_error(kaggle: KaggleStandIn, built: Path) -> None:
-    kaggle.push_answer = {"error": "Maximum weekly GPU quota of 30.00 hours reached.\n", "versionNumber": 1}
-    with pytest.raises(KitError, match=r"Maximum weekly GPU quota of 30\.00 hours reached") as caught:
+    kaggle.push_answer = {"error": "Something that nobody has seen yet.\n", "versionNumber": 1}
+    with pytest.raises(KitError, match="Something that nobody has seen yet") as caught:
         run(built)
     assert "push it again" in caught.value.fix and "\n" not in caught.value.message
     kaggle.push_answer = {}
@@ -346,14 +346,79 @@ def test_429_is_waited_out_everywhere(kaggle: KaggleStandIn, built: Path, method
 def test_a_lost_answer_makes_no_second_push_and_no_second_submission(
         kaggle: KaggleStandIn, built: Path, method: str, facts: dict[str, Any], after: bool) -> None:
     kaggle.fault(method, **facts, after=after)
+    if not after:  # nobody knows that: it is not sent again until the user has looked
+        for _ in range(2):
+            with pytest.raises(KitError, match="arrived is not known") as caught:
+                run(built)
+            assert "https://www.kaggle.com/co" in caught.value.fix and "--resend" in caught.value.fix
+        assert kaggle.count(method) == 1
+        assert run(built, resend=True).public_score == 0.9884
     assert run(built).public_score == 0.9884
     assert (len(kaggle.kernels[REF]), len(kaggle.submissions)) == (1, 1)
     assert kaggle.count(method) == (1 if after else 2)
 
 
+@pytest.mark.parametrize("method", ["SaveKernel", "CreateCodeSubmission"])
+def test_what_kaggle_lists_late_is_found_by_the_next_call_and_not_sent_twice(
+        kaggle: KaggleStandIn, built: Path, method: str) -> None:
+    kaggle.hide_new = True
+    kaggle.fault(method, hang_up=True, after=True)
+    with pytest.raises(KitError, match="arrived is not known"):
+        run(built)
+    with pytest.raises(KitError, match="was left without an answer"):
+        run(built)
+    kaggle.hide_new = False
+    assert run(built).public_score == 0.9884
+    assert (len(kaggle.kernels[REF]), len(kaggle.submissions)) == (1, 1)
+
+
+def test_resend_looks_first(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.hide_new = True
+    kaggle.fault("CreateCodeSubmission", status=502, after=True)
+    with pytest.raises(KitError, match="arrived is not known"):
+        run(built)
+    kaggle.hide_new = False
+    assert run(built, resend=True).public_score == 0.9884
+    assert len(kaggle.submissions) == 1
+
+
+@pytest.mark.parametrize("method", ["SaveKernel", "CreateCodeSubmission"])
+def test_what_cannot_have_been_sent_is_sent_again(kaggle: KaggleStandIn, built: Path, method: str,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network was down for a moment: no connection, so nothing can have been carried out."""
+    import urllib3
+
+    connect, failed = urllib3.connection.HTTPConnection.connect, []
+    send = urllib3.connection.HTTPConnection.request
+
+    def refuse_once(self: Any, verb: str, url: str, *arguments: Any, **options: Any) -> Any:
+        if url.endswith(method) and not failed:
+            failed.append(url)
+            raise urllib3.exceptions.NewConnectionError(self, "Failed to establish a new connection: [Errno 111]")
+        return send(self, verb, url, *arguments, **options)
+
+    assert connect
+    monkeypatch.setattr(urllib3.connection.HTTPConnection, "request", refuse_once)
+    assert run(built).public_score == 0.9884
+    assert failed and kaggle.count(method) == 1
+
+
+def test_interrupted_while_waiting_out_a_429_is_no_lost_answer(kaggle: KaggleStandIn, built: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    for method in ("SaveKernel", "CreateCodeSubmission"):
+        kaggle.fault(method, status=429, headers={"Retry-After": "0.01"})
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(client.time, "sleep", interrupted)
+            run(built)
+        monkeypatch.setattr(kaggle, "next_statuses", ["COMPLETE"])
+        push.push(built, KANNADA)
+    assert run(built).public_score == 0.9884
+    assert (len(kaggle.kernels[REF]), len(kaggle.submissions)) == (1, 1)
+
+
 def test_500_for_ever_is_an_error(kaggle: KaggleStandIn, built: Path) -> None:
     kaggle.fault("CreateCodeSubmission", status=500, times=1000)
-    with pytest.raises(KitError, match="fault of its own"):
+    with pytest.raises(KitError, match=r"fault of its own \(500\).*arrived is not known"):
         run(built)
     assert not kaggle.submissions and not rows()
 
@@ -365,6 +430,162 @@ def test_a_submission_that_kaggle_does_not_take_is_an_error(kaggle: KaggleStandI
     with pytest.raises(KitError, match="daily limit of 5 reached"):
         run(built)
     assert not rows()
+
+
+@pytest.mark.parametrize(("words", "meaning", "fix"), [
+    ("Maximum weekly GPU quota of 30.00 hours reached.", "hours of this week are used up", "--accelerator none"),
+    ("Maximum batch GPU session count of 2 reached.", "as many sessions", "Nothing has to be built anew"),
+    ('The requested title "Kannada Kit" is already in use by a kernel.', "in use already", "--slug OTHER-NAME"),
+    ("You must verify your phone number to use GPUs", "not verified", "https://www.kaggle.com/settings"),
+    ("Permission 'kernels.update' was denied", "not allowed", "https://www.kaggle.com/work/code"),
+    ("Your client is outdated, please upgrade kaggle", "too old (kaggle 2", "pip install --upgrade kaggle")])
+@pytest.mark.parametrize("status", [200, 400])
+def test_each_refusal_of_a_push_has_its_own_fix(kaggle: KaggleStandIn, built: Path, words: str, meaning: str, fix: str,
+                                                status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kaggle says some in an answer of 200, some in one of 400."""
+    monkeypatch.setattr(kaggle, "do_SaveKernel", lambda body: (200, {"error": words}) if status == 200
+                        else (400, {"code": 400, "message": words}))
+    with pytest.raises(KitError) as caught:
+        push.push(built, KANNADA, submit=True)
+    assert meaning in caught.value.message and words in caught.value.message and fix in caught.value.fix
+    assert kaggle.count("SaveKernel") == 1
+    monkeypatch.undo()
+
+
+def test_a_push_waits_for_a_free_session(kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "SLOT_PAUSE", 0.02)
+    kaggle.fault("SaveKernel", status=400, message="Maximum batch GPU session count of 2 reached.", times=3)
+    said: list[str] = []
+    assert run(built, said).public_score == 0.9884
+    assert sum("waiting for one to end" in text for text in said) == 3 and len(kaggle.kernels[REF]) == 1
+
+
+QUOTA = {"quotaRefreshTime": "2026-11-28T00:00:00Z", "gpuQuota": {"timeUsed": "44280s", "totalTimeAllowed": "108000s"},
+         "tpuQuota": {"timeUsed": "0s", "totalTimeAllowed": "72000s"}}
+
+
+def test_the_hours_that_are_left_are_said_before_a_push(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.quota = QUOTA
+    said: list[str] = []
+    push.push(built, KANNADA, progress=said.append)
+    assert "GPU: 17.7 of 30 h of this week are left (until 2026-11-28 00:00 UTC)" in said
+    assert not [text for text in said if text.startswith("TPU")]  # the kernel uses none
+    assert push.status(built, KANNADA)["quota"]["TPU"] == {"used": 0.0, "left": 20.0, "total": 20.0,
+                                                           "until": "2026-11-28 00:00 UTC"}
+
+
+def test_used_up_hours_say_when_they_come_back(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.quota = {**QUOTA, "gpuQuota": {"timeUsed": "108000s", "totalTimeAllowed": "108000s"}}
+    kaggle.push_answer = {"error": "Maximum weekly GPU quota of 30.00 hours reached."}
+    with pytest.raises(KitError) as caught:
+        push.push(built, KANNADA)
+    assert caught.value.fix.startswith("GPU: 0.0 of 30 h of this week are left (until 2026-11-28 00:00 UTC)")
+
+
+@pytest.mark.parametrize("missing", ["method", "endpoint"])
+def test_a_client_or_a_server_without_quota_and_limits_does_without(
+        kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    kaggle.limits = None
+    if missing == "method":
+        from kaggle.api.kaggle_api_extended import KaggleApi
+
+        monkeypatch.delattr(KaggleApi, "quota_view")
+        monkeypatch.delattr(KaggleApi, "competition_get_submission_limits")
+    said: list[str] = []
+    assert run(built, said).public_score == 0.9884
+    assert not [text for text in said if "left" in text]
+    assert push.status(built, KANNADA)["quota"] == {}
+
+
+def test_what_is_left_today_is_said_before_one_is_spent(kaggle: KaggleStandIn, built: Path) -> None:
+    said: list[str] = []
+    run(built, said)
+    assert "submissions today: 1 made, 4 left before this one" in said
+    names = [name for name, _ in kaggle.requests]
+    assert names.index("GetSubmissionLimits") < names.index("CreateCodeSubmission")
+
+
+@pytest.mark.parametrize(("status", "words", "meaning", "fix"), [
+    (400, "Submission not allowed: Your team has used its daily Submission allowance (1) today", "of today are used up",
+     "midnight UTC"),
+    (403, "Your team has used its submission allowance (5 of 5). This resets at midnight UTC (9.4 hours from now).",
+     "of today are used up", "in "),
+    (400, "Submission not allowed: This competition only accepts Submissions from Notebooks.", "takes notebooks",
+     "kit kernel build"),
+    (400, "Submission not allowed: Submissions have been disabled for this competition.", "no submissions any more",
+     "Kannada-MNIST for whether"),
+    (403, "You cannot submit until you accept the competition rules", "rules are not accepted", KANNADA.rules_url),
+    (403, "Permission 'competitions.participate' was denied", "has not joined", KANNADA.rules_url),
+    (400, "Bad Request", "without a reason", KANNADA.rules_url), (400, " ", "without a reason", "midnight UTC")])
+def test_each_refusal_of_a_submission_has_its_own_fix(kaggle: KaggleStandIn, built: Path, status: int, words: str,
+                                                      meaning: str, fix: str) -> None:
+    kaggle.fault("CreateCodeSubmission", status=status, message=words)
+    with pytest.raises(KitError) as caught:
+        run(built)
+    assert meaning in caught.value.message and fix in caught.value.fix
+    assert kaggle.count("CreateCodeSubmission") == 1 and not rows()
+    assert run(built).public_score == 0.9884  # a refusal is an answer: nothing stands in the way of the next try
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_refusal_without_words_is_explained_by_what_is_left_today(kaggle: KaggleStandIn, built: Path,
+                                                                    status: int) -> None:
+    kaggle.limits = {"numToday": 5, "numTotal": 9, "numAllowedNow": 0}
+    kaggle.fault("CreateCodeSubmission", status=status, message="Bad Request")
+    with pytest.raises(KitError, match="the submissions of today are used up") as caught:
+        run(built)
+    assert "midnight UTC, in " in caught.value.fix
+
+
+def test_a_success_without_a_reference_that_is_not_listed_is_not_sent_again(
+        kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = kaggle.do_CreateCodeSubmission
+
+    def bare(body: dict[str, Any]) -> Any:
+        submit(body)
+        return 200, {"message": "Successfully submitted to Kannada MNIST"}
+
+    monkeypatch.setattr(kaggle, "do_CreateCodeSubmission", bare)
+    kaggle.hide_new = True
+    for _ in range(2):
+        with pytest.raises(KitError, match="arrived is not known"):
+            run(built)
+    kaggle.hide_new = False
+    assert run(built).submission == "41000000" and len(kaggle.submissions) == 1
+
+
+# -- the log ----------------------------------------------------------------------------------------------------------
+
+
+def followed(folder: Path) -> tuple[list[str], dict[str, Any]]:
+    shown: list[str] = []
+    return shown, push.logs(folder, KANNADA, follow=True, show=shown.append)
+
+
+def test_a_log_is_followed_as_it_is_streamed(kaggle: KaggleStandIn, built: Path) -> None:
+    """A lost connection begins again from the first line; no line is shown twice, and no credential at all."""
+    kaggle.next_statuses = ["RUNNING", "RUNNING", "COMPLETE"]
+    push.push(built, KANNADA)
+    log = ["epoch 1\n", f"epoch 2 {TOKEN}\n", "epoch 3\n"]
+    kaggle.next_log = kaggle.kernels[REF][0].log = json.dumps([{"data": line} for line in log])
+    kaggle.streams = [log[:2], [*log, "END_OF_LOG"]]
+    shown, result = followed(built)
+    assert shown == result["log"] == ["epoch 1", "epoch 2 [hidden]", "epoch 3"]
+    assert (result["status"], result["version"]) == ("COMPLETE", 1)
+    assert kaggle.stream_paths
+
+
+@pytest.mark.parametrize("has_stream", [True, False])
+def test_a_log_is_followed_where_nothing_is_streamed(kaggle: KaggleStandIn, built: Path, has_stream: bool,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    from kaggle.api.kaggle_api_extended import KaggleApi
+
+    if not has_stream:
+        monkeypatch.delattr(KaggleApi, "kernels_logs_stream")
+    push.push(built, KANNADA)
+    shown, result = followed(built)
+    assert shown == ["fold 0 done"] and result["status"] == "COMPLETE"
+    assert push.logs(built, KANNADA)["log"] == ["fold 0 done"]
 
 
 # -- scores -----------------------------------------------------------------------------------------------------------
@@ -385,10 +606,16 @@ def test_a_score_that_never_comes_tells_how_to_go_on(kaggle: KaggleStandIn, buil
     assert [(row["public_score"], row["private_score"]) for row in rows()] == [("0.99", "0.98")]
 
 
-def test_a_submission_that_kaggle_cannot_score_says_why(kaggle: KaggleStandIn, built: Path) -> None:
-    kaggle.scores = [{}, {"status": "ERROR", "errorDescription": "Submission Scoring Error"}]
-    with pytest.raises(KitError, match="could not score submission 41000000: Submission Scoring Error"):
+@pytest.mark.parametrize(("why", "fix"), [
+    ("Submission Scoring Error", "kit validate"), ("Notebook Threw Exception", "kit kernel rehearse"),
+    ("Notebook Timeout", "--time-budget"), ("Submission CSV Not Found", "must write submission.csv"),
+    ("Notebook Exceeded Allowed Compute", "fewer or smaller models")])
+def test_a_submission_that_kaggle_cannot_score_says_why(kaggle: KaggleStandIn, built: Path, why: str,
+                                                        fix: str) -> None:
+    kaggle.scores = [{}, {"status": "ERROR", "errorDescription": why}]
+    with pytest.raises(KitError, match=f"could not score submission 41000000: {why}") as caught:
         run(built)
+    assert fix in caught.value.fix and f"{KANNADA.url}/submissions" in caught.value.fix
     assert len(rows()) == 1
 
 
@@ -626,8 +853,33 @@ def test_a_file_is_handed_in_once(kaggle: KaggleStandIn, submission: Path) -> No
 @pytest.mark.parametrize("after", [False, True])
 def test_a_lost_answer_makes_no_second_hand_in_of_a_file(kaggle: KaggleStandIn, submission: Path, after: bool) -> None:
     kaggle.fault("CreateSubmission", hang_up=True, after=after)
+    kaggle.hide_new = True
+    for _ in range(2):
+        with pytest.raises(KitError, match="arrived is not known") as caught:
+            push.upload(submission, DIGIT_RECOGNIZER)
+    sending = submission.with_name(push.SENDING)
+    assert f"delete {sending}" in caught.value.fix and kaggle.count("CreateSubmission") == 1
+    kaggle.hide_new = False
+    if not after:
+        sending.unlink()
     push.upload(submission, DIGIT_RECOGNIZER)
-    assert len(kaggle.submissions) == 1
+    assert len(kaggle.submissions) == 1 and not sending.exists()
+    storage.read_json(submission.with_name("report.json"))  # the folder's checksums are as they were
+
+
+def test_the_row_and_kaggle_s_reference_go_into_one_ledger(kaggle: KaggleStandIn) -> None:
+    """`--submissions out --upload`."""
+    kaggle.slug = "digit-recognizer"
+    folder = Path("out/first")
+    storage.write_text(folder / "submission.csv", "ImageId,Label\n1,2\n")
+    storage.write_json(folder / "report.json", {"run": "first", "cv": {"oof_accuracy": 0.99},
+                                                "data": {"source": "kaggle", "is_sample": False}})
+    ledger.record(folder)
+    result = push.upload(folder / "submission.csv", DIGIT_RECOGNIZER)
+    (row,) = ledger.read(Path("out/ledger.csv"))
+    assert (row["run"], row["cv_accuracy"], row["kaggle_ref"]) == ("first", "0.99", result.submission)
+    assert not Path("submissions").exists()
+    assert "kit ledger sync --competition digit-recognizer --ledger out/ledger.csv" in result.lines()[-1]
 
 
 def test_a_file_that_does_not_arrive_is_not_handed_in(kaggle: KaggleStandIn, submission: Path) -> None:
