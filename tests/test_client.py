@@ -374,6 +374,171 @@ def test_a_damaged_kaggle_json_is_told(kaggle: KaggleStandIn, folder: Path, monk
     assert f"{path} is damaged" in failure(folder).message
 
 
+@pytest.mark.parametrize(("text", "fix"), [("", "Create Legacy API Key"), (TOKEN, "save it as ~/.kaggle/access_token")])
+def test_a_damaged_kaggle_json_has_the_fix_for_what_it_is(kaggle: KaggleStandIn, folder: Path, text: str, fix: str,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    home_file(".kaggle/kaggle.json", text)
+    error = failure(folder)
+    assert fix in error.fix and TOKEN not in str(error)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le with a mark", "utf-16-be with a mark"])
+@pytest.mark.parametrize("where", ["access_token", "kaggle.json"])
+def test_a_file_as_notepad_and_powershell_save_it_is_read(kaggle: KaggleStandIn, folder: Path, where: str,
+                                                          monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    text = TOKEN + "\r\n" if where == "access_token" else json.dumps({"username": USER, "key": KEY})
+    path = home_file(f".kaggle/{where}", "")
+    path.write_bytes(("\ufeff" + text).encode(encoding.split()[0]) if " " in encoding else text.encode(encoding))
+    before = dict(os.environ)
+    download(folder)
+    assert kaggle.seen_authorization[-1].startswith("Bearer" if where == "access_token" else "Basic")
+    assert dict(os.environ) == before  # what the client is given for a moment is gone
+    assert KEY not in client.redact(KEY) and TOKEN not in client.redact(TOKEN)
+
+
+def test_a_file_that_is_no_text_is_told(kaggle: KaggleStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    home_file(".kaggle/access_token", "").write_bytes(b"\x80\x81\xff")
+    assert "access_token is no text: neither UTF-8 nor UTF-16" in failure(folder).message
+
+
+@pytest.mark.parametrize("name", ["access_token", "kaggle.json", "credentials.json"])
+@pytest.mark.parametrize("owner", ["me", "other"])
+def test_a_file_that_may_not_be_read_is_named_with_its_owner(kaggle: KaggleStandIn, folder: Path, name: str, owner: str,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `sudo kaggle …` leaves it. Root reads everything, so that the refusal is made up."""
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    path, read = home_file(f".kaggle/{name}", "secret"), Path.read_bytes
+
+    def refused(self: Path) -> bytes:
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    if owner == "other":
+        monkeypatch.setattr(os, "getuid", lambda: path.stat().st_uid + 1)
+    error = failure(folder)
+    assert f"cannot read {path}: Permission denied" in error.message
+    assert ("belongs to" in error.message) == (owner == "other")
+    assert ("sudo chown" in error.fix) == (owner == "other") and str(path) in error.fix
+
+
+@pytest.mark.parametrize(("named", "state"), [("nowhere", "is not there"), ("empty", "holds no kaggle.json"),
+                                              ("file", "is a file")])
+def test_a_wrong_kaggle_config_dir_is_named_and_the_home_folder_used(
+        kaggle: KaggleStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str,
+        state: str) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path / named))
+    assert f"KAGGLE_CONFIG_DIR names {tmp_path / named}, which {state}" in failure(folder).message
+    path = home_file(".kaggle/kaggle.json", json.dumps({"username": USER, "key": KEY}))
+    said: list[str] = []
+    download(folder, said)
+    assert said[0] == (f"note: KAGGLE_CONFIG_DIR names {tmp_path / named}, which {state}; the kaggle.json in {path} "
+                       "is used")
+    assert not (tmp_path / "nowhere").exists()  # which the client makes
+
+
+def test_what_is_no_credential_is_named_where_there_is_none(kaggle: KaggleStandIn, folder: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    monkeypatch.setenv("KAGGLE_KEY", KEY)
+    home_file(".kaggle/access_token", "")
+    loaded = home_file("Downloads/kaggle.json", "{}")
+    message = failure(folder).message
+    for part in ("KAGGLE_KEY is set without KAGGLE_USERNAME", "access_token is empty", f"{loaded} belongs into"):
+        assert part in message
+    assert KEY not in message
+
+
+def test_a_key_alone_in_the_environment_does_not_mix_with_the_file(kaggle: KaggleStandIn, folder: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    monkeypatch.setenv("KAGGLE_KEY", "f" * 32)
+    home_file(".kaggle/kaggle.json", json.dumps({"username": USER, "key": KEY}))
+    download(folder)
+
+
+@pytest.mark.parametrize("around", ["'{}'", ' "{}" ', "{}\r\n"])
+def test_quotes_and_line_ends_around_a_token_are_left_out(kaggle: KaggleStandIn, folder: Path, around: str,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAGGLE_API_TOKEN", around.format(TOKEN))
+    download(folder)
+
+
+@pytest.mark.parametrize(("value", "said"), [
+    ("/nowhere/token", "names the file /nowhere/token, which is not there"), ("~/token", "names the file"),
+    ('{"username": "ada", "key": "x"}', "holds a kaggle.json, not an access token"),
+    (f"{TOKEN} {TOKEN}", "holds more than an access token"), (f"{TOKEN}…", "holds more than an access token")])
+def test_a_variable_that_holds_no_token_says_what_it_holds(kaggle: KaggleStandIn, folder: Path, value: str, said: str,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAGGLE_API_TOKEN", value)
+    error = failure(folder)
+    assert said in error.message and TOKEN not in str(error) and not kaggle.requests
+
+
+def test_a_home_that_cannot_be_written_needs_no_folder(tmp_path: Path, kaggle: KaggleStandIn) -> None:
+    """The client makes ~/.kaggle when it is imported; in a container that may be forbidden."""
+    code = """
+import os
+from pathlib import Path
+def refused(path, *rest, **options):
+    if ".kaggle" in str(path) or "nowhere" in str(path):
+        raise PermissionError(13, "Permission denied", str(path))
+    return made(path, *rest, **options)
+made, os.makedirs = os.makedirs, refused
+from kit import client
+print(client.connect().user)
+"""
+    environment = {**os.environ, **kaggle.environment(), "KAGGLE_API_TOKEN": TOKEN, "HOME": str(tmp_path / "nowhere"),
+                   "PYTHONPATH": str(ROOT)}
+    for more in ({}, {"KAGGLE_CONFIG_DIR": "/nowhere/at/all"}):
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**environment, **more},
+                              capture_output=True, text=True, timeout=60)
+        assert done.stdout == f"{USER}\n", done.stderr
+
+
+# -- the client itself ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("version", "said"), [("1.7.4", "too old: kaggle 1.7.4"), ("2.2.3", "too old: kaggle 2.2.3")])
+def test_a_client_that_is_too_old_is_told_before_it_is_imported(kaggle: KaggleStandIn, folder: Path, version: str,
+                                                                said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client.importlib.metadata, "version", lambda name: version)
+    error = failure(folder)
+    assert said in error.message and "pip install --upgrade" in error.fix
+
+
+def test_no_client_is_told(kaggle: KaggleStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise client.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(client.importlib.metadata, "version", missing)
+    assert "is not installed" in failure(folder).message
+
+
+@pytest.mark.parametrize("name", ["kaggle.py", "kaggle/__init__.py"])
+def test_a_file_of_the_same_name_is_named(tmp_path: Path, kaggle: KaggleStandIn, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    environment = {**os.environ, **kaggle.environment(), "KAGGLE_API_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", "from kit import client; client.connect()"], cwd=tmp_path,
+                          env=environment, capture_output=True, text=True, timeout=60)
+    assert f"{tmp_path / name} is imported in the place of the official client" in done.stderr
+
+
+def test_a_proxy_that_asks_for_a_password_is_asked_once(kaggle: KaggleStandIn, folder: Path) -> None:
+    kaggle.fault("DownloadDataFiles", status=407, times=1000)
+    error = failure(folder)
+    assert "the proxy asks for a user and a password (407)" in error.message
+    assert kaggle.count("DownloadDataFiles") == 1
+
+
 def test_an_expired_token_is_told_and_no_kaggle_json_taken_instead(kaggle: KaggleStandIn, folder: Path,
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_expired0123456789")
