@@ -48,6 +48,7 @@ NOT_RUN = {
     "kit kernel push --wait --submit --message first": KAGGLE,
     "kit kernel push --wait --submit --message 'cnn_aug, five folds'": KAGGLE,
     "kit kernel status": KAGGLE,
+    "kit kernel logs --follow": KAGGLE,
     "kit kernel submit --message first": KAGGLE,
     "kit ledger sync": KAGGLE,
     "kit submit --competition digit-recognizer --model mlp --upload --message mlp": KAGGLE,
