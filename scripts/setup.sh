@@ -1,20 +1,36 @@
-# Sourced by submit.sh and test.sh: makes .venv once, and again where setup.cfg or the wanted extras have changed.
-# In goes a list of extras (setup_kit dev); out comes a .venv in which `kit` runs. Needs Python >= 3.11 and bash alone.
+# Sourced by submit.sh and test.sh: makes their virtual environments, each once, and again where what it is made from has
+# changed. Needs bash and a Python from 3.11 to 3.13 alone.
 
 set -euo pipefail
+unset CDPATH # with it `cd` may go elsewhere
+unset PYTHONHOME PYTHONPATH PYTHONUSERBASE # another place's packages instead of those installed here
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# find_python VERSION...: the first Python of one of these versions. pyenv's folders are looked into as well, since its
+# `python3.12` works only where that version is switched on.
 find_python() {
-    local python
-    for python in "${PYTHON:-}" python3.12 python3.11 python3.13 python3 python; do
-        if [ -n "$python" ] && "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
-            echo "$python"
-            return
-        fi
+    local python version
+    for python in ${PYTHON:+"$PYTHON"} $(printf 'python%s ' "$@") python3 python \
+        "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/3.*/bin/python; do
+        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
+        case " $* " in *" $version "*) echo "$python" && return ;; esac
     done
-    echo "error: no Python from 3.11 to 3.13 was found; TensorFlow has no wheel for others" >&2
-    echo "fix: install one (python.org, apt, brew, pyenv), or name it: PYTHON=/path/to/python3.12 bash $0" >&2
+    echo "error: no Python $(echo "$*" | sed 's/ /, /g') was found; TensorFlow has no wheel for others" >&2
+    echo "fix: install one (python.org, apt, brew, pyenv), or name it: PYTHON=/path/to/python$1 bash $0" >&2
     exit 2
+}
+
+# make_venv FOLDER PYTHON: an empty virtual environment, where there is none that works.
+make_venv() {
+    if "$1/bin/python" -m pip --version >/dev/null 2>&1; then
+        return
+    fi
+    rm -rf "$1" # half made, or not at all
+    if ! "$2" -m venv "$1"; then
+        echo "error: $("$2" --version) cannot make a virtual environment here" >&2
+        echo "fix: see its words above; on Debian and Ubuntu: apt install python3-venv" >&2
+        exit 2
+    fi
 }
 
 # A second call must be training within 20 s: pip runs only where setup.cfg has changed or an extra is not there yet.
@@ -37,22 +53,31 @@ setup_kit() {
     for extra in $installed; do
         case "$wanted" in *" $extra "*) ;; *) wanted="$wanted $extra " ;; esac
     done
-    python=$(find_python)
-    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
-        rm -rf .venv # half made, or not at all
-        if ! "$python" -m venv .venv; then
-            echo "error: $("$python" --version) cannot make a virtual environment here" >&2
-            echo "fix: see its words above; on Debian and Ubuntu: apt install python3-venv" >&2
-            exit 2
-        fi
-    fi
+    python=$(find_python 3.12 3.11 3.13)
+    make_venv .venv "$python"
     echo "installing the kit into .venv (minutes, once) ..." >&2
     extra=$(echo $wanted | tr ' ' ',')
-    if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}"; then
+    if ! .venv/bin/python -I scripts/install.py --editable ".${extra:+[$extra]}"; then
         echo "error: pip could not install the kit for $(uname -s) $(uname -m), $("$python" --version)" >&2
         echo "fix: see pip's words above; TensorFlow has wheels for Linux (x86-64, arm64), macOS (arm64) and Windows" \
              "(x86-64), Python 3.11 to 3.13, and the first installation needs a network" >&2
         exit 2
     fi
     { echo "$sum"; printf '%s\n' $wanted; } > .venv/installed
+}
+
+# Kaggle's image, without the kit: .venv-kaggle, with the versions of constraints-kaggle.txt. It takes minutes and 2 GB.
+setup_kaggle_image() {
+    local sum python
+    sum=$(cksum < constraints-kaggle.txt)
+    [ "$(cat .venv-kaggle/installed 2>/dev/null)" != "$sum" ] || return 0
+    python=$(find_python 3.12)
+    make_venv .venv-kaggle "$python"
+    echo "installing Kaggle's image into .venv-kaggle (minutes, once) ..." >&2
+    if ! .venv-kaggle/bin/python -I scripts/install.py --only-binary :all: --requirement constraints-kaggle.txt; then
+        echo "error: pip could not install constraints-kaggle.txt for $(uname -s) $(uname -m)" >&2
+        echo "fix: see pip's words above; Kaggle's image is Linux on x86-64" >&2
+        exit 2
+    fi
+    echo "$sum" > .venv-kaggle/installed
 }
