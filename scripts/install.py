@@ -1,10 +1,11 @@
 """Install with pip what `setup.sh` asks for, whatever a machine's pip is set up to do instead.
 
-Run by the Python of the environment that is to be filled: `.venv/bin/python -I scripts/install.py [options of pip install]`.
+Run by the Python of the environment that is to be filled:
+    .venv/bin/python -I scripts/install.py [options of pip install]
 
-Of pip's settings, in `PIP_…` variables or in a `pip.conf`, only those stay that say how packages are reached: a
-company's index, proxy, certificate and cache. Others, such as `PIP_USER`, `PIP_TARGET` or `PIP_CONSTRAINT`, would change
-what is installed, or where to, so they are named and set aside.
+Of pip's settings, in `PIP_…` variables or in a `pip.conf`, only those stay that say how packages are reached:
+a company's index, proxy, certificate and cache. Others, such as `PIP_USER`, `PIP_TARGET` or `PIP_CONSTRAINT`,
+would change what is installed, or where to, so they are named and set aside.
 """
 
 import ast
@@ -20,7 +21,7 @@ QUIET = {"disable-pip-version-check", "no-input", "no-color", "progress-bar", "q
 
 
 def settings_of_pip() -> dict[str, str]:
-    """What environment and `pip.conf` set for `pip install`, by name; where one is set twice, the one that pip takes."""
+    """What variables and `pip.conf` set for `pip install`, by name; of two values the one that pip takes."""
     listed = subprocess.run([sys.executable, "-I", "-m", "pip", "config", "list"], capture_output=True, text=True)
     found: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
     for line in listed.stdout.splitlines():
