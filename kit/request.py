@@ -50,15 +50,16 @@ class Request:
     def submit(self, submissions: Path, upload: bool, message: str, progress: Progress) -> tuple[Path, list[str]]:
         """`cv`, then the folder to hand in, its row in the ledger, and for `upload` what Kaggle said to it."""
         from kit import pipeline
-        from kit.delivery import ledger, push
+        from kit.delivery import ledger
+        from kit.delivery import upload as uploading
 
         about = self.data.competition
         if upload:
-            push.check_takes_files(about)
+            uploading.check_takes_files(about)
         folder = pipeline.submit(self.config, self.data, self.run, submissions, progress, self.resume, self.force)
         ledger.record(folder)
         file = folder / "submission.csv"
-        sent = push.upload(file, about, message, progress=progress.say).lines() if upload else []
+        sent = uploading.upload(file, about, message, progress=progress.say).lines() if upload else []
         return folder, [f"submission: {file}", *sent]
 
 

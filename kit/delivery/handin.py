@@ -8,14 +8,19 @@ list may be late, and a second submission would cost one of the day's few.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-from kit import refusals
+from kit import answers, refusals
 from kit.answers import one_line
 from kit.client import Client, Rejected, Unanswered, span
+from kit.data.competition import Competition
+from kit.delivery import ledger
 from kit.delivery.session import polls
 from kit.errors import KitError
 from kit.refusals import LIMIT
+
+T = TypeVar("T")
 
 PAGES = 20  # of the list of submissions
 LOOK_FOR = 150.0  # seconds for which a submission that may have arrived is looked for in that list
@@ -97,6 +102,21 @@ def once(client: Client, slug: str, tag: str, send: Callable[[], Any], unsure: b
                    f"{one_line(answer.message) or 'it does not say why'}", fix)
 
 
+def marked(send: Callable[[], T], mark: Callable[[bool], None]) -> Callable[[], T]:
+    """`send`, with `mark(True)` before it is sent, and `mark(False)` where Kaggle refused it."""
+
+    def sending() -> T:
+        mark(True)
+        try:
+            return send()
+        except Exception as error:
+            if 400 <= (answers.http_status(error) or 0) < 500:
+                mark(False)
+            raise
+
+    return sending
+
+
 def say_left(client: Client, slug: str) -> bool:
     """Say how many submissions are left today, where the client can ask; whether there are none.
 
@@ -136,6 +156,13 @@ def find(client: Client, slug: str, tag: str, seconds: float = 0.0,
             if tag in entry.description or is_new:
                 return entry
     return None
+
+
+def score(client: Client, competition: Competition, ref: str, ledger_path: Path, timeout: float) -> HandIn:
+    """`wait_for_score`, and the scores put into the ledger."""
+    entry = wait_for_score(client, competition.slug, ref, timeout, ledger.sync_command(competition, ledger_path))
+    ledger.set_scores({ref: (entry.public_score, entry.private_score)}, ledger_path)
+    return entry
 
 
 def wait_for_score(client: Client, slug: str, ref: str, timeout: float, sync: str) -> HandIn:

@@ -1,13 +1,13 @@
-"""Every submission with its CV, estimate and leaderboard scores: `submissions/ledger.csv`.
+"""Keep every submission with its CV, estimate and leaderboard scores in `submissions/ledger.csv`.
 
-In go rows as submissions are handed in, and later their scores; out comes the table, and how well the estimate has
-foretold the leaderboard. The one idea: a row is known by Kaggle's reference, so adding it twice changes nothing. The
-file may be edited and merged by hand, so it is read by its columns, not by its checksum.
+A row is known by Kaggle's reference, so adding it twice changes nothing. The file may be edited and merged by hand, so
+it is read by its columns, not by its checksum.
 """
 
 import csv
 import io
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from typing import Any
 from kit import storage
 from kit.client import Say, silent
 from kit.config import fits
-from kit.data.competition import Competition
+from kit.data.competition import KANNADA, Competition
 from kit.data.csvfile import open_csv, shown
 from kit.errors import KitError
 
@@ -68,6 +68,14 @@ def record(submission: Path) -> None:
     report = storage.read_json(Path(submission) / "report.json")
     if not report["data"]["is_sample"]:
         add(row_of(report["run"], report), beside(submission))
+
+
+def sync_command(competition: Competition, path: Path = LEDGER) -> str:
+    """The command that fetches scores into the ledger at `path`."""
+    words = ["kit", "ledger", "sync"]
+    words += ["--competition", competition.slug] if competition.slug != KANNADA.slug else []
+    words += ["--ledger", str(path)] if path != LEDGER else []
+    return shlex.join(words)
 
 
 def beside(submission: Path) -> Path:

@@ -6,18 +6,15 @@ command stops and says how to find out.
 """
 
 import dataclasses
-import hashlib
 import json
-import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from kit import answers, refusals, storage
+from kit import refusals, storage
 from kit.answers import one_line
 from kit.client import Client, Rejected, Say, Unanswered, connect, redact, silent
-from kit.data.competition import KANNADA, Competition
+from kit.data.competition import Competition
 from kit.delivery import dataset, handin, ledger, session
 from kit.delivery import folder as kernel_folder
 from kit.delivery.folder import KernelFolder, State
@@ -25,13 +22,10 @@ from kit.delivery.session import Version
 from kit.errors import KitError
 from kit.refusals import BUSY, QUOTA
 
-T = TypeVar("T")
-
 KERNEL_TIMEOUT = 14 * 3600.0  # seconds: nine hours on a CPU, and the queue before them
 SCORE_TIMEOUT = 4 * 3600.0  # seconds: Kaggle runs the kernel once more, on the hidden test file
 SLOT_PAUSE = 300.0  # seconds at most between two tries where as many sessions run as Kaggle permits
 SUBMISSION, REPORT = "submission.csv", "report.json"
-SENDING = "sending.json"  # beside a submission file while it is not known whether it was handed in
 
 
 @dataclass(frozen=True)
@@ -192,7 +186,7 @@ def _push_once(client: Client, kernel: KernelFolder, state: State, wait: float, 
         client.say(line)
     for _ in session.polls(wait, SLOT_PAUSE):
         try:
-            answer = client.call(f"push {kernel.ref}", _marked(send, mark), repeat=False, owner=_owner(kernel))
+            answer = client.call(f"push {kernel.ref}", handin.marked(send, mark), repeat=False, owner=_owner(kernel))
             return _accept(client, kernel, state, answer)
         except Unanswered as error:
             if not error.sent:
@@ -212,21 +206,6 @@ def _push_once(client: Client, kernel: KernelFolder, state: State, wait: float, 
 
 def _owner(kernel: KernelFolder) -> str:
     return kernel.ref.split("/")[0]
-
-
-def _marked(send: Callable[[], T], mark: Callable[[bool], None]) -> Callable[[], T]:
-    """`send`, with `mark(True)` before it is sent, and `mark(False)` where Kaggle refused it."""
-
-    def marked() -> T:
-        mark(True)
-        try:
-            return send()
-        except Exception as error:
-            if 400 <= (answers.http_status(error) or 0) < 500:
-                mark(False)
-            raise
-
-    return marked
 
 
 def _accept(client: Client, kernel: KernelFolder, state: State, answer: Any) -> None:
@@ -352,7 +331,7 @@ def _hand_in(client: Client, kernel: KernelFolder, state: State, competition: Co
                                                       version.number, quiet=True)
 
         try:
-            entry = handin.once(client, competition.slug, _tag(version), _marked(send, mark),
+            entry = handin.once(client, competition.slug, _tag(version), handin.marked(send, mark),
                                 state.submitting and not resend, "run it with --resend")
         except Unanswered:
             raise
@@ -364,80 +343,5 @@ def _hand_in(client: Client, kernel: KernelFolder, state: State, competition: Co
         client.say(f"handed in {version} as submission {entry.ref}")
     report = kernel_folder.read_report(_report_path(kernel, state))
     ledger.add(ledger.row_of(str(version), report, state.submission), ledger_path)
-    entry = _score(client, competition, state.submission, ledger_path, timeout) if wait else None
-    return dataclasses.replace(_result(kernel, state, entry), sync=_sync(competition, ledger_path))
-
-
-def _sync(competition: Competition, ledger_path: Path) -> str:
-    """The command that fetches scores into this ledger."""
-    words = ["kit", "ledger", "sync"]
-    words += ["--competition", competition.slug] if competition.slug != KANNADA.slug else []
-    words += ["--ledger", str(ledger_path)] if ledger_path != ledger.LEDGER else []
-    return shlex.join(words)
-
-
-def _score(client: Client, competition: Competition, ref: str, ledger_path: Path, timeout: float) -> handin.HandIn:
-    entry = handin.wait_for_score(client, competition.slug, ref, timeout, _sync(competition, ledger_path))
-    ledger.set_scores({ref: (entry.public_score, entry.private_score)}, ledger_path)
-    return entry
-
-
-def check_takes_files(competition: Competition) -> None:
-    """KitError, with the way to go, for a competition that takes notebooks only."""
-    if competition.code_only:
-        raise KitError(f"{competition.title} takes notebooks, not files: Kaggle runs them on a hidden test set",
-                       "kit kernel build --user NAME, kit kernel rehearse, then kit kernel push --wait --submit")
-
-
-def upload(path: Path, competition: Competition, message: str = "", wait: bool = False, progress: Say = silent,
-           ledger_path: Path | None = None, score_timeout: float = SCORE_TIMEOUT) -> PushResult:
-    """Hand in a submission file, once; its report.json is looked for beside it. KitError for a code competition.
-
-    Its row goes into `ledger_path`, by default the ledger beside the submission's folder, where `ledger.record` put it.
-    """
-    check_takes_files(competition)
-    path = Path(path)
-    ledger_path = ledger_path or ledger.beside(path.parent)
-    tag = f"[sha256 {hashlib.sha256(storage.read_bytes(path)).hexdigest()[:12]}]"
-    client, sending = connect(progress, competition.rules_url), path.with_name(SENDING)
-
-    def mark(is_sent: bool) -> None:
-        if is_sent:
-            storage.write_text(sending, json.dumps({"tag": tag}) + "\n", record=False)
-        else:
-            sending.unlink(missing_ok=True)
-
-    def send() -> Any:
-        try:
-            answer = client.api.competition_submit(str(path), f"{message} {tag}".strip(), competition.slug, quiet=True)
-            why = answer.message if answer.message == client.api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE else ""
-        except ValueError as error:  # should a newer client raise it, as it does for datasets
-            why = str(error) if "upload" in str(error).lower() else ""
-            if not why:
-                raise
-        if why:  # the submission itself comes after the upload, and was not made
-            raise Unanswered(f"the file did not arrive at Kaggle: {one_line(why)}",
-                             "check the network, and that it lets uploads through to storage.googleapis.com, then run "
-                             "the same command again", sent=False)
-        return answer
-
-    try:
-        unsure = sending.is_file() and json.loads(sending.read_text("utf-8")).get("tag") == tag
-    except (OSError, ValueError, AttributeError):
-        unsure = True  # whatever it was, it was being sent
-    try:
-        entry = handin.once(client, competition.slug, tag, _marked(send, mark), unsure,
-                            f"delete {sending} and run it again")
-    except Unanswered:
-        raise
-    except KitError:
-        mark(False)
-        raise
-    mark(False)
-    client.say(f"handed in {path} as submission {entry.ref}")
-    run = path.resolve().parent.name
-    ledger.add(ledger.row_of(run, kernel_folder.read_report(path.with_name(REPORT)), entry.ref), ledger_path)
-    if wait:
-        entry = _score(client, competition, entry.ref, ledger_path, score_timeout)
-    return PushResult(str(path), status="handed in", submission=entry.ref, public_score=entry.public_score,
-                      private_score=entry.private_score, sync=_sync(competition, ledger_path))
+    entry = handin.score(client, competition, state.submission, ledger_path, timeout) if wait else None
+    return dataclasses.replace(_result(kernel, state, entry), sync=ledger.sync_command(competition, ledger_path))

@@ -3,15 +3,20 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from kit import client, storage
+from kit import client, pipeline, storage
+from kit.config import RunConfig
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
-from kit.delivery import dataset, handin, ledger, push
+from kit.delivery import dataset, handin, ledger, push, upload
 from kit.delivery.folder import STATE
 from kit.errors import KitError
+from kit.progress import Progress
+from kit.request import Request
+from kit.runfolder import RunFolder
 from tests.kaggle_stand_in import KEY, SIGNATURE, TOKEN, Fault, KaggleStandIn
 
 REF = "ada/kannada-kit"
@@ -622,11 +627,11 @@ def test_a_submission_that_kaggle_cannot_score_says_why(kaggle: KaggleStandIn, b
 # -- interruptions ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["_accept", "_follow", "_hand_in", "_score"])
+@pytest.mark.parametrize("where", ["_accept", "_follow", "_hand_in", "score"])
 def test_killed_between_two_steps_goes_on(kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch,
                                           where: str) -> None:
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(push, where, interrupted)
+        patch.setattr(handin if where == "score" else push, where, interrupted)
         run(built)
     assert run(built).public_score == 0.9884
     assert (kaggle.count("SaveKernel"), kaggle.count("CreateCodeSubmission")) == (1, 1)
@@ -841,8 +846,8 @@ def submission(kaggle: KaggleStandIn) -> Path:
 
 
 def test_a_file_is_handed_in_once(kaggle: KaggleStandIn, submission: Path) -> None:
-    first = push.upload(submission, DIGIT_RECOGNIZER, "mine", wait=True)
-    second = push.upload(submission, DIGIT_RECOGNIZER, "mine")
+    first = upload.upload(submission, DIGIT_RECOGNIZER, "mine", wait=True)
+    second = upload.upload(submission, DIGIT_RECOGNIZER, "mine")
     assert first.submission == second.submission and first.public_score == 0.9884
     assert kaggle.blobs[kaggle.submissions[0]["what"]] == submission.read_bytes()
     assert len(kaggle.submissions) == 1
@@ -856,42 +861,45 @@ def test_a_lost_answer_makes_no_second_hand_in_of_a_file(kaggle: KaggleStandIn, 
     kaggle.hide_new = True
     for _ in range(2):
         with pytest.raises(KitError, match="arrived is not known") as caught:
-            push.upload(submission, DIGIT_RECOGNIZER)
-    sending = submission.with_name(push.SENDING)
+            upload.upload(submission, DIGIT_RECOGNIZER)
+    sending = submission.with_name(upload.SENDING)
     assert f"delete {sending}" in caught.value.fix and kaggle.count("CreateSubmission") == 1
     kaggle.hide_new = False
     if not after:
         sending.unlink()
-    push.upload(submission, DIGIT_RECOGNIZER)
+    upload.upload(submission, DIGIT_RECOGNIZER)
     assert len(kaggle.submissions) == 1 and not sending.exists()
     storage.read_json(submission.with_name("report.json"))  # the folder's checksums are as they were
 
 
-def test_the_row_and_kaggle_s_reference_go_into_one_ledger(kaggle: KaggleStandIn) -> None:
-    """`--submissions out --upload`."""
+def test_the_row_and_kaggle_s_reference_go_into_one_ledger(kaggle: KaggleStandIn,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """`kit submit --submissions out --upload`, after its training."""
     kaggle.slug = "digit-recognizer"
     folder = Path("out/first")
     storage.write_text(folder / "submission.csv", "ImageId,Label\n1,2\n")
     storage.write_json(folder / "report.json", {"run": "first", "cv": {"oof_accuracy": 0.99},
                                                 "data": {"source": "kaggle", "is_sample": False}})
-    ledger.record(folder)
-    result = push.upload(folder / "submission.csv", DIGIT_RECOGNIZER)
+    monkeypatch.setattr(pipeline, "submit", lambda *_: folder)
+    data: Any = SimpleNamespace(competition=DIGIT_RECOGNIZER)
+    asked = Request(RunConfig(), data, RunFolder(Path("runs/first")), resume=False, force=False)
+    _, lines = asked.submit(Path("out"), True, "mine", Progress())
     (row,) = ledger.read(Path("out/ledger.csv"))
-    assert (row["run"], row["cv_accuracy"], row["kaggle_ref"]) == ("first", "0.99", result.submission)
+    assert (row["run"], row["cv_accuracy"], row["kaggle_ref"]) == ("first", "0.99", "41000000")
     assert not Path("submissions").exists()
-    assert "kit ledger sync --competition digit-recognizer --ledger out/ledger.csv" in result.lines()[-1]
+    assert "kit ledger sync --competition digit-recognizer --ledger out/ledger.csv" in lines[-1]
 
 
 def test_a_file_that_does_not_arrive_is_not_handed_in(kaggle: KaggleStandIn, submission: Path) -> None:
     kaggle.fault("PUT", status=400, times=1000)
     with pytest.raises(KitError, match="did not arrive"):
-        push.upload(submission, DIGIT_RECOGNIZER)
+        upload.upload(submission, DIGIT_RECOGNIZER)
     assert not kaggle.submissions
 
 
 def test_a_code_competition_takes_no_file(kaggle: KaggleStandIn, submission: Path) -> None:
     with pytest.raises(KitError, match="takes notebooks, not files") as caught:
-        push.upload(submission, KANNADA)
+        upload.upload(submission, KANNADA)
     assert "kit kernel push" in caught.value.fix and not kaggle.requests
 
 
