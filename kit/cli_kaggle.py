@@ -64,6 +64,11 @@ def rehearse(
     folder: Folder = KERNEL,
     hidden: Annotated[Path | None, typer.Option(help="A hidden test file of your own.")] = None,
     time_limit: Annotated[str, typer.Option(help="Kaggle's, as 2h or 90m.")] = "2h",
+    mount: Annotated[list[str] | None, typer.Option(
+        metavar="FOLDER", help="Stands for a dataset, model, kernel output or second competition that the kernel "
+        "reads; REF=FOLDER where the folder's name does not say which. Can be given several times.")] = None,
+    layout: Annotated[str, typer.Option(
+        help="Where Kaggle mounts the inputs: new, as for kernels that are pushed today, or old.")] = "new",
     data_dir: DataDir = Path("data"),
 ) -> None:
     """Run the kernel here as Kaggle would, on a hidden test file.
@@ -74,8 +79,10 @@ def rehearse(
     from kit.data import source
     from kit.delivery import rehearse as rehearsal
 
-    data = source.find_data(common.competition, data_dir)
-    verdict = rehearsal.rehearse(folder, data.path, hidden, request.seconds(time_limit), say=common.progress.say)
+    competition = rehearsal.find_inputs(folder, mount or (), layout).competition
+    data = source.find_data(competition, data_dir)
+    verdict = rehearsal.rehearse(folder, data.path, hidden, request.seconds(time_limit), say=common.progress.say,
+                                 mounts=mount or (), layout=layout)
     common.show(verdict.to_dict(), *verdict.lines())
     raise typer.Exit(not verdict.ok)
 

@@ -46,6 +46,11 @@ class Competition:
         return tuple(f"pixel{i}" for i in range(self.n_pixels))
 
     @property
+    def kaggle_slug(self) -> str:
+        """The slug in Kaggle's own spelling, in which it names a kernel's input folder: `Kannada-MNIST`."""
+        return self.url.rsplit("/", 1)[1]
+
+    @property
     def rules_url(self) -> str:
         return f"{self.url}/rules"
 

@@ -1,8 +1,7 @@
-"""A built kernel folder, and what has been done with it so far.
+"""Reads a kernel folder, as `kit kernel build` or somebody else wrote it, and remembers what has been done with it.
 
-In goes the folder that `kit kernel build`, or somebody else, wrote; out come its metadata, the digest of what would be
-pushed, and `push.json`. The one idea: `push.json` is written before each step that Kaggle must not see twice and again
-after it, so that whoever comes next knows what was done, and where to ask Kaggle instead.
+`push.json` in the folder is written before each step that Kaggle must not see twice and again after it, so that whoever
+comes next knows what was done, and where to ask Kaggle instead.
 """
 
 import contextlib
@@ -22,8 +21,11 @@ from kit.delivery.kernel import KINDS, METADATA, PLACEHOLDER_USER
 from kit.errors import KitError
 
 STATE = "push.json"
-SOURCES = ("dataset_sources", "competition_sources")
 REF = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # owner/slug, and no way out of a folder that is named so
+SOURCES = {"competition_sources": (re.compile(r"[\w-][\w.-]*"), "SLUG"), "dataset_sources": (REF, "OWNER/SLUG"),
+           "kernel_sources": (REF, "OWNER/SLUG"),
+           "model_sources": (re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*){3}/\d+"),
+                             "OWNER/MODEL/FRAMEWORK/VARIATION/VERSION")}
 BUILD = "make it again: kit kernel build --user NAME"
 UPLOADED = {"digest": str, "before": int, "done": bool}  # what `State.weights` holds
 
@@ -77,27 +79,51 @@ def read_metadata(path: Path) -> dict[str, Any]:
     KitError where it is missing, a value is not of its kind, or the code file that it names is not there.
     """
     file = path / METADATA
+    metadata = _read_table(file)
+    metadata = {**metadata, **{name: metadata.get(name) or [] for name in SOURCES}}
+    code = metadata.get("code_file")
+    if not (isinstance(code, str) and code and not Path(code).is_absolute() and ".." not in Path(code).parts):
+        raise _wrong(file, metadata, "code_file", "name a file in that folder, such as kernel.py")
+    if metadata.get("kernel_type") not in tuple(KINDS):
+        raise _wrong(file, metadata, "kernel_type", f"write {' or '.join(KINDS)}")
+    for name, (pattern, form) in SOURCES.items():
+        if not fits(metadata[name], tuple[str, ...]) or not all(map(pattern.fullmatch, metadata[name])):
+            raise _wrong(file, metadata, name, f'write a list, such as ["{form}"]')
+    if not (path / code).is_file():
+        raise KitError(f"{path / code} is missing", f"put it there, name another code_file in {file}, or {BUILD}")
+    return metadata
+
+
+def _read_table(file: Path) -> dict[str, Any]:
+    """The object in the JSON file. A file that begins with a byte order mark is refused: Kaggle's client refuses it."""
     if file.exists() and not file.is_file():  # a pipe would be waited for
         raise KitError(f"{file} is no file", BUILD)
     try:
-        metadata = json.loads(file.read_text("utf-8"))
-        metadata = {**metadata, **{name: metadata.get(name) or [] for name in SOURCES}}
+        text = file.read_bytes().decode("utf-8")
     except FileNotFoundError:
-        raise KitError(f"{path} is no kernel folder: it has no {METADATA}", "make one: kit kernel build") from None
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise KitError(f"{file} is damaged: {error}", BUILD) from error
-    datasets, competitions = (metadata[name] for name in SOURCES)
-    code = metadata.get("code_file")
-    fine = {"code_file": isinstance(code, str) and not Path(code).is_absolute() and ".." not in Path(code).parts,
-            "kernel_type": metadata.get("kernel_type") in tuple(KINDS),
-            "dataset_sources": fits(datasets, tuple[str, ...]) and all(map(REF.fullmatch, datasets)),
-            "competition_sources": fits(competitions, tuple[str, ...])}
-    for name in fine:
-        if not fine[name]:
-            raise KitError(f"{file} is damaged: {name} cannot be {metadata.get(name)!r:.60}", BUILD)
-    if not (path / metadata["code_file"]).is_file():
-        raise KitError(f"{path / metadata['code_file']} is missing", BUILD)
-    return metadata
+        raise KitError(f"{file.parent} is no kernel folder: it has no {METADATA}",
+                       "make one: kit kernel build") from None
+    except UnicodeDecodeError as error:
+        raise KitError(f"{file} is damaged: byte {error.start + 1} is not UTF-8",
+                       f"save it again as UTF-8, or {BUILD}") from error
+    except OSError as error:
+        fix = "make it readable: chmod u+r" if isinstance(error, PermissionError) else "copy its folder anew:"
+        raise KitError(f"cannot read {file}: {error.strerror or error}", f"{fix} {file}") from error
+    if text.startswith("\ufeff"):
+        raise KitError(f"{file} begins with a byte order mark, at which Kaggle's own client stops",
+                       "save it as UTF-8 without one (an editor may call it UTF-8 with BOM)")
+    try:
+        table = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise KitError(f"{file} is damaged: {error}", f"correct it there, or {BUILD}") from error
+    if not isinstance(table, dict):
+        raise KitError(f"{file} is damaged: it holds no object", f"begin it with {{; or {BUILD}")
+    return table
+
+
+def _wrong(file: Path, metadata: dict[str, Any], name: str, fix: str) -> KitError:
+    said = f"cannot be {metadata.get(name)!r:.60}" if name in metadata else "is missing"
+    return KitError(f"{file} is damaged: {name} {said}", f"{fix}; or {BUILD}")
 
 
 def _read_code(path: Path) -> str:

@@ -1,8 +1,8 @@
 """What Python may do in a rehearsal; copied there as `sitecustomize.py`, so that every Python runs it first.
 
-In goes the JSON file that `KIT_REHEARSAL` names: the packages of Kaggle's image, the kernel's own folders, a log. Out
-comes a refusal, logged, for each import of anything else that is installed here (the kit included: the packed copy must
-be what runs), and for each connection that would leave this machine. Nothing of the kit can be imported in here.
+The JSON file that `KIT_REHEARSAL` names has the packages of Kaggle's image, the kernel's own folders, and a log. Each
+import of anything else that is installed here is refused and logged (the kit included: the packed copy must be what
+runs), and so is each connection that would leave this machine. Nothing of the kit can be imported in here.
 """
 
 import errno

@@ -1,9 +1,9 @@
-"""Kaggle's walls, as far as this machine lets us build them.
+"""Runs a kernel within Kaggle's walls, as far as this machine lets us build them.
 
-In go a staged folder and a command; out comes that command, running in a file system with Kaggle's layout and without
-a network. Where Linux namespaces are permitted they do it: `/kaggle/input` is a read-only mount, and the only network
-is the loopback. Elsewhere the same layout lies in the staged folder, an environment variable leads the kit's runtime
-there, and only Python's own connections are refused (`guard`).
+Where Linux namespaces are permitted the kernel sees a file system with Kaggle's folders, `/kaggle/input` read-only,
+and no network but the loopback. Elsewhere the same folders lie in the stage, an environment variable leads the kit's
+runtime there, and only Python's own imports and connections are refused (`guard`); `differences` says what is then
+not as on Kaggle.
 """
 
 import contextlib
@@ -20,22 +20,49 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from kit.delivery import guard
+from kit.delivery import guard, processes
 
-IMAGE = ("tensorflow", "jax", "keras", "pandas", "pyarrow", "numpy", "scikit-learn", "scipy", "matplotlib", "jinja2",
-         "filelock", "tqdm", "rich")  # what the kit counts on in Kaggle's image
+# Modules that are in Kaggle's image (its Dockerfile, and Colab's list of packages on which it is built; November 2026)
+# and that kernels are known to import, each with the package that brings it. What those packages need is there as well.
+IMAGE = {
+    **{name: name for name in (
+        "IPython", "ipykernel", "ipywidgets", "nbclient", "nbconvert", "nbformat", "papermill",
+        "tensorflow", "keras", "jax", "flax", "optax", "tensorboard", "tensorflow_datasets", "tensorflow_hub",
+        "tensorflow_probability", "keras_tuner", "torch", "torchvision", "torchaudio", "torchmetrics", "torchinfo",
+        "pytorch_lightning", "timm", "kornia", "fastai", "transformers", "datasets", "accelerate", "sentencepiece",
+        "tokenizers", "safetensors", "xgboost", "lightgbm", "catboost", "optuna", "hyperopt", "shap", "numpy", "scipy",
+        "pandas", "polars", "pyarrow", "matplotlib", "seaborn", "plotly", "bokeh", "altair", "statsmodels", "sympy",
+        "numba", "joblib", "dask", "networkx", "albumentations", "imageio", "imgaug", "nltk", "spacy", "gensim", "h5py",
+        "jinja2", "filelock", "tqdm", "rich", "typer", "click", "pyparsing", "psutil", "requests", "openpyxl", "lxml",
+        "missingno", "mlxtend", "wordcloud", "kaggle", "pytest", "cloudpickle")},
+    "PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "skimage": "scikit-image",
+    "yaml": "pyyaml", "bs4": "beautifulsoup4", "imblearn": "imbalanced-learn",
+    "category_encoders": "category-encoders", "dateutil": "python-dateutil"}
+KAGGLES_OWN = {"kaggle_secrets", "kaggle_datasets", "kaggle_session", "kaggle_gcp"}  # nobody else has these modules
 NAMESPACES = ("--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")  # no credentials, no proxies, no kit on the path
 KEPT_PREFIXES = ("CUDA", "NVIDIA", "TF_", "XLA_", "OMP_", "KERAS_")
 
 
-def start(stage: Path, code: list[str], log: Path, time_limit: float) -> subprocess.Popen:
-    """Run Python with the arguments `code` in the walls around `stage`, which holds `kaggle/`; output goes to `log`."""
+def start(stage: Path, code: str, log: Path, time_limit: float, is_rerun: bool = True) -> subprocess.Popen:
+    """Run `kaggle/src/<code>`, a script or a notebook, in the walls around `stage`; its output goes to `log`.
+
+    `time_limit` in seconds, for the kit's own kernels to plan by; `is_rerun`: on a hidden test file, as the kernel of
+    a code competition is told. A notebook needs the packages of the extra `rehearse`.
+    """
     walls = namespaces()
     root = "/kaggle" if walls else str(stage / "kaggle")
     environment = _environment(stage, time_limit, None if walls else root)
+    environment |= {"KAGGLE_IS_COMPETITION_RERUN": "1"} if is_rerun else {}
     leash = [setpriv, "--pdeathsig", "KILL"] if (setpriv := shutil.which("setpriv")) else []  # it dies with us
-    command = [*leash, sys.executable, "-u", *code]
+    command = [*leash, sys.executable, "-u", f"{root}/src/{code}"]
+    if code.endswith(".ipynb"):
+        runner = stage / "run_notebook.py"
+        shutil.copyfile(Path(__file__).with_name(runner.name), runner)
+        command.insert(-1, str(runner))
+        environment |= _jupyter(stage, leash)
+    else:
+        environment["MPLBACKEND"] = "Agg"  # a notebook's is ipykernel's choice
     with log.open("wb") as output:
         if not walls:
             return subprocess.Popen(command, cwd=f"{root}/working", env=environment, stdin=subprocess.DEVNULL,
@@ -48,18 +75,55 @@ def start(stage: Path, code: list[str], log: Path, time_limit: float) -> subproc
                                 start_new_session=True)
 
 
-@functools.lru_cache(maxsize=1)
 def namespaces() -> tuple[str, ...]:
     """The `unshare` command that works here, or nothing where namespaces are not permitted."""
+    return _try_namespaces()[0]
+
+
+@functools.lru_cache(maxsize=1)
+def _try_namespaces() -> tuple[tuple[str, ...], str]:
+    """The command of `namespaces`, and why there is none."""
+    if sys.platform != "linux":
+        return (), f"{sys.platform} has none"
     unshare = shutil.which("unshare")
     if not unshare or not shutil.which("mount"):
-        return ()
+        return (), f"the program {'mount' if unshare else 'unshare'} (util-linux) is missing"
     command = (unshare, *(() if os.geteuid() == 0 else ("--user", "--map-root-user")), *NAMESPACES)
     try:
         tried = subprocess.run([*command, "mount", "-t", "tmpfs", "kit", "/mnt"], capture_output=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return command if tried.returncode == 0 else ()
+    except (OSError, subprocess.SubprocessError) as error:
+        return (), str(error)
+    if tried.returncode:
+        return (), (tried.stderr.decode(errors="replace").strip().splitlines() or ["unshare fails"])[-1]
+    return command, ""
+
+
+def differences() -> list[str]:
+    """Where the walls on this machine are not Kaggle's."""
+    unmeasured = [] if processes.PROC.is_dir() else ["not as on Kaggle: memory is neither measured nor limited here"]
+    if namespaces():
+        return unmeasured
+    return [*unmeasured,
+            f"not as on Kaggle: there are no Linux namespaces here ({_try_namespaces()[1] or 'switched off'})",
+            "not as on Kaggle: /kaggle does not exist here; only a kernel that reads KIT_KAGGLE_ROOT, as the kit's own "
+            "do, finds its files",
+            "not as on Kaggle: only Python's connections are refused; other programs, such as !curl, reach the network",
+            "not as on Kaggle: the input is protected by the modes of its files alone"
+            + (", which do not bind root" if getattr(os, "geteuid", lambda: 1)() == 0 else "")]
+
+
+def _jupyter(stage: Path, leash: list[str]) -> dict[str, str]:
+    """Lay out the Jupyter kernel python3, so that it is this Python; the variables that lead to it.
+
+    ipykernel's process begins a session of its own; the `leash` ties it to the one that runs the notebook.
+    """
+    spec = stage / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    command = [*leash, sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
+               "--log-level=40"]  # it warns that its connection over the loopback is not encrypted
+    (spec / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}))
+    return {"JUPYTER_PATH": str(stage / "jupyter"), "JUPYTER_PLATFORM_DIRS": "1",
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 
 def _environment(stage: Path, time_limit: float, root: str | None) -> dict[str, str]:
@@ -73,7 +137,8 @@ def _environment(stage: Path, time_limit: float, root: str | None) -> dict[str, 
     kept = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
     for folder in ("home", "tmp"):
         (stage / folder).mkdir(exist_ok=True)
-    return kept | {"HOME": str(stage / "home"), "TMPDIR": str(stage / "tmp"), "MPLBACKEND": "Agg",
+    return kept | {"HOME": str(stage / "home"), "TMPDIR": str(stage / "tmp"),
+                   "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
                    "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1", "KIT_REHEARSAL": str(rules),
                    "KAGGLE_KERNEL_RUN_TYPE": "Batch", "KIT_TIME_LIMIT": str(time_limit),
                    **({"KIT_KAGGLE_ROOT": root} if root else {})}
@@ -82,7 +147,7 @@ def _environment(stage: Path, time_limit: float, root: str | None) -> dict[str, 
 @functools.lru_cache(maxsize=1)
 def image_packages() -> list[str]:
     """Top-level names that Kaggle's image would let a kernel import: the image's packages and all they need."""
-    wanted, names = list(IMAGE), set()
+    wanted, names = list(IMAGE.values()), set(IMAGE)
     for package in wanted:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             for requirement in importlib.metadata.requires(package) or ():

@@ -1,27 +1,30 @@
-"""Run a kernel folder here as Kaggle would, on a hidden test file, and say whether it would be a submission.
+"""Runs a kernel folder here as Kaggle would, on a hidden test file, and says whether it would be a submission.
 
-In goes a folder that `kaggle kernels push` would take; out comes a verdict with its reasons. Kaggle's rule decides: a
-kernel that ends in an error or over its time is no submission, whatever file it wrote; only then is the file looked at.
+Kaggle's rule decides: a kernel that ends in an error or over its time is no submission, whatever file it wrote; only
+then is the file looked at. Where this machine cannot be as Kaggle, the verdict's notes say so.
 """
 
 import contextlib
+import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from kit import storage, transfer
 from kit.data import competition as competitions
 from kit.data.competition import Competition
-from kit.delivery import jail, processes, weights
-from kit.delivery.folder import read_metadata, read_report
+from kit.delivery import jail, processes, sources, weights
+from kit.delivery.folder import METADATA, read_metadata, read_report
 from kit.delivery.hidden import Hidden, swap_in
+from kit.delivery.sources import Source
 from kit.errors import KitError
 
 TIME_LIMIT = 2 * 3600.0  # seconds, this competition's limit on a GPU
@@ -60,28 +63,46 @@ class Verdict:
                 *(f"note: {note}" for note in self.notes), took]
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What lies in `/kaggle/input`: the competition whose test file is swapped, and the folders beside it."""
+
+    competition: Competition
+    folders: dict[Source, Path]
+    places: dict[Source, str]  # below /kaggle/input; the competition's own as well
+
+    @property
+    def data(self) -> str:
+        """Where the competition's files go, below `/kaggle/input`."""
+        return next(place for source, place in self.places.items() if source not in self.folders)
+
+
 def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: float = TIME_LIMIT,
              memory_limit: int = MEMORY_LIMIT, out: Path | None = None,
-             say: Callable[[str], None] = lambda line: None) -> Verdict:
+             say: Callable[[str], None] = lambda line: None, mounts: Sequence[str] = (),
+             layout: str = "new") -> Verdict:
     """The verdict on the kernel in `folder`, run on the competition files in `data` with a hidden test file swapped in.
 
     `hidden`: a test file of your own (with a label column it is scored), else made of the last training writers.
     `time_limit` in seconds, `memory_limit` in bytes. `out`: where what the kernel wrote is kept. `say` gets each
-    line of its output as it comes. KitError for a folder that is no kernel, or missing data.
+    line of its output as it comes. `mounts`: folders that stand for its other inputs, and `layout` where Kaggle mounts
+    them, both as in `sources`. KitError for a folder that is no kernel or not in Python, missing data, an input that no
+    folder stands for, or a notebook where its packages are not installed.
     """
     folder = Path(folder)
     metadata = read_metadata(folder)
-    competition = _competition(folder, metadata)
+    inputs = find_inputs(folder, mounts, layout)
+    reasons, notes = _look_at_code(folder, metadata)
     with transfer.scratch(Path(tempfile.gettempdir()).resolve(), STAGE) as stage:
-        verdict = Verdict(walls="namespaces" if jail.namespaces() else "python", reasons=_refusals(folder, metadata))
+        verdict = Verdict(walls="namespaces" if jail.namespaces() else "python", reasons=reasons, notes=notes)
         with storage.disk_errors(stage, "lay the kernel out in"):
-            swapped = _lay_out(stage, folder, metadata, data, competition, hidden)
+            swapped = _lay_out(stage, folder / metadata["code_file"], inputs, data, hidden)
         verdict.hidden_rows = len(swapped.ids)
-        _run(stage, folder / metadata["code_file"], verdict, time_limit, memory_limit, say)
+        _run(stage, folder / metadata["code_file"], inputs.competition, verdict, time_limit, memory_limit, say)
         working = stage / "kaggle" / "working"
-        _judge(working / SUBMISSION, competition, swapped, verdict)
+        _judge(working / SUBMISSION, inputs.competition, swapped, verdict)
         _look_at_report(working / "report.json", verdict)
-        if metadata["dataset_sources"] and swapped.held_out:
+        if inputs.folders and swapped.held_out:
             verdict.notes.append("its weights may have been trained on these rows: the accuracy flatters")
         if out:
             shutil.copytree(working, out, dirs_exist_ok=True)
@@ -89,82 +110,156 @@ def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: f
     return verdict
 
 
+def find_inputs(folder: Path, mounts: Sequence[str] = (), layout: str = "new") -> Inputs:
+    """What the kernel in `folder` reads, with its own `weights/` and `mounts`. KitError where something is missing."""
+    metadata = read_metadata(folder)
+    named = sources.named_in(metadata)
+    folders = sources.mounted(mounts, named, folder / METADATA)
+    packed = folder / weights.FOLDER
+    own = Source("dataset", sources.id_of(packed / weights.METADATA))
+    if own in named:
+        folders.setdefault(own, packed)
+    left = [source for source in named if source not in folders]
+    scored = [source for source in left if source.kind == "competition"]
+    for source in folders:
+        if source.kind == "competition" and not scored:
+            raise KitError(f"{folders[source]} stands for {source}, whose files the rehearsal lays out itself",
+                           "leave that --mount out; --data-dir says where those files are")
+    if not scored:
+        raise KitError(f"{folder} names no competition as its data; a rehearsal needs one",
+                       f'put it into {folder / METADATA}, as "competition_sources": ["SLUG"]')
+    if len(scored) > 1:
+        raise KitError(f"{folder} names {len(scored)} competitions as its data; the rehearsal swaps one's test file",
+                       "lay the others in as they are: "
+                       + " ".join(f"--mount {source.ref}=FOLDER" for source in scored[1:]))
+    competition = competitions.get(scored[0].ref)
+    others = [source for source in left if source not in scored]
+    if others:
+        trained = Source("dataset", weights.dataset_slug(str(metadata.get("id", ""))))  # by kit kernel build's name
+        if trained in others:
+            raise KitError(f"{folder} needs its weights ({trained.ref}), and has no folder {weights.FOLDER}/",
+                           "build it again: kit kernel build --mode predict --run RUN")
+        raise sources.missing(others, folder)
+    wanted = [Source("competition", competition.kaggle_slug) if source in scored else source for source in named]
+    return Inputs(competition, folders, sources.places(wanted, layout))
+
+
 # -- what Kaggle would refuse before anything runs ------------------------------------------------------------------
 
 
-def _competition(folder: Path, metadata: dict[str, Any]) -> Competition:
-    sources = metadata["competition_sources"]
-    if len(sources) != 1:
-        raise KitError(f"{folder} names {len(sources)} competitions as its data; a rehearsal needs exactly one",
-                       'put it into kernel-metadata.json, as "competition_sources": ["SLUG"]')
-    return competitions.get(sources[0])
-
-
-def _refusals(folder: Path, metadata: dict[str, Any]) -> list[str]:
-    reasons = []
+def _look_at_code(folder: Path, metadata: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Reasons that need no run, and notes on where this machine is not Kaggle. KitError for what cannot be run here."""
+    code = folder / metadata["code_file"]
+    language = metadata.get("language")
+    if isinstance(language, str) and language.lower() in ("r", "rmarkdown"):
+        raise _not_python(code, {"r": "R", "rmarkdown": "R Markdown"}[language.lower()])
+    reasons, notes = [], jail.differences()
+    if language != "python":
+        reasons.append(f"its language is {language!r:.40}: Kaggle's client takes python, r or rmarkdown")
     if str(metadata.get("enable_internet", True)).lower() != "false":
         reasons.append("the internet is on (it is unless enable_internet is false), and the competition forbids that")
     if metadata["kernel_type"] == "notebook":
-        facts = _notebook(folder / metadata["code_file"]).get("metadata")
-        if not isinstance(facts, dict) or not facts.get("kernelspec"):
+        facts = _notebook(code).get("metadata")
+        spec = facts.get("kernelspec") if isinstance(facts, dict) else None
+        name, spoken = (spec.get("name"), spec.get("language")) if isinstance(spec, dict) else (None, None)
+        if name == "ir" or str(spoken).lower() == "r":
+            raise _not_python(code, "R")
+        if not name:
             reasons.append("the notebook has no kernelspec: Kaggle does not run it")
-    return reasons
+        elif name != "python3":
+            notes.append(f"its kernelspec is named {name!r:.40}, which Kaggle's image may not have: python3 is safe")
+        _check_notebook_packages(code)
+    elif code.suffix == ".ipynb":
+        raise KitError(f"{folder / METADATA} calls {code.name} a script, and it is a notebook",
+                       'write there "kernel_type": "notebook"')
+    if not jail.namespaces() and b"/kaggle/" in code.read_bytes():
+        notes.append("it names /kaggle itself, which is not on this machine: a no for files that it does not find says "
+                     "nothing about Kaggle")
+    if str(metadata.get("enable_gpu", False)).lower() == "true" and not _has_gpu():
+        notes.append("not as on Kaggle: it asks for a GPU, and there is none here, so its time here is a CPU's")
+    return reasons, notes
+
+
+def _has_gpu() -> bool:
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()  # the latter in Windows' Linux
+
+
+def _not_python(code: Path, language: str) -> KitError:
+    return KitError(f"{code} is written in {language}; a rehearsal runs Python alone",
+                    "kit kernel push takes it to Kaggle without a rehearsal")
+
+
+def _check_notebook_packages(code: Path) -> None:
+    lacking = [name for name in ("nbclient", "ipykernel", "nbformat") if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise KitError(f"{code} is a notebook, and {' and '.join(lacking)}, with which Kaggle runs one, "
+                       f"{'is' if len(lacking) == 1 else 'are'} not installed here",
+                       ".venv/bin/python -m pip install -e '.[rehearse]' in the kit's folder")
 
 
 def _notebook(path: Path) -> dict[str, Any]:
     """What the file holds. KitError where that is no notebook."""
+    again = "save it again as .ipynb, or make one: kit kernel build --kind notebook"
     try:
-        notebook = json.loads(path.read_text("utf-8"))
-        if not isinstance(notebook["cells"], list):
-            raise TypeError("its cells are no list")
-        return dict(notebook)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise KitError(f"{path} is no notebook: {error}",
-                       "save it again as .ipynb, or make one: kit kernel build --kind notebook") from error
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise KitError(f"{path} is no notebook: byte {error.start + 1} (0x{error.object[error.start]:02x}) is not "
+                       "UTF-8", "save it again as UTF-8") from error
+    except OSError as error:
+        raise storage.refused(error, path, "read") from error
+    if text.startswith("\ufeff"):
+        raise KitError(f"{path} is no notebook: it begins with a byte order mark, at which Jupyter stops",
+                       "save it as UTF-8 without one (an editor may call it UTF-8 with BOM)")
+    try:
+        notebook = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        fix = "rename it to .py and call it a script" if "import " in text and text.lstrip()[:1] != "{" else again
+        raise KitError(f"{path} is no notebook: {error}", fix) from error
+    if isinstance(notebook, dict) and isinstance(notebook.get("worksheets"), list):
+        raise KitError(f"{path} is a notebook in the format {notebook.get('nbformat', 3)} of before 2015",
+                       f"jupyter nbconvert --to notebook --inplace {path}")
+    if not isinstance(notebook, dict) or "cells" not in notebook:
+        raise KitError(f"{path} is no notebook: it has no cells", again)
+    if not isinstance(notebook["cells"], list):
+        raise KitError(f"{path} is no notebook: its cells are no list", again)
+    return notebook
 
 
 # -- the stage ------------------------------------------------------------------------------------------------------
 
 
-def _lay_out(stage: Path, folder: Path, metadata: dict[str, Any], data: Path, competition: Competition,
-             hidden: Path | None) -> Hidden:
-    """Kaggle's folders as they are today, the input read-only."""
+def _lay_out(stage: Path, code: Path, inputs: Inputs, data: Path, hidden: Path | None) -> Hidden:
+    """Kaggle's folders, the input read-only."""
     kaggle = stage / "kaggle"
     for name in ("input", "working", "src"):
         (kaggle / name).mkdir(parents=True)
-    swapped = swap_in(Path(data), kaggle / "input" / "competitions" / competition.slug, competition, hidden)
-    for ref in set(metadata["dataset_sources"]):
-        if not (folder / weights.FOLDER).is_dir():
-            raise KitError(f"{folder} needs the dataset {ref}, but has no folder weights/", "build it again: --run")
-        shutil.copytree(folder / weights.FOLDER, kaggle / "input" / "datasets" / ref)
-    code = folder / metadata["code_file"]
+    swapped = swap_in(Path(data), kaggle / "input" / inputs.data, inputs.competition, hidden)
+    needed = sum(path.stat().st_size for folder in inputs.folders.values()
+                 for path in folder.rglob("*") if path.is_file())
+    free = shutil.disk_usage(stage).free
+    if needed > free:
+        raise KitError(f"the kernel's inputs take {needed / 1e6:,.0f} MB, and {stage.parent} has only "
+                       f"{free / 1e6:,.0f} MB free",
+                       "free some space there, or use a folder on another disk: TMPDIR=FOLDER kit kernel rehearse")
+    for source, folder in inputs.folders.items():  # copies: what a kernel does to them must not reach the originals
+        try:
+            shutil.copytree(folder, kaggle / "input" / inputs.places[source])
+        except shutil.Error as error:
+            place, _, why = error.args[0][0]
+            raise KitError(f"cannot copy {place}: {why}", f"make it readable, or take it out of {folder}") from error
     shutil.copyfile(code, kaggle / "src" / code.name)
     for path in (kaggle / "input").rglob("*"):
         path.chmod(0o555 if path.is_dir() else 0o444)
     return swapped
 
 
-NOTEBOOK = """
-import json, sys
-sys.argv = sys.argv[1:]
-__name__ = "__main__"
-for _number, _cell in enumerate(json.load(open(sys.argv[0], encoding="utf-8"))["cells"], 1):
-    if _cell["cell_type"] == "code":
-        try:
-            exec(compile("".join(_cell["source"]), f"<cell {_number}>", "exec"))
-        except SystemExit as error:
-            raise RuntimeError(f"cell {_number} ends the interpreter, which fails a notebook") from error
-"""  # as nbconvert would: the code cells in order, in one process; IPython's magics are a syntax error here
-
-
-def _run(stage: Path, code: Path, verdict: Verdict, time_limit: float, memory_limit: int,
+def _run(stage: Path, code: Path, competition: Competition, verdict: Verdict, time_limit: float, memory_limit: int,
          say: Callable[[str], None]) -> None:
     """Run the kernel to its end or to a limit; fill in time, memory, and the reasons that Kaggle would have."""
-    source = f"{'/kaggle' if jail.namespaces() else stage / 'kaggle'}/src/{code.name}"
     log = stage / "output.log"
     begin = time.monotonic()
-    process = jail.start(stage, ["-c", NOTEBOOK, source] if code.suffix == ".ipynb" else [source], log, time_limit)
-    with log.open(encoding="utf-8", errors="replace") as output:
+    process = jail.start(stage, code.name, log, time_limit, competition.code_only)
+    with log.open("rb") as output:
         try:
             why = _watch(process, begin, time_limit, memory_limit, verdict, lambda: _relay(output, say))
         finally:
@@ -177,17 +272,18 @@ def _run(stage: Path, code: Path, verdict: Verdict, time_limit: float, memory_li
         verdict.log_tail = lines[-TAIL:]
         verdict.reasons.append(why or f"it ended with exit code {process.returncode}: {_last_error(lines)}")
         verdict.reasons.extend(_blocked(stage / "blocked.jsonl", "\n".join(lines)))
+        verdict.reasons.extend(_missing_here(lines))
         if (stage / "kaggle" / "working" / SUBMISSION).is_file():
             verdict.reasons.append(f"the {SUBMISSION} that it left does not count: Kaggle rejects a kernel that fails")
 
 
-def _relay(output: TextIO, say: Callable[[str], None], ended: bool = False) -> None:
-    """Say the lines that are new; half a line only once the kernel has `ended`."""
+def _relay(output: BinaryIO, say: Callable[[str], None], ended: bool = False) -> None:
+    """Say the lines that are new, whatever bytes they have; half a line only once the kernel has `ended`."""
     while line := output.readline():
-        if not (ended or line.endswith("\n")):
-            output.seek(output.tell() - len(line.encode()))
+        if not (ended or line.endswith(b"\n")):
+            output.seek(-len(line), os.SEEK_CUR)
             return
-        say(line.rstrip("\n"))
+        say(line.decode("utf-8", "replace").rstrip("\r\n"))
 
 
 def _watch(process: subprocess.Popen, begin: float, time_limit: float, memory_limit: int, verdict: Verdict,
@@ -215,7 +311,8 @@ def _blocked(log: Path, output: str) -> list[str]:
     """What the walls refused, once each; imports only where the output speaks of them, as libraries try many."""
     if not log.is_file():
         return []
-    words = {"import": "it imports {}, which Kaggle's image lacks", "network": "it needs the network: {}"}
+    words = {"import": "it imports {}, which Kaggle's image is not known to have",
+             "network": "it needs the network: {}"}
     events: dict[tuple[str, str], None] = {}
     for line in log.read_text("utf-8", "replace").splitlines():
         with contextlib.suppress(ValueError, TypeError, RecursionError):  # half a line, of a kernel that was killed
@@ -223,6 +320,18 @@ def _blocked(log: Path, output: str) -> list[str]:
             events[kind, what] = None
     return [words[kind].format(what) for kind, what in events
             if kind == "network" or (kind == "import" and repr(what) in output)]
+
+
+def _missing_here(lines: list[str]) -> list[str]:
+    """What it could not import although Kaggle has it: this machine's lack, and no fault of the kernel."""
+    found = re.fullmatch(r"ModuleNotFoundError: No module named '(\w+)[\w.]*'", _last_error(lines))
+    name = found[1] if found else ""
+    if name in jail.KAGGLES_OWN:
+        return [f"{name} is there on Kaggle alone: whether this kernel would be a submission only Kaggle can tell"]
+    if name in jail.IMAGE and importlib.util.find_spec(name) is None:
+        return [f"{name} is in Kaggle's image and not on this machine: install it here to rehearse this kernel "
+                f"(.venv/bin/python -m pip install {jail.IMAGE[name]})"]
+    return []
 
 
 # -- what it left ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 root = Path(os.environ.get("KIT_KAGGLE_ROOT", "/kaggle"))
-data = root / "input" / "competitions" / "kannada-mnist"
+data = root / "input" / "competitions" / "Kannada-MNIST"
 test = np.loadtxt(data / "test.csv", int, delimiter=",", skiprows=1)
 ids = test[:, 0]
 labels = test[:, 1:].reshape(len(test), 28, 28).sum(2).argmax(1)
