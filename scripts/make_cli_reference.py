@@ -90,7 +90,7 @@ def _parameters(function: Callable) -> list[tuple[str, str, str, str]]:
             if bool in (kind, *typing.get_args(kind)):
                 shown = f"`{option}`" if declared else f"`{option}`, `--no-{option[2:]}`"
             else:
-                shown = f"`{option} {_kind(kind)}`"
+                shown = f"`{option} {info.metavar or _kind(kind)}`"
         default = "**required**" if not given else _default(parameter.default)
         rows.append((name, shown, re.sub(r"([|<])", r"\\\1", info.help or ""), default))
     return rows
