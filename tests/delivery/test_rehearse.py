@@ -189,7 +189,7 @@ def test_a_folder_that_is_no_kernel(tmp_path, data):
 
 @pytest.mark.parametrize("metadata, message", [
     ({"competition_sources": [5]}, r"competition_sources cannot be \[5\]"),
-    ({"competition_sources": None}, "names 0 competitions"), ({"competition_sources": ["titanic"]}, "'titanic'"),
+    ({"competition_sources": None}, "names no competition"), ({"competition_sources": ["titanic"]}, "'titanic'"),
     ({"dataset_sources": ["../../../x"]}, "dataset_sources cannot be"), ({"dataset_sources": 1}, "dataset_sources"),
     ({"code_file": ["kernel.py"]}, "code_file cannot be"), ({"code_file": "../kernel.py"}, "code_file cannot be"),
     ({"code_file": "/etc/hostname"}, "code_file cannot be"), ({"code_file": "gone.py"}, "is missing"),
@@ -327,7 +327,7 @@ def test_what_a_killed_kernel_was_writing_is_passed_over(tmp_path):
     log = tmp_path / "blocked.jsonl"
     log.write_text('["network", "example.com"]\n["import", "typer"]\n5\n["import", ["x"]]\n["walk", "x"]\n["netw')
     assert rehearsal._blocked(log, "No module named 'typer'") == [
-        "it needs the network: example.com", "it imports hypothesis, which Kaggle's image is not known to have"]
+        "it needs the network: example.com", "it imports typer, which Kaggle's image is not known to have"]
 
 
 def judged(path, ids, labels=None):
