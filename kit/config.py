@@ -15,6 +15,7 @@ from kit.errors import KitError
 SPLITS = ("auto", "stratified", "writer")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 EXECUTORS = ("auto", "local", "processes", "ray")
+CLASS_PRIORS = ("auto", "none", "equal")
 MOST_VIEWS = 7  # of kit.training.augment.VIEWS
 # Least and most: beyond these a run would not end, not fit into memory, or not be numbered (int8 folds, 32-bit seeds).
 BOUNDS: dict[str, tuple[int, int]] = {
@@ -24,7 +25,8 @@ BOUNDS: dict[str, tuple[int, int]] = {
 OPTIONS = {"models": "model", "n_folds": "folds", "n_seeds": "seeds"}  # of the command line, where named otherwise
 EXAMPLES = {"epochs": 12, "batch_size": 128, "tta": 5, "threads": 2, "time_budget": 6600.0, "limit": 200}
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", tuple: "a tuple of names"}
-FREE_TO_CHANGE = ("executor", "time_budget", "tensorboard", "balanced", "self_train")  # on resume: not what is trained
+# On resume: these do not change what is trained.
+FREE_TO_CHANGE = ("executor", "time_budget", "tensorboard", "class_prior", "self_train")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class RunConfig:
     threads: int | None = None  # CPU threads per fold; None: all that the executor gives it
     time_budget: float | None = None  # seconds for the training of all folds
     limit: int | None = None  # rows of each class, spread over the writers
-    balanced: bool | None = None  # label the test file as one with equal classes; None: as the competition says
+    class_prior: str = "auto"  # how often each class is in the test file (kit.ensembling.prior)
     self_train: int = 0  # rounds of learning from the test rows, too, labelled as the run itself guesses them
     tensorboard: bool = False  # write logs for it into the run folder
 
@@ -62,9 +64,11 @@ class RunConfig:
             if value is not None and least is not None and not least <= value <= most:
                 raise KitError(f"{_option(field.name)} {value!r:.60} is too {'small' if value < least else 'large'}",
                                f"give {_option(field.name)} from {least} to {most:,}")
-        for name, choices in (("split", SPLITS), ("precision", PRECISIONS), ("executor", EXECUTORS)):
+        for name, choices in (("split", SPLITS), ("precision", PRECISIONS), ("executor", EXECUTORS),
+                              ("class_prior", CLASS_PRIORS)):
             if getattr(self, name) not in choices:
-                raise KitError(f"--{name} {getattr(self, name)!r} is unknown", f"choose one of: {', '.join(choices)}")
+                raise KitError(f"{_option(name)} {getattr(self, name)!r} is unknown",
+                               f"choose one of: {', '.join(choices)}")
         if not self.models:
             raise KitError("--model names no model", "name one, such as --model cnn (see kit models)")
         if len(set(self.models)) != len(self.models):
@@ -101,6 +105,11 @@ class RunConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(values, dict):
             raise KitError("the run's config is no table of options", "start a new run with --run")
+        if "balanced" in values and "class_prior" not in values:  # runs from before 2026-11-25
+            values = dict(values)
+            asked = values.pop("balanced")
+            values["class_prior"] = {None: "auto", True: "equal", False: "none"}[asked] \
+                if asked is None or isinstance(asked, bool) else asked
         unknown = sorted(set(values) - known)
         if unknown:
             raise KitError(f"the run's config has unknown keys: {', '.join(unknown)}",

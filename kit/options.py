@@ -81,8 +81,8 @@ def training(
         "--resume", help="Continue the run of that name; without --run, the last one not finished.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the run of that name.")] = False,
     limit: Annotated[int | None, typer.Option(help="So many rows of each class, spread over the writers.")] = None,
-    balanced: Annotated[bool | None, typer.Option(
-        help="Label the test file as one with equal classes; else as the competition's settings say.")] = None,
+    class_prior: Annotated[str, typer.Option(
+        help="How often each class is in the test file: auto (what is known of it), none, or equal.")] = "auto",
     self_train: Annotated[int, typer.Option(
         help="Rounds of learning from the test rows, too, labelled as the ensemble guesses them.")] = 0,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs into the run.")] = False,

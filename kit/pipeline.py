@@ -131,6 +131,7 @@ def hand_in(results: RunResults, run: RunFolder, submissions: Path) -> Path:
         arrays["writer"] = folds.writers
     storage.write_npz(folder / "oof.npz", **{name: array[scored] for name, array in arrays.items()})
     ids = results.data.test().ids
+    storage.write_npz(folder / "test.npz", id=ids, probs=results.test.astype("float16"))
     submission.write_submission(folder / "submission.csv", ids, results.submitted, results.competition)
     problems = submission.validate(folder / "submission.csv", results.competition, ids)
     if problems:
@@ -201,8 +202,9 @@ def _open_run(run: RunFolder, about: dict[str, Any], resume: bool) -> bool:
                 for key, what in (("data", "data"), ("code", "the training code")) if stored[key] != about[key]]
     if (before := _read_settled(run)["backend"]) != about["settled"]["backend"]:
         changed.append(f"KERAS_BACKEND: {before} → {about['settled']['backend']}")
-    if run.guesses(1).is_file() and config["balanced"] != about["config"]["balanced"]:
-        changed.append(f"balanced: {config['balanced']} → {about['config']['balanced']}, and folds have learnt from it")
+    before, now = config["class_prior"], about["config"]["class_prior"]
+    if run.guesses(1).is_file() and before != now:
+        changed.append(f"class_prior: {before} → {now}, and folds have learnt from it")
     if changed:
         raise KitError(f"the run {run.name!r} was made differently: {'; '.join(changed)}",
                        "give the same options and data, or start a new run with --run")

@@ -17,9 +17,20 @@ def test_round_trip_through_json():
 
 def test_the_command_line_of_a_config():
     assert RunConfig().options() == ["--model", "cnn"]
-    assert RunConfig("digit-recognizer", ("mlp", "cnn"), 3, epochs=1, time_budget=90.0, balanced=True).options() == [
+    config = RunConfig("digit-recognizer", ("mlp", "cnn"), 3, epochs=1, time_budget=90.0, class_prior="equal")
+    assert config.options() == [
         "--competition", "digit-recognizer", "--model", "mlp,cnn", "--folds", "3", "--epochs", "1",
-        "--time-budget", "90.0", "--balanced"]
+        "--time-budget", "90.0", "--class-prior", "equal"]
+
+
+@pytest.mark.parametrize(("balanced", "class_prior"), [(None, "auto"), (True, "equal"), (False, "none")])
+def test_runs_from_before_the_class_prior_open(balanced, class_prior):
+    old = RunConfig(n_folds=3).to_dict()
+    del old["class_prior"]
+    assert RunConfig.from_dict(old | {"balanced": balanced}) == RunConfig(n_folds=3, class_prior=class_prior)
+    for value in ("yes", [True], 1):
+        with pytest.raises(KitError, match="--class-prior"):
+            RunConfig.from_dict(old | {"balanced": value})
 
 
 def test_unknown_keys_are_errors():
@@ -31,7 +42,8 @@ def test_unknown_keys_are_errors():
     ({"n_folds": 1}, "--folds 1"), ({"n_seeds": 0}, "--seeds 0"), ({"epochs": 0}, "--epochs 0"),
     ({"batch_size": 0}, "--batch-size 0"), ({"limit": -1}, "--limit -1"), ({"tta": 0}, "--tta 0"),
     ({"split": "random"}, "--split 'random'"), ({"precision": "int8"}, "--precision 'int8'"),
-    ({"executor": "dask"}, "--executor 'dask'"), ({"seed": 2**40}, "--seed 1099511627776 is too large"),
+    ({"executor": "dask"}, "--executor 'dask'"), ({"class_prior": "even"}, "--class-prior 'even'"),
+    ({"seed": 2**40}, "--seed 1099511627776 is too large"),
     ({"n_seeds": 10**9}, "--seeds 1000000000 is too large"), ({"time_budget": float("nan")}, "--time-budget nan"),
     ({"n_folds": "5"}, "--folds .5. is not a whole number"), ({"epochs": 1.5}, "--epochs 1.5"),
     ({"models": "cnn"}, "--model .cnn."), ({"models": ("cnn", "cnn")}, "a model twice"), ({"models": ()}, "no model"),

@@ -28,7 +28,7 @@ class Competition:
     writer_block: int | None = None  # rows per writer in the training file, where its order shows who wrote what
     writer_rows: int = 0  # the largest training file whose blocks are trusted to be writers
     hardest_first: bool = False  # the writers come hardest first, and those of the test file are harder still
-    equal_classes: bool = False  # every class is in the test file equally often, as every writer wrote each as often
+    test_pool: int | None = None  # rows, of each class equally many, of which a test file is a random part, or all
     code_only: bool = False  # takes notebooks, not files
     keras_dataset: str | None = None  # the same digits in keras.datasets, with the labels of the test file
     official_rows: dict[str, int] = field(default_factory=dict)
@@ -69,7 +69,7 @@ KANNADA = Competition(
     writer_block=1280,
     writer_rows=60_000,
     hardest_first=True,
-    equal_classes=True,
+    test_pool=10_000,
     code_only=True,
     official_rows={"train.csv": 60_000, "test.csv": 5_000, "Dig-MNIST.csv": 10_240, "sample_submission.csv": 5_000},
 )

@@ -67,7 +67,7 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
             if run is None:
                 raise KitError("a predict kernel needs the weights of a run", "name one: --run RUN, from runs/")
             packed = weights.pack(run, Path(scratch) / weights.FOLDER, dataset)
-            settings |= {"weights": dataset, "manifest_sha256": packed, "balanced": read_config(run).balanced}
+            settings |= {"weights": dataset, "manifest_sha256": packed, "class_prior": read_config(run).class_prior}
         settings["minutes"] = minutes
         if accelerator == "tpu":
             settings["backend"] = "jax"
@@ -86,7 +86,7 @@ def _training(competition: Competition, accelerator: str, **asked: Any) -> dict[
     for name in config.models:
         models.get(name)
     return {"models": list(config.models), "folds": config.n_folds, "seeds": config.n_seeds, "epochs": config.epochs,
-            "seed": config.seed, "balanced": config.balanced}
+            "seed": config.seed, "class_prior": config.class_prior}
 
 
 def _lay_down(out: Path, files: dict[str, bytes], weights_folder: Path) -> None:

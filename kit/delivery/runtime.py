@@ -28,7 +28,7 @@ from kit.delivery import votes, weights
 from kit.delivery.mounts import find_data, find_weights, lenient_ids
 from kit.delivery.supervisor import Limits, Outcome, supervise
 from kit.delivery.worker import Wish
-from kit.ensembling.balance import applies, balanced
+from kit.ensembling.prior import class_prior
 from kit.errors import KitError
 from kit.runfolder import RunFolder, fold_keys
 
@@ -158,8 +158,8 @@ class Kernel:
             before = self.vote.folds
             self.vote = votes.take(self.run, self.planned(), self.ids, self.competition.n_classes)
             if self.vote.probs is not None and self.vote.folds != before:
-                even = applies(self.settings["balanced"], self.competition, len(self.ids))
-                self.submit(balanced(self.vote.probs) if even else self.vote.probs)
+                prior = class_prior(self.settings["class_prior"], self.competition, self.vote.probs)
+                self.submit(prior.apply(self.vote.probs))
                 self.say(f"the submission is now the {self.vote.used}'s, of {len(self.vote.folds)} folds")
         except Exception as error:  # the submission that is there stays, and the children go on
             self.say(f"could not count the votes: {error}")

@@ -36,7 +36,7 @@ NOTES = {
     "seeds": "trainings of each fold, from different random numbers",
     "epochs": "None: what the model's recipe says; fewer where the time is short",
     "seed": "of everything random",
-    "balanced": "label the test file as one with equal classes; None: as the competition's settings say",
+    "class_prior": "how often each class is in the test file: auto (what is known of it), none or equal",
     "weights": "the dataset that holds them",
     "manifest_sha256": "of the weights' manifest.json, which has the hash of each file",
     "backend": "of Keras",

@@ -86,7 +86,7 @@ def _train(data: DataFolder, run: RunFolder, beat: Beat, wish: Wish) -> None:
     settings = wish.settings
     config = RunConfig(competition=settings["competition"], models=tuple(settings["models"]),
                        n_folds=settings["folds"], epochs=settings["epochs"], seed=settings["seed"],
-                       n_seeds=settings["seeds"], balanced=settings["balanced"],
+                       n_seeds=settings["seeds"], class_prior=settings["class_prior"],
                        executor="local" if wish.one_at_a_time else "auto",
                        time_budget=max(wish.deadline - time.time(), 0.0))
     schedule = _schedule(config, data, run, beat)

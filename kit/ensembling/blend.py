@@ -19,7 +19,7 @@ from kit.config import RunConfig
 from kit.data.competition import Competition
 from kit.data.folds import Folds, load_folds
 from kit.data.source import DataFolder
-from kit.ensembling.balance import applies, balanced
+from kit.ensembling.prior import ClassPrior, class_prior
 from kit.errors import KitError
 from kit.runfolder import RunFolder
 from kit.training import records
@@ -59,15 +59,15 @@ class RunResults:
     timing: dict[str, Any]
     before: "RunResults | None" = None  # the same run before its folds learnt from guessed test rows, where they did
 
-    @property
-    def is_balanced(self) -> bool:
-        """Whether the submission's labels were chosen for the whole file at once, each class equally often."""
-        return self.test is not None and applies(self.config.get("balanced"), self.competition, len(self.test))
+    @functools.cached_property
+    def class_prior(self) -> ClassPrior | None:
+        """What the submission's labels assume of the test file's class counts; None without test probs."""
+        return None if self.test is None else class_prior(self.config["class_prior"], self.competition, self.test)
 
     @functools.cached_property
     def submitted(self) -> Any:
-        """What the submission's labels are the best of: the test probs, balanced or as they are."""
-        return balanced(self.test) if self.is_balanced and self.test is not None else self.test
+        """What the submission's labels are the best of: the test probs under the class prior; None without them."""
+        return None if self.class_prior is None else self.class_prior.apply(self.test)
 
 
 def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], rounds: int | None = None) -> RunResults:

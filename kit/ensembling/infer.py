@@ -14,8 +14,8 @@ from kit.config import RunConfig
 from kit.data import competition as competitions
 from kit.data.table import read_table
 from kit.ensembling import submission
-from kit.ensembling.balance import applies, balanced
 from kit.ensembling.blend import vote
+from kit.ensembling.prior import class_prior
 from kit.errors import KitError
 from kit.progress import Progress
 from kit.runfolder import RunFolder
@@ -35,9 +35,9 @@ def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | Non
     progress = progress or Progress()
     probs = predict_probs(run, config, table.pixels, progress)
     if out.suffix == ".csv":
-        if applies(config.balanced, competition, len(table)):
-            progress.say(f"labels: each class equally often, for all {len(table):,} rows at once, as in the run")
-            probs = balanced(probs)
+        prior = class_prior(config.class_prior, competition, probs)
+        progress.say(f"class prior: {prior.why}")
+        probs = prior.apply(probs)
         submission.write_submission(out, table.ids, probs, competition, record=False)
     else:
         storage.write_bytes(out, storage.npz_bytes(id=table.ids, probs=probs), record=False)

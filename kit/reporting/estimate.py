@@ -1,8 +1,7 @@
-"""What the leaderboard will say of this submission, and how sure that is, before the leaderboard does.
+"""Foretell what the leaderboard will say of this submission, and how sure that is.
 
-In goes a run; out come `value`, `low`, `high`: the accuracy to expect on the rows of the test file. A plain CV mean is
-far too high there: the test writers are harder than any in the training file. The one idea: a model's own doubt shows
-how hard a page is, without its labels. So
+A plain CV mean is far too high: the test writers are harder than any in the training file. But a
+model's own doubt shows how hard a page is, without its labels. So
 
 1. from the OOF rows, how often a model is wrong at each margin between its best and its second class;
 2. from the OOF writers, how the errors counted grow with the errors expected from the margins, since models are more
@@ -10,8 +9,8 @@ how hard a page is, without its labels. So
 3. the margins on the test file then say how many errors to expect there of a single model;
 4. the ensemble makes fewer: by how much shows in how often its members disagree with it on the test file, and in how
    often it was right when they did, on the labelled out-of-domain file;
-5. where the classes are known to be equally frequent, a class that is predicted too often shows errors outright, and
-   what choosing equal classes mends is measured on held-out writers.
+5. where a class prior changed labels (kit.ensembling.prior), what such changes win is measured on held-out writers, of
+   whom rows are drawn as the test file is.
 
 The interval comes from resampling writers and from the spread between writers that step 2 leaves unexplained.
 Sources: Garg et al. 2022, arXiv 2201.04234 (confidence under shift); Jiang et al. 2022, arXiv 2106.13799
@@ -24,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from kit.ensembling.balance import balanced
 from kit.ensembling.blend import Member, RunResults, mean_probs
+from kit.ensembling.prior import ClassPrior
 
 DRAWS = 2_000  # of writers
 SEED = 0
@@ -34,7 +33,8 @@ STEEPNESS = 0.2  # a priori standard deviation of how much faster or slower erro
 SPREAD = 0.35  # a priori standard deviation of a writer's log error around what the doubts say
 RIGHT_WHEN_OUTVOTED = 0.45  # ensemble right minus member right, where they differ; used without an out-of-domain file
 MOST_GAIN = 0.5
-LEAST_CHANGED = 5  # rows: fewer tell nothing
+HALVES = 5  # drawings of rows from each eight writers, to see what a class prior wins there
+SOME_CHANGED = 20  # rows on which a class prior wins nothing, added to those counted: few tell nothing
 GROUP, GROUPS = 3, 8  # of the cross-check: writers a group, and groups
 
 
@@ -70,10 +70,14 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
     value, draws = single * (1 - gain), draws * (1 - gain)
     words += (f" one model alone would misread {100 * single:.1f}\u00a0% of it; together they make "
               f"{100 * gain:.0f}\u00a0% fewer mistakes.")
-    if results.is_balanced:
-        wins = BalanceWins.fit(results.oof[scored], labels, writers)
-        value, draws, more = _balanced(results.test, results.submitted, value, draws, wins)
-        words += more
+    changed = float((results.submitted.argmax(1) != results.test.argmax(1)).mean())
+    if changed and results.class_prior and results.class_prior.spread is not None:
+        won, spread = prior_wins(results.oof[scored], labels, writers, results.class_prior,
+                                 min(1.0, len(results.test) / (results.competition.test_pool or len(results.test))))
+        rng = np.random.default_rng(SEED + 2)
+        value, draws = value - changed * won, draws - changed * rng.normal(won, spread, DRAWS).clip(-1, 1)
+        words += (f" The class prior changed {100 * changed:.1f}\u00a0% of the labels; on held-out writers "
+                  f"100 such changes mended {100 * won:.0f} errors net.")
     value = float(np.clip(value, 0, 1))
     low, high = _interval(draws, len(results.test))
     return {"value": 1 - value, "low": low, "high": high, "single_model": 1 - single,
@@ -85,18 +89,6 @@ def _before_self_training(results: RunResults, before: RunResults) -> dict[str, 
     moved = int((results.submitted.argmax(1) != before.submitted.argmax(1)).sum())
     words = f" That is before self-training, which changed {moved} labels; what they gain is not in it."
     return found and {**found, "method": found["method"] + words}
-
-
-def _balanced(test: np.ndarray, submitted: np.ndarray, value: float, draws: np.ndarray,
-              wins: "BalanceWins") -> tuple[float, np.ndarray, str]:
-    """Error and its draws where each digit is handed in equally often, and why, in words."""
-    least = _excess(test.argmax(1), 1 / test.shape[1], test.shape[1])
-    value, draws = max(value, least, 1e-9), np.maximum(draws, max(least, 1e-9))
-    changed = float((submitted.argmax(1) != test.argmax(1)).mean())
-    mended = changed * wins.at(least / value)
-    words = (f" Of the {100 * value:.1f}\u00a0% that remain, {100 * least:.1f}\u00a0% must be there, since some "
-             f"digits are read too often; handing in each digit equally often mends {100 * mended:.1f}\u00a0%.")
-    return value - mended, draws - changed * wins.draws(least / draws), words
 
 
 def log_margin(probs: np.ndarray) -> np.ndarray:
@@ -242,66 +234,31 @@ def _ensemble_gain(results: RunResults, committees: list[np.ndarray], single: fl
     return min(float(differ) * wins / single, MOST_GAIN)
 
 
-def _excess(predicted: np.ndarray, share: Any, n_classes: int) -> float:
-    """Share of rows that must be wrong, given the true share of each class: what some are predicted too often."""
-    counts = np.bincount(predicted, minlength=n_classes)
-    return float(np.maximum(counts / len(predicted) - share, 0).sum())
+def prior_wins(probs: np.ndarray, labels: np.ndarray, writers: np.ndarray | None, prior: ClassPrior,
+               share: float) -> tuple[float, float]:
+    """Errors that `prior` mends, less those that it makes, per changed label: their mean and its standard deviation.
 
-
-@dataclass(frozen=True)
-class BalanceWins:
-    """How often a label that equal classes change is changed for the better, net of those for the worse.
-
-    On held-out writers in eights it is `flat`; on single writers, whose errors lean to few classes, it grows with the
-    share of the errors that the lean explains, at `slope`. The truth for the test file is somewhere between the two.
+    Counted on the OOF rows of eight writers at a time, of whom a random `share` is drawn, as the
+    test file is drawn from its pool; where writers are unknown, on all rows.
     """
-
-    flat: float
-    slope: float
-    spread: float
-
-    @classmethod
-    def fit(cls, probs: np.ndarray, labels: np.ndarray, writers: np.ndarray | None) -> "BalanceWins":
-        groups = _groups(writers, labels, probs)
-        won = [[_won(probs[group], labels[group]) for group in part] for part in groups]
-        eights, everything = ([point for point in part if point] for part in (won[0], won[0] + won[1]))
-        if not eights:
-            return cls(0.5, 0.5, 0.25)
-        lean, wins, changed = np.array(everything).T
-        slope = (changed * lean * wins).sum() / (changed * lean**2).sum() if lean.any() else 0.0
-        spread = np.sqrt((changed * (wins - slope * lean) ** 2).sum() / changed.sum())
-        flat = np.average([w for _, w, _ in eights], weights=[c for *_, c in eights])
-        return cls(float(flat), float(slope), float(spread))
-
-    def at(self, lean: float) -> float:
-        """The middle, where that share of the errors is lean."""
-        return float(np.clip((self.flat + self.slope * lean) / 2, 0, 1))
-
-    def draws(self, lean: np.ndarray) -> np.ndarray:
-        """Anywhere between the two, and as far beside them as single writers are."""
-        rng = np.random.default_rng(SEED + 2)
-        between = rng.uniform(size=len(lean))
-        middle = self.flat + between * (self.slope * lean - self.flat)
-        return (middle + rng.normal(0, self.spread, len(lean)) * between).clip(0, 1)
-
-
-def _won(probs: np.ndarray, labels: np.ndarray) -> tuple[float, float, int] | None:
-    """Lean over errors, net wins over changed rows, and changed rows, of some rows; None where too few change, or
-    none is wrong."""
-    before, after = probs.argmax(1), balanced(probs).argmax(1)
-    changed, wrong = int((before != after).sum()), before != labels
-    if changed < LEAST_CHANGED or not wrong.any():
-        return None
-    n_classes = probs.shape[1]
-    lean = _excess(before, np.bincount(labels, minlength=n_classes) / len(labels), n_classes) / wrong.mean()
-    return lean, ((after == labels).sum() - (before == labels).sum()) / changed, changed
-
-
-def _groups(writers: np.ndarray | None, labels: np.ndarray, probs: np.ndarray) -> tuple[list, list]:
-    """Masks: eights of writers, the hardest first, and each writer alone; all rows where writers are unknown."""
-    if writers is None:
-        return [np.ones(len(labels), bool)], []
-    _, index = np.unique(writers, return_inverse=True)
-    hardest = np.argsort(-np.bincount(index, probs.argmax(1) != labels) / np.bincount(index), kind="stable")
-    eights = [hardest[start:start + TEST_WRITERS] for start in range(0, len(hardest), TEST_WRITERS)]
-    return [np.isin(index, names) for names in eights], [index == name for name in hardest]
+    rng, n_classes = np.random.default_rng(SEED + 3), probs.shape[1]
+    groups = [np.arange(len(labels))]
+    if writers is not None:
+        _, index = np.unique(writers, return_inverse=True)
+        hardest = np.argsort(-np.bincount(index, probs.argmax(1) != labels) / np.bincount(index), kind="stable")
+        groups = [np.flatnonzero(np.isin(index, hardest[start:start + TEST_WRITERS]))
+                  for start in range(0, len(hardest), TEST_WRITERS)]
+    counts = []
+    for group in groups:
+        n = max(1, round(share * len(group)))
+        spread = prior.spread and n / n_classes * (len(group) - n) / max(1, len(group) - 1)
+        for _ in range(HALVES if share < 1 else 1):
+            rows = rng.permutation(group)[:n]
+            read, told = probs[rows].argmax(1), ClassPrior(spread, prior.why).apply(probs[rows]).argmax(1)
+            counts.append(((read != told).sum(), (told == labels[rows]).sum() - (read == labels[rows]).sum()))
+    changed, won = np.array(counts, float).T
+    rate = won.sum() / (changed.sum() + SOME_CHANGED)
+    if not changed.any():
+        return float(rate), 1.0
+    spread = np.sqrt((((won - rate * changed) ** 2).sum() + SOME_CHANGED) / (changed**2).sum())
+    return float(rate), float(min(spread, 1.0))

@@ -4,6 +4,7 @@ In goes a `RunResults`; out comes one dict with every number, and one self-conta
 idea: the page looks its numbers up in the dict by name, so the two cannot tell different stories.
 """
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,10 +152,11 @@ def _curves(member: "Member") -> list[dict[str, Any]]:
 def _notes(results: "RunResults") -> list[str]:
     tables = (results.data.train(), results.data.test(), results.data.extra())
     notes = [note for table in tables if table is not None for note in table.notes]
-    if results.is_balanced and results.test is not None:
+    if results.class_prior is not None:
         changed = int((results.submitted.argmax(axis=1) != results.test.argmax(axis=1)).sum())
-        notes.append(f"Labels were chosen for the whole test file at once, each class equally often: {changed} of "
-                     f"{len(results.test):,} rows have another label for it (--no-balanced leaves that out)")
+        effect = "" if results.class_prior.spread is None else \
+            f"; {changed} of {len(results.test):,} rows have another label for it (--class-prior none leaves that out)"
+        notes.append(f"Class prior of the test file: {results.class_prior.why}{effect}")
     rounds = max(done["job"].get("guesses", 0) for member in results.members for done in member.done)
     if rounds:
         notes.append(f"Self-training, {rounds} round{'s' if rounds > 1 else ''}: each trained fold went on with the "
@@ -210,7 +212,7 @@ def _test(results: "RunResults") -> dict[str, Any] | None:
     confidence = results.test[np.arange(len(predicted)), predicted]
     ids = results.data.test().ids
     balance = metrics.class_balance(predicted, results.folds.labels, results.competition.n_classes)
-    return {"rows": len(predicted), "balanced": results.is_balanced,
+    return {"rows": len(predicted), "class_prior": asdict(results.class_prior),
             "relabelled": int((predicted != results.test.argmax(axis=1)).sum()),
             "mean_confidence": float(confidence.mean()), "balance": balance,
             "grid": [{"index": i, "id": ids[i].item(), "predicted": int(predicted[i]),

@@ -22,7 +22,7 @@ from kit.runfolder import RunFolder
 from tests.delivery.kernels import write_data
 
 SETTINGS = {"competition": "kannada-mnist", "mode": "train", "models": ["cnn"], "folds": 3, "seeds": 1, "epochs": 1,
-            "seed": 0, "balanced": None, "minutes": 1}
+            "seed": 0, "class_prior": "auto", "minutes": 1}
 MLP, CNN = "mlp/seed_0/fold_", "cnn/seed_0/fold_"
 CHILD = Path(__file__).with_name("child.py")
 
@@ -57,11 +57,12 @@ def test_every_seed_is_planned_and_counts(root):
     assert sorted(report["kernel"]["missing_folds"]) == [f"cnn/seed_1/fold_{k}" for k in (0, 1, 2)]
 
 
-def test_classes_that_are_equally_frequent_are_handed_in_equally_often(root, monkeypatch):
-    monkeypatch.setattr("kit.ensembling.balance.LEAST_ROWS", 10)
-    monkeypatch.setattr(runtime, "balanced", lambda probs: np.roll(probs, 1, axis=1))
-    assert run(root, balanced=True)[1] == [3] * 23
-    assert run(root, balanced=False)[1] == [2] * 23
+def test_labels_are_chosen_under_the_class_prior(root, monkeypatch):
+    monkeypatch.setattr("kit.ensembling.prior.LEAST_ROWS", 10)
+    monkeypatch.setattr("kit.ensembling.prior._with_counts", lambda probs, spread: np.roll(probs, 1, axis=1))
+    assert run(root, class_prior="equal")[1] == [3] * 23
+    assert run(root, class_prior="none")[1] == [2] * 23
+    assert run(root)[1] == [2] * 23  # 23 rows that all read as twos: no random part of a pool with equal classes
 
 
 def test_all_folds_done_is_complete(root, capsys):

@@ -26,13 +26,16 @@ def test_submit_leaves_a_submission_that_validates_and_its_report(workplace, cap
     assert code == 0
     assert "Drawn sample" in out and "submissions/first/submission.csv" in out
     folder = workplace / "submissions" / "first"
-    for name in ("submission.csv", "report.json", "report.html", "config.json", "oof.npz"):
+    for name in ("submission.csv", "report.json", "report.html", "config.json", "oof.npz", "test.npz"):
         assert (folder / name).stat().st_size > 0
     submission = pd.read_csv(folder / "submission.csv")
     test = pd.read_csv(workplace / "data" / "kannada-mnist-sample" / "test.csv", usecols=["id"])
     assert list(submission) == ["id", "label"] and submission["id"].tolist() == test["id"].tolist()
-    with np.load(workplace / "runs" / "first" / "test.npz") as probs:
-        np.testing.assert_array_equal(probs["probs"].argmax(1), submission["label"])
+    with np.load(workplace / "runs" / "first" / "test.npz") as probs, np.load(folder / "test.npz") as handed_in:
+        labels = class_prior("auto", KANNADA, probs["probs"]).apply(probs["probs"]).argmax(1)
+        np.testing.assert_array_equal(labels, submission["label"])
+        assert handed_in["probs"].dtype == np.float16 and handed_in["id"].tolist() == test["id"].tolist()
+        np.testing.assert_array_equal(handed_in["probs"], probs["probs"].astype("float16"))  # before any prior
     report = json.loads((folder / "report.json").read_text())
     assert report["data"]["is_sample"] and report["complete"] and report["cv"]["keeps_writers_apart"]
     assert report["cv"]["n_folds"] == 2 and len(report["cv"]["fold_accuracy"]) == 2

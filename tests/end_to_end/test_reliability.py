@@ -34,7 +34,7 @@ WRITES = ["runs/a/config.json", "runs/a/folds.csv", "runs/a/oof.npz", "runs/a/te
           *(FOLD + name for name in ("checkpoint.npz", "val.npz", "test.npz", "extra.npz", "history.csv",
                                      "model.keras", "done.json")),
           *("submissions/a/" + name for name in (".gitignore", "config.json", "report.json", "report.html", "oof.npz",
-                                                 "submission.csv"))]
+                                                 "test.npz", "submission.csv"))]
 EVERY_FEW = ("runs/a/config.json", FOLD + "checkpoint.npz", FOLD + "model.keras", "submissions/a/submission.csv")
 
 

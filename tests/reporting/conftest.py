@@ -108,6 +108,7 @@ def make_results(name="cnn-aug", models=("cnn_aug",), n_writers=12, rows=60, wit
     rest = (folds, ease, test_labels, extra_labels, rng, missing)
     members = [fake_member(model, 0, skill, *rest) for model in models]
     config = {"competition": slug, "models": list(models), "n_folds": 5, "split": split, "seed": 0, "epochs": None,
+              "class_prior": "auto",
               "command": f"kit submit --model {','.join(models)} --folds 5 --run {name}",
               "environment": {"python": "3.11.7", "platform": "Linux", "versions": {"keras": "3.12.0"}},
               "parameters": {}}

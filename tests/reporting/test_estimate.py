@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kit.ensembling.prior import ClassPrior
 from kit.reporting import estimate as estimates
 
 
@@ -48,9 +49,39 @@ def test_the_cross_check_never_shows_a_group_its_own_answers():
     assert len(named) == len(set(named)) == estimates.GROUPS * estimates.GROUP
 
 
-def test_excess_is_what_must_be_wrong():
-    predicted = np.repeat([0, 1, 2], [8, 12, 10])
-    assert estimates._excess(predicted, 1 / 3, 3) == pytest.approx(2 / 30)
+def leaning_writers(n):
+    """Probs, labels and writers: 64 of each digit each, and 0s that are taken for 1s, without conviction."""
+    rng = np.random.default_rng(3)
+    labels = np.tile(np.arange(10), 64 * n)
+    logits = rng.normal(0, 1, (len(labels), 10))
+    logits[np.arange(len(labels)), labels] += 7
+    taken = np.flatnonzero(labels == 0)[::5]
+    logits[taken, 1] = logits[taken, 0] + rng.normal(0.3, 0.5, len(taken))
+    probs = np.exp(logits)
+    return (probs / probs.sum(1, keepdims=True)).astype("float32"), labels, np.repeat(np.arange(n), 640)
+
+
+def test_what_a_class_prior_wins_is_measured_on_rows_drawn_as_the_test_file_is():
+    probs, labels, writers = leaning_writers(16)
+    whole, _ = estimates.prior_wins(probs, labels, writers, ClassPrior(0.0, ""), 1.0)
+    assert 0.3 < whole < 1
+    labels[:] = probs.argmax(1)  # every label as it was read: nothing can be mended
+    nothing, _ = estimates.prior_wins(probs, labels, writers, ClassPrior(0.0, ""), 1.0)
+    assert -1 <= nothing < -0.8
+
+
+def test_at_half_a_file_no_mended_errors_are_counted_where_equality_makes_some():
+    """Sure, calibrated probs and random halves: forcing equal classes makes errors, and the estimate says so."""
+    rng = np.random.default_rng(4)
+    labels = np.tile(np.arange(10), 64 * 16)
+    probs = np.full((len(labels), 10), 0.002 / 9, "float32")
+    probs[np.arange(len(labels)), labels] = 0.998
+    unsure = rng.permutation(len(labels))[:800]
+    second = (labels[unsure] + rng.integers(1, 10, 800)) % 10
+    probs[unsure, labels[unsure]], probs[unsure, second] = 0.7, 0.299
+    writers = np.repeat(np.arange(16), 640)
+    forced, _ = estimates.prior_wins(probs, labels, writers, ClassPrior(0.0, ""), 0.5)
+    assert forced < -0.5
 
 
 @pytest.mark.parametrize("options", [{}, {"with_writers": False, "split": "stratified"}, {"extra": False},
