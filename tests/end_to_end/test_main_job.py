@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from kit import cli
+from kit.data.competition import KANNADA
+from kit.ensembling.prior import class_prior
 
 QUICK = ["--model", "mlp", "--epochs", "1", "--limit", "20", "--folds", "2", "--quiet"]
 
