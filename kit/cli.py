@@ -79,7 +79,7 @@ def submit(
 
     Example: kit submit --model cnn_aug --run my-first
     """
-    folder, said = training(common, fetch).submit(submissions, upload, message, common.progress)
+    folder, said = training(common, fetch, submissions).submit(submissions, upload, message, common.progress)
     _show_report(common, folder, *said)
 
 

@@ -58,16 +58,16 @@ class RunConfig:
             if not fits(value, kinds[field.name]):
                 kind = plain(kinds[field.name])
                 example = EXAMPLES.get(field.name, field.default)
-                raise KitError(f"{_option(field.name)} {value!r:.60} is not {KINDS[kind]}",
+                raise KitError(f"{option(field.name)} {value!r:.60} is not {KINDS[kind]}",
                                f"write {field.name}={instead(value, kind, example)!r}")
             least, most = BOUNDS.get(field.name, (None, None))
             if value is not None and least is not None and not least <= value <= most:
-                raise KitError(f"{_option(field.name)} {value!r:.60} is too {'small' if value < least else 'large'}",
-                               f"give {_option(field.name)} from {least} to {most:,}")
+                raise KitError(f"{option(field.name)} {value!r:.60} is too {'small' if value < least else 'large'}",
+                               f"give {option(field.name)} from {least} to {most:,}")
         for name, choices in (("split", SPLITS), ("precision", PRECISIONS), ("executor", EXECUTORS),
                               ("class_prior", CLASS_PRIORS)):
             if getattr(self, name) not in choices:
-                raise KitError(f"{_option(name)} {getattr(self, name)!r} is unknown",
+                raise KitError(f"{option(name)} {getattr(self, name)!r} is unknown",
                                f"choose one of: {', '.join(choices)}")
         if not self.models:
             raise KitError("--model names no model", "name one, such as --model cnn (see kit models)")
@@ -94,9 +94,9 @@ class RunConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) and value is not field.default:
-                words.append(_option(field.name) if value else _option(f"no_{field.name}"))
+                words.append(option(field.name) if value else option(f"no_{field.name}"))
             elif value != field.default or field.name == "models":
-                words += [_option(field.name), ",".join(value) if isinstance(value, tuple) else str(value)]
+                words += [option(field.name), ",".join(value) if isinstance(value, tuple) else str(value)]
         return words
 
     @classmethod
@@ -151,7 +151,8 @@ def instead(value: Any, kind: type, example: Any) -> Any:
     return round(number) if kind is int else number
 
 
-def _option(name: str) -> str:
+def option(name: str) -> str:
+    """How a field is called on the command line."""
     return f"--{OPTIONS.get(name, name.replace('_', '-'))}"
 
 

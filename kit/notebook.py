@@ -7,11 +7,11 @@ with `--json`, which shows itself in words and pictures. They call what the comm
 
 import functools
 import inspect
-import numbers
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
+import numpy as np
 from markupsafe import Markup
 
 from kit import request, storage
@@ -86,8 +86,10 @@ def _command(function: Callable[..., Answered]) -> Callable[..., Answered]:
     def call(*arguments: Any, **options: Any) -> Answered:
         given = signature.bind(*arguments, **options)
         for name, value in given.arguments.items():
-            kind = numbers.Integral if hints[name] is int else hints[name]
-            if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD and not isinstance(value, kind):
+            if isinstance(value, np.generic):
+                given.arguments[name] = value = value.item()  # NumPy's numbers are numbers here, too
+            if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD \
+                    and not isinstance(value, hints[name]):
                 if plain(hints[name]) is int:
                     raise KitError(f"{name}={value!r:.60} is not {KINDS[int]}",
                                    f"write {name}={instead(value, int, EXAMPLES.get(name, 5))!r}")
@@ -95,8 +97,6 @@ def _command(function: Callable[..., Answered]) -> Callable[..., Answered]:
                                f"give {getattr(hints[name], '__name__', hints[name])}: help(kit.{function.__name__})")
             if isinstance(value, str | Path) and Path in get_args(hints[name]):
                 given.arguments[name] = request.expanded(value)
-            if kind is numbers.Integral and not isinstance(value, bool):
-                given.arguments[name] = int(value)  # NumPy's own are integers here, too
         try:
             return function(*given.args, **given.kwargs)
         except OSError as error:  # of what a library writes for itself; the kit's own files say more
@@ -114,7 +114,7 @@ def download(competition: str = KANNADA, source: str | Path | None = None, data_
 
 
 @_command
-def cv(competition: str = KANNADA, folds: int = 5, seeds: int | None = None, quiet: bool = False,
+def cv(competition: str = KANNADA, folds: int | None = None, seeds: int | None = None, quiet: bool = False,
        **options: Any) -> Answer:
     """Train k folds and report an honest score; further options are those of `kit cv`: model, epochs, limit, run, …"""
     progress = _progress(quiet)
@@ -123,13 +123,13 @@ def cv(competition: str = KANNADA, folds: int = 5, seeds: int | None = None, qui
 
 
 @_command
-def submit(competition: str = KANNADA, folds: int = 5, seeds: int | None = None, fetch: bool = False,
+def submit(competition: str = KANNADA, folds: int | None = None, seeds: int | None = None, fetch: bool = False,
            upload: bool = False, message: str = "", submissions: str | Path = "submissions", quiet: bool = False,
            **options: Any) -> Answer:
     """`cv`, then ensemble, submission.csv and report; `upload` hands it in, where the competition takes files."""
     progress = _progress(quiet)
-    wish = request.open_request(competitions.get(competition), progress, fetch=fetch, n_folds=folds, n_seeds=seeds,
-                                **options)
+    wish = request.open_request(competitions.get(competition), progress, fetch=fetch, submissions=Path(submissions),
+                                n_folds=folds, n_seeds=seeds, **options)
     folder, said = wish.submit(Path(submissions), upload, message, progress)
     return _report(folder, wish.data, *said)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-Opener = Callable[..., Any]  # (Common, fetch) → the Request of the options given
+Opener = Callable[..., Any]  # (Common, fetch, submissions) → the Request of the options given
 
 
 @dataclass(frozen=True)
@@ -64,37 +64,44 @@ def training(
     data_dir: DataDir = Path("data"),
     model: Annotated[str | None, typer.Option(help="One model, or several: NAME,NAME (see kit models).")] = None,
     setting: Annotated[str | None, typer.Option(help="What to train by the time at hand (see kit models).")] = None,
-    folds: Annotated[int, typer.Option(help="Number of folds.")] = 5,
-    split: Annotated[str, typer.Option(help="auto, stratified or writer.")] = "auto",
+    folds: Annotated[int | None, typer.Option(help="Number of folds.", show_default="5")] = None,
+    split: Annotated[str | None, typer.Option(help="auto, stratified or writer.", show_default="auto")] = None,
     seeds: Annotated[int | None, typer.Option(
         help="Trainings of each fold, from different seeds; else the setting's, or one.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the model's own number.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Instead of the model's own.")] = None,
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    precision: Annotated[str | None, typer.Option(
+        help="auto, float32, bfloat16 or float16.", show_default="auto")] = None,
     tta: Annotated[int | None, typer.Option(help="Test-time views of an image, 1 to 7; else the model's own.")] = None,
-    executor: Annotated[str, typer.Option(help="auto, local, processes or ray.")] = "auto",
+    executor: Annotated[str | None, typer.Option(
+        help="auto, local, processes or ray.", show_default="auto")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads for each fold.")] = None,
     time_budget: Annotated[str | None, typer.Option(help="End training in time: 110m, 2h, 90s.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the split and the first training.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of the split and the first training.", show_default="0")] = None,
     run: Annotated[str | None, typer.Option(help="Name of the run; else model-date-time.")] = None,
     resume: Annotated[bool, typer.Option(
-        "--resume", help="Continue the run of that name; without --run, the last one not finished.")] = False,
+        "--resume", help="Continue the run of that name, with its own options; without --run, the last one not "
+                         "finished.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the run of that name.")] = False,
     limit: Annotated[int | None, typer.Option(help="So many rows of each class, spread over the writers.")] = None,
-    class_prior: Annotated[str, typer.Option(
-        help="How often each class is in the test file: auto (what is known of it), none, or equal.")] = "auto",
-    self_train: Annotated[int, typer.Option(
-        help="Rounds of learning from the test rows, too, labelled as the ensemble guesses them.")] = 0,
+    class_prior: Annotated[str | None, typer.Option(
+        help="How often each class is in the test file: auto (what is known of it), none, or equal.",
+        show_default="auto")] = None,
+    self_train: Annotated[int | None, typer.Option(
+        help="Rounds of learning from the test rows, too, labelled as the ensemble guesses them.",
+        show_default="0")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs into the run.")] = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> "Opener":
+    # None is an option that was not given: RunConfig has the defaults, and a run that is resumed its own.
     given = dict(locals())
     given["n_folds"], given["n_seeds"] = given.pop("folds"), given.pop("seeds")
+    given["tensorboard"] = tensorboard or None  # not asked for, which --resume takes for: as the run has it
 
-    def open_with(asked: Common, fetch: bool = False) -> Any:
+    def open_with(asked: Common, fetch: bool = False, submissions: Path | None = None) -> Any:
         from kit import request
 
-        return request.open_request(asked.competition, asked.progress, fetch=fetch, **given)
+        return request.open_request(asked.competition, asked.progress, fetch=fetch, submissions=submissions, **given)
 
     return open_with
 

@@ -1,12 +1,13 @@
 """cv and submit: the rooms in their order, and nothing else.
 
-In go a config, the data and a folder; out come a finished run, its report, and for `submit` the folder to hand in.
+`cv` makes a finished run and its report of a config, the data and a folder, and `submit` the folder to hand in besides.
 """
 
 import contextlib
 import hashlib
 import multiprocessing
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -122,6 +123,8 @@ def hand_in(results: RunResults, run: RunFolder, submissions: Path) -> Path:
     folder = Path(submissions) / run.name
     if results.data.is_sample:
         storage.write_text(folder / ".gitignore", "*\n")  # a drawn sample's submission is nothing to keep
+    else:
+        storage.remove(folder / ".gitignore")  # of a sample's run by the same name; Git is to see this one
     for name in ("config.json", "report.json", "report.html"):
         storage.write_bytes(folder / name, storage.read_bytes(run.path / name))
     scored = np.isfinite(results.oof).all(1)
@@ -196,20 +199,42 @@ def _open_run(run: RunFolder, about: dict[str, Any], resume: bool) -> bool:
     if not resume:
         raise KitError(f"the run {run.name!r} exists in {run.path.parent}",
                        "continue it with --resume, replace it with --force, or choose another name with --run")
-    stored, config = storage.read_json(run.config, "data", "code"), read_config(run.path).to_dict()
-    changed = differences(config, about["config"])
-    changed += [f"{what}: {stored[key]} → {about[key]}"
-                for key, what in (("data", "data"), ("code", "the training code")) if stored[key] != about[key]]
-    if (before := _read_settled(run)["backend"]) != about["settled"]["backend"]:
-        changed.append(f"KERAS_BACKEND: {before} → {about['settled']['backend']}")
-    before, now = config["class_prior"], about["config"]["class_prior"]
-    if run.guesses(1).is_file() and before != now:
-        changed.append(f"class_prior: {before} → {now}, and folds have learnt from it")
+    changed = changes(run, about["config"], about["data"]["sha256"], about["settled"]["backend"])
     if changed:
-        raise KitError(f"the run {run.name!r} was made differently: {'; '.join(changed)}",
-                       "give the same options and data, or start a new run with --run")
+        raise KitError(f"the run {run.name!r} was made differently: {'; '.join(what for what, _ in changed)}",
+                       f"{'; '.join(dict.fromkeys(fix for _, fix in changed))}; or start a new run with --run")
+    stored = storage.read_json(run.config)
     storage.write_json(run.config, {**stored, "config": about["config"]})
     return True
+
+
+def changes(run: RunFolder, config: dict[str, Any], sha256: dict[str, str], keras: str) -> list[tuple[str, str]]:
+    """What has changed since a run began, so that it cannot be continued, each with what would undo it.
+
+    config, sha256 (of the tables) and keras (its backend): those of today.
+    """
+    stored, began = storage.read_json(run.config, "data", "code"), read_config(run.path).to_dict()
+    changed = [(what, "give the same options") for what in differences(began, config)]
+    if not isinstance(stored["data"], dict) or not isinstance(stored["data"].get("sha256"), dict):
+        raise storage.damaged(run.config, "it does not say which data the run was trained on")
+    if files := other_files(stored["data"]["sha256"], sha256):
+        changed.append((f"data: {files}", "put the old data back"))
+    if stored["code"] != code_hash():
+        commit = re.fullmatch("[0-9a-f]{40}", str(stored.get("git_commit")))
+        changed.append(("the training code", f"go back to the kit's commit {commit[0]}" if commit else
+                        "go back to the kit's code of then"))
+    if (before := _read_settled(run)["backend"]) != keras:
+        changed.append((f"KERAS_BACKEND: {before} → {keras}", f"set KERAS_BACKEND={before}"))
+    if run.guesses(1).is_file() and began["class_prior"] != config["class_prior"]:
+        changed.append((f"class_prior: {began['class_prior']} → {config['class_prior']}, and folds have learnt from it",
+                        "give the same options"))
+    return changed
+
+
+def other_files(before: dict[str, str], now: dict[str, str]) -> str:
+    """Which tables are not those of before, in words; empty where all are."""
+    names = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
+    return f"{', '.join(names)} {'is another file' if len(names) == 1 else 'are other files'}" if names else ""
 
 
 def _as_it_began(run: RunFolder, config: RunConfig, settled: RunConfig) -> RunConfig:

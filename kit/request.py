@@ -1,12 +1,14 @@
-"""What the user asked for: options and names → config, data and folders that exist.
+"""What the user asked for, checked: the options and names of a command line or a notebook, as a `Request`.
 
-In go the words of a command line (or of a notebook); out comes a `Request`, checked, with every default filled in and
-said. Nothing is trained or written here.
+It has the config with every default filled in and said, the data and the run's folder. Nothing is trained here.
 """
 
+import contextlib
 import os
 import re
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kit import storage
-from kit.config import RunConfig, differences, fits
+from kit.config import FREE_TO_CHANGE, RunConfig, differences, fits, option
 from kit.data import competition as competitions
 from kit.data import source as sources
 from kit.data.competition import Competition
@@ -36,16 +38,18 @@ class Request:
 
     config: RunConfig
     data: DataFolder
-    run: RunFolder
+    run: RunFolder  # of a new run whose name nobody gave: the first name to try
     resume: bool
     force: bool  # a run of that name is to be replaced
+    named: bool = True  # by the user, or by being there
 
     def cv(self, progress: Progress) -> Path:
         """Train and report; the run's folder."""
         from kit import pipeline
 
-        pipeline.cv(self.config, self.data, self.run, progress, self.resume, force=self.force)
-        return self.run.path
+        with self._reserved() as run:
+            pipeline.cv(self.config, self.data, run, progress, self.resume, force=self.force)
+        return run.path
 
     def submit(self, submissions: Path, upload: bool, message: str, progress: Progress) -> tuple[Path, list[str]]:
         """`cv`, then the folder to hand in, its row in the ledger, and for `upload` what Kaggle said to it."""
@@ -56,22 +60,40 @@ class Request:
         about = self.data.competition
         if upload:
             uploading.check_takes_files(about)
-        folder = pipeline.submit(self.config, self.data, self.run, submissions, progress, self.resume, self.force)
+        with self._reserved() as run:
+            folder = pipeline.submit(self.config, self.data, run, submissions, progress, self.resume, self.force)
         ledger.record(folder)
         file = folder / "submission.csv"
         sent = uploading.upload(file, about, message, progress=progress.say).lines() if upload else []
         return folder, [f"submission: {file}", *sent]
 
+    @contextlib.contextmanager
+    def _reserved(self) -> Iterator[RunFolder]:
+        """The run's folder; one that nobody named is made here, so that no other process begins in the same one.
+
+        Where nothing was written into it, it goes again.
+        """
+        run = self.run
+        if not self.named:
+            run = replace(run, path=_make_folder(run.path))
+        try:
+            yield run
+        finally:
+            if not self.named:
+                with contextlib.suppress(OSError):
+                    run.path.rmdir()
+
 
 def open_request(competition: Competition, progress: Progress, *, data_dir: Path = Path("data"), fetch: bool = False,
                  model: str | None = None, setting: str | None = None, run: str | None = None, resume: bool = False,
-                 force: bool = False, runs_dir: Path = Path("runs"), time_budget: str | None = None,
-                 **options: Any) -> Request:
+                 force: bool = False, runs_dir: Path = Path("runs"), submissions: Path | None = None,
+                 time_budget: str | None = None, **options: Any) -> Request:
     """The request of `kit cv` and `kit submit`; `options` are RunConfig's. KitError for what cannot be.
 
     `fetch` gets the data first. Without `model` and `setting`, the setting that suits data and machine is chosen, and
-    said; other options go before what a setting says. `resume` without a name continues the newest unfinished run with
-    the same options.
+    said; other options go before what a setting says. `resume` continues the run of that name, or without a name the
+    newest that is not finished, as its config.json says; what else is given must agree with that, but for what is free
+    to change. submissions: where a run has its submission, without which it is not finished.
     """
     for name, value in (("data_dir", data_dir), ("runs_dir", runs_dir), ("model", model), ("setting", setting),
                         ("run", run), ("time_budget", time_budget)):
@@ -96,45 +118,106 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
         options["time_budget"] = seconds(time_budget)
     chosen = settings.get(setting) if setting else None
     config = RunConfig(competition.slug, **options)
-    data = sources.download(competition, None, data_dir, progress=progress) if fetch else \
-        sources.find_data(competition, data_dir)
+    fetched = sources.download(competition, None, data_dir, progress=progress) if fetch else None
+    if resume:
+        if chosen:  # but for its epochs, which may have been fitted to the machine
+            options = {"models": chosen.models, "n_seeds": chosen.n_seeds} | options
+        return _resume(competition, run, options, data_dir, runs_dir, submissions)
+    data = fetched or sources.find_data(competition, data_dir)
     if model is None and chosen is None:
         chosen, why = settings.suitable(data.is_sample, config.limit is not None)
         progress.say(f"setting: {chosen.name}, {chosen.about}, {why}; choose with --setting or --model")
     if chosen:
         config = RunConfig(competition.slug, **{**chosen.options(), **options})
-    unfinished = None if force or run else find_unfinished(config, runs_dir)
-    if unfinished and not resume:
-        progress.say(f"the run {unfinished} has the same options and is not finished: continue it with --resume")
-    name = run or (resume and unfinished) or _new_name(config, Path(runs_dir))
-    folder = RunFolder(Path(runs_dir) / name)
-    if resume and not folder.config.is_file():
+    if not force and not run and (unfinished := find_unfinished(config, data, runs_dir)):
+        progress.say(f"the run {unfinished} has the same options and is not finished: continue it with "
+                     f"--resume --run {shlex.quote(unfinished)}")
+    name = run or f"{'+'.join(config.models)}-{datetime.now():%Y%m%d-%H%M%S}"
+    return Request(config, data, RunFolder(runs_dir / name), resume, force, named=run is not None)
+
+
+def _make_folder(path: Path) -> Path:
+    """Make the folder of a new run, which is nobody else's: where its name is taken, with a number behind it."""
+    with storage.disk_errors(path, "write into"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for name in (path.name, *(f"{path.name}-{n}" for n in range(2, 1000))):
+            with contextlib.suppress(FileExistsError):
+                path.with_name(name).mkdir()
+                return path.with_name(name)
+    raise KitError(f"{path} and the next 999 names are taken", "name the run: --run NAME")
+
+
+# -- runs that are taken up again -------------------------------------------------------------------------------------
+
+
+def _resume(competition: Competition, name: str | None, given: dict[str, Any], data_dir: Path, runs_dir: Path,
+            submissions: Path | None) -> Request:
+    """The run `name`, or the newest one that is not finished, as its own config.json says; `given`: what may differ."""
+    name = name or _newest_unfinished(competition, given, data_dir, runs_dir, submissions)
+    folder = RunFolder(runs_dir / name)
+    if not folder.config.is_file():
         raise KitError(f"there is no run {name!r} in {runs_dir} to resume", "leave --resume out to start it")
-    return Request(config, data, folder, resume, force)
+    stored = read_config(folder.path)
+    if competition.slug not in (stored.competition, competitions.KANNADA.slug):  # which is what no option means
+        given = {"competition": competition.slug, **given}
+    if changed := differences(stored.to_dict(), stored.to_dict() | given):
+        names = [option(each) for each in given if differences({each: getattr(stored, each)}, {each: given[each]})]
+        raise KitError(f"the run {name!r} was made differently: {'; '.join(changed)}",
+                       f"leave {', '.join(names)} out to continue it as it began, or leave --resume out and give "
+                       "another --run to start a new one")
+    config = replace(stored, **{each: value for each, value in given.items() if each in FREE_TO_CHANGE})
+    return Request(config, data_of(folder, data_dir), folder, resume=True, force=False)
+
+
+def _newest_unfinished(competition: Competition, given: dict[str, Any], data_dir: Path, runs_dir: Path,
+                       submissions: Path | None) -> str:
+    """Name of the newest unfinished run that agrees with what is `given`, with the data and with the code."""
+    data, why = sources.find_data(competition, data_dir), ""
+    for path, stored in _unfinished(runs_dir, submissions):
+        changed = differences(stored.to_dict(), stored.to_dict() | {"competition": competition.slug, **given})
+        changed = changed or _changed(path, stored, data)
+        if not changed:
+            return path.name
+        why = why or f"; the newest, {path.name}, was made differently: {'; '.join(changed)}"
+    raise KitError(f"there is no unfinished run in {runs_dir} to go on with{why}", "leave --resume out to start one")
+
+
+def find_unfinished(config: RunConfig, data: DataFolder, runs_dir: Path) -> str | None:
+    """Name of the newest run with this config, data and code that has no report."""
+    return next((path.name for path, stored in _unfinished(runs_dir)
+                 if not differences(stored.to_dict(), config.to_dict()) and not _changed(path, stored, data)), None)
+
+
+def _unfinished(runs_dir: Path, submissions: Path | None = None) -> Iterator[tuple[Path, RunConfig]]:
+    """Runs that have no report, the newest first; then, with `submissions`, those that have no submission there."""
+    there = [path.parent for path in Path(runs_dir).glob("*/config.json")]
+    there.sort(key=lambda run: -(run / "config.json").stat().st_mtime)
+    without = [run for run in there if not (run / "report.json").is_file()]
+    if submissions is not None:
+        without += [run for run in there
+                    if run not in without and not (submissions / run.name / "submission.csv").is_file()]
+    for run in without:
+        try:
+            stored = read_config(run)
+        except KitError:
+            continue
+        yield run, stored
+
+
+def _changed(run: Path, stored: RunConfig, data: DataFolder) -> list[str]:
+    """What has changed since a run began, options apart, so that it cannot be continued."""
+    from kit import pipeline
+    from kit.training import backend
+
+    try:
+        return [what for what, _ in pipeline.changes(RunFolder(run), stored.to_dict(), data.sha256, backend.load())]
+    except KitError as error:
+        return [error.message]
 
 
 def model_names(text: str) -> tuple[str, ...]:
     """`cnn, mlp` → both."""
     return tuple(part.strip() for part in text.split(","))
-
-
-def find_unfinished(config: RunConfig, runs_dir: Path) -> str | None:
-    """Name of the newest run with this config that has no report."""
-    there = [path.parent for path in Path(runs_dir).glob("*/config.json")]
-    for run in sorted(there, key=lambda run: -(run / "config.json").stat().st_mtime):
-        try:
-            stored = read_config(run)
-        except KitError:
-            continue
-        if not (run / "report.json").is_file() and not differences(stored.to_dict(), config.to_dict()):
-            return run.name
-    return None
-
-
-def _new_name(config: RunConfig, runs_dir: Path) -> str:
-    """Model and time; two runs may begin in the same second."""
-    name = f"{'+'.join(config.models)}-{datetime.now():%Y%m%d-%H%M%S}"
-    return next(each for each in (name, *(f"{name}-{n}" for n in range(2, 1000))) if not (runs_dir / each).exists())
 
 
 def seconds(text: str) -> float:
@@ -172,6 +255,8 @@ def scored_folder(name: str) -> Path:
 
 def data_of(run: RunFolder, data_dir: Path) -> DataFolder:
     """The data that a run was made from. KitError where what is there now is other data."""
+    from kit import pipeline
+
     competition = competitions.get(read_config(run.path).competition)
     about = storage.read_json(run.config, "data")["data"]
     if not isinstance(about, dict) or not isinstance(about.get("sha256"), dict) \
@@ -179,7 +264,9 @@ def data_of(run: RunFolder, data_dir: Path) -> DataFolder:
         raise storage.damaged(run.config, "it does not say which data the run was trained on")
     data = sources.data_folder(competition, data_dir, sample=about["is_sample"])
     if data.sha256 != about["sha256"]:
-        raise KitError(f"{data.path} is not the data that {run.name} was trained on", "put the old data back")
+        raise KitError(f"{data.path} is not the data that {run.name} was trained on: "
+                       f"{pipeline.other_files(about['sha256'], data.sha256)}",
+                       "put the old data back, or train on what is there now under another name: --run")
     return data
 
 

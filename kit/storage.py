@@ -105,6 +105,16 @@ def _record(path: Path, digest: str) -> None:
     replace(path.parent / CHECKSUMS, (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
 
 
+def remove(path: Path) -> None:
+    """Remove an artifact, where it is one and is there; a file of the user's own stays."""
+    if not path.is_file() or not _is_recorded(path):
+        return
+    with disk_errors(path, "remove"):
+        path.unlink()
+        sums = {name: digests for name, digests in _checksums(path.parent).items() if name != path.name}
+        replace(path.parent / CHECKSUMS, (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
+
+
 def _is_recorded(path: Path) -> bool:
     """Whether the table beside `path` names it; a file of that name that is no table of ours does not."""
     with contextlib.suppress(KitError):

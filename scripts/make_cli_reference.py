@@ -1,8 +1,7 @@
-"""The CLI reference, docs/cli.md, from the command line itself: python scripts/make_cli_reference.py
+"""Writes the CLI reference, docs/cli.md, from the command line itself: python scripts/make_cli_reference.py
 
-In goes the Typer app; out comes a page with every command, its example and its options. The one idea: it is made from
-the signatures that Typer reads, not from `--help`, which looks different with every version and width of terminal. A
-test compares the page with what this script makes.
+It has every command, its example and its options, made from the signatures that Typer reads, not from `--help`, which
+looks different with every version and width of terminal. A test compares the page with what this script makes.
 """
 
 import inspect
@@ -91,7 +90,8 @@ def _parameters(function: Callable) -> list[tuple[str, str, str, str]]:
                 shown = f"`{option}`" if declared else f"`{option}`, `--no-{option[2:]}`"
             else:
                 shown = f"`{option} {info.metavar or _kind(kind)}`"
-        default = "**required**" if not given else _default(parameter.default)
+        shown_default = info.show_default if isinstance(info.show_default, str) else parameter.default
+        default = "**required**" if not given else _default(shown_default)
         rows.append((name, shown, re.sub(r"([|<])", r"\\\1", info.help or ""), default))
     return rows
 

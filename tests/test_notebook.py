@@ -117,7 +117,7 @@ def test_validate_and_score(workplace):
              x_test=rng.integers(0, 256, (30, 2, 3), np.uint8), y_test=np.arange(30) % 10)
     data = kit.download("digit-recognizer", "mnist.npz")
     submission.write_submission(Path("submission.csv"), data.test().ids, np.eye(10)[np.zeros(30, int)], MNIST)
-    assert kit.validate("submission.csv", "digit-recognizer") == {"ok": True, "problems": []}
+    assert kit.validate("submission.csv", "digit-recognizer") == {"ok": True, "problems": [], "notes": []}
     result = kit.score("submission.csv", "digit-recognizer")
     assert result["accuracy"] == 0.1 and Page(result._repr_html_()).tags.count("image") == 20
     Path("submission.csv").write_text("ImageId,Label\n1,0\n")
@@ -190,7 +190,7 @@ def test_a_wrong_option_is_no_default(trained):
 
 
 @pytest.mark.parametrize("call", [
-    lambda: kit.cv(model="mlp", folds="5"), lambda: kit.cv(model="mlp", folds=None), lambda: kit.cv(model=5),
+    lambda: kit.cv(model="mlp", folds="5"), lambda: kit.cv(model="mlp", folds=2.5), lambda: kit.cv(model=5),
     lambda: kit.cv(model="mlp", epochs=1.5), lambda: kit.cv(model="mlp", limit=[]), lambda: kit.cv(run=5),
     lambda: kit.cv(force="no"), lambda: kit.cv(resume=np.array([1, 2])), lambda: kit.submit(fetch="yes"),
     lambda: kit.cv(data_dir=None), lambda: kit.cv(time_budget=[]), lambda: kit.cv(competition=None),

@@ -1,5 +1,8 @@
 """What is typed or passed becomes what is meant: names, addresses, paths with `~`; and runs that are taken up again."""
 
+import datetime
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -104,3 +107,50 @@ def test_numpy_s_numbers_are_numbers_in_every_option(home, monkeypatch):
     wish = request.open_request(TINY, Progress(), data_dir=home / "data", model="mlp",
                                 epochs=np.int64(3), n_folds=np.int32(4))
     assert wish.config.epochs == 3 and wish.config.n_folds == 4
+
+
+# -- runs that nobody named -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def noon(monkeypatch):
+    class Noon:
+        now = staticmethod(lambda: datetime.datetime(2026, 11, 22, 12, 0, 0))
+
+    monkeypatch.setattr(request, "datetime", Noon)
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(home, noon, monkeypatch):
+    """Whoever makes the folder has the name: there is no moment between looking and taking."""
+    write_folder(home / "data" / "tiny")
+    together = threading.Barrier(8)
+    runs = []
+
+    def cv(config, data, run, progress, resume, force=False):
+        assert list(run.path.iterdir()) == []
+        (run.path / "config.json").write_text("{}")
+        runs.append(run.name)
+
+    monkeypatch.setattr("kit.pipeline.cv", cv)
+
+    def begin(_):
+        wish = request.open_request(TINY, Progress(), data_dir=home / "data", model="mlp")
+        together.wait(20)
+        return wish.cv(Progress())
+
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(begin, range(8)))
+    assert sorted(runs) == sorted(path.name for path in paths) == [
+        "mlp-20261122-120000", *(f"mlp-20261122-120000-{n}" for n in range(2, 9))]
+
+
+def test_a_run_that_could_not_begin_leaves_no_folder(home, monkeypatch):
+    write_folder(home / "data" / "tiny")
+
+    def no(*_, **__):
+        raise KitError("it cannot be", "change it")
+
+    monkeypatch.setattr("kit.pipeline.cv", no)
+    with pytest.raises(KitError, match="it cannot be"):
+        request.open_request(TINY, Progress(), data_dir=home / "data", model="mlp").cv(Progress())
+    assert list(Path("runs").iterdir()) == []

@@ -3,7 +3,6 @@
 import pytest
 
 from kit import request
-from kit.config import RunConfig
 from kit.data import competition, source
 from kit.errors import KitError
 from kit.progress import Progress
@@ -73,15 +72,3 @@ def test_without_model_and_setting_the_choice_is_said(ask, monkeypatch):
     assert (config.models, config.n_seeds) == (("strong",), 4)
     assert said == ["setting: t4x2-2h, for 2 hours on Kaggle's two T4s, not measured yet, since there is a GPU; choose "
                     "with --setting or --model"]
-
-
-def test_runs_that_begin_in_the_same_second_have_names_of_their_own(tmp_path, monkeypatch):
-    import datetime
-
-    class Noon:
-        now = staticmethod(lambda: datetime.datetime(2026, 11, 22, 12, 0, 0))
-
-    monkeypatch.setattr(request, "datetime", Noon)
-    for name in ("mlp-20261122-120000", "mlp-20261122-120000-2"):
-        assert request._new_name(RunConfig(models=("mlp",)), tmp_path) == name
-        (tmp_path / name).mkdir()

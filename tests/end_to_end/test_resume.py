@@ -1,0 +1,123 @@
+"""A run that was interrupted goes on as it began, without its options being typed again, or says why it cannot."""
+
+import json
+import re
+import shlex
+
+import numpy as np
+import pytest
+
+from kit import cli, pipeline, storage
+from kit.training import executors
+from tests.end_to_end.test_reliability import CYCLE, kit, two_lines, write_data
+
+OPTIONS = ["--model", "mlp", "--epochs", "2", "--limit", "20", "--folds", "2", "--executor", "local", "--seed", "3",
+           "--batch-size", "64", "--tta", "1"]
+
+
+@pytest.fixture
+def interrupt(monkeypatch, capsys):
+    """Run a command that is interrupted as soon as it would train; what it said on stderr."""
+    def interrupted(*arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(executors, "run_jobs", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            code, _, err = kit(capsys, *arguments)
+        assert code == 130
+        return err
+
+    return interrupted
+
+
+def config_of(run):
+    return json.loads((run / "config.json").read_text())["config"]
+
+
+@pytest.mark.parametrize("named", [["--run", "a"], []])
+@pytest.mark.parametrize("command", ["cv", "submit"])
+def test_a_run_is_resumed_with_the_options_that_it_began_with(workplace, capsys, interrupt, command, named):
+    interrupt(command, *OPTIONS, *named)
+    (run,) = (workplace / "runs").iterdir()
+    before = config_of(run)
+    code, _, err = kit(capsys, command, "--resume", *named)
+    assert code == 0, err
+    assert config_of(run) == before and (run / "report.json").is_file()
+    assert [path.name for path in (workplace / "runs").iterdir()] == [run.name]
+    assert (workplace / "submissions" / run.name / "submission.csv").is_file() == (command == "submit")
+
+
+def test_options_that_differ_are_refused_by_name_and_those_free_to_change_are_taken(workplace, capsys, interrupt):
+    interrupt("cv", *OPTIONS, "--run", "a")
+    before = config_of(workplace / "runs" / "a")
+    code, _, err = kit(capsys, "cv", "--resume", "--run", "a", "--epochs", "3", "--model", "mlp", "--folds", "5")
+    assert code == 2 and two_lines(err) and "epochs: 2 → 3" in err and "n_folds: 2 → 5" in err
+    assert "leave --epochs, --folds out" in err or "leave --folds, --epochs out" in err
+    assert config_of(workplace / "runs" / "a") == before
+    code, _, err = kit(capsys, "cv", "--resume", "--run", "a", "--competition", "digit-recognizer")
+    assert code == 2 and "competition: 'kannada-mnist' → 'digit-recognizer'" in err
+    assert kit(capsys, "cv", "--resume", "--run", "a", "--epochs", "2", "--time-budget", "2h")[0] == 0
+    assert config_of(workplace / "runs" / "a") == {**before, "time_budget": 7200.0}
+
+
+def test_the_way_to_an_unfinished_run_that_is_said_is_one_that_works(workplace, capsys, interrupt):
+    interrupt("cv", *OPTIONS)
+    (run,) = (workplace / "runs").iterdir()
+    said = interrupt("cv", *OPTIONS)
+    advised = re.search(rf"the run {run.name} has the same options .*: continue it with (--resume --run \S+)", said)
+    assert kit(capsys, "cv", *shlex.split(advised[1]))[0] == 0 and (run / "report.json").is_file()
+
+
+def test_a_run_of_other_data_is_not_said_to_be_the_same(workplace, capsys, interrupt):
+    """An interrupted run on the sample; then the real data comes."""
+    interrupt("cv", *OPTIONS, "--run", "on-the-sample")
+    write_data(workplace / "data" / "kannada-mnist", CYCLE, range(5))
+    said = interrupt("cv", *OPTIONS)
+    assert "on-the-sample" not in said
+    for run in (workplace / "runs").iterdir():
+        if run.name != "on-the-sample":
+            (run / "report.json").write_text("{}")  # finished
+    code, _, err = kit(capsys, "cv", "--resume")
+    assert code == 2 and two_lines(err)
+    assert "on-the-sample, was made differently: data: Dig-MNIST.csv, test.csv, train.csv are other files" in err
+    assert kit(capsys, "cv", "--resume", "--run", "on-the-sample")[0] == 0  # on the sample, as it began
+    report = json.loads((workplace / "runs" / "on-the-sample" / "report.json").read_text())
+    assert report["data"]["is_sample"]
+
+
+def test_a_run_of_other_code_is_not_said_to_be_the_same(workplace, capsys, interrupt, monkeypatch):
+    interrupt("cv", *OPTIONS)
+    monkeypatch.setattr(pipeline, "code_hash", lambda: "another")
+    assert "continue it" not in interrupt("cv", *OPTIONS)
+    (first, *_) = sorted((workplace / "runs").iterdir(), key=lambda run: run.stat().st_mtime)
+    code, _, err = kit(capsys, "cv", "--resume", "--run", first.name)
+    assert code == 2 and "made differently: the training code" in err and re.search("fix: go back to the kit's c", err)
+
+
+def test_nothing_to_resume(workplace, capsys):
+    code, _, err = kit(capsys, "cv", "--resume")
+    assert code == 2 and two_lines(err) and "no unfinished run in runs to go on with" in err and "leave --resume" in err
+
+
+def test_a_submission_that_could_not_be_written_is_written_when_the_run_is_resumed(workplace, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kit.ensembling.submission.write_submission", full)
+        assert kit(capsys, "submit", *OPTIONS)[0] == 2
+    (run,) = (workplace / "runs").iterdir()
+    assert (run / "report.json").is_file() and not (workplace / "submissions" / run.name / "submission.csv").exists()
+    assert kit(capsys, "submit", "--resume")[0] == 0
+    assert (workplace / "submissions" / run.name / "submission.csv").is_file()
+
+
+def test_a_real_run_is_seen_by_git_where_a_sample_s_had_its_name(workplace, capsys):
+    assert kit(capsys, "submit", *OPTIONS, "--run", "a")[0] == 0
+    ignored = workplace / "submissions" / "a" / ".gitignore"
+    assert ignored.read_text() == "*\n"
+    write_data(workplace / "data" / "kannada-mnist", CYCLE, range(5))
+    assert kit(capsys, "submit", *OPTIONS, "--run", "a", "--force")[0] == 0
+    assert not ignored.exists() and ".gitignore" not in json.loads((ignored.parent / storage.CHECKSUMS).read_text())
+    ignored.write_text("oof.npz\n")  # the user's own
+    assert cli.run(["report", "a"]) == 0
+    assert ignored.read_text() == "oof.npz\n"
+    assert np.load(workplace / "runs" / "a" / "test.npz")["id"].size
