@@ -258,7 +258,8 @@ def run(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = int(app(arguments, prog_name="kit", standalone_mode=False) or 0)
-        return _interrupted() if code == INTERRUPTED else code  # newer Typers turn Ctrl-C into this code, silently
+        # Newer Typers turn Ctrl-C into this code, silently.
+        return _interrupted(arguments) if code == INTERRUPTED else code
     except KitError as error:
         return _fail(error)
     except UsageError as error:
@@ -272,11 +273,13 @@ def run(arguments: list[str] | None = None) -> int:
 
         return _fail(refused(error, error.filename or "a file", "use"))
     except (KeyboardInterrupt, typer.Abort):
-        return _interrupted()
+        return _interrupted(arguments)
 
 
-def _interrupted() -> int:
-    print("interrupted; everything finished is kept: run the same command with --resume", file=sys.stderr)
+def _interrupted(arguments: list[str] | None) -> int:
+    trains = {"cv", "submit"} & set((sys.argv[1:] if arguments is None else arguments)[:1])
+    print("interrupted; everything finished is kept: run the same command "
+          f"{'with --resume' if trains else 'again'}", file=sys.stderr)
     return INTERRUPTED
 
 

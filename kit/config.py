@@ -23,7 +23,8 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "threads": (1, 1024), "limit": (1, 10**9), "seed": (0, 2**32 - 101), "time_budget": (0, 10**8),
     "self_train": (0, 9)}
 OPTIONS = {"models": "model", "n_folds": "folds", "n_seeds": "seeds"}  # of the command line, where named otherwise
-EXAMPLES = {"epochs": 12, "batch_size": 128, "tta": 5, "threads": 2, "time_budget": 6600.0, "limit": 200}
+EXAMPLES = {"epochs": 12, "batch_size": 128, "tta": 5, "threads": 2, "time_budget": 6600.0, "limit": 200,
+            "self_train": 2}
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", tuple: "a tuple of names"}
 # On resume: these do not change what is trained.
 FREE_TO_CHANGE = ("executor", "time_budget", "tensorboard", "class_prior", "self_train")
@@ -61,9 +62,12 @@ class RunConfig:
                 raise KitError(f"{option(field.name)} {value!r:.60} is not {KINDS[kind]}",
                                f"write {field.name}={instead(value, kind, example)!r}")
             least, most = BOUNDS.get(field.name, (None, None))
+            if field.name == "limit":
+                least = self.n_folds  # each fold holds out a row of every class
             if value is not None and least is not None and not least <= value <= most:
                 raise KitError(f"{option(field.name)} {value!r:.60} is too {'small' if value < least else 'large'}",
-                               f"give {option(field.name)} from {least} to {most:,}")
+                               f"give one from {least} to {most}, such as {option(field.name)} "
+                               f"{EXAMPLES.get(field.name, field.default):g}")
         for name, choices in (("split", SPLITS), ("precision", PRECISIONS), ("executor", EXECUTORS),
                               ("class_prior", CLASS_PRIORS)):
             if getattr(self, name) not in choices:

@@ -241,8 +241,13 @@ def existing_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
     for path in (Path(runs_dir) / name, Path(expanded(name))):
         if (path / "config.json").is_file() and (path / "folds.csv").is_file():
             return RunFolder(path)
+    begun = RunFolder(Path(runs_dir) / name)
+    if begun.config.is_file():
+        raise KitError(f"the run {name!r} in {runs_dir} was interrupted before it trained anything",
+                       f"go on with it: {begun.resume}")
     there = sorted(path.parent.name for path in Path(runs_dir).glob("*/config.json"))
-    raise KitError(f"there is no run {name!r} in {runs_dir}", f"choose one of: {', '.join(there) or '(no runs yet)'}")
+    raise KitError(f"there is no run {name!r} in {runs_dir}",
+                   f"choose one of: {', '.join(there)}" if there else "make one: kit cv, or kit submit")
 
 
 def scored_folder(name: str) -> Path:
@@ -250,7 +255,11 @@ def scored_folder(name: str) -> Path:
     for path in (Path("runs") / name, Path("submissions") / name, Path(expanded(name))):
         if (path / "oof.npz").is_file():
             return path
-    raise KitError(f"there are no OOF probs of {name!r} in runs/ or submissions/", "give the name of a finished run")
+    if (begun := RunFolder(Path("runs") / name)).config.is_file():
+        raise KitError(f"the run {name!r} is not finished, so it has no OOF probs", f"go on with it: {begun.resume}")
+    there = sorted({path.parent.name for kind in ("runs", "submissions") for path in Path(kind).glob("*/oof.npz")})
+    raise KitError(f"there are no OOF probs of {name!r} in runs/ or submissions/",
+                   f"choose one of: {', '.join(there)}" if there else "make a run first: kit cv, or kit submit")
 
 
 def data_of(run: RunFolder, data_dir: Path) -> DataFolder:

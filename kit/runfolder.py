@@ -7,6 +7,7 @@ time, which may therefore sweep up what a killed one left half-written.
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import socket
 from collections.abc import Iterator
@@ -38,6 +39,12 @@ class RunFolder:
     @property
     def name(self) -> str:
         return Path(os.path.abspath(self.path)).name  # noqa: PTH100  "." and ".." have none; links keep theirs
+
+    @property
+    def resume(self) -> str:
+        """The command that trains what is missing here; the run's config has its options."""
+        words = ["kit", "cv", "--resume", "--run", self.name]
+        return shlex.join([*words, "--runs-dir", str(self.path.parent)] if self.path.parent != Path("runs") else words)
 
     @property
     def config(self) -> Path:

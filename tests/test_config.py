@@ -56,10 +56,10 @@ def test_impossible_options(options, words):
 @pytest.mark.parametrize(("options", "fix"), [
     ({"epochs": "3"}, "epochs=3"), ({"epochs": 3.0}, "epochs=3"), ({"epochs": []}, "epochs=12"),
     ({"epochs": "few"}, "epochs=12"), ({"n_folds": "4"}, "n_folds=4"), ({"n_folds": None}, "n_folds=5"),
-    ({"time_budget": "60"}, "time_budget=60.0"), ({"time_budget": float("inf")}, "--time-budget from 0 to 100,000,000"),
+    ({"time_budget": "60"}, "time_budget=60.0"), ({"time_budget": float("inf")}, "such as --time-budget 6600"),
     ({"models": "cnn,mlp"}, "models=('cnn', 'mlp')"), ({"models": 3}, "models=('cnn',)"),
     ({"tensorboard": "yes"}, "tensorboard=False"), ({"split": 3}, "split='auto'"), ({"limit": "x"}, "limit=200"),
-    ({"models": ("cnn", "mlp", "cnn")}, "--model cnn,mlp"), ({"n_folds": 1}, "--folds from 2 to 127"),
+    ({"models": ("cnn", "mlp", "cnn")}, "--model cnn,mlp"), ({"n_folds": 1}, "one from 2 to 127, such as --folds 5"),
 ])
 def test_advice_is_of_the_option_s_kind_and_taken(options, fix):
     with pytest.raises(KitError) as caught:

@@ -85,7 +85,8 @@ def _from_keras(competition: Competition) -> dict[str, np.ndarray]:
     """What `keras.datasets.<name>.load_data()` downloads, or has in ~/.keras."""
     if competition.keras_dataset is None:
         raise KitError(f"keras.datasets has no digits of {competition.slug}",
-                       "kit download --from kaggle, or the path of a zip, a folder or an .npz")
+                       f"kit download --from kaggle --competition {competition.slug}; or give --from a zip, a folder "
+                       "or an .npz")
     from kit.training import backend
 
     backend.load()

@@ -69,8 +69,8 @@ def draw_sample(folder: Path, seed: int = 0, n_writers: int = N_WRITERS, rows_pe
     """
     if competition.class_names != KANNADA.class_names or competition.shape != (pen.SIDE, pen.SIDE):
         raise KitError(f"there is no sample for {competition.slug}: the kit draws Kannada digits only",
-                       "kit download --from kaggle, or the path of its files" +
-                       (", or --from keras" if competition.keras_dataset else ""))
+                       f"kit download --from {'keras' if competition.keras_dataset else 'kaggle'} "
+                       f"--competition {competition.slug}; or give the path of its files to --from")
     folder = Path(folder)
     train = draw_digits(n_writers, rows_per_writer, seed)
     write_table(folder / competition.train, competition, train.pixels, competition.label_column, train.labels)

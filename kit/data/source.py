@@ -316,6 +316,8 @@ def _move(new: DataFolder, folder: DataFolder) -> None:
             path.replace(folder.path / path.relative_to(new.path))
         for name in set(_tables_of(folder.competition)) - {path.name for path in files}:
             (folder.path / name).unlink(missing_ok=True)  # of the data before, which had more
+    except IsADirectoryError as error:
+        raise KitError(f"cannot write {folder.path}: {error.strerror}",
+                       "rename that folder, or choose another place with --data-dir") from error
     except OSError as error:
-        raise KitError(f"cannot write {folder.path}: {error.strerror or error}",
-                       "make the folder writable, or choose another one with --data-dir") from error
+        raise storage.refused(error, folder.path, "write") from error

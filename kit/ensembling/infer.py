@@ -53,12 +53,12 @@ def predict_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray, progres
         missing = [k for k, folder in enumerate(folders) if not fit.is_done(folder)]
         if missing and config.time_budget is None:
             raise KitError(f"fold {missing[0]} of {model} (seed {seed}) is missing in {run.path}",
-                           "train it with --resume")
+                           f"train it: {run.resume}")
         finished = [records.rounds(folder, config.self_train)[-1] for folder in folders if fit.is_done(folder)]
         progress.say(f"{model}, seed {seed}: {len(finished)} folds")
         members.append([_fold_probs(folder, competitions.get(config.competition), pixels) for folder in finished])
     if not any(members):
-        raise KitError(f"{run.path} has no finished fold", "train it with kit cv --resume")
+        raise KitError(f"{run.path} has no finished fold", f"train it: {run.resume}")
     return vote(folds for folds in members if folds)
 
 

@@ -39,7 +39,7 @@ def write_submission(path: Path, ids: np.ndarray, probs: np.ndarray, competition
                        "predict the test file again")
     if not np.isfinite(probs).all():
         row = int(np.flatnonzero(~np.isfinite(probs).all(axis=1))[0])
-        raise KitError(f"the probs of id {shown(str(ids[row]))} are not numbers", "train again with another --seed")
+        raise KitError(f"the probs of id {shown(str(ids[row]))} are not numbers", "train a new run with another --seed")
     if len(np.unique(ids)) < len(ids):
         raise KitError("an id comes twice", "give the ids of the test file, as read_table returns them")
     text = io.StringIO()

@@ -5,6 +5,7 @@ In go a competition and where its data is; out come text for a terminal and SVG 
 a picture is one self-contained SVG, digits and all, in colours that suit light and dark pages.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,9 @@ def score(file: Path, data: DataFolder) -> dict[str, Any]:
     test = data.test()
     problems = submission.validate(file, competition, test.ids)
     if problems:
-        raise KitError(f"{file} is not acceptable: {problems[0]}", f"see all that is wrong: kit validate {file}")
+        typed = shlex.join(["kit", "validate", str(file), "--competition", competition.slug,
+                            "--data-dir", str(data.path.parent)])
+        raise KitError(f"{file} is not acceptable: {problems[0]}", f"see all that is wrong: {typed}")
     predicted = submission.read_labels(file, competition, test.ids)
     right = predicted == actual
     return {"rows": len(right), "right": int(right.sum()), "accuracy": float(right.mean()),
