@@ -39,6 +39,7 @@ IMAGE = {
     "yaml": "pyyaml", "bs4": "beautifulsoup4", "imblearn": "imbalanced-learn",
     "category_encoders": "category-encoders", "dateutil": "python-dateutil"}
 KAGGLES_OWN = {"kaggle_secrets", "kaggle_datasets", "kaggle_session", "kaggle_gcp"}  # nobody else has these modules
+INSTALLERS = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "wheel")
 NAMESPACES = ("--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")  # no credentials, no proxies, no kit on the path
 KEPT_PREFIXES = ("CUDA", "NVIDIA", "TF_", "XLA_", "OMP_", "KERAS_")
@@ -108,6 +109,7 @@ def differences() -> list[str]:
             "not as on Kaggle: /kaggle does not exist here; only a kernel that reads KIT_KAGGLE_ROOT, as the kit's own "
             "do, finds its files",
             "not as on Kaggle: only Python's connections are refused; other programs, such as !curl, reach the network",
+            "not as on Kaggle: pip is refused here, so that no kernel changes what is installed",
             "not as on Kaggle: the input is protected by the modes of its files alone"
             + (", which do not bind root" if getattr(os, "geteuid", lambda: 1)() == 0 else "")]
 
@@ -135,11 +137,13 @@ def _environment(stage: Path, time_limit: float, root: str | None) -> dict[str, 
                                  "own_folders": [f"{stage.resolve()}/", "/kaggle/"],
                                  "stdlib": sysconfig.get_path("stdlib")}), "utf-8")
     kept = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
-    for folder in ("home", "tmp"):
+    for folder in ("home", "tmp", "installed"):
         (stage / folder).mkdir(exist_ok=True)
     return kept | {"HOME": str(stage / "home"), "TMPDIR": str(stage / "tmp"),
                    "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
-                   "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1", "KIT_REHEARSAL": str(rules),
+                   "PYTHONPATH": os.pathsep.join([str(site), str(stage / "installed")]),
+                   "PIP_TARGET": str(stage / "installed"), "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+                   "PYTHONDONTWRITEBYTECODE": "1", "KIT_REHEARSAL": str(rules),
                    "KAGGLE_KERNEL_RUN_TYPE": "Batch", "KIT_TIME_LIMIT": str(time_limit),
                    **({"KIT_KAGGLE_ROOT": root} if root else {})}
 
@@ -178,6 +182,10 @@ def enter(plan: str) -> None:
     _mount("--make-unbindable", str(root))
     for entry in sorted(Path("/").iterdir()):
         _mirror(entry, root / entry.name)
+    if _keep_python_as_it_is(root):
+        rules = stage / "rules.json"
+        facts = json.loads(rules.read_text("utf-8"))
+        rules.write_text(json.dumps(facts | {"packages": [*facts["packages"], *INSTALLERS]}), "utf-8")
     for name, options in (("input", "remount,bind,ro"), ("working", ""), ("src", "remount,bind,ro")):
         place = root / "kaggle" / name
         place.mkdir(parents=True)
@@ -190,6 +198,22 @@ def enter(plan: str) -> None:
     os.chdir("/kaggle/working")
     code = subprocess.run(wish["command"], env=wish["environment"]).returncode
     sys.exit(code if code >= 0 else 128 - code)
+
+
+def _keep_python_as_it_is(root: Path) -> bool:
+    """Whether this Python's folders, in the file system at `root`, could be made read-only.
+
+    Then pip may run: what a kernel installs (from wheels among its inputs, as there is no network) goes to a folder of
+    the stage, and what it tries to uninstall stays.
+    """
+    try:
+        for prefix in {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}:
+            place = str(root) + str(prefix)
+            _mount("--rbind", place, place)
+            _mount("-o", "remount,bind,ro", place)
+    except subprocess.CalledProcessError:  # as in a container whose mounts may not be changed
+        return False
+    return True
 
 
 def _mirror(entry: Path, place: Path) -> None:

@@ -319,7 +319,7 @@ def _blocked(log: Path, output: str) -> list[str]:
             kind, what = json.loads(line)
             events[kind, what] = None
     return [words[kind].format(what) for kind, what in events
-            if kind == "network" or (kind == "import" and repr(what) in output)]
+            if kind == "network" or (kind == "import" and repr(what) in output and what not in jail.INSTALLERS)]
 
 
 def _missing_here(lines: list[str]) -> list[str]:

@@ -1,6 +1,9 @@
 """The inputs of a kernel lie where Kaggle mounts them, spelled as Kaggle spells them; what is missing is named."""
 
+import importlib.metadata
+import importlib.util
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -298,3 +301,47 @@ def test_a_language_that_kaggle_s_client_refuses_is_a_reason(tmp_path, data, lan
     metadata = json.loads((folder / kernel.METADATA).read_text()) | {"language": language}
     (folder / kernel.METADATA).write_text(json.dumps(metadata))
     assert any("its language is" in why for why in rehearse(folder, data, time_limit=60).reasons)
+
+
+# -- what a kernel brings along and installs --------------------------------------------------------------------------
+
+
+def wheel(folder: Path) -> Path:
+    """A wheel of a package that nobody has."""
+    folder.mkdir(parents=True)
+    info = "brought_along-1.0.dist-info"
+    with zipfile.ZipFile(folder / "brought_along-1.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("brought_along.py", "ANSWER = 42\n")
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: brought-along\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return folder
+
+
+INSTALL = GOOD + """
+import subprocess, sys
+pip = [sys.executable, "-m", "pip"]
+[brought] = (root / "input").rglob("*.whl")
+subprocess.run([*pip, "install", "--no-index", str(brought)], check=True)
+import brought_along
+assert brought_along.ANSWER == 42
+subprocess.run([*pip, "uninstall", "-y", "typer"])
+"""
+
+
+@pytest.mark.skipif(not jail.namespaces(), reason="elsewhere pip is refused")
+def test_a_wheel_among_the_inputs_is_installed_for_the_kernel_alone(tmp_path, data):
+    folder = write_kernel(tmp_path / "k", INSTALL, dataset_sources=["ada/wheels"])
+    verdict = rehearse(folder, data, time_limit=120, mounts=[str(wheel(tmp_path / "wheels"))])
+    assert verdict.reasons == []
+    assert importlib.util.find_spec("brought_along") is None
+    assert importlib.metadata.version("typer") and importlib.util.find_spec("typer")
+
+
+def test_without_walls_pip_is_refused_and_that_is_said(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(jail, "namespaces", tuple)
+    folder = write_kernel(tmp_path / "k", INSTALL, dataset_sources=["ada/wheels"])
+    verdict = rehearse(folder, data, time_limit=60, mounts=[str(wheel(tmp_path / "wheels"))])
+    assert not verdict.ok and not any("imports pip" in why for why in verdict.reasons)
+    assert any("pip is refused here" in note for note in verdict.notes)
+    assert importlib.util.find_spec("brought_along") is None
