@@ -5,6 +5,7 @@ then is the file looked at. Where this machine cannot be as Kaggle, the verdict'
 """
 
 import contextlib
+import errno
 import importlib.util
 import json
 import os
@@ -13,15 +14,15 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from kit import storage, transfer
+from kit import transfer
 from kit.data import competition as competitions
 from kit.data.competition import Competition
-from kit.delivery import jail, processes, sources, weights
+from kit.delivery import jail, preflight, processes, sources, weights
 from kit.delivery.folder import METADATA, read_metadata, read_report
 from kit.delivery.hidden import Hidden, swap_in
 from kit.delivery.sources import Source
@@ -92,10 +93,10 @@ def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: f
     folder = Path(folder)
     metadata = read_metadata(folder)
     inputs = find_inputs(folder, mounts, layout)
-    reasons, notes = _look_at_code(folder, metadata)
+    reasons, notes = preflight.look(folder, metadata)
     with transfer.scratch(Path(tempfile.gettempdir()).resolve(), STAGE) as stage:
         verdict = Verdict(walls="namespaces" if jail.namespaces() else "python", reasons=reasons, notes=notes)
-        with storage.disk_errors(stage, "lay the kernel out in"):
+        with _layout_errors(stage):
             swapped = _lay_out(stage, folder / metadata["code_file"], inputs, data, hidden)
         verdict.hidden_rows = len(swapped.ids)
         _run(stage, folder / metadata["code_file"], inputs.competition, verdict, time_limit, memory_limit, say)
@@ -144,88 +145,25 @@ def find_inputs(folder: Path, mounts: Sequence[str] = (), layout: str = "new") -
     return Inputs(competition, folders, sources.places(wanted, layout))
 
 
-# -- what Kaggle would refuse before anything runs ------------------------------------------------------------------
-
-
-def _look_at_code(folder: Path, metadata: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Reasons that need no run, and notes on where this machine is not Kaggle. KitError for what cannot be run here."""
-    code = folder / metadata["code_file"]
-    language = metadata.get("language")
-    if isinstance(language, str) and language.lower() in ("r", "rmarkdown"):
-        raise _not_python(code, {"r": "R", "rmarkdown": "R Markdown"}[language.lower()])
-    reasons, notes = [], jail.differences()
-    if language != "python":
-        reasons.append(f"its language is {language!r:.40}: Kaggle's client takes python, r or rmarkdown")
-    if str(metadata.get("enable_internet", True)).lower() != "false":
-        reasons.append("the internet is on (it is unless enable_internet is false), and the competition forbids that")
-    if metadata["kernel_type"] == "notebook":
-        facts = _notebook(code).get("metadata")
-        spec = facts.get("kernelspec") if isinstance(facts, dict) else None
-        name, spoken = (spec.get("name"), spec.get("language")) if isinstance(spec, dict) else (None, None)
-        if name == "ir" or str(spoken).lower() == "r":
-            raise _not_python(code, "R")
-        if not name:
-            reasons.append("the notebook has no kernelspec: Kaggle does not run it")
-        elif name != "python3":
-            notes.append(f"its kernelspec is named {name!r:.40}, which Kaggle's image may not have: python3 is safe")
-        _check_notebook_packages(code)
-    elif code.suffix == ".ipynb":
-        raise KitError(f"{folder / METADATA} calls {code.name} a script, and it is a notebook",
-                       'write there "kernel_type": "notebook"')
-    if not jail.namespaces() and b"/kaggle/" in code.read_bytes():
-        notes.append("it names /kaggle itself, which is not on this machine: a no for files that it does not find says "
-                     "nothing about Kaggle")
-    if str(metadata.get("enable_gpu", False)).lower() == "true" and not _has_gpu():
-        notes.append("not as on Kaggle: it asks for a GPU, and there is none here, so its time here is a CPU's")
-    return reasons, notes
-
-
-def _has_gpu() -> bool:
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()  # the latter in Windows' Linux
-
-
-def _not_python(code: Path, language: str) -> KitError:
-    return KitError(f"{code} is written in {language}; a rehearsal runs Python alone",
-                    "kit kernel push takes it to Kaggle without a rehearsal")
-
-
-def _check_notebook_packages(code: Path) -> None:
-    lacking = [name for name in ("nbclient", "ipykernel", "nbformat") if importlib.util.find_spec(name) is None]
-    if lacking:
-        raise KitError(f"{code} is a notebook, and {' and '.join(lacking)}, with which Kaggle runs one, "
-                       f"{'is' if len(lacking) == 1 else 'are'} not installed here",
-                       ".venv/bin/python -m pip install -e '.[rehearse]' in the kit's folder")
-
-
-def _notebook(path: Path) -> dict[str, Any]:
-    """What the file holds. KitError where that is no notebook."""
-    again = "save it again as .ipynb, or make one: kit kernel build --kind notebook"
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise KitError(f"{path} is no notebook: byte {error.start + 1} (0x{error.object[error.start]:02x}) is not "
-                       "UTF-8", "save it again as UTF-8") from error
-    except OSError as error:
-        raise storage.refused(error, path, "read") from error
-    if text.startswith("\ufeff"):
-        raise KitError(f"{path} is no notebook: it begins with a byte order mark, at which Jupyter stops",
-                       "save it as UTF-8 without one (an editor may call it UTF-8 with BOM)")
-    try:
-        notebook = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        fix = "rename it to .py and call it a script" if "import " in text and text.lstrip()[:1] != "{" else again
-        raise KitError(f"{path} is no notebook: {error}", fix) from error
-    if isinstance(notebook, dict) and isinstance(notebook.get("worksheets"), list):
-        raise KitError(f"{path} is a notebook in the format {notebook.get('nbformat', 3)} of before 2015",
-                       f"jupyter nbconvert --to notebook --inplace {path}")
-    if not isinstance(notebook, dict) or "cells" not in notebook:
-        raise KitError(f"{path} is no notebook: it has no cells", again)
-    if not isinstance(notebook["cells"], list):
-        raise KitError(f"{path} is no notebook: its cells are no list", again)
-    return notebook
-
-
 # -- the stage ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _layout_errors(stage: Path) -> Iterator[None]:
+    """What the system refuses while the stage is laid out: a file that cannot be read, or no room for the stage."""
+    try:
+        yield
+    except OSError as error:
+        elsewhere = "use a folder on another disk: TMPDIR=FOLDER kit kernel rehearse"
+        place = Path(os.fsdecode(error.filename)) if error.filename else stage
+        why = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise KitError(f"no room for the rehearsal in {stage.parent}: {why}",
+                           f"free some space there, or {elsewhere}") from error
+        if place.is_relative_to(stage):
+            raise KitError(f"cannot write {place}: {why}", elsewhere) from error
+        fix = f"make it readable: chmod u+r {place}" if isinstance(error, PermissionError) else "check that it is there"
+        raise KitError(f"cannot read {place}: {why}", fix) from error
 
 
 def _lay_out(stage: Path, code: Path, inputs: Inputs, data: Path, hidden: Path | None) -> Hidden:

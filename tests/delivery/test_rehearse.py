@@ -22,7 +22,7 @@ from kit.data import source
 from kit.data.competition import KANNADA
 from kit.data.sample import draw_sample
 from kit.data.table import read_table
-from kit.delivery import hidden, jail, kernel, processes
+from kit.delivery import hidden, jail, kernel, preflight, processes
 from kit.delivery import rehearse as rehearsal
 from kit.delivery.folder import read_metadata
 from kit.delivery.rehearse import Verdict, rehearse
@@ -201,7 +201,7 @@ def test_metadata_of_another_kind_is_named(tmp_path, data, metadata, message):
 
 def test_a_notebook_whose_metadata_is_no_table_has_no_kernelspec(tmp_path):
     folder = write_kernel(tmp_path, GOOD, kernel_type="notebook", notebook=[])
-    assert any("no kernelspec" in why for why in rehearsal._look_at_code(folder, read_metadata(folder))[0])
+    assert any("no kernelspec" in why for why in preflight.look(folder, read_metadata(folder))[0])
 
 
 def test_code_in_a_folder_of_its_own_is_run(tmp_path, data):
@@ -219,18 +219,20 @@ def test_no_credential_reaches_a_kernel(tmp_path, data, monkeypatch):
 
 
 @pytest.mark.slow
-def test_built_kernels_pass_in_both_modes_and_kinds(tmp_path):
-    """The real thing, small: train as a script, then predict with its weights as a notebook."""
+@pytest.mark.parametrize("kind, other, layout", [("script", "notebook", "new"), ("notebook", "script", "old")])
+def test_built_kernels_pass_in_both_modes_and_kinds(tmp_path, kind, other, layout):
+    """The real thing, small: train as one kind, then predict with its weights as both."""
     draw_sample(tmp_path / "data", n_writers=8, rows_per_writer=80, n_test_writers=1, n_extra_writers=1)
-    built = kernel.build(tmp_path / "train", KANNADA, models=("mlp",), folds=2, epochs=3)
-    verdict = rehearse(built, tmp_path / "data", time_limit=900, out=tmp_path / "out")
+    built = kernel.build(tmp_path / "train", KANNADA, kind=kind, models=("mlp",), folds=2, epochs=3)
+    verdict = rehearse(built, tmp_path / "data", time_limit=900, out=tmp_path / "out", layout=layout)
     assert verdict.reasons == []
     assert (verdict.report["complete"], verdict.report["used"]) == (True, "ensemble")
     assert verdict.report["cv"]["n_folds"] == 2  # the run's own report
     assert verdict.accuracy > 0.5
-    for kind in ("notebook", "script"):
-        built = kernel.build(tmp_path / kind, KANNADA, kind=kind, mode="predict", run=tmp_path / "out" / "run")
-        again = rehearse(built, tmp_path / "data", time_limit=900)
+    for predicting in (other, kind):
+        built = kernel.build(tmp_path / predicting, KANNADA, kind=predicting, mode="predict",
+                             run=tmp_path / "out" / "run")
+        again = rehearse(built, tmp_path / "data", time_limit=900, layout=layout)
         assert again.reasons == []
         assert again.accuracy == pytest.approx(verdict.accuracy, abs=0.02)
 

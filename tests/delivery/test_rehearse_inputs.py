@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kit.cli import app
-from kit.delivery import jail, kernel, sources
+from kit.delivery import jail, kernel, preflight, sources
 from kit.delivery import rehearse as rehearsal
 from kit.delivery.rehearse import find_inputs, rehearse
 from kit.delivery.sources import Source, places
@@ -233,7 +234,7 @@ def test_a_machine_with_namespaces_has_nothing_to_say(tmp_path, data):
 
 
 def test_a_kernel_that_asks_for_a_gpu_is_said_to_have_none_here(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(rehearsal, "_has_gpu", lambda: False)
+    monkeypatch.setattr(preflight, "has_gpu", lambda: False)
     verdict = rehearse(write_kernel(tmp_path, GOOD, enable_gpu=True), data, time_limit=60)
     assert verdict.ok and any("asks for a GPU" in note for note in verdict.notes)
 
@@ -301,6 +302,22 @@ def test_a_language_that_kaggle_s_client_refuses_is_a_reason(tmp_path, data, lan
     metadata = json.loads((folder / kernel.METADATA).read_text()) | {"language": language}
     (folder / kernel.METADATA).write_text(json.dumps(metadata))
     assert any("its language is" in why for why in rehearse(folder, data, time_limit=60).reasons)
+
+
+@pytest.mark.parametrize("number, place, message, fix", [
+    (28, "stage", "no room for the rehearsal in", "free some space there, or use a folder on another disk: TMPDIR="),
+    (122, "stage", "no room for the rehearsal in", "TMPDIR="), (30, "stage", "cannot write .*test.csv", "TMPDIR="),
+    (13, "source", "cannot read .*Dig-MNIST.csv", "chmod u+r"),
+    (5, "source", "cannot read .*Dig-MNIST.csv", "is there")])
+def test_what_stops_the_layout_is_told_apart(tmp_path, data, monkeypatch, number, place, message, fix):
+    def swap_in(source, target, *_):
+        file = target / "test.csv" if place == "stage" else source / "Dig-MNIST.csv"
+        raise OSError(number, os.strerror(number), str(file))
+
+    monkeypatch.setattr(rehearsal, "swap_in", swap_in)
+    with pytest.raises(KitError, match=message) as caught:
+        rehearse(write_kernel(tmp_path, GOOD), data)
+    assert fix in caught.value.fix
 
 
 # -- what a kernel brings along and installs --------------------------------------------------------------------------
