@@ -16,6 +16,7 @@ import pytest
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
 from kit.data.source import download, find_data
 from kit.data.table import read_table
+from kit.delivery.hidden import swap_in
 from kit.errors import KitError
 from kit.progress import Progress
 from tests.data.tiny import TINY, write_folder
@@ -469,6 +470,17 @@ def test_packed_files_put_there_by_hand_are_read_as_they_are(root, kind):
     assert len(found.test()) == 5 and len(found.extra()) == 20 and found.train().notes == ()
     assert found.sha256 == wanted  # a run of the plain files goes on with the packed ones
     assert download(TINY, None, root).path == root / "tiny"
+
+
+def test_packed_files_are_laid_out_plain_for_a_rehearsal(root, tmp_path):
+    write_folder(root / "tiny")
+    plain = {name: (root / "tiny" / name).read_bytes() for name in ("train.csv", "extra.csv")}
+    for name in ("train.csv", "test.csv", "extra.csv"):
+        packed(root / "tiny" / name, "zip")
+    swap_in(root / "tiny", tmp_path / "mounted", TINY)
+    assert (tmp_path / "mounted" / "extra.csv").read_bytes() == plain["extra.csv"]
+    assert plain["train.csv"].startswith((tmp_path / "mounted" / "train.csv").read_bytes())
+    assert len(read_table(tmp_path / "mounted" / "test.csv", TINY, labelled=False))
 
 
 def test_a_packed_file_is_known_again_by_its_cache_and_not_by_another_s(root):
