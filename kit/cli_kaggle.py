@@ -34,12 +34,14 @@ def build(
     run: Annotated[str | None, typer.Option(help="The run whose weights a predict kernel takes along.")] = None,
     model: Annotated[str | None, typer.Option(
         help="What a train kernel trains: NAME,NAME; else the setting for its accelerator (see kit models).")] = None,
-    folds: Annotated[int, typer.Option(help="Number of folds of a train kernel.")] = 5,
+    folds: Annotated[int | None, typer.Option(help="Number of folds of a train kernel; else 5.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Trainings of each fold of a train kernel.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the model's own number.")] = None,
-    seed: Annotated[int, typer.Option(help="Of a train kernel.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of a train kernel; else 0.")] = None,
     time_budget: Annotated[str | None, typer.Option(
         help="All is over by then: 8h; else 110m, without a GPU 520m.")] = None,
+    docker_image: Annotated[str | None, typer.Option(
+        help="Kaggle's image to run in: original, latest, or one by digest (gcr.io/...@sha256:...).")] = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Write a folder that kaggle kernels push accepts.
@@ -53,7 +55,7 @@ def build(
     models = request.model_names(model) if model is not None else None
     folder = kernels.build(out, common.competition, user or credentials.user_name(), slug, kind, mode, accelerator,
                            trained, models, folds, seeds, epochs, seed,
-                           request.seconds(time_budget) / 60 if time_budget else None)
+                           request.seconds(time_budget) / 60 if time_budget else None, docker_image)
     common.show({"path": folder}, f"{folder}: try it with kit kernel rehearse {folder}")
 
 
@@ -98,6 +100,8 @@ def push(
     score_timeout: ScoreTimeout = "4h",
     kernel_timeout: Annotated[str, typer.Option(help="How long to wait for the kernel's end.")] = "14h",
     resend: Resend = False,
+    session_limit: Annotated[str | None, typer.Option(
+        help="Kaggle ends the session after so long, as 3h; else after its own limit.")] = None,
 ) -> None:
     """Push, wait for that version, hand it in, score.
 
@@ -107,7 +111,8 @@ def push(
     from kit.request import seconds
 
     result = pushing.push(folder, common.competition, wait, submit, message, common.progress.say,
-                          kernel_timeout=seconds(kernel_timeout), score_timeout=seconds(score_timeout), resend=resend)
+                          kernel_timeout=seconds(kernel_timeout), score_timeout=seconds(score_timeout), resend=resend,
+                          session_limit=seconds(session_limit) if session_limit else None)
     common.show(result.to_dict(), *result.lines())
 
 

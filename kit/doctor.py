@@ -1,21 +1,19 @@
-"""What this machine has, and what is missing: one line for each thing, and below what is not as it should be, its fix.
+"""`kit doctor`: what this machine has and what is missing, a line for each thing, and a fix for what is not right.
 
-In go a competition and where its data lies; out comes a list of `Finding`s. The one idea: the doctor asks the very
-functions that training and downloading ask (`kit.training.backend`, `kit.credentials`, `kit.data.source`), so it cannot
-promise what they will not keep; and whatever goes wrong in one examination is a finding, never the end of the others.
+The doctor asks the same functions that training and downloading ask (`kit.training.backend`, `kit.credentials`,
+`kit.data.source`), so that its answers are theirs. An examination that fails is a finding; the others still run.
 """
 
-import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from kit import machine, storage
+from kit import machine, storage, versions
 from kit.credentials import SETTINGS_PAGE, check, credentials
 from kit.data import source as sources
 from kit.data.competition import Competition
@@ -27,10 +25,6 @@ OK, NOTE, BAD = "ok", "note", "bad"
 PYTHONS = ((3, 11), (3, 13))  # TensorFlow's wheels, see kit.training.backend
 MEMORY_GB = 3.0  # what two training processes and their parent held, of all 60,000 rows on two cores
 DISK_GB = 2.0  # data with its cache: 0.3 GB; a run of 5 folds: some 0.1 GB; the rest is room for more
-# What Kaggle's image had in the middle of 2025, to the best of our knowledge (github.com/Kaggle/docker-python builds
-# it upon Colab's); every run on Kaggle writes the true versions into its report.
-KAGGLE_IMAGE = {"python": "3.11", "tensorflow": "2.18", "keras": "3.8", "numpy": "1.26", "pandas": "2.2",
-                "scikit-learn": "1.2"}
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,8 @@ def _python() -> Finding:
 
 def _backend() -> Finding:
     name = backend.load()
-    return Finding("backend", OK, f"Keras {_version('keras')} on {name} {_version(name)}")
+    keras, there = (versions.installed(package) or "(version unknown)" for package in ("keras", name))
+    return Finding("backend", OK, f"Keras {keras} on {name} {there}")
 
 
 def _gpu() -> Finding:
@@ -108,13 +103,6 @@ def seen_gpus(driver: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
 def _precision() -> Finding:
     precision, why = backend.resolve_precision("auto")
     return Finding("precision", OK, f"{precision}: {why}")
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 # -- memory and disk ------------------------------------------------------------------------------------------------
@@ -190,16 +178,20 @@ def data_rows(data: DataFolder) -> dict[str, int]:
 
 
 def _kaggle_image() -> Finding:
-    """Where a package here is newer than there: what works here may not work in a kernel."""
-    here: dict[str, Any] = {name: platform.python_version() if name == "python" else _version(name)
-                            for name in KAGGLE_IMAGE}
-    newer = [f"{name} {here[name]} (there {version})" for name, version in KAGGLE_IMAGE.items()
-             if _parts(here[name])[:2] > _parts(version)]
+    """Where a package here is of a newer release than there: what works here may not work in a kernel."""
+    newer = []
+    for package, there in versions.KAGGLE_IMAGE.items():
+        here = versions.installed(package)
+        if here and _release(here) > _release(there):
+            newer.append(f"{package} {here} (there {there})")
+    looked = f"Kaggle's image of {versions.KAGGLE_IMAGE_DATE}"
     if not newer:
-        return Finding("Kaggle image", OK, "nothing here is newer than what it had when last looked at")
-    return Finding("Kaggle image", NOTE, f"newer here than when last looked at there: {', '.join(newer)}",
-                   "push a kernel early (kit kernel push --wait): its report says what it ran with")
+        return Finding("Kaggle image", OK, f"nothing here is newer than in {looked}")
+    return Finding("Kaggle image", NOTE, f"newer here than in {looked}: {', '.join(newer)}",
+                   "none needed: the kit is tested with those versions, too (scripts/test.sh --kaggle-image); for "
+                   "what Kaggle has today, push a kernel: its report.json names the versions that it ran with")
 
 
-def _parts(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
+def _release(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version: `2.20.0rc1` → (2, 20). A difference in the third seldom matters."""
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))

@@ -20,6 +20,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from kit import versions
 from kit.delivery import guard, processes
 
 # Modules that are in Kaggle's image (its Dockerfile, and Colab's list of packages on which it is built; November 2026)
@@ -151,7 +152,7 @@ def _environment(stage: Path, time_limit: float, root: str | None) -> dict[str, 
 @functools.lru_cache(maxsize=1)
 def image_packages() -> list[str]:
     """Top-level names that Kaggle's image would let a kernel import: the image's packages and all they need."""
-    wanted, names = list(IMAGE.values()), set(IMAGE)
+    wanted, names = [name for package in IMAGE.values() for name in versions.names(package)], set(IMAGE)
     for package in wanted:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             for requirement in importlib.metadata.requires(package) or ():

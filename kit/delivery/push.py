@@ -15,7 +15,7 @@ from kit import refusals, storage
 from kit.answers import one_line
 from kit.client import Client, Rejected, Say, Unanswered, connect, redact, silent
 from kit.data.competition import Competition
-from kit.delivery import dataset, handin, ledger, session
+from kit.delivery import dataset, handin, ledger, session, template
 from kit.delivery import folder as kernel_folder
 from kit.delivery.folder import KernelFolder, State
 from kit.delivery.session import Version
@@ -60,15 +60,22 @@ class PushResult:
 
 def push(path: Path, competition: Competition, wait: bool = False, submit: bool = False, message: str = "",
          progress: Say = silent, ledger_path: Path = ledger.LEDGER, kernel_timeout: float = KERNEL_TIMEOUT,
-         score_timeout: float = SCORE_TIMEOUT, resend: bool = False) -> PushResult:
+         score_timeout: float = SCORE_TIMEOUT, resend: bool = False,
+         session_limit: float | None = None) -> PushResult:
     """Push the kernel folder; with `wait` follow that version to its end and fetch its report; with `submit` hand in.
 
     `wait` and `submit` together also wait for the score. In predict mode the weights are uploaded first. `resend`: what
-    was sent last, and whose answer was lost, did not arrive; without it nothing is sent a second time. KitError for
-    every failure; running it again goes on where it stopped. Time-outs in seconds.
+    was sent last, and whose answer was lost, did not arrive; without it nothing is sent a second time. Kaggle ends the
+    session after `session_limit`, where one is given. KitError for every failure; running it again goes on where it
+    stopped. Times in seconds.
     """
     kernel = kernel_folder.read(path)
     _check_source(kernel, competition)
+    minutes = template.settings_of(kernel.code).get("minutes", 0)
+    if session_limit is not None and session_limit <= minutes * 60:
+        raise KitError(f"--session-limit {session_limit / 60:g}m: this kernel plans with {minutes:g} minutes, so Kaggle "
+                       "would end it before it is done, and that is no submission",
+                       f"build it again with --time-budget {session_limit / 60 * 0.9:.0f}m, or allow it more time")
     with kernel.lock():
         client, state = connect(progress, competition.rules_url), State.load(kernel)
         owner = kernel.ref.split("/")[0]
@@ -76,7 +83,7 @@ def push(path: Path, competition: Competition, wait: bool = False, submit: bool 
             client.say(f"warning: this kernel is {owner}'s, but {client.user or 'another account'} is logged in")
         if kernel.weights:
             dataset.upload(client, kernel.weights, state.weights, lambda: state.save(kernel))
-        _push_once(client, kernel, state, kernel_timeout if wait else 0.0, resend)
+        _push_once(client, kernel, state, kernel_timeout if wait else 0.0, resend, session_limit)
         if wait or submit:
             _follow(client, kernel, state, kernel_timeout)
         if submit:
@@ -153,7 +160,8 @@ def _pushed(kernel: KernelFolder) -> State:
     return state
 
 
-def _push_once(client: Client, kernel: KernelFolder, state: State, wait: float, resend: bool) -> None:
+def _push_once(client: Client, kernel: KernelFolder, state: State, wait: float, resend: bool,
+               session_limit: float | None) -> None:
     """Push, unless these bytes were pushed already.
 
     Where as many sessions run as Kaggle permits, tries again for `wait` seconds. KitError where an earlier push may
@@ -179,7 +187,7 @@ def _push_once(client: Client, kernel: KernelFolder, state: State, wait: float, 
         state.save(kernel)
 
     def send() -> Any:
-        return client.api.kernels_push(str(kernel.path))
+        return client.api.kernels_push(str(kernel.path), None if session_limit is None else str(int(session_limit)))
 
     accelerators = [name for name in ("GPU", "TPU") if kernel.metadata.get(f"enable_{name.lower()}")]
     for line in session.quota_lines(session.quota(client), *accelerators) if accelerators else ():

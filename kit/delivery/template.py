@@ -1,10 +1,12 @@
-'''The kernel's one code file: words for a person, the settings, and the kit itself.
+'''The code file of a kernel, as a script or a notebook: words for a person, the settings, and the kit itself.
 
-In go settings, the packed source and a few facts; out come the bytes of a script or of a notebook. Both have the same
-four parts in the same order: what this is, `SETTINGS`, the source with its hash, and the call that runs it.
+Both kinds have the same four parts in the same order: what this is, `SETTINGS`, the source with its hash, and the call
+that runs it.
 '''
 
+import ast
 import base64
+import contextlib
 import hashlib
 import json
 import textwrap
@@ -79,6 +81,19 @@ def render(kind: str, settings: dict[str, Any], packed: bytes, facts: dict[str, 
     source = f'SHA256 = "{digest}"\nSOURCE = """\n{lines}\n"""\n'
     parts = [words, _settings(settings), source + UNPACK, RUN.strip() + "\n"]
     return _script(*parts) if kind == "script" else _notebook(*parts)
+
+
+def settings_of(code: str) -> dict[str, Any]:
+    """The `SETTINGS` of a code file that `render` wrote, script or notebook; empty for anybody else's."""
+    with contextlib.suppress(ValueError, SyntaxError, TypeError, KeyError, AttributeError, RecursionError):
+        if code.lstrip().startswith("{"):
+            cells = [cell for cell in json.loads(code)["cells"] if cell["cell_type"] == "code"]
+            code = "\n".join("".join(cell["source"]) for cell in cells)
+        for statement in ast.parse(code).body:
+            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "SETTINGS":
+                settings = ast.literal_eval(statement.value)
+                return settings if isinstance(settings, dict) else {}
+    return {}
 
 
 def _settings(settings: dict[str, Any]) -> str:

@@ -63,9 +63,11 @@ def test_the_kit_s_own_kernel_finds_its_data_and_weights_in_both_layouts(tmp_pat
         folder_with(tmp_path / "input" / place)
     (tmp_path / "input" / inputs.data / "test.csv").touch()
     [weights] = [place for source, place in inputs.places.items() if source.kind == "dataset"]
-    (tmp_path / "input" / weights / "manifest.json").touch()
+    manifest = tmp_path / "input" / weights / "manifest.json"
+    manifest.touch()
+    digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
     assert find_data(tmp_path / "input", KANNADA) == tmp_path / "input" / inputs.data
-    assert find_weights(tmp_path / "input", "me/a-kit-weights") == tmp_path / "input" / weights
+    assert find_weights(tmp_path / "input", "me/a-kit-weights", digest) == tmp_path / "input" / weights
 
 
 # -- what lies beside them --------------------------------------------------------------------------------------------
