@@ -64,11 +64,13 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         resumed = _open_run(run, _describe(config, data, settled), resume)
         if resumed:
             settled = _as_it_began(run, config, settled)
+            _, slow = backend.support(settled.precision)
+            why = f"as it began; {slow}: slow, but the folds stay comparable" if slow else "as it began"
         if not run.folds.is_file():
             folds_module.save_folds(run.folds, folds)
         blend.checked_folds(run, data, config)
         progress.say(f"{'resuming' if resumed else 'training'} {run.name}: {', '.join(config.models)} on "
-                     f"{config.n_folds} folds, {settled.precision} ({'as it began' if resumed else why})"
+                     f"{config.n_folds} folds, {settled.precision} ({why})"
                      f"{', drawn sample' if data.is_sample else ''}")
         jobs = tuple(job for job in make_jobs(config, settled.precision) if job.key not in leave_out)
         earlier = _read_timing(run)["seconds"] if resumed and (run.path / TIMING).is_file() else {}
@@ -240,9 +242,13 @@ def other_files(before: dict[str, str], now: dict[str, str]) -> str:
 def _as_it_began(run: RunFolder, config: RunConfig, settled: RunConfig) -> RunConfig:
     """`settled` with the precision and the threads of the run's first hour; its executor, too, but where one is named.
 
-    KitError where this machine cannot compute so.
+    KitError where this machine cannot compute so: folds of two precisions are two experiments.
     """
     began = _read_settled(run)
+    speed, why = backend.support(began["precision"])
+    if speed == backend.NONE:
+        raise KitError(f"the run {run.name!r} was begun in {began['precision']}: {why}",
+                       "resume it on a machine like the one that it was begun on, or start a new run with --run")
     names = SETTLED if config.executor == "auto" else set(SETTLED) - {"executor"}
     return executors.settle(replace(settled, **{name: began[name] for name in names}))[0]
 

@@ -1,17 +1,19 @@
 """`kit doctor` tells the truth, above all where something is wrong; and no credential is in what it says."""
 
 import collections
+import importlib.metadata
 import json
 import os
 import stat
 
 import pytest
 
-from kit import doctor
+from kit import doctor, versions
 from kit.data.source import download
 from kit.errors import KitError
 from kit.training import backend
 from tests.data.tiny import TINY, write_folder
+from tests.test_docs import ROOT
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -112,7 +114,7 @@ def test_all_is_well(tmp_path, data, home, machine):
     machine.setattr(backend, "resolve_precision", lambda asked: ("float16", "tensor cores"))
     machine.setattr("kit.machine.free_memory", lambda: 16_000_000_000)
     machine.setattr(doctor.shutil, "disk_usage", lambda path: collections.namedtuple("Usage", "free")(10**11))
-    machine.setattr(doctor, "KAGGLE_IMAGE", {"numpy": "99.0"})
+    machine.setattr(versions, "KAGGLE_IMAGE", {"numpy": "99.0"})
     found = examine(tmp_path)
     assert {one.state for one in found.values()} == {doctor.OK} and not any(one.fix for one in found.values())
     assert found["GPU"].found == "2 usable: Tesla T4, Tesla T4" and found["precision"].found == "float16: tensor cores"
@@ -191,9 +193,34 @@ def test_an_old_python(tmp_path, data, machine):
 
 
 def test_newer_versions_than_on_kaggle(tmp_path, data, machine):
-    machine.setattr(doctor, "KAGGLE_IMAGE", {"numpy": "1.0", "pandas": "99.0"})
+    machine.setattr(versions, "KAGGLE_IMAGE", {"numpy": "1.0", "pandas": "99.0", "not-here": "0.1"})
     found = examine(tmp_path)["Kaggle image"]
     assert found.state == doctor.NOTE and "numpy" in found.found and "pandas" not in found.found and found.fix
+    assert "not-here" not in found.found and versions.KAGGLE_IMAGE_DATE in found.found
+
+
+def test_a_difference_in_the_third_number_is_none(tmp_path, data, machine):
+    machine.setattr(versions, "KAGGLE_IMAGE", {"numpy": "2.0.2", "pandas": "2.2.2"})
+    machine.setattr(versions, "installed", {"numpy": "2.0.9rc1", "pandas": "2.2.30"}.get)
+    assert examine(tmp_path)["Kaggle image"].state == doctor.OK
+
+
+def test_the_table_of_kaggles_image_is_the_one_that_its_tests_install():
+    pinned = dict(line.split("==") for line in (ROOT / "constraints-kaggle.txt").read_text().split() if "==" in line)
+    assert {name: pinned.get(name) for name in versions.KAGGLE_IMAGE if name != "python"} == {
+        name: version for name, version in versions.KAGGLE_IMAGE.items() if name != "python"}
+
+
+def test_tensorflow_is_found_under_the_names_that_it_is_installed_by(tmp_path, data, machine):
+    """Kaggle's TPU image has tensorflow-cpu."""
+    def version(name):
+        if name != "tensorflow-cpu":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "2.20.0"
+
+    machine.setattr(importlib.metadata, "version", version)
+    assert versions.installed("tensorflow") == "2.20.0" and versions.installed("keras") is None
+    assert "on tensorflow 2.20.0" in examine(tmp_path)["backend"].found
 
 
 def test_a_line_for_each_and_its_fix_below():

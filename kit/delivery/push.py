@@ -73,8 +73,8 @@ def push(path: Path, competition: Competition, wait: bool = False, submit: bool 
     _check_source(kernel, competition)
     minutes = template.settings_of(kernel.code).get("minutes", 0)
     if session_limit is not None and session_limit <= minutes * 60:
-        raise KitError(f"--session-limit {session_limit / 60:g}m: this kernel plans with {minutes:g} minutes, so Kaggle "
-                       "would end it before it is done, and that is no submission",
+        raise KitError(f"--session-limit {session_limit / 60:g}m ends this kernel before it is done: it plans with "
+                       f"{minutes:g} minutes, and a session that Kaggle ends is no submission",
                        f"build it again with --time-budget {session_limit / 60 * 0.9:.0f}m, or allow it more time")
     with kernel.lock():
         client, state = connect(progress, competition.rules_url), State.load(kernel)

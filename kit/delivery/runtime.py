@@ -1,9 +1,8 @@
-"""What runs on Kaggle: find the data, keep the budget, always leave a submission.
+"""What runs on Kaggle: find the data, keep the time, always leave a submission.
 
-In go the kernel's settings and whatever test file is mounted; out come `submission.csv`, `report.json` and `kernel.log`
-in the working folder. The one idea: Kaggle counts a kernel that fails or runs over as no submission, so the process
-that must end well does nothing that can go wrong: it writes a modest submission at once, leaves all training to a child
-that may die, and writes a better one after every fold.
+It leaves `submission.csv`, `report.json` and `kernel.log` in the working folder. Kaggle counts a kernel that fails or
+runs over as no submission, so the process that must end well does nothing that can go wrong: it writes a modest
+submission at once, leaves all training to child processes that may die, and writes a better one after every fold.
 """
 
 import contextlib
@@ -20,14 +19,14 @@ from typing import Any
 import numpy as np
 
 import kit
-from kit import machine, storage
+from kit import machine, storage, versions
 from kit.data import competition as competitions
 from kit.data.competition import Competition
 from kit.data.source import MANIFEST
 from kit.delivery import votes, weights
 from kit.delivery.mounts import find_data, find_weights, lenient_ids
 from kit.delivery.supervisor import Limits, Outcome, supervise
-from kit.delivery.worker import Wish
+from kit.delivery.worker import ENVIRONMENT, Wish
 from kit.ensembling.prior import class_prior
 from kit.errors import KitError
 from kit.runfolder import RunFolder, fold_keys
@@ -68,6 +67,7 @@ class Kernel:
         self.log = self.working / "kernel.log"
         self.echoed = 0
         self.data: Path | None = None
+        self.mounted = ""  # where Kaggle mounted what `data` links to
         self.ids: np.ndarray = np.zeros(0, np.int64)
         self.run = RunFolder(self.working / "run")
         self.vote, self.outcome = votes.Vote(), Outcome()
@@ -80,6 +80,7 @@ class Kernel:
         """Find the data and lay it out in a folder of our own, whose cache can be written."""
         self.say(f"kit {kit.__version__}, {self.settings['mode']}, {self.budget:.0f} s: {self.settings}")
         mounted = find_data(self.root / "input", self.competition)
+        self.mounted = str(mounted)
         self.say(f"data: {mounted}")
         self.data = Path(tempfile.mkdtemp(prefix="kit-data-"))
         for path in (*mounted.glob("*.csv"), *mounted.glob(MANIFEST)):
@@ -138,8 +139,9 @@ class Kernel:
     # -- what they share --------------------------------------------------------------------------------------------
 
     def unpack_weights(self) -> None:
-        source = find_weights(self.root / "input", self.settings["weights"])
-        manifest = weights.unpack(source, self.run.path, self.settings["manifest_sha256"])
+        digest = self.settings["manifest_sha256"]
+        source = find_weights(self.root / "input", self.settings["weights"], digest)
+        manifest = weights.unpack(source, self.run.path, digest)
         self.say(f"weights: {len(manifest['files'])} folds of {manifest['run']}, in {source}")
 
     def planned(self) -> list[str]:
@@ -170,10 +172,14 @@ class Kernel:
         write_submission(self.working / SUBMISSION, self.ids, probs, self.competition)
 
     def report(self) -> dict[str, Any]:
-        """The run's own report where it got one, and what this kernel used of it."""
+        """The run's own report where it got one, else what is known of the machine; and what this kernel used of it."""
         report = {}
         with contextlib.suppress(KitError):
             report = storage.read_json(self.run.path / "report.json")
+        if "environment" not in report:
+            report["environment"] = {"python": versions.installed("python")}
+            with contextlib.suppress(KitError):
+                report["environment"] = storage.read_json(self.run.path / ENVIRONMENT)
         accuracy = {key: self.vote.accuracy[key] for key in self.vote.folds}
         report.setdefault("cv", {"fold_accuracy": list(accuracy.values()),
                                  "mean": float(np.mean(list(accuracy.values()))) if accuracy else None})
@@ -182,7 +188,8 @@ class Kernel:
                    for key in self.planned() if key not in self.vote.folds}
         return report | {
             "complete": self.vote.complete, "used": self.vote.used,
-            "kernel": {"version": kit.__version__, "settings": self.settings, "data": str(self.data),
+            "kernel": {"version": kit.__version__, "settings": self.settings, "data": self.mounted,
+                       "versions": versions.all_installed(),
                        "test_rows": len(self.ids), "folds": accuracy, "missing_folds": missing,
                        "children": self.outcome.starts, "events": [*self.events, *self.outcome.events],
                        "seconds": round(time.monotonic() - self.began, 1), "budget_seconds": self.budget,

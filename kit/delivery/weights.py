@@ -1,22 +1,21 @@
-"""A run's trained models on their way to Kaggle: a dataset folder here, a run folder again there.
+"""The trained models of a run, packed as a Kaggle dataset here and unpacked as a run folder there.
 
-In goes a run folder; out comes `weights/`: one `.keras` file per fold, the run's `config.json`, `manifest.json` with
-their hashes, and `dataset-metadata.json` for the official client. The folder is flat, since the client skips folders
-when it uploads. A `.keras` file is a zip, and Kaggle unpacks zips: the manifest therefore has the hash of each member
-too, and `unpack` takes a folder where it expects a file.
+The dataset folder `weights/` holds one `.keras` file per fold, the run's `config.json`, `manifest.json` with their
+hashes, and `dataset-metadata.json` for the official client. It is flat, since the client skips folders when it
+uploads. A `.keras` file is a zip, and Kaggle unpacks zips: the manifest therefore has the hash of each member too, and
+`unpack` takes a folder where it expects a file.
 """
 
 import hashlib
 import io
 import json
-import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from kit.errors import KitError
 from kit.runfolder import RunFolder, fold_keys
-from kit.storage import damaged, read_bytes, read_json
+from kit.storage import damaged, disk_errors, read_bytes, read_json
 from kit.training.records import read_config, rounds
 
 FOLDER = "weights"
@@ -64,25 +63,38 @@ def pack(run: Path, out: Path, ref: str) -> str:
 
 
 def unpack(source: Path, run: Path, manifest_sha256: str) -> dict[str, Any]:
-    """Lay the dataset at `source` out as the run folder `run`, each file checked; return the manifest."""
-    text = (source / MANIFEST).read_bytes()
-    if hashlib.sha256(text).hexdigest() != manifest_sha256:
-        raise KitError(f"{source / MANIFEST} is not the one that this kernel was built with",
-                       "push the kernel again: kit kernel push uploads its weights first")
-    manifest: dict[str, Any] = json.loads(text)
-    _check(source / "config.json", (source / "config.json").read_bytes(), manifest["config_sha256"])
+    """Lay the dataset at `source` out as the run folder `run`, each file checked; return the manifest.
+
+    KitError for a file that is missing, cannot be read, or is not the one that was packed.
+    """
+    manifest: dict[str, Any] = json.loads(_read(source / MANIFEST, manifest_sha256))
+    config = _read(source / "config.json", manifest["config_sha256"])
     run.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source / "config.json", run / "config.json")
+    (run / "config.json").write_bytes(config)
     for name, facts in manifest["files"].items():
         target = run / facts["fold"] / "model.keras"
         target.parent.mkdir(parents=True, exist_ok=True)
         (target.parent / TRAINED).write_text(json.dumps(facts["trained"]), "utf-8")
         if (source / name).is_dir():
-            _zip_again(source / name, target, facts["members"])
+            with zipfile.ZipFile(target, "w") as archive:
+                for member, digest in facts["members"].items():
+                    archive.writestr(member, _read(source / name / member, digest))
         else:
-            _check(source / name, (source / name).read_bytes(), facts["sha256"])
-            shutil.copyfile(source / name, target)
+            target.write_bytes(_read(source / name, facts["sha256"]))
     return manifest
+
+
+def _read(path: Path, digest: str) -> bytes:
+    """What the file holds. KitError unless that is what was packed."""
+    again = "push the kernel again: kit kernel push uploads its weights first"
+    if not path.is_file():
+        raise KitError(f"the dataset of the weights lacks {path.name}: {path.parent} does not have it", again)
+    with disk_errors(path, "read"):
+        data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise KitError(f"{path} is damaged, or of another version than this kernel: its SHA-256 is not the one that "
+                       "was packed", again)
+    return data
 
 
 def _members(data: bytes, path: Path) -> dict[str, str]:
@@ -92,17 +104,3 @@ def _members(data: bytes, path: Path) -> dict[str, str]:
             return {name: hashlib.sha256(archive.read(name)).hexdigest() for name in sorted(archive.namelist())}
     except Exception as error:  # zipfile and zlib raise half a dozen kinds on damaged bytes
         raise damaged(path, f"no Keras model ({type(error).__name__})") from error
-
-
-def _zip_again(folder: Path, target: Path, members: dict[str, str]) -> None:
-    with zipfile.ZipFile(target, "w") as archive:
-        for name, digest in members.items():
-            data = (folder / name).read_bytes()
-            _check(folder / name, data, digest)
-            archive.writestr(name, data)
-
-
-def _check(path: Path, data: bytes, digest: str) -> None:
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise KitError(f"{path} is damaged: its SHA-256 is not the manifest's",
-                       "upload the weights again: kit kernel push")

@@ -1,7 +1,7 @@
-"""The child that trains or predicts on Kaggle: `python -m kit.delivery.worker '{"mode": …}'`.
+"""The child process that trains or predicts on Kaggle: `python -m kit.delivery.worker '{"settings": ...}'`.
 
-In go the supervisor's wishes as JSON; out come finished fold folders, by way of the kit's own pipeline, which continues
-whatever an earlier child has left. Every sign of progress touches the heartbeat and names the folds that are under way.
+It gets the supervisor's request as JSON and fills the run folder by way of the kit's own pipeline, which continues
+whatever an earlier child has left. Every sign of progress touches the heartbeat, which names the folds under way.
 """
 
 import json
@@ -17,13 +17,14 @@ import numpy as np
 from kit import progress, storage
 from kit.config import RunConfig
 from kit.data import competition as competitions
-from kit.data.competition import Competition
 from kit.data.source import DataFolder
 from kit.delivery import planning, weights
 from kit.delivery.supervisor import HEARTBEAT
 from kit.runfolder import RunFolder, finished, fold_keys
+from kit.training import backend
 
 SCHEDULE = "schedule.json"
+ENVIRONMENT = "environment.json"  # versions and machine, for the kernel's report even where no fold gets done
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def main(argument: str) -> None:
     data = DataFolder(Path(wish.data), competitions.get(wish.settings["competition"]))
     run = RunFolder(Path(wish.run))
     beat = Beat(run.path / HEARTBEAT)
+    storage.write_json(run.path / ENVIRONMENT, backend.describe())
     if wish.settings["mode"] == "predict":
         _predict(data, run, beat, wish)
     else:
@@ -108,7 +110,6 @@ def _lanes(config: RunConfig) -> int:
 
 def _schedule(config: RunConfig, data: DataFolder, run: RunFolder, beat: Beat) -> planning.Schedule:
     """The plan of this run: made by its first child, read by the later ones."""
-    from kit.training import backend
     from kit.training.plan import make_jobs
 
     path = run.path / SCHEDULE
@@ -130,33 +131,24 @@ def _schedule(config: RunConfig, data: DataFolder, run: RunFolder, beat: Beat) -
 
 def _predict(data: DataFolder, run: RunFolder, beat: Beat, wish: Wish) -> None:
     """Label the test file with every model that came along, one after the other."""
-    test = data.test()
-    done = finished(run.path)
+    from kit.ensembling import infer
+    from kit.training import fit
+
+    test, done = data.test(), finished(run.path)
     todo = [key for key in fold_keys(run.path, weights.TRAINED) if key not in wish.left_out and key not in done]
+    facts = {key: storage.read_json(run.path / key / weights.TRAINED) for key in todo}
+    jobs = {key: fit.FoldJob(**facts[key]["job"]) for key in todo}
+    backend.prepare()
     beat.start(dict.fromkeys(todo, 1.0))
+    for note in {infer.precision_note(job) for job in jobs.values()} - {""}:
+        beat.say(note)
     for key in todo:
         began, fold = time.perf_counter(), run.path / key
-        facts = storage.read_json(fold / weights.TRAINED)
-        probs = _fold_probs(fold, facts, data.competition, test.pixels)
+        probs = infer.fold_probs(fold / "model.keras", jobs[key], data.competition, test.pixels)
         storage.write_npz(fold / "test.npz", id=np.asarray(test.ids), probs=probs)
         seconds = time.perf_counter() - began
-        storage.write_json(fold / "done.json", facts | {"predict_seconds": seconds})
-        beat.handle({"event": "done", "job": key, "val_accuracy": facts["val_accuracy"], "seconds": seconds})
-
-
-def _fold_probs(fold: Path, facts: dict[str, Any], competition: Competition, pixels: Any) -> Any:
-    """Probs of one trained fold, in the precision of its training where this machine is fast in it, else in float32.
-
-    A T4 cannot convolve bfloat16 at all, which is what a CPU run may have been trained in.
-    """
-    from kit.training import backend, fit, models, predict, records
-
-    backend.prepare()
-    job = fit.FoldJob(**facts["job"])
-    precision = job.precision if backend.resolve_precision("auto")[0] == job.precision else "float32"
-    trainer = fit.trainer_for(models.get(job.model), competition.slug, precision, job.batch_size)
-    records.load_weights(trainer.model, fold / "model.keras")
-    return predict.predict_probs(trainer, pixels, job.tta)
+        storage.write_json(fold / "done.json", facts[key] | {"predict_seconds": seconds})
+        beat.handle({"event": "done", "job": key, "val_accuracy": facts[key]["val_accuracy"], "seconds": seconds})
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""A trained run on another test file.
+"""Predict another test file with a trained run: `kit predict`.
 
-In go a run folder and a CSV of any number of rows; out come its labels or probs, by the same models, views and
-arithmetic that made the run's own test probs: on the run's own test file they are the same numbers.
+The same models, test-time views and arithmetic made the run's own test probs, so on the machine that trained the run
+its own test file gives the same numbers. Elsewhere the precision may have to be another one: `fold_probs` says so.
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kit import storage
 from kit.config import RunConfig
 from kit.data import competition as competitions
+from kit.data.competition import Competition
 from kit.data.table import read_table
 from kit.ensembling import submission
 from kit.ensembling.blend import vote
@@ -47,7 +47,7 @@ def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | Non
 def predict_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray, progress: Progress) -> np.ndarray:
     """Probs `(n, n_classes)` float32 of the run's ensemble, folds and members weighing as in `kit.ensembling.blend`."""
     backend.prepare(config.threads)
-    members = []
+    competition, members = competitions.get(config.competition), []
     for model, seed in config.members:
         folders = [run.fold(model, seed, k) for k in range(config.n_folds)]
         missing = [k for k, folder in enumerate(folders) if not fit.is_done(folder)]
@@ -55,18 +55,33 @@ def predict_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray, progres
             raise KitError(f"fold {missing[0]} of {model} (seed {seed}) is missing in {run.path}",
                            f"train it: {run.resume}")
         finished = [records.rounds(folder, config.self_train)[-1] for folder in folders if fit.is_done(folder)]
+        jobs = [fit.FoldJob(**records.read_done(folder)["job"]) for folder in finished]
         progress.say(f"{model}, seed {seed}: {len(finished)} folds")
-        members.append([_fold_probs(folder, competitions.get(config.competition), pixels) for folder in finished])
+        for note in {precision_note(job) for job in jobs} - {""}:
+            progress.say(note)
+        members.append([fold_probs(folder / "model.keras", job, competition, pixels)
+                        for folder, job in zip(finished, jobs, strict=True)])
     if not any(members):
         raise KitError(f"{run.path} has no finished fold", f"train it: {run.resume}")
     return vote(folds for folds in members if folds)
 
 
-def _fold_probs(folder: Path, competition: Any, pixels: np.ndarray) -> np.ndarray:
-    job = fit.FoldJob(**records.read_done(folder)["job"])
-    trainer = fit.trainer_for(models.get(job.model), competition.slug, job.precision, job.batch_size)
-    records.load_weights(trainer.model, folder / "model.keras")
+def precision_note(job: fit.FoldJob) -> str:
+    """What to tell the user where `fold_probs` computes in another precision than the training; empty otherwise."""
+    precision, why = backend.predicting_precision(job.precision)
+    return f"predicting in {precision}: {why}; probs differ a little from the training machine's" if why else ""
+
+
+def fold_probs(weights: Path, job: fit.FoldJob, competition: Competition, pixels: np.ndarray) -> np.ndarray:
+    """Probs `(n, n_classes)` float32 of one trained fold, whose `model.keras` is the file `weights`.
+
+    pixels: uint8 `(n, h·w)`. Computed as `kit.training.backend.predicting_precision` decides. KitError where the file
+    is damaged.
+    """
+    precision, _ = backend.predicting_precision(job.precision)
+    trainer = fit.trainer_for(models.get(job.model), competition.slug, precision, job.batch_size)
+    records.load_weights(trainer.model, weights)
     probs = predict.predict_probs(trainer, pixels, job.tta)
     if not np.isfinite(probs).all():
-        raise storage.damaged(folder / "model.keras", "what it predicts is no number")
+        raise storage.damaged(weights, "what it predicts is no number")
     return probs

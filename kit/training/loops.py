@@ -1,7 +1,7 @@
-"""The inner loops, one per Keras backend: many steps in one call into the compiled graph.
+"""Run many training steps in one call, on TensorFlow and on JAX.
 
-In goes a `Trainer`; out come two functions on arrays. All of the mathematics is the trainer's, in `keras.ops`; what is
-here is only how TensorFlow and JAX each run it many times without going back to Python.
+The mathematics is the trainer's, in `keras.ops`; here is only how each backend runs it many times without going back to
+Keras for every step.
 """
 
 from collections.abc import Callable
@@ -71,18 +71,32 @@ def _jax_training(trainer: Any) -> TrainingLoop:
         loss, hits = trainer.cross_entropy(logits, labels)
         return loss, (loss, hits, others)
 
-    @jax.jit
-    def run(state, images, labels, order, transforms, rates):
-        def step(state, batch):
-            (trainable, others, slots), (rows, warps, rate) = state, batch
-            slots[rate_index] = rate
-            gradients, (loss, hits, others) = jax.grad(loss_of, has_aux=True)(
-                trainable, others, images[rows], labels[rows], warps)
-            trainable, slots = optimizer.stateless_apply(slots, gradients, trainable)
-            return (trainable, others, slots), (loss, hits)
+    def step(state, images, labels, rows, warps, rate):
+        trainable, others, slots = state
+        slots = [rate if i == rate_index else slot for i, slot in enumerate(slots)]
+        gradients, (loss, hits, others) = jax.grad(loss_of, has_aux=True)(
+            trainable, others, images[rows], labels[rows], warps)
+        trainable, slots = optimizer.stateless_apply(slots, gradients, trainable)
+        return (trainable, others, slots), (loss, hits)
 
-        state, (losses, hits) = jax.lax.scan(step, state, (order, transforms, rates))
+    @jax.jit
+    def scanned(state, images, labels, order, transforms, rates):
+        state, (losses, hits) = jax.lax.scan(
+            lambda state, batch: step(state, images, labels, *batch), state, (order, transforms, rates))
         return state, losses.mean(), hits.sum() / order.size
+
+    single = jax.jit(step)
+
+    def unrolled(state, images, labels, order, transforms, rates):
+        images, labels, done = jax.numpy.asarray(images), jax.numpy.asarray(labels), []
+        for rows, warps, rate in zip(order, transforms, rates, strict=True):
+            state, sums = single(state, images, labels, rows, warps, rate)
+            done.append(sums)
+        losses, hits = (sum(float(value) for value in values) for values in zip(*done, strict=True))
+        return state, losses / len(order), hits / order.size
+
+    # On a CPU, XLA computes the convolutions inside a scan's loop without its fast kernels and threads.
+    run = unrolled if jax.default_backend() == "cpu" else scanned
 
     def train(*arrays: Any) -> tuple[float, float]:
         groups = (net.trainable_variables, net.non_trainable_variables, optimizer.variables)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from kit.cli_kaggle import kernel as commands
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
-from kit.delivery import kernel, weights
+from kit.delivery import kernel, template, weights
 from kit.errors import KitError
 from kit.storage import write_bytes, write_json
 
@@ -47,13 +47,28 @@ def test_the_title_slugifies_to_the_id_by_the_clients_own_rule(slug):
     assert slugify(weights.title_of(slug)) == slug
 
 
-@pytest.mark.parametrize("accelerator, gpu, tpu", [("t4x2", True, False), ("tpu", False, True), ("none", False, False)])
-def test_accelerators(tmp_path, accelerator, gpu, tpu):
+@pytest.mark.parametrize("accelerator, gpu, tpu, shape", [
+    ("t4x2", True, False, "NvidiaTeslaT4"), ("tpu", False, True, "TpuV5E8"), ("none", False, False, None)])
+def test_accelerators(tmp_path, accelerator, gpu, tpu, shape):
     folder = kernel.build(tmp_path, DIGIT_RECOGNIZER, accelerator=accelerator)
     metadata = json.loads((folder / "kernel-metadata.json").read_text())
     assert (metadata["enable_gpu"], metadata["enable_tpu"]) == (gpu, tpu)
-    assert ("machine_shape" in metadata) == gpu
+    assert metadata.get("machine_shape") == shape
     assert metadata["competition_sources"] == ["digit-recognizer"]
+
+
+IMAGE = "gcr.io/kaggle-images/python@sha256:" + "f4b6dd72" * 8
+
+
+@pytest.mark.parametrize("image, words", [
+    (IMAGE, {"docker_image": IMAGE}), ("original", {"docker_image_pinning_type": "original"}),
+    ("latest", {"docker_image_pinning_type": "latest"}), (None, {})])
+def test_the_image_is_pinned_by_the_clients_own_words(tmp_path, image, words):
+    option = ["--docker-image", image] if image else []
+    result = CliRunner().invoke(commands, ["build", "--out", str(tmp_path), *option])
+    assert result.exit_code == 0, result.output
+    metadata = json.loads((tmp_path / "kernel-metadata.json").read_text())
+    assert {name: value for name, value in metadata.items() if name.startswith("docker")} == words
 
 
 @pytest.mark.parametrize("accelerator, asked, settings", [
@@ -82,6 +97,8 @@ def test_without_a_user_the_id_holds_a_placeholder(tmp_path):
     ({"kind": "rmarkdown"}, "--kind"), ({"mode": "guess"}, "--mode"), ({"accelerator": "p100"}, "--accelerator"),
     ({"mode": "predict"}, "needs the weights of a run"), ({"models": ("nope",)}, "no model 'nope'"),
     ({"folds": 1}, "--folds 1 is too small"), ({"minutes": 0}, "0 minutes"),
+    ({"docker_image": "python:3.12"}, "is no image of Kaggle's"),
+    ({"docker_image": "gcr.io/kaggle-images/python@sha256:f4b6"}, "is no image of Kaggle's"),
 ])
 def test_what_cannot_be_built(tmp_path, options, message):
     with pytest.raises(KitError, match=message):
@@ -117,6 +134,24 @@ def test_a_name_that_no_account_has_is_refused(tmp_path, user):
     assert not (tmp_path / "kernel").exists()
 
 
+@pytest.mark.parametrize("words, message, fix", [
+    (["--run", "a-run"], "--run a-run is for a kernel that predicts", "add --mode predict"),
+    (["--mode", "predict", "--run", "a-run", "--model", "cnn"],
+     "--model: a predict kernel trains nothing", "leave --model out"),
+    (["--mode", "predict", "--run", "a-run", "--epochs", "3", "--folds", "5", "--seed", "0"],
+     "--folds, --epochs, --seed: a predict kernel", "leave --folds, --epochs, --seed out"),
+    (["--mode", "predict", "--run", "a-run", "--seeds", "2"], "--seeds: a predict kernel", "leave --seeds out"),
+    (["--mode", "predict", "--run", "a-run", "--competition", "digit-recognizer"],
+     "was trained for kannada-mnist, not for digit-recognizer", "build it with --competition kannada-mnist")])
+def test_what_the_mode_would_ignore_is_refused(tmp_path, run, words, message, fix):
+    (run / "folds.csv").touch()
+    words = ["build", "--out", str(tmp_path / "k"), "--runs-dir", str(run.parent), *words]
+    result = CliRunner().invoke(commands, words)
+    assert isinstance(result.exception, KitError)
+    assert message in result.exception.message and fix in result.exception.fix
+    assert not (tmp_path / "k").exists()
+
+
 @pytest.mark.parametrize("blocked", ["kernel.py", "kernel-metadata.json", "kernel.ipynb", "weights"])
 def test_a_refused_build_leaves_the_folder_as_it_was(tmp_path, blocked):
     kernel.build(tmp_path / "k", KANNADA, "me", kind="script" if blocked == "kernel.ipynb" else "notebook")
@@ -125,7 +160,7 @@ def test_a_refused_build_leaves_the_folder_as_it_was(tmp_path, blocked):
         path.unlink()
     path.write_text("a file") if blocked == "weights" else path.mkdir()
     before = {each: each.read_bytes() for each in (tmp_path / "k").rglob("*") if each.is_file()}
-    with pytest.raises(KitError, match=f"cannot write .*{blocked} is there"):
+    with pytest.raises(KitError, match=f"cannot write .*{blocked}: there is a f.* of that name"):
         kernel.build(tmp_path / "k", KANNADA, "me", kind="script")
     assert {each: each.read_bytes() for each in (tmp_path / "k").rglob("*") if each.is_file()} == before
 
@@ -135,6 +170,19 @@ def test_changing_the_kind_leaves_one_code_file(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     kernel.build(tmp_path, KANNADA, kind="notebook")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kernel-metadata.json", "kernel.ipynb", "notes.txt"]
+
+
+@pytest.mark.parametrize("kind", ["script", "notebook"])
+def test_the_settings_can_be_read_back_from_the_code_file(tmp_path, kind):
+    folder = kernel.build(tmp_path, KANNADA, kind=kind, models=("cnn",), minutes=90)
+    settings = template.settings_of((folder / kernel.KINDS[kind]).read_text())
+    assert (settings["models"], settings["minutes"], settings["epochs"]) == (["cnn"], 90, None)
+
+
+@pytest.mark.parametrize("code", ["", "print(1)", "SETTINGS = make()", "SETTINGS = [1]", "{}", '{"cells": 3}',
+                                  '{"cells": [{"cell_type": "code", "source": ["!ls"]}]}', "x = ("])
+def test_the_code_of_others_has_no_settings(code):
+    assert template.settings_of(code) == {}
 
 
 def test_the_packed_source_is_checked_and_is_the_one_that_runs(tmp_path):
@@ -225,5 +273,13 @@ def test_damaged_weights_are_refused(tmp_path, run, name):
     data = bytearray((tmp_path / "w" / name).read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "w" / name).write_bytes(bytes(data))
-    with pytest.raises(KitError, match=r"damaged|not the one that this kernel was built with"):
+    with pytest.raises(KitError, match=f"{name} is damaged, or of another version"):
+        weights.unpack(tmp_path / "w", tmp_path / "out", digest)
+
+
+@pytest.mark.parametrize("name", ["cnn-seed_0-fold_0.keras", "config.json"])
+def test_missing_weights_are_named(tmp_path, run, name):
+    digest = weights.pack(run, tmp_path / "w", "someone/k-weights")
+    (tmp_path / "w" / name).unlink()
+    with pytest.raises(KitError, match=f"the dataset of the weights lacks {name}"):
         weights.unpack(tmp_path / "w", tmp_path / "out", digest)

@@ -1,5 +1,6 @@
 """The inputs of a kernel lie where Kaggle mounts them, spelled as Kaggle spells them; what is missing is named."""
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import json

@@ -1,6 +1,7 @@
 """Whatever happens to the training, the kernel ends well, in time, with a valid submission, and says what it is."""
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -235,7 +236,7 @@ def test_no_data_at_all_is_said_and_ends_well(root, capsys):
         path.unlink()
     assert runtime.main(SETTINGS, lambda wish: ["/no/such/python"]) == 0
     assert not (root / "working" / "submission.csv").exists()
-    assert "has no test.csv of kannada-mnist; add the competition as an input" in capsys.readouterr().out
+    assert "kannada-mnist has no test.csv; in it there is nothing; remove the competition" in capsys.readouterr().out
     assert json.loads((root / "working" / "report.json").read_text())["used"] == "fallback"
 
 
@@ -259,26 +260,75 @@ def test_sigterm_ends_it_early_and_well(root):
 # -- what it is made of ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["competitions/kannada-mnist", "competitions/Kannada-MNIST", "kannada-mnist",
-                                   "Kannada-MNIST", "somewhere/else"])
-def test_the_data_is_found_wherever_kaggle_mounts_it(tmp_path, place):
-    folder = tmp_path / place
+def lay(folder, *names):
     folder.mkdir(parents=True)
-    (folder / "test.csv").touch()
-    (tmp_path / "another-dataset").mkdir()
+    for name in names:
+        (folder / name).write_text(f"{folder}/{name}")
+    return folder
+
+
+@pytest.mark.parametrize("place", ["competitions/kannada-mnist", "competitions/Kannada-MNIST", "kannada-mnist",
+                                   "Kannada-MNIST", "somewhere/new/Kannada-MNIST"])
+def test_the_data_is_found_wherever_kaggle_mounts_it(tmp_path, place):
+    for other in ("another-dataset", "competitions/a-competition", "datasets/me/kannada-mnist", "zz"):
+        lay(tmp_path / other, "test.csv")
+    folder = lay(tmp_path / place, "test.csv")
     assert mounts.find_data(tmp_path, KANNADA) == folder
 
 
-def test_missing_data_is_a_kit_error(tmp_path):
-    with pytest.raises(KitError, match=r"has no test.csv of kannada-mnist"):
+def test_of_two_mounts_the_layout_of_today_goes_first(tmp_path):
+    lay(tmp_path / "Kannada-MNIST", "test.csv")
+    assert mounts.find_data(tmp_path, KANNADA) == tmp_path / "Kannada-MNIST"
+    lay(tmp_path / "competitions" / "Kannada-MNIST", "test.csv")
+    assert mounts.find_data(tmp_path, KANNADA) == tmp_path / "competitions" / "Kannada-MNIST"
+
+
+@pytest.mark.parametrize("other", ["competitions/digit-recognizer", "digit-recognizer", "datasets/me/kannada-mnist"])
+def test_the_test_file_of_another_one_is_not_taken(tmp_path, other):
+    lay(tmp_path / other, "test.csv", "train.csv")
+    with pytest.raises(KitError, match=f"no folder kannada-mnist .* mounted there is {other}$") as caught:
+        mounts.find_data(tmp_path, KANNADA)
+    assert "add the competition as an input" in caught.value.fix
+
+
+def test_each_way_to_lack_the_data_is_said(tmp_path):
+    with pytest.raises(KitError, match=r"there is no folder .*nothing, which is where Kaggle mounts data"):
         mounts.find_data(tmp_path / "nothing", KANNADA)
+    (tmp_path / "input").mkdir()
+    with pytest.raises(KitError, match="mounted there is nothing"):
+        mounts.find_data(tmp_path / "input", KANNADA)
+    lay(tmp_path / "input" / "Kannada-MNIST", "train.csv")
+    with pytest.raises(KitError, match=r"Kannada-MNIST has no test.csv; in it there is train.csv"):
+        mounts.find_data(tmp_path / "input", KANNADA)
 
 
-@pytest.mark.parametrize("place", ["datasets/someone/a-kernel-weights", "a-kernel-weights"])
-def test_the_weights_are_found_in_both_layouts(tmp_path, place):
-    (tmp_path / place).mkdir(parents=True)
-    (tmp_path / place / "manifest.json").touch()
-    assert mounts.find_weights(tmp_path, "someone/a-kernel-weights") == tmp_path / place
+WEIGHTS = "someone/a-kernel-weights"
+
+
+@pytest.mark.parametrize("place", ["datasets/someone/a-kernel-weights", "someone/a-kernel-weights", "a-kernel-weights",
+                                   "datasets/Someone/a-kernel-weights", "somewhere/new"])
+def test_the_weights_are_found_in_every_layout(tmp_path, place):
+    for other in ("a-sample", "datasets/other/a-kernel-weights"):
+        lay(tmp_path / other, "manifest.json")
+    folder = lay(tmp_path / place, "manifest.json")
+    digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    assert mounts.find_weights(tmp_path, WEIGHTS, digest) == folder
+
+
+def test_weights_of_another_version_or_of_others_are_named(tmp_path):
+    lay(tmp_path / "datasets" / "other" / "some-weights", "manifest.json")
+    with pytest.raises(KitError, match=f"no dataset {WEIGHTS}; mounted there is datasets/other/some-weights$"):
+        mounts.find_weights(tmp_path, WEIGHTS, "0" * 64)
+    lay(tmp_path / "datasets" / "someone" / "a-kernel-weights", "manifest.json")
+    with pytest.raises(KitError, match=r"a-kernel-weights/manifest.json is not the one that this kernel was built"):
+        mounts.find_weights(tmp_path, WEIGHTS, "0" * 64)
+
+
+def test_the_report_names_versions_and_machine_even_where_no_child_starts(root):
+    assert runtime.main(SETTINGS, lambda wish: [sys.executable, "-c", "raise SystemExit(7)"]) == 0
+    report = json.loads((root / "working" / "report.json").read_text())
+    assert report["kernel"]["versions"]["numpy"] == np.__version__
+    assert report["environment"]["python"] == report["kernel"]["versions"]["python"]
 
 
 def test_votes_are_averaged_within_a_model_first(tmp_path):

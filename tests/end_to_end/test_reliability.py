@@ -239,6 +239,23 @@ def test_a_resumed_run_keeps_its_precision_and_threads_and_refuses_another_backe
     assert code == 2 and "KERAS_BACKEND: jax → tensorflow" in err
 
 
+def test_a_run_is_not_resumed_in_another_precision_than_it_was_begun_in(workplace, capsys, monkeypatch):
+    """On a T4 TensorFlow has no convolution in bfloat16, in which a CPU or a newer GPU may have begun."""
+    assert kit(capsys, "cv", *QUICK, "--run", "a")[0] == 0
+    run = RunFolder(workplace / "runs" / "a")
+    about = storage.read_json(run.config)
+    storage.write_json(run.config, {**about, "settled": {**about["settled"], "precision": "bfloat16"}})
+    resume = [word for word in ("cv", *QUICK, "--run", "a", "--resume") if word != "--quiet"]
+    monkeypatch.setattr("kit.training.backend.cpu_flags", lambda: {"avx2"})
+    code, out, err = kit(capsys, *resume)
+    assert code == 0 and "bfloat16 (as it began; this CPU emulates bfloat16: slow" in out + err
+    cannot = ("not at all", "TensorFlow cannot convolve bfloat16 on Tesla T4")
+    monkeypatch.setattr("kit.training.backend.support", lambda p: cannot if p == "bfloat16" else ("fast", ""))
+    code, _, err = kit(capsys, *resume)
+    assert code == 2 and two_lines(err)
+    assert "the run 'a' was begun in bfloat16: TensorFlow cannot convolve bfloat16 on Tesla T4" in err
+
+
 def test_guesses_that_are_made_again_are_those_of_the_round_before(workplace, capsys):
     command = ["cv", *QUICK, "--self-train", "2", "--run", "a"]
     assert kit(capsys, *command)[0] == 0

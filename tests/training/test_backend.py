@@ -6,10 +6,12 @@ import sys
 
 import pytest
 
+from kit.errors import KitError
 from kit.training import backend
 from tests.test_docs import ROOT
 
 LOAD = """
+from kit.errors import KitError
 from kit.training import backend
 try:
     backend.load()
@@ -30,3 +32,47 @@ def test_a_backend_that_is_not_there_is_two_lines(tmp_path, asked, said):
 
 def test_a_tpu_is_seen_by_jax_alone():
     assert backend.has_tpu() is False
+
+
+# -- which precision a machine can compute in -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A machine whose GPUs have a given compute capability, as TensorFlow sees them."""
+    def of(capability, name="Tesla T4"):
+        monkeypatch.setattr(backend, "load", lambda: "tensorflow")
+        monkeypatch.setattr(backend, "gpus", lambda: [name])
+        monkeypatch.setattr(backend, "_least_capability", lambda: capability)
+
+    return of
+
+
+@pytest.mark.parametrize(("capability", "trained", "here"), [
+    ((7, 5), "bfloat16", "float32"), ((7, 5), "float16", "float16"), ((7, 5), "float32", "float32"),
+    ((8, 0), "bfloat16", "bfloat16"), ((6, 0), "float16", "float16"), ((6, 0), "bfloat16", "float32")])
+def test_a_model_predicts_as_it_was_trained_where_the_gpu_can(gpu, capability, trained, here):
+    gpu(capability)
+    precision, why = backend.predicting_precision(trained)
+    assert precision == here
+    assert why == ("" if here == trained else f"it was trained in {trained}, and TensorFlow cannot convolve bfloat16 "
+                                              "on Tesla T4")
+
+
+def test_a_cpu_without_bfloat16_emulates_it(monkeypatch):
+    monkeypatch.setattr(backend, "gpus", lambda: [])
+    monkeypatch.setattr(backend, "cpu_flags", lambda: {"avx2"})
+    assert backend.predicting_precision("bfloat16") == ("bfloat16", "")
+    assert backend.support("bfloat16") == (backend.SLOW, "this CPU emulates bfloat16")
+    monkeypatch.setattr(backend, "cpu_flags", lambda: {"avx512_bf16"})
+    assert backend.support("bfloat16") == (backend.FAST, "")
+
+
+def test_a_precision_that_the_gpu_lacks_is_refused_by_name(gpu):
+    gpu((7, 5))
+    assert backend.resolve_precision("auto")[0] == "float16"
+    with pytest.raises(KitError, match="--precision bfloat16 cannot be had here: TensorFlow cannot convolve "
+                                       "bfloat16 on Tesla T4"):
+        backend.resolve_precision("bfloat16")
+    gpu((8, 9), "NVIDIA L4")
+    assert backend.resolve_precision("bfloat16") == ("bfloat16", "asked for")
