@@ -64,6 +64,23 @@ def test_what_is_pushed_is_what_was_built(kaggle: KaggleStandIn, built: Path) ->
     assert kaggle.count("GetKernelSessionStatus") == 0 and not kaggle.submissions
 
 
+def test_the_session_ends_when_it_was_asked_to(kaggle: KaggleStandIn, built: Path) -> None:
+    push.push(built, KANNADA, session_limit=5400)
+    assert kaggle.kernels[REF][0].body["sessionTimeoutSeconds"] == 5400
+    (built / "kernel.py").write_text("print('two')\n")
+    push.push(built, KANNADA)
+    assert not kaggle.kernels[REF][1].body.get("sessionTimeoutSeconds")
+
+
+def test_a_session_too_short_for_the_kernel_is_refused_before_it_costs_a_version(kaggle: KaggleStandIn,
+                                                                                 built: Path) -> None:
+    (built / "kernel.py").write_text('SETTINGS = {"mode": "train", "minutes": 110}\n')
+    with pytest.raises(KitError, match="--session-limit 60m ends this kernel before it is done: it plans with 110 min"):
+        push.push(built, KANNADA, session_limit=3600)
+    assert kaggle.count("SaveKernel") == 0
+    push.push(built, KANNADA, session_limit=7200)
+
+
 def test_again_does_nothing_twice(kaggle: KaggleStandIn, built: Path) -> None:
     first, second = run(built), run(built)
     assert first == second

@@ -286,7 +286,7 @@ def test_of_two_mounts_the_layout_of_today_goes_first(tmp_path):
 @pytest.mark.parametrize("other", ["competitions/digit-recognizer", "digit-recognizer", "datasets/me/kannada-mnist"])
 def test_the_test_file_of_another_one_is_not_taken(tmp_path, other):
     lay(tmp_path / other, "test.csv", "train.csv")
-    with pytest.raises(KitError, match=f"no folder kannada-mnist .* mounted there is {other}$") as caught:
+    with pytest.raises(KitError, match=f"no folder kannada-mnist .* mounted there is {other}\n") as caught:
         mounts.find_data(tmp_path, KANNADA)
     assert "add the competition as an input" in caught.value.fix
 
@@ -295,7 +295,7 @@ def test_each_way_to_lack_the_data_is_said(tmp_path):
     with pytest.raises(KitError, match=r"there is no folder .*nothing, which is where Kaggle mounts data"):
         mounts.find_data(tmp_path / "nothing", KANNADA)
     (tmp_path / "input").mkdir()
-    with pytest.raises(KitError, match="mounted there is nothing"):
+    with pytest.raises(KitError, match="mounted there is nothing\n"):
         mounts.find_data(tmp_path / "input", KANNADA)
     lay(tmp_path / "input" / "Kannada-MNIST", "train.csv")
     with pytest.raises(KitError, match=r"Kannada-MNIST has no test.csv; in it there is train.csv"):
@@ -317,7 +317,7 @@ def test_the_weights_are_found_in_every_layout(tmp_path, place):
 
 def test_weights_of_another_version_or_of_others_are_named(tmp_path):
     lay(tmp_path / "datasets" / "other" / "some-weights", "manifest.json")
-    with pytest.raises(KitError, match=f"no dataset {WEIGHTS}; mounted there is datasets/other/some-weights$"):
+    with pytest.raises(KitError, match=f"no dataset {WEIGHTS}; mounted there is datasets/other/some-weights\n"):
         mounts.find_weights(tmp_path, WEIGHTS, "0" * 64)
     lay(tmp_path / "datasets" / "someone" / "a-kernel-weights", "manifest.json")
     with pytest.raises(KitError, match=r"a-kernel-weights/manifest.json is not the one that this kernel was built"):
