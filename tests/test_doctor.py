@@ -13,6 +13,7 @@ from kit.data.source import download
 from kit.errors import KitError
 from kit.training import backend
 from tests.data.tiny import TINY, write_folder
+from tests.test_docs import ROOT
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -202,6 +203,12 @@ def test_a_difference_in_the_third_number_is_none(tmp_path, data, machine):
     machine.setattr(versions, "KAGGLE_IMAGE", {"numpy": "2.0.2", "pandas": "2.2.2"})
     machine.setattr(versions, "installed", {"numpy": "2.0.9rc1", "pandas": "2.2.30"}.get)
     assert examine(tmp_path)["Kaggle image"].state == doctor.OK
+
+
+def test_the_table_of_kaggles_image_is_the_one_that_its_tests_install():
+    pinned = dict(line.split("==") for line in (ROOT / "constraints-kaggle.txt").read_text().split() if "==" in line)
+    assert {name: pinned.get(name) for name in versions.KAGGLE_IMAGE if name != "python"} == {
+        name: version for name, version in versions.KAGGLE_IMAGE.items() if name != "python"}
 
 
 def test_tensorflow_is_found_under_the_names_that_it_is_installed_by(tmp_path, data, machine):
