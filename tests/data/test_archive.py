@@ -268,9 +268,11 @@ def test_a_folder(tmp_path):
 
 def test_what_is_neither(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for name, pattern in (("none", "there is no file"), ("pipe", "neither a zip nor a folder")):
-        with pytest.raises(KitError, match=pattern):
-            archive.unpack(tmp_path / name, tuple(FILES), (), tmp_path)
+    for name, pattern in (("none", r"there is no file .*--from takes kaggle"),
+                          ("https://kaggle.com/c/x.zip", "is an address"), ("pipe", "neither a zip nor a folder")):
+        with pytest.raises(KitError) as caught:
+            archive.unpack(Path(name) if ":" in name else tmp_path / name, tuple(FILES), (), tmp_path)
+        assert re.search(pattern, f"{caught.value.message} {caught.value.fix}")
     (tmp_path / "empty").mkdir()
     with pytest.raises(KitError, match=r"has no train\.csv; it holds nothing"):
         archive.unpack(tmp_path / "empty", tuple(FILES), (), tmp_path)
