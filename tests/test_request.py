@@ -1,6 +1,8 @@
 """What is typed or passed becomes what is meant: names, addresses, paths with `~`; and runs that are taken up again."""
 
 import datetime
+import gzip
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -62,6 +64,23 @@ def test_home_is_known_in_every_path_of_the_command_line(home):
     assert cli.run(["show", "3", "--out=~/three.svg", *common]) == 0 and (home / "three.svg").is_file()
     assert cli.run(["kernel", "build", "--out=~/kernel", "--user", "me", "--quiet"]) == 0
     assert (home / "kernel" / "kernel-metadata.json").is_file() and not list(Path().iterdir())
+
+
+def test_what_kaggle_takes_is_exit_code_0_and_its_notes_are_shown(home, capsys):
+    write_folder(home / "data" / "tiny")
+    rows = (home / "given" / "sample_submission.csv").read_bytes().splitlines()
+    Path("mine.csv.gz").write_bytes(gzip.compress(b"\r\n".join([rows[0], *rows[:0:-1]]) + b"\r\n"))
+    command = ["validate", "mine.csv.gz", "--competition", "tiny", "--data-dir", str(home / "data")]
+    assert cli.run(command) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "mine.csv.gz: acceptable" and [line[:6] for line in said[1:]] == ["note: "] * 3
+    assert cli.run([*command, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["ok"] and answer["problems"] == [] and answer["notes"] == [line[6:] for line in said[1:]]
+    assert kit.validate("mine.csv.gz", "tiny", data_dir=home / "data") == answer
+    Path("bom.csv").write_bytes(b"\xef\xbb\xbf" + b"\n".join(rows) + b"\n")
+    assert cli.run(["validate", "bom.csv", *command[2:]]) == 1
+    assert "Kaggle wants the header to match exactly" in capsys.readouterr().out
 
 
 def test_home_is_known_in_every_path_option_there_will_be(home):
