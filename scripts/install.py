@@ -1,7 +1,10 @@
-"""Install with pip what `setup.sh` asks for, whatever a machine's pip is set up to do instead.
+"""Install the kit with pip in one of three sets of versions, whatever a machine's pip is set up to do instead.
 
 Run by the Python of the environment that is to be filled:
-    .venv/bin/python -I scripts/install.py [options of pip install]
+    .venv/bin/python -I scripts/install.py tried|newest|lowest|listed [options of pip install]
+
+tried: the versions of `constraints.txt`, from wheels; without them where a wheel is missing on this machine.
+newest, lowest: what `setup.cfg` admits at most, and at least. listed: what the options say, from wheels.
 
 Of pip's settings, in `PIP_…` variables or in a `pip.conf`, only those stay that say how packages are reached:
 a company's index, proxy, certificate and cache. Others, such as `PIP_USER`, `PIP_TARGET` or `PIP_CONSTRAINT`,
@@ -9,25 +12,32 @@ would change what is installed, or where to, so they are named and set aside.
 """
 
 import ast
+import configparser
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 REACH = {
     "index-url", "extra-index-url", "no-index", "find-links", "trusted-host", "keyring-provider",
     "proxy", "cert", "client-cert", "cache-dir", "no-cache-dir", "timeout", "default-timeout", "retries",
 }
-QUIET = {"disable-pip-version-check", "no-input", "no-color", "progress-bar", "quiet", "verbose", "config-file"}
+SILENT = {"config-file", "disable-pip-version-check", "no-color", "no-input", "progress-bar", "quiet", "verbose"}
+UNREACHED = re.compile(r"connection broken by|Could not fetch URL|ProxyError|SSLError|No space left")
+BOUND = re.compile(r"([\w.-]+)(?:\[[\w,-]+\])?>=([\w.]+)\s*(;.*)?")
 
 
 def settings_of_pip() -> dict[str, str]:
     """What variables and `pip.conf` set for `pip install`, by name; of two values the one that pip takes."""
-    listed = subprocess.run([sys.executable, "-I", "-m", "pip", "config", "list"], capture_output=True, text=True)
+    command = [sys.executable, "-I", "-m", "pip", "config", "list"]
+    listed = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     found: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
     for line in listed.stdout.splitlines():
-        section, _, name = line.partition("=")[0].partition(".")
+        key, _, value = line.partition("=")
+        section, _, name = key.partition(".")
         if section in found:
-            found[section][name] = ast.literal_eval(line.partition("=")[2])
+            found[section][name] = ast.literal_eval(value)
     return found["global"] | found["install"] | found[":env:"]
 
 
@@ -38,14 +48,51 @@ def clean_environment(settings: dict[str, str]) -> dict[str, str]:
     return others | kept | {"PIP_CONFIG_FILE": os.devnull}
 
 
-def main(arguments: list[str]) -> int:
-    settings = settings_of_pip()
-    aside = sorted(settings.keys() - REACH - QUIET)
-    if aside:
-        print(f"note: pip's settings {', '.join(aside)} of this machine are set aside here", file=sys.stderr)
+def lower_bounds(setup_cfg: Path) -> list[str]:
+    """Each lower bound of `setup.cfg` as an exact version. A requirement without one is a ValueError."""
+    parser = configparser.ConfigParser()
+    parser.read_string(setup_cfg.read_text("utf-8"))
+    requirements = [parser["options"]["install_requires"], *parser["options.extras_require"].values()]
+    pins = set()
+    for requirement in filter(None, "\n".join(requirements).splitlines()):
+        if not (bound := BOUND.fullmatch(requirement)):
+            raise ValueError(f"setup.cfg: {requirement} has no lower bound")
+        pins.add(f"{bound[1]}=={bound[2]}{bound[3] or ''}")
+    return sorted(pins)
+
+
+def pip_install(arguments: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    """Run `pip install`; its exit status, and its words, which the user has seen by then."""
     command = [sys.executable, "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
-    return subprocess.run(command, env=clean_environment(settings)).returncode
+    words = []
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr or ():
+            print(line, end="", file=sys.stderr)
+            words.append(line)
+    return process.returncode, "".join(words)
+
+
+def main(versions: str, arguments: list[str]) -> int:
+    settings = settings_of_pip()
+    if aside := sorted(settings.keys() - REACH - SILENT):
+        print(f"note: this machine's settings of pip are set aside here: {', '.join(aside)}", file=sys.stderr)
+    environment = clean_environment(settings)
+    wheels = ["--only-binary", ":all:"]
+    if versions == "listed":
+        return pip_install([*wheels, *arguments], environment)[0]
+    if versions == "newest":
+        return pip_install(["--upgrade", "--upgrade-strategy", "eager", *arguments], environment)[0]
+    if versions == "lowest":
+        pins = Path(sys.prefix, "lowest.txt")
+        pins.write_text("\n".join(lower_bounds(Path("setup.cfg"))) + "\n", "utf-8")
+        return pip_install(["--constraint", str(pins), *arguments], environment)[0]
+    failed, words = pip_install([*wheels, "--constraint", "constraints.txt", *arguments], environment)
+    if failed and not UNREACHED.search(words):
+        print("note: a version of constraints.txt has no wheel for this machine (pip's words above); installing the "
+              "newest versions instead, which no test of the kit has seen", file=sys.stderr)
+        failed, words = pip_install(arguments, environment)
+    return failed
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
