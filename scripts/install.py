@@ -30,15 +30,19 @@ BOUND = re.compile(r"([\w.-]+)(?:\[[\w,-]+\])?>=([\w.]+)\s*(;.*)?")
 
 def settings_of_pip() -> dict[str, str]:
     """What variables and `pip.conf` set for `pip install`, by name; of two values the one that pip takes."""
+    variables = {name: value for name, value in os.environ.items() if name.startswith("PIP_") and value}
+    # A `user = true` anywhere would also mean `pip config --user list`, and that leaves the other files out.
+    all_files = {f"PIP_{name}": "0" for name in ("USER", "GLOBAL", "SITE")}
     command = [sys.executable, "-I", "-m", "pip", "config", "list"]
-    listed = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    found: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
+    listed = subprocess.run(command, env=os.environ | all_files, stdout=subprocess.PIPE, text=True)
+    found: dict[str, dict[str, str]] = {"global": {}, "install": {}}
     for line in listed.stdout.splitlines():
         key, _, value = line.partition("=")
         section, _, name = key.partition(".")
         if section in found:
             found[section][name] = ast.literal_eval(value)
-    return found["global"] | found["install"] | found[":env:"]
+    of_variables = {name[4:].lower().replace("_", "-"): value for name, value in variables.items()}
+    return found["global"] | found["install"] | of_variables
 
 
 def clean_environment(settings: dict[str, str]) -> dict[str, str]:
