@@ -59,6 +59,12 @@ def is_page(error: Exception) -> bool:
     return response is not None and "html" in response.headers.get("Content-Type", "").lower()
 
 
+def is_storage(error: Exception) -> bool:
+    """Whether the answer is of the storage to which Kaggle leads up- and downloads."""
+    response = getattr(error, "response", None)
+    return response is not None and "xml" in response.headers.get("Content-Type", "").lower()
+
+
 def retry_after(error: Exception) -> float | None:
     """Seconds that a 429 asks to wait, from a number or an HTTP date (RFC 9110 §10.2.3); None where it names none."""
     value = getattr(error, "response", None).headers.get("Retry-After")  # type: ignore[union-attr]

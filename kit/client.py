@@ -11,6 +11,7 @@ import io
 import os
 import random
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -197,6 +198,10 @@ def _new_api() -> Any:
 
         def with_retry(self, function: Callable[..., Any], *_: Any, **__: Any) -> Callable[..., Any]:
             return function  # the client's own would wait as long as any Retry-After says; `Client.call` has limits
+
+        def upload_complete(self, *arguments: Any, **options: Any) -> Any:
+            with transfer.timed_sessions(CONNECT_TIMEOUT, READ_TIMEOUT, sys.modules[KaggleApi.__module__]):
+                return super().upload_complete(*arguments, **options)  # by itself it would wait for ever
 
         def build_kaggle_client(self) -> Any:
             kaggle = super().build_kaggle_client()

@@ -74,7 +74,9 @@ def explain(doing: str, error: Exception, asker: Asker) -> KitError:
         if "upload state directory" in said:
             folder = re.search(r"directory (\S+)", said)
             return KitError(f"cannot {doing}: {said}", f"rm -r {folder[1] if folder else 'that folder'}, {AGAIN}")
-        return KitError(f"cannot {doing}: {said}", "mend what is named, then run the same command again")
+        where = "mend it in kernel-metadata.json, or make that again: kit kernel build --user NAME" if asker.owner \
+            else "mend what is named, then run the same command again"
+        return KitError(f"cannot {doing}: {said}", where)
     return KitError(f"cannot {doing}: the official client ({versions()}) failed: {type(error).__name__}: {said}",
                     "pip install --upgrade kaggle kagglesdk; if the newest version fails as well, please report it")
 
@@ -251,6 +253,10 @@ def _answered(doing: str, error: Exception, status: int, asker: Asker) -> KitErr
         return Rejected(f"cannot {doing}: a web page answers in Kaggle's place ({status})",
                         "a filter of the network stands in between: ask who runs it to permit api.kaggle.com; "
                         f"{BY_HAND}", status)
+    if answers.is_storage(error):
+        return Rejected(f"cannot {doing}: Kaggle's storage refuses it ({status})",
+                        f"check this machine's clock (date -u): the address is signed for a few minutes; then {AGAIN}",
+                        status)
     if known := by_words(text, asker):
         kind, meaning, fix = known
     else:

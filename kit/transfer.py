@@ -1,8 +1,7 @@
-"""A file over the network, whole or not at all.
+"""Download a file whole or not at all, going on where a connection was lost.
 
-In goes a way to open the file at its source and one to open it again from a byte on; out comes a file of the announced
-length. The one idea: all of it happens in a scratch folder beside the target, whose owner holds a lock in it, so that
-the next download can tell a killed one's leftovers from another's work.
+A download happens in a scratch folder beside its target. Whoever owns that folder holds a lock in it, so that the next
+download can tell a killed one's leftovers from another's work.
 """
 
 import contextlib
@@ -25,21 +24,26 @@ STALE = 3600.0  # seconds after which a scratch folder without a lock is a kille
 
 
 @contextlib.contextmanager
-def timed_sessions(connect: float, read: float) -> Iterator[None]:
-    """Every session of `requests` that is made inside gives each request without a time-out this one (seconds)."""
+def timed_sessions(connect: float, read: float, *modules: Any) -> Iterator[None]:
+    """Every session of `requests` that is made inside gives each request without a time-out this one (seconds).
+
+    Also those to which one of the `modules` gives an HTTPAdapter of its own.
+    """
     import requests
 
-    sessions: Any = requests.sessions
-
-    class Timed(sessions.HTTPAdapter):
-        def send(self, request: Any, **options: Any) -> Any:
+    class Timed(requests.adapters.HTTPAdapter):
+        def send(self, request: Any, **options: Any) -> Any:  # type: ignore[override]
             return super().send(request, **{**options, "timeout": options.get("timeout") or (connect, read)})
 
-    before, sessions.HTTPAdapter = sessions.HTTPAdapter, Timed
+    places: list[Any] = [requests.sessions, *(module for module in modules if hasattr(module, "HTTPAdapter"))]
+    before = [place.HTTPAdapter for place in places]
+    for place in places:
+        place.HTTPAdapter = Timed
     try:
         yield
     finally:
-        sessions.HTTPAdapter = before
+        for place, adapter in zip(places, before, strict=True):
+            place.HTTPAdapter = adapter
 
 
 def get(url: str, headers: dict[str, str], timeout: tuple[float, float]) -> Any:
@@ -124,7 +128,8 @@ def fetch(first: Callable[[], Any], again: Callable[[str, dict[str, str]], Any],
         if tries >= attempts:
             raise KitError(f"cannot download {path.name}: it ended after {announced}, {attempts} times: the connection "
                            "was lost, or the announced length is wrong",
-                           "check the network, then run the same command again; nothing half-written was left behind")
+                           "check the network, then run the same command again (nothing half-written was left behind); "
+                           "where a proxy cuts large files off, fetch it in a browser: kit download --from FILE.zip")
         say(f"{path.name}: the connection was lost after {announced}; going on")
         time.sleep(backoff(tries))
         response, done = _reopen(response, first, again, done, size)

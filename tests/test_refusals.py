@@ -207,6 +207,12 @@ def test_a_filter_s_page_is_not_kaggle() -> None:
     assert "407" in answer(407, b"<html>").message
 
 
+def test_the_storage_that_refuses_is_not_about_the_rules() -> None:
+    error = answer(403, b"<Error><Code>ExpiredToken</Code></Error>", "application/xml; charset=UTF-8")
+    assert "Kaggle's storage refuses it (403)" in error.message and "clock" in error.fix
+    assert ASKER.rules_url not in error.fix
+
+
 @pytest.mark.parametrize(("status", "owner", "message", "fix"), [
     (404, "", "no such thing", "competitions/x"), (404, "eve", "no such thing", "kernel's name"),
     (403, "eve", "not allowed", "it is eve's"), (403, "ada", "not allowed", "verify its phone number"),

@@ -4,6 +4,7 @@ A row is known by Kaggle's reference, so adding it twice changes nothing. The fi
 it is read by its columns, not by its checksum.
 """
 
+import codecs
 import csv
 import io
 import re
@@ -127,6 +128,12 @@ def read(path: Path = LEDGER) -> list[Row]:
         text = file.read(MAX_BYTES + 1)
     if len(text) > MAX_BYTES:
         raise _damaged(path, f"it has more than {MAX_BYTES >> 20} MiB")
+    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise _damaged(path, "it is UTF-16", 'save it as "CSV UTF-8", not as "Unicode text"')
+    if mark := re.search(rb"^(<{7}|={7}|>{7})", text, re.MULTILINE):
+        line = len(text[:mark.start()].splitlines()) + 1
+        raise _damaged(path, f"line {line} is a conflict mark of git's",
+                       "keep the rows of both sides, each hand-in is one, and delete the lines of <, = and >")
     try:
         reader = csv.DictReader(io.StringIO(text.decode("utf-8-sig"), newline=""), strict=True)
         rows = [dict(row) for row in reader]
@@ -134,7 +141,11 @@ def read(path: Path = LEDGER) -> list[Row]:
         raise _damaged(path, str(error)) from error
     missing = set(COLUMNS) - set(reader.fieldnames or ())
     if missing:
-        raise _damaged(path, f"it has no column {', '.join(sorted(missing))}")
+        other = next((sign for sign in ";\t" if len(missing) > 1 and sign in (reader.fieldnames or [""])[0]), "")
+        if other:
+            raise _damaged(path, f"its cells are separated by {other!r}", "save it again with commas between the cells")
+        raise _damaged(path, f"it has no column {', '.join(sorted(missing))}",
+                       f"begin it with the line {','.join(COLUMNS)}, or take it back from git")
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
             raise _damaged(path, f"line {number} does not have {len(reader.fieldnames or ())} cells")
@@ -142,7 +153,8 @@ def read(path: Path = LEDGER) -> list[Row]:
             raise _damaged(path, f"line {number} has control characters in it")
         for column in NUMBERS:
             if row[column] and _number(row[column]) is None:
-                raise _damaged(path, f"line {number}: {column} is {shown(row[column])}, which is no score")
+                raise _damaged(path, f"line {number}: {column} is {shown(row[column])}, which is no score",
+                               "write a number such as 0.985, with a point, or leave it empty")
     return rows
 
 
@@ -170,8 +182,8 @@ def _write(path: Path, rows: list[Row]) -> None:
     storage.write_text(Path(path), text.getvalue())
 
 
-def _damaged(path: Path, why: str) -> KitError:
-    return KitError(f"{path} is damaged: {why}", "mend that line, or take the file back from git")
+def _damaged(path: Path, why: str, fix: str = "mend that line, or take the file back from git") -> KitError:
+    return KitError(f"{path} is damaged: {why}", fix)
 
 
 def _text(value: Any) -> str:

@@ -112,6 +112,22 @@ def test_a_damaged_ledger_is_named_by_its_line(path: Path, text: str, why: str) 
         ledger.read(path)
 
 
+@pytest.mark.parametrize(("data", "why", "fix"), [
+    ((HEADER + "a,,,,,,,,,,1\n<<<<<<< HEAD\nb,,,,,,,,,,2\n=======\nc,,,,,,,,,,3\n>>>>>>> x\n").encode(),
+     "line 3 is a conflict mark of git's", "keep the rows of both sides"),
+    (HEADER.replace(",", ";").encode(), "separated by ';'", "commas"),
+    (HEADER.replace(",", "\t").encode(), r"separated by '\\t'", "commas"),
+    (HEADER.encode("utf-16"), "UTF-16", "CSV UTF-8"),
+    ((HEADER + 'a,,,,,"0,985",,,,,\n').encode(), "which is no score", "with a point"),
+    (b"a,,,,,,,,,,1\n", "no column", "begin it with the line run,created")])
+def test_what_git_and_spreadsheets_do_to_a_ledger_has_its_own_fix(path: Path, data: bytes, why: str, fix: str) -> None:
+    path.parent.mkdir()
+    path.write_bytes(data)
+    with pytest.raises(KitError, match=why) as caught:
+        ledger.read(path)
+    assert fix in caught.value.fix
+
+
 def test_what_is_no_file_is_no_empty_ledger(path: Path) -> None:
     path.parent.mkdir()
     os.mkfifo(path)

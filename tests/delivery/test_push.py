@@ -1,6 +1,8 @@
 """Push, wait, submit, score with the real client against a Kaggle on this machine; every fault, and every restart."""
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -823,6 +825,20 @@ def test_a_file_that_does_not_arrive_stops_the_push(kaggle: KaggleStandIn, predi
     assert not kaggle.kernels
     push.push(predicting, KANNADA)
     assert len(kaggle.datasets["ada/kannada-kit-weights"]["versions"][-1]) == 2
+
+
+def test_an_upload_to_which_nobody_answers_is_given_up(kaggle: KaggleStandIn, predicting: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client uploads through an adapter of its own, without a time-out."""
+    from kaggle.api import kaggle_api_extended as extended
+
+    monkeypatch.setattr(client, "READ_TIMEOUT", 0.2)
+    monkeypatch.setattr(extended, "Retry", lambda **_: 0)
+    monkeypatch.setattr(kaggle.http.RequestHandlerClass, "do_PUT", lambda handler: threading.Event().wait(3))
+    began = time.monotonic()
+    with pytest.raises(KitError, match="did not arrive in the dataset"):
+        push.push(predicting, KANNADA)
+    assert time.monotonic() - began < 10 and not kaggle.kernels
 
 
 def test_an_error_in_a_200_dataset_answer_is_an_error(kaggle: KaggleStandIn, predicting: Path,
