@@ -88,8 +88,9 @@ setup_kaggle_image() {
     echo "$sum" > .venv-kaggle/installed
 }
 
-# bash scripts/setup.sh [EXTRA...]: by itself it installs again what is there already.
+# bash scripts/setup.sh [EXTRA...]: what is there once more, and these extras.
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+    extras=$(tail -n +2 $venv/installed 2>/dev/null || true)
     rm -f $venv/installed
-    setup_kit "$@"
+    setup_kit "$@" $extras
 fi

@@ -36,6 +36,12 @@ NOT_RUN = {
     "bash scripts/test.sh": "runs the tests, of which this is one",
     "bash scripts/test.sh --all": "runs the tests, of which this is one",
     "bash scripts/test.sh -k folds": "runs the tests, of which this is one",
+    "bash scripts/test.sh --newest": "runs the tests, of which this is one",
+    "bash scripts/test.sh --lowest": "runs the tests, of which this is one",
+    "bash scripts/test.sh --kaggle-image": "runs tests, after minutes of installation",
+    "bash scripts/setup.sh ray": "needs a network; tests/test_setup.py looks at what it asks pip for",
+    "bash scripts/setup.sh rehearse": "the same",
+    "bash scripts/setup.sh tensorboard": "the same",
     "kit --install-completion": "asks which shell it was typed into; a test below looks at what it would install",
     "kit cv --model cnn_aug --executor ray": "needs a cluster; tests/training/test_cluster.py starts one",
     "kit submit --model cnn_aug --executor ray": "needs a cluster; tests/training/test_cluster.py starts one",
@@ -53,7 +59,8 @@ NOT_RUN = {
     "kit ledger sync": KAGGLE,
     "kit submit --competition digit-recognizer --model mlp --upload --message mlp": KAGGLE,
 }
-OTHER_PROGRAMS = {"source", "tensorboard", "ray", "git", ".venv/bin/python", "python"}  # none of them ours
+OTHER_PROGRAMS = {"source", "tensorboard", "ray", "git", "uv", ".venv/bin/python", ".venv-newest/bin/python",
+                  "python"}  # none of them ours
 READING_ORDER = ["README.md", "docs/quick-start.md", "docs/first-submission.md", "docs/improve.md",
                  "docs/competitions.md"]
 QUICKLY = ("--limit", "8", "--folds", "2", "--epochs", "1", "--executor", "local", "--quiet")  # the last of two counts
@@ -316,7 +323,7 @@ def test_error_messages_are_the_code_s(page):
     """In troubleshooting.md each heading quotes a message of the code, with … for what varies."""
     if page.name != "troubleshooting.md":
         return
-    places = [*(ROOT / "kit").rglob("*.py"), *(ROOT / "scripts").glob("*.sh")]
+    places = [*(ROOT / "kit").rglob("*.py"), *(ROOT / "scripts").glob("*.sh"), ROOT / "scripts" / "install.py"]
     source = "\n".join(path.read_text("utf-8") for path in places)
     source = re.sub(r'"\s*\n\s*f?"', "", source)  # messages that go over several lines
     for heading in re.findall(r"^### `(.*)`$", page.read_text("utf-8"), re.MULTILINE):
