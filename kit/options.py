@@ -83,6 +83,8 @@ def training(
         "--resume", help="Continue the run of that name, with its own options; without --run, the last one not "
                          "finished.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the run of that name.")] = False,
+    break_lock: Annotated[bool, typer.Option(
+        "--break-lock", help="Take the run over from a process on another machine that is gone.")] = False,
     limit: Annotated[int | None, typer.Option(help="So many rows of each class, spread over the writers.")] = None,
     class_prior: Annotated[str | None, typer.Option(
         help="How often each class is in the test file: auto (what is known of it), none, or equal.",

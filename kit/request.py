@@ -86,21 +86,22 @@ class Request:
 
 def open_request(competition: Competition, progress: Progress, *, data_dir: Path = Path("data"), fetch: bool = False,
                  model: str | None = None, setting: str | None = None, run: str | None = None, resume: bool = False,
-                 force: bool = False, runs_dir: Path = Path("runs"), submissions: Path | None = None,
-                 time_budget: str | None = None, **options: Any) -> Request:
+                 force: bool = False, break_lock: bool = False, runs_dir: Path = Path("runs"),
+                 submissions: Path | None = None, time_budget: str | None = None, **options: Any) -> Request:
     """The request of `kit cv` and `kit submit`; `options` are RunConfig's. KitError for what cannot be.
 
     `fetch` gets the data first. Without `model` and `setting`, the setting that suits data and machine is chosen, and
     said; other options go before what a setting says. `resume` continues the run of that name, or without a name the
     newest that is not finished, as its config.json says; what else is given must agree with that, but for what is free
-    to change. submissions: where a run has its submission, without which it is not finished.
+    to change. `break_lock` takes the run from a process on another machine, which the user knows to be gone.
+    submissions: where a run has its submission, without which it is not finished.
     """
     for name, value in (("data_dir", data_dir), ("runs_dir", runs_dir), ("model", model), ("setting", setting),
                         ("run", run), ("time_budget", time_budget)):
         if not isinstance(value, str | Path if name.endswith("_dir") else str | None):
             raise KitError(f"{name}={value!r:.60} is of the wrong kind",
                            "write it as text, as on the command line: see kit cv --help")
-    for name, wish in (("fetch", fetch), ("resume", resume), ("force", force)):
+    for name, wish in (("fetch", fetch), ("resume", resume), ("force", force), ("break_lock", break_lock)):
         if not isinstance(wish, bool):
             raise KitError(f"{name}={wish!r:.60} is of the wrong kind", "give True or False")
     if resume and force:
@@ -122,7 +123,8 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
     if resume:
         if chosen:  # but for its epochs, which may have been fitted to the machine
             options = {"models": chosen.models, "n_seeds": chosen.n_seeds} | options
-        return _resume(competition, run, options, data_dir, runs_dir, submissions)
+        begun = _resume(competition, run, options, data_dir, runs_dir, submissions)
+        return replace(begun, run=replace(begun.run, break_lock=break_lock))
     data = fetched or sources.find_data(competition, data_dir)
     if model is None and chosen is None:
         chosen, why = settings.suitable(data.is_sample, config.limit is not None)
@@ -133,7 +135,7 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
         progress.say(f"the run {unfinished} has the same options and is not finished: continue it with "
                      f"--resume --run {shlex.quote(unfinished)}")
     name = run or f"{'+'.join(config.models)}-{datetime.now():%Y%m%d-%H%M%S}"
-    return Request(config, data, RunFolder(runs_dir / name), resume, force, named=run is not None)
+    return Request(config, data, RunFolder(runs_dir / name, break_lock), resume, force, named=run is not None)
 
 
 def _make_folder(path: Path) -> Path:

@@ -1,7 +1,6 @@
 """The run folder: where a run's artifacts lie, and whose turn it is to write them.
 
-In goes a path; out come the names of the plan's contract and a lock. The one idea: a run belongs to one process at a
-time, which may therefore sweep up what a killed one left half-written.
+A run belongs to one process at a time, which may therefore sweep up what a killed one left half-written.
 """
 
 import contextlib
@@ -9,13 +8,13 @@ import os
 import re
 import shlex
 import shutil
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kit import locks
 from kit.errors import KitError
-from kit.storage import disk_errors, replace
+from kit.storage import disk_errors
 
 
 def check_run_name(name: str) -> str:
@@ -32,9 +31,13 @@ def check_run_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run's artifacts lie; the names are the plan's contract."""
+    """Where a run's artifacts lie; the names are the plan's contract.
+
+    break_lock: its lock is taken from a process on another machine, which the user knows to be gone.
+    """
 
     path: Path
+    break_lock: bool = False
 
     @property
     def name(self) -> str:
@@ -84,27 +87,16 @@ class RunFolder:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold this folder for one process. KitError naming the holder where another one has it."""
-        import filelock
-
-        with disk_errors(self.path, "write into"):
-            self.path.mkdir(parents=True, exist_ok=True)
-            holder = self.path / ".lock.holder"
-            lock = filelock.FileLock(self.path / ".lock")
-            try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout:
-                who = holder.read_text("utf-8", "replace") if holder.is_file() else "another process"
-                raise KitError(f"{self.path} is in use by {who}",
-                               "wait until it has ended, or choose another name with --run") from None
-        try:
-            with disk_errors(holder, "write"):
-                replace(holder, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        with contextlib.ExitStack() as held:
+            with disk_errors(self.path, "write into"):
+                self.path.mkdir(parents=True, exist_ok=True)
+                try:
+                    held.enter_context(locks.hold(self.path / ".lock", break_lock=self.break_lock))
+                except locks.Held as other:
+                    raise other.error(self.path, "wait until it has ended, or choose another name with --run",
+                                      option=" (kit cv and kit submit: --break-lock)") from None
             sweep(self.path)
             yield
-        finally:
-            with contextlib.suppress(OSError):
-                holder.unlink()
-            lock.release()
 
 
 def sweep(folder: Path) -> None:

@@ -1,9 +1,9 @@
-"""Atomic, checksummed writes. Nothing else in the kit writes artifacts.
+"""Writes and reads the kit's artifacts: whole or not at all, and checked when they are read.
 
-In goes what a stage made; out comes a file that is there whole or not at all. The one idea: each folder carries a
-`checksums.json` that names the SHA-256 of every artifact in it. The new digest is recorded *before* the file is
-renamed into place, beside the digest of the file that it replaces, so that whenever a process dies, the file that is
-there matches one of the two.
+Each folder has a `checksums.json` with the SHA-256 of every artifact in it. The new digest is recorded *before* the
+file is renamed into place, beside the digest of the file that it replaces, so that whenever a process dies, the file
+that is there matches one of the two. What a file system does not have (modes, fsync, a rename onto a mounted file) is
+done without.
 """
 
 import contextlib
@@ -13,7 +13,9 @@ import io
 import json
 import math
 import os
+import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,19 +85,61 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} does not belong into JSON")
 
 
+NO_FSYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # what file systems without it answer
+IN_USE = {errno.EBUSY, errno.EACCES, errno.EPERM, errno.ETXTBSY}  # to a rename onto what somebody else has open
+RENAME_TRIES, RENAME_PAUSE = 5, 0.1  # a virus scanner or an indexer looks at a new file for a moment
+
+
 def replace(path: Path, data: bytes) -> None:
+    """Put `data` in the place of the file `path`, flushed to the disk. OSError, with the old file as it was."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+            try:
+                os.fsync(file.fileno())
+            except OSError as error:
+                if error.errno not in NO_FSYNC:
+                    raise
+        with contextlib.suppress(OSError):  # OneDrive and many mounts have no modes; no artifact is a secret
+            Path(temporary).chmod(0o644)
+        move(Path(temporary), path)
     except BaseException:
         with contextlib.suppress(OSError):
             Path(temporary).unlink()
         raise
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file, over an older one if there is any, or copy it where it comes from another disk. OSError.
+
+    Where nothing can be renamed onto `target`, its content is overwritten: whole or not at all is more than that file
+    system has, but a write that was cut off does not have the recorded checksum.
+    """
+    for tries_left in reversed(range(RENAME_TRIES)):
+        try:
+            source.replace(target)
+            return
+        except OSError as error:
+            if error.errno == errno.EXDEV or (error.errno == errno.EBUSY and not tries_left):
+                break  # another disk; a single file that a container mounts can be written, but not renamed onto
+            if error.errno not in IN_USE or not tries_left:
+                raise
+            time.sleep(RENAME_PAUSE)
+    if source.parent == target.parent:
+        shutil.copyfile(source, target)
+    else:
+        handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        os.close(handle)
+        try:
+            shutil.copyfile(source, beside)
+            move(Path(beside), target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(beside).unlink()
+            raise
+    source.unlink()
 
 
 def _record(path: Path, digest: str) -> None:
@@ -133,15 +177,86 @@ def disk_errors(path: Path, verb: str) -> Iterator[None]:
         raise KitError(f"cannot {verb} {str(path)!r}: {error}", "choose another name") from error
 
 
+AGAIN = "then run the same command again (training: with --resume)"
+FIXES = {
+    "ENOSPC": f"free some space on that disk, {AGAIN}",
+    "EDQUOT": f"free some of your quota on that disk, {AGAIN}",
+    "EFBIG": "that disk, or ulimit -f, does not take files of this size: choose a folder on another disk",
+    "EROFS": "it is mounted read-only: choose a folder on another disk",
+    "EISDIR": "a folder is in the place of the file: name a file, or move the folder away",
+    "ENOTDIR": "a file is in the place of one of its folders: name another folder, or move the file away",
+    "EEXIST": "something is in its place: move that away, or choose another name",
+    "ENOENT": "one of its folders is missing, or was removed meanwhile: check the path",
+    "ENOTEMPTY": "another process still writes into that folder, or has a file of it open: end it, and try again",
+    "ENAMETOOLONG": "its name or path is too long for that disk: choose a shorter one",
+    "EILSEQ": "that disk does not take such a name: use plain letters and digits",
+    "EINVAL": "that disk does not take such a name, or such a request: choose a plain name, or another disk",
+    "ELOOP": "its links lead in a circle: mend them, or choose another folder",
+    "EMFILE": "this process may not open more files: raise the limit with ulimit -n 4096, and try again",
+    "ENFILE": "this machine has too many files open: close other programs, and try again",
+    "EBUSY": "another program, or a mount, holds it: close that, and try again",
+    "ETXTBSY": "it is a program that is running: end it, or choose another name",
+    "EXDEV": "it would have to move to another disk: choose a folder on the same one",
+    "EIO": "the disk, or the connection to it, fails: look at the system's log, and choose another disk",
+    "ENODEV": "that file system cannot do this: choose a folder on a local disk",
+    "ENXIO": "that file system cannot do this: choose a folder on a local disk",
+    "ESTALE": f"the network disk was mounted anew or has lost the folder: change into it again, {AGAIN}",
+    "ENOTCONN": f"the network disk is no longer connected: mount it again, {AGAIN}",
+    "ETIMEDOUT": f"the network disk does not answer: see that its server is up, {AGAIN}",
+    "EHOSTDOWN": f"the network disk does not answer: see that its server is up, {AGAIN}",
+    "ENOLCK": "that disk has no lock left (NFS: its lock service is down or full): try again, or use a local disk",
+    "ENOTSUP": "that file system cannot do this: choose a folder on a local disk",
+    "EOPNOTSUPP": "that file system cannot do this: choose a folder on a local disk",
+    "ENOSYS": "that file system, or this container, cannot do this: choose a folder on a local disk",
+    "ENOMEM": f"close other programs, or raise the container's memory, {AGAIN}",
+    "EAGAIN": f"the system has no process or memory left for you: close other programs, {AGAIN}",
+}
+_FIXES = {getattr(errno, name): fix for name, fix in FIXES.items() if hasattr(errno, name)}
+_NFS_UNSUPPORTED = 524  # Linux' ENOTSUPP, which has no name outside the kernel
+ON_WINDOWS = {32: "another program has it open: close it there, and try again",
+              33: "another program has locked a part of it: close it there, and try again"}
+
+
 def refused(error: OSError, path: Path | str, verb: str) -> KitError:
-    """What the system would not do, as a KitError with what helps."""
-    fixes = {errno.ENOSPC: "free some space, then run the same command with --resume",
-             errno.EDQUOT: "free some of your quota, then run the same command with --resume",
-             errno.EISDIR: "name a file",
-             errno.EROFS: "the disk is read-only: choose a folder on another one",
-             errno.EACCES: "make the folder writable, or choose another one"}
-    return KitError(f"cannot {verb} {path}: {error.strerror or error}",
-                    fixes.get(error.errno or 0, "check that the folder exists and is yours"))
+    """What the system would not do, as a KitError whose fix is of this very cause."""
+    number = error.errno or 0
+    words = "the file system does not support it" if number == _NFS_UNSUPPORTED else error.strerror or str(error)
+    if (winerror := getattr(error, "winerror", None)) in ON_WINDOWS:
+        fix = ON_WINDOWS[winerror]
+    elif number in (errno.EACCES, errno.EPERM):
+        fix = _permission(Path(error.filename if isinstance(error.filename, str) else path), verb)
+    else:
+        fix = _FIXES.get(errno.ENOTSUP if number == _NFS_UNSUPPORTED else number,
+                         "see that the folder exists and is yours, or choose another one")
+    return KitError(f"cannot {verb} {path}: {words}", fix)
+
+
+def _permission(path: Path, verb: str) -> str:
+    """What helps where the system says that one may not: it is a file, a folder, or neither's mode that is at fault."""
+    if verb == "read":
+        return f"allow it, e.g. chmod u+r '{path}'; if it is somebody else's, ask them"
+    folder = path if path.is_dir() else path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"make the folder writable (chmod u+wx '{folder}', if it is yours), or choose another one"
+    if path.is_file() and not os.access(path, os.W_OK):
+        return f"make the file writable (chmod u+w '{path}', if it is yours), or choose another name"
+    return ("its modes would allow it, so the mount, a security policy or another program that has it open does not: "
+            "close such programs, or choose a folder on another disk")
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a folder's files; not their modes, which some mounts do not have, and copytree insists on. OSError."""
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for folder, _, names in os.walk(source, onerror=stop, followlinks=True):
+        copies = target / Path(folder).relative_to(source)
+        copies.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            shutil.copyfile(Path(folder) / name, copies / name)
 
 
 # -- reading --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ download can tell a killed one's leftovers from another's work.
 """
 
 import contextlib
-import errno
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from kit import locks, storage
 from kit.errors import KitError
 
 CHUNK = 1 << 13  # bytes; what a lost connection loses at most
@@ -58,37 +58,32 @@ def get(url: str, headers: dict[str, str], timeout: tuple[float, float]) -> Any:
 @contextlib.contextmanager
 def scratch(folder: Path, prefix: str = SCRATCH) -> Iterator[Path]:
     """A folder below `folder` that is gone afterwards, and with it those of that prefix whose processes were killed."""
-    import filelock
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(f"{prefix}*"):
             if _is_abandoned(left):
                 _remove(left)
         temporary = tempfile.TemporaryDirectory(dir=folder, prefix=prefix, ignore_cleanup_errors=True)
-        held = filelock.FileLock(Path(temporary.name) / HELD)
-        held.acquire()
     except OSError as error:
         raise unwritable(folder, error) from error
-    with temporary as path:
+    with temporary as path, contextlib.ExitStack() as held:
         try:
-            yield Path(path)
-        finally:
-            held.release()
+            held.enter_context(locks.hold(Path(path) / HELD))
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        yield Path(path)
 
 
 def _is_abandoned(left: Path) -> bool:
-    """Whether nobody holds this scratch folder any more: the system drops a killed process' locks."""
-    import filelock
-
+    """Whether nobody holds this scratch folder any more: a killed process' lock is gone, or its holder seen to be."""
     try:
         if hasattr(os, "getuid") and left.lstat().st_uid != os.getuid():  # in a folder that several people share
             return False
-        if not (left / HELD).is_file():  # its owner may be about to make it
+        if not locks.read_holder(left / HELD) and not (left / HELD).is_file():  # its owner may be about to make it
             return time.time() - left.stat().st_mtime > STALE
-        with filelock.FileLock(left / HELD, timeout=0):
+        with locks.hold(left / HELD):
             return True
-    except (OSError, filelock.Timeout):  # held, or gone in the meantime
+    except (OSError, locks.Held):  # held, or gone in the meantime
         return False
 
 
@@ -194,6 +189,5 @@ def _write(file: IO[bytes], path: Path, chunk: bytes) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> KitError:
-    """Why nothing can be written to `path`, for a command that is run again as it was."""
-    fix = "free some space" if error.errno == errno.ENOSPC else "make the folder writable, or choose another one"
-    return KitError(f"cannot write {path}: {error.strerror or error}", f"{fix}; then run the same command again")
+    """Why nothing can be written to `path`."""
+    return storage.refused(error, path, "write")

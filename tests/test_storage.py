@@ -254,3 +254,124 @@ def test_a_table_larger_than_any_of_the_kits_is_not_parsed(tmp_path, monkeypatch
     (tmp_path / "folds.csv").write_text("a,b\n1,2\n3,4\n")
     with pytest.raises(KitError, match="12 bytes, more than"):
         storage.read_csv(tmp_path / "folds.csv")
+
+
+# -- what file systems do not have, or refuse -----------------------------------------------------------------------
+
+
+def raises(number):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+@pytest.mark.parametrize(("call", "numbers"), [
+    ("chmod", (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EROFS)),
+    ("fsync", (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS))])
+def test_an_artifact_needs_neither_modes_nor_fsync(tmp_path, monkeypatch, call, numbers):
+    for number in numbers:
+        monkeypatch.setattr(os, call, raises(number))
+        storage.write_json(tmp_path / "a.json", {"number": number})
+        assert storage.read_json(tmp_path / "a.json") == {"number": number}
+
+
+def test_an_fsync_that_failed_is_not_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", raises(errno.EIO))
+    with pytest.raises(KitError, match="Input/output error") as caught:
+        storage.write_json(tmp_path / "a.json", {})
+    assert "the disk, or the connection to it, fails" in caught.value.fix
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EBUSY])
+def test_a_mounted_file_is_written_in_its_place(tmp_path, monkeypatch, number):
+    """`docker run -v ledger.csv:/work/ledger.csv`: nothing can be renamed onto it."""
+    monkeypatch.setattr(storage, "RENAME_PAUSE", 0.0)
+    (tmp_path / "a.txt").write_text("old")
+    inode = (tmp_path / "a.txt").stat().st_ino
+    monkeypatch.setattr(os, "replace", raises(number))
+    monkeypatch.setattr(Path, "replace", lambda source, target: os.replace(source, target))
+    storage.write_text(tmp_path / "a.txt", "new", record=False)
+    assert (tmp_path / "a.txt").read_text() == "new" and (tmp_path / "a.txt").stat().st_ino == inode
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EBUSY, errno.ETXTBSY])
+def test_a_file_that_a_scanner_has_open_for_a_moment_is_waited_for(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(storage, "RENAME_PAUSE", 0.0)
+    replace, tries = Path.replace, []
+
+    def busy_at_first(source, target):
+        tries.append(target)
+        if len(tries) < 3:
+            raises(number)()
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", busy_at_first)
+    storage.write_text(tmp_path / "a.txt", "new", record=False)
+    assert (tmp_path / "a.txt").read_text() == "new" and len(tries) == 3
+
+
+def test_a_file_moves_to_another_disk(tmp_path, monkeypatch):
+    """data/kannada-mnist may be a link to a larger disk, or a mount."""
+    (tmp_path / "new").mkdir()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "new" / "a.csv").write_text("new")
+    (tmp_path / "there" / "a.csv").write_text("old")
+    replace = Path.replace
+
+    def no_further_than_the_disk(source, target):
+        return replace(source, target) if source.parent == target.parent else raises(errno.EXDEV)()
+
+    monkeypatch.setattr(Path, "replace", no_further_than_the_disk)
+    storage.move(tmp_path / "new" / "a.csv", tmp_path / "there" / "a.csv")
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["new", "there", "there/a.csv"]
+    assert (tmp_path / "there" / "a.csv").read_text() == "new"
+
+
+@pytest.mark.parametrize(("number", "fix"), [
+    (errno.ENOSPC, "free some space"), (errno.EDQUOT, "quota"), (errno.EROFS, "mounted read-only"),
+    (errno.ENOENT, "missing, or was removed"), (errno.ENOTDIR, "a file is in the place"), (errno.EIO, "fails"),
+    (errno.ENAMETOOLONG, "too long"), (errno.EMFILE, "ulimit -n"), (errno.EBUSY, "holds it"),
+    (errno.ESTALE, "mounted anew"), (errno.ENOTCONN, "mount it again"), (errno.ENOLCK, "lock service"),
+    (524, "cannot do this"), (errno.EINVAL, "does not take such a name"), (errno.ENOMEM, "memory"),
+    (errno.EFBIG, "files of this size"), (errno.ENODEV, "local disk")])
+def test_each_cause_has_its_own_fix(tmp_path, number, fix):
+    error = storage.refused(OSError(number, os.strerror(number)), tmp_path / "a", "write")
+    assert fix in error.fix and "writable" not in error.fix and "Unknown error" not in error.message
+
+
+@pytest.mark.parametrize(("closed", "fix"), [
+    ("folder", "make the folder writable (chmod u+wx '{0}'"), ("file", "make the file writable (chmod u+w '{0}/a'"),
+    ("nothing", "its modes would allow it")])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_the_folder_is_to_be_made_writable_only_where_it_is_not(tmp_path, monkeypatch, closed, fix, number):
+    (tmp_path / "a").touch()
+    at_fault = {"folder": tmp_path, "file": tmp_path / "a"}.get(closed)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != at_fault)
+    error = storage.refused(PermissionError(number, "no", str(tmp_path / "a")), tmp_path / "a", "write")
+    assert error.fix.startswith(fix.format(tmp_path))
+    missing = storage.refused(PermissionError(number, "no"), tmp_path / "b" / "c", "write")
+    assert ("make the folder writable" in missing.fix) == (closed == "folder")
+
+
+def test_what_may_not_be_read_is_no_folder_to_make_writable(tmp_path, monkeypatch):
+    (tmp_path / "a.json").write_text("{}")
+    monkeypatch.setattr(Path, "read_bytes", raises(errno.EACCES))
+    with pytest.raises(KitError) as caught:
+        storage.read_json(tmp_path / "a.json")
+    assert caught.value.fix.startswith("allow it, e.g. chmod u+r")
+
+
+def test_a_file_that_is_open_on_windows_is_named_so(tmp_path):
+    error = PermissionError(errno.EACCES, "The process cannot access the file")
+    error.winerror = 32
+    assert "another program has it open" in storage.refused(error, tmp_path / "a", "write").fix
+
+
+def test_a_tree_is_copied_where_there_are_no_modes(tmp_path, monkeypatch):
+    (tmp_path / "from" / "sub").mkdir(parents=True)
+    (tmp_path / "from" / "sub" / "a").write_text("x")
+    monkeypatch.setattr(os, "chmod", raises(errno.EPERM))
+    storage.copy_tree(tmp_path / "from", tmp_path / "to")
+    assert (tmp_path / "to" / "sub" / "a").read_text() == "x"

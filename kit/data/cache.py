@@ -1,8 +1,7 @@
 """The second read of a CSV file: its arrays as they were checked, in `.cache/` beside it, memory-mapped.
 
-In goes what `table.py` read; out comes the same again, at once. The one idea: a cache is used only where it can be
-shown to be of this very file (its stamp of size, times and inode, else its SHA-256) and undamaged (a CRC-32 of every
-byte), and whatever goes wrong with it means only that the CSV file is read again.
+A cache is used only where it can be shown to be of this very file (its stamp of size, times and inode, else its
+SHA-256) and undamaged (a CRC-32 of every byte). Whatever goes wrong with it means only that the CSV file is read again.
 """
 
 import contextlib
@@ -42,13 +41,21 @@ def load(path: Path, columns: tuple[str, ...], n_classes: int) -> Arrays | None:
                 return None
             with contextlib.suppress(OSError):  # where nothing can be written it is hashed again the next time
                 _write_about(path, about | {"stamp": _trusted(now)})
-        pixels = np.load(_file(path, "pixels.npy"), mmap_mode="r", allow_pickle=False)
+        pixels = _map(_file(path, "pixels.npy"))
         names = np.load(_file(path, "names.npy"), allow_pickle=False)
         if [_crc(pixels), _crc(names)] != about["crc32"]:
             return None
         return np.asarray(pixels), names, about["sha256"]
     except Exception:  # a damaged cache can raise anything, and is nothing but a missing one
         return None
+
+
+def _map(path: Path) -> np.ndarray:
+    """The array of a `.npy` file, memory-mapped, or read where the file system maps nothing (ENODEV: some mounts)."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError:
+        return np.load(path, allow_pickle=False)
 
 
 def save(path: Path, columns: tuple[str, ...], n_classes: int, before: list[int], arrays: Arrays) -> None:

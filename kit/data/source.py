@@ -313,7 +313,7 @@ def _move(new: DataFolder, folder: DataFolder) -> None:
         if any((folder.path / path.relative_to(new.path)).is_dir() for path in files + last):
             raise IsADirectoryError(errno.EISDIR, "a folder bears the name of one of its files")
         for path in files + last:
-            path.replace(folder.path / path.relative_to(new.path))
+            storage.move(path, folder.path / path.relative_to(new.path))
         for name in set(_tables_of(folder.competition)) - {path.name for path in files}:
             (folder.path / name).unlink(missing_ok=True)  # of the data before, which had more
     except IsADirectoryError as error:

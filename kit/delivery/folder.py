@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-from kit import storage
+from kit import locks, storage
 from kit.config import fits
 from kit.delivery import weights
 from kit.delivery.kernel import KINDS, METADATA, PLACEHOLDER_USER
@@ -47,14 +47,14 @@ class KernelFolder:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for one process; KitError where another one is pushing it."""
-        import filelock
-
-        try:
-            with filelock.FileLock(self.path / ".push.lock", timeout=0):
-                yield
-        except filelock.Timeout:
-            raise KitError(f"{self.path} is being pushed by another process",
-                           "wait until it has ended; kit kernel status shows where it is") from None
+        with contextlib.ExitStack() as held:
+            with storage.disk_errors(self.path, "write into"):
+                try:
+                    held.enter_context(locks.hold(self.path / ".push.lock"))
+                except locks.Held as other:
+                    raise other.error(self.path, "wait until it has ended; kit kernel status shows where it is",
+                                      "is being pushed by") from None
+            yield
 
 
 def read(path: Path) -> KernelFolder:

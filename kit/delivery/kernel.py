@@ -143,7 +143,7 @@ def _lay_down(out: Path, files: dict[str, bytes], weights_folder: Path) -> None:
                 (out / other).unlink(missing_ok=True)
             shutil.rmtree(packed, ignore_errors=True)
             if weights_folder.exists():
-                shutil.copytree(weights_folder, packed)
+                storage.copy_tree(weights_folder, packed)
             for name in files:
                 temporary[name].replace(out / name)
     finally:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kit import storage
+from kit import locks, storage
 from kit.client import Say, silent
 from kit.config import fits
 from kit.data.competition import KANNADA, Competition
@@ -160,17 +160,15 @@ def read(path: Path = LEDGER) -> list[Row]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    import filelock
-
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_TIMEOUT):
+        with locks.hold(path.with_name(f".{path.name}.lock"), timeout=LOCK_TIMEOUT):
             yield
-    except filelock.Timeout:
-        raise KitError(f"{path} is in use by another process", "run the same command again") from None
+    except locks.Held as held:
+        raise held.error(path, "run the same command again once it has ended") from None
     except OSError as error:
-        raise KitError(f"cannot write {path}: {error.strerror or error}", "make the folder writable") from error
+        raise storage.refused(error, path, "write") from error
 
 
 def _write(path: Path, rows: list[Row]) -> None:

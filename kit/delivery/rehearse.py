@@ -181,13 +181,14 @@ def _lay_out(stage: Path, code: Path, inputs: Inputs, data: Path, hidden: Path |
                        "free some space there, or use a folder on another disk: TMPDIR=FOLDER kit kernel rehearse")
     for source, folder in inputs.folders.items():  # copies: what a kernel does to them must not reach the originals
         try:
-            shutil.copytree(folder, kaggle / "input" / inputs.places[source])
-        except shutil.Error as error:
-            place, _, why = error.args[0][0]
-            raise KitError(f"cannot copy {place}: {why}", f"make it readable, or take it out of {folder}") from error
+            storage.copy_tree(folder, kaggle / "input" / inputs.places[source])
+        except OSError as error:
+            raise KitError(f"cannot copy {error.filename or folder}: {error.strerror or error}",
+                           f"make it readable, or take it out of {folder}") from error
     shutil.copyfile(code, kaggle / "src" / code.name)
     for path in (kaggle / "input").rglob("*"):
-        path.chmod(0o555 if path.is_dir() else 0o444)
+        with contextlib.suppress(OSError):  # some mounts have no modes
+            path.chmod(0o555 if path.is_dir() else 0o444)
     return swapped
 
 

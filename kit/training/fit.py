@@ -275,7 +275,8 @@ def _write_artifacts(trainer: Trainer, job: FoldJob, data: FoldData, folder: Pat
 def _model_bytes(model: Any, folder: Path) -> bytes:
     """What Keras saves, by way of a folder below `folder`, where what a killed process leaves is swept away."""
     with storage.disk_errors(folder / "model.keras", "write"), \
-            tempfile.TemporaryDirectory(dir=folder, prefix=".model.", suffix=".tmp") as scratch:
+            tempfile.TemporaryDirectory(dir=folder, prefix=".model.", suffix=".tmp",
+                                        ignore_cleanup_errors=True) as scratch:  # NFS keeps what is still open
         path = Path(scratch) / "model.keras"
         with _temporary_files_in(scratch):
             model.save(path)

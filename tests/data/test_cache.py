@@ -1,6 +1,8 @@
 """A cache gives back what was read, and never anything else."""
 
+import errno
 import json
+import mmap
 import os
 import pickle
 import time
@@ -31,6 +33,17 @@ def parsed(monkeypatch):
     read = table_module._read
     monkeypatch.setattr(table_module, "_read", lambda path, *rest: paths.append(path.name) or read(path, *rest))
     return paths
+
+
+def test_a_file_system_that_maps_nothing_has_a_cache_all_the_same(folder, parsed, monkeypatch):
+    first = read_table(folder / "train.csv", TINY, labelled=True)
+
+    def refuse(*_, **__):
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    again = read_table(folder / "train.csv", TINY, labelled=True)
+    assert parsed == ["train.csv"] and same(first, again)
 
 
 def same(a, b) -> bool:
