@@ -9,17 +9,18 @@ import platform
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kit import machine, storage, versions
+from kit import locks, machine, storage, versions
 from kit.credentials import SETTINGS_PAGE, check, credentials
 from kit.data import source as sources
 from kit.data.competition import Competition
 from kit.data.source import DataFolder
 from kit.errors import KitError
-from kit.training import backend
+from kit.training import ambient, backend, executors
 
 OK, NOTE, BAD = "ok", "note", "bad"
 PYTHONS = ((3, 11), (3, 13))  # TensorFlow's wheels, see kit.training.backend
@@ -47,7 +48,8 @@ class Finding:
 def examine(competition: Competition, data_dir: Path) -> list[Finding]:
     """All findings, in the order of what depends on what. Imports the training library, which takes seconds."""
     examinations: list[tuple[str, Callable[[], Finding]]] = [
-        ("Python", _python), ("backend", _backend), ("GPU", _gpu), ("precision", _precision), ("memory", _memory),
+        ("Python", _python), ("backend", _backend), ("environment", _environment), ("GPU", _gpu),
+        ("precision", _precision), ("processes", _processes), ("memory", _memory),
         ("disk", lambda: _disk(Path(data_dir))), ("credentials", _credentials),
         ("data", lambda: _data(competition, Path(data_dir))), ("Kaggle image", _kaggle_image)]
     return [_examined(name, examination) for name, examination in examinations]
@@ -80,18 +82,47 @@ def _backend() -> Finding:
     return Finding("backend", OK, f"Keras {keras} on {name} {there}")
 
 
+def _environment() -> Finding:
+    """Settings of the user's, in variables or in keras.json, that would change or do change what is computed."""
+    overridden, left, late = ambient.findings(backend.load())
+    if late:
+        return Finding("environment", BAD, f"read before the kit could override it: {'; '.join(late)}",
+                       "restart Python (the notebook's kernel), and import kit before the training library")
+    said = [f"overridden: {'; '.join(overridden)}"] * bool(overridden) + [f"in use: {'; '.join(left)}"] * bool(left)
+    if not said:
+        return Finding("environment", OK, "nothing in it changes what is computed")
+    return Finding("environment", NOTE, "; ".join(said),
+                   "none needed" if not left else "unset what you did not mean to have")
+
+
+def _processes() -> Finding:
+    if why := executors.no_processes():
+        return Finding("processes", NOTE, f"{why}: folds train one after another", executors.SHM)
+    quota = ", within a quota of the container's" * machine.is_throttled()
+    return Finding("processes", OK, f"folds can train side by side, on {len(machine.cores())} cores{quota}")
+
+
 def _gpu() -> Finding:
     """GPUs that the driver shows, and those that the backend can use: two different things."""
     usable, seen = backend.gpus(), seen_gpus()
     if usable:
         return Finding("GPU", OK, f"{len(usable)} usable: {', '.join(usable)}")
+    if backend.has_tpu():
+        return Finding("GPU", OK, "none, but a TPU")
     if not seen:
         return Finding("GPU", NOTE, "none: folds train on the CPU",
                        "none needed; for longer recipes, train on Kaggle's: kit kernel build --accelerator t4x2")
+    name = backend.load()
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
         return Finding("GPU", BAD, f"{len(seen)} seen, hidden by CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES")
-    return Finding("GPU", BAD, f"{len(seen)} seen, none usable by {backend.load()}: {', '.join(seen)}",
-                   "install the CUDA libraries that it needs: pip install 'tensorflow[and-cuda]'")
+    if name == "jax" and os.environ.get("JAX_PLATFORMS"):
+        return Finding("GPU", BAD, f"{len(seen)} seen, hidden by JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}",
+                       "unset JAX_PLATFORMS")
+    return Finding("GPU", BAD, f"{len(seen)} seen, none usable by {name}: {', '.join(seen)}",
+                   f"install the CUDA libraries that it needs: pip install -U '{CUDA[name]}'")
+
+
+CUDA = {"tensorflow": "tensorflow[and-cuda]", "jax": "jax[cuda12]"}
 
 
 def seen_gpus(driver: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
@@ -123,8 +154,14 @@ def _disk(data_dir: Path) -> Finding:
     place = next(path for path in (data_dir.absolute(), *data_dir.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(place).free
     found = f"{free / 1e9:.1f} GB free for {data_dir}"
-    if not os.access(place, os.W_OK):
-        return Finding("disk", BAD, f"{place} cannot be written", "choose another --data-dir, or make it writable")
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+        found += "" if locks.has_locks(place) else ", without file locks: a run that is killed there on another " \
+            "machine stays locked until kit cv --break-lock"
+    except OSError as error:
+        refused = storage.refused(error, place, "write into")
+        return Finding("disk", BAD, refused.message, refused.fix)
     if free >= DISK_GB * 1e9:
         return Finding("disk", OK, found)
     return Finding("disk", BAD, f"{found}; {DISK_GB:g} GB are wanted", "free some, or choose another --data-dir")

@@ -210,7 +210,8 @@ def _text(holder: Holder) -> str:
 
 
 def _me(soft: bool) -> Holder:
-    return Holder(os.getpid(), socket.gethostname(), time.time(), _machine(), _born(os.getpid()), soft, uuid.uuid4().hex)
+    own = os.getpid()
+    return Holder(own, socket.gethostname(), time.time(), _machine(), _born(own), soft, uuid.uuid4().hex)
 
 
 def _machine() -> str:

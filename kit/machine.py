@@ -1,12 +1,13 @@
 """What this machine, or the container on it, lets this process use: cores and memory.
 
-In goes nothing; out come numbers from the system. The one idea: in a container they are what it may use, not what the
-machine has, since a process that takes the others' share is slowed down or killed.
+In a container these are what it may use, not what the machine has: a process that takes the others' share is slowed
+down or killed. Both kinds of Linux' control groups are read, in the process' own group and in those above it.
 """
 
 import contextlib
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -15,17 +16,32 @@ PROC = Path("/proc")
 
 def cores() -> list[int]:
     """Numbers of the cores to use: those of this process' affinity, no more of them than the container's quota."""
-    own = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    own = _affinity()
     return own[:_quota()]
+
+
+def is_throttled() -> bool:
+    """Whether a quota gives this process less time than its cores have.
+
+    Such a process gets a share of all its cores, not cores of its own: which of them are free, the system knows best.
+    """
+    return len(cores()) < len(_affinity())
+
+
+def _affinity() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def _quota() -> int | None:
     """Whole cores' worth of time that the container gets, at least one; None without a limit."""
-    try:
-        microseconds, period = (CGROUP / "cpu.max").read_text().split()
-        return max(1, math.ceil(int(microseconds) / int(period)))
-    except (OSError, ValueError, ZeroDivisionError):  # no such limit: the file says "max", or is not there
-        return None
+    shares = []
+    for folder in _groups("cpu"):
+        before = _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")  # cgroups before today's
+        for words in (_words(folder / "cpu.max"), before):
+            with contextlib.suppress(ValueError, ZeroDivisionError):  # no such file, or no limit: "max", -1
+                quota, period = map(int, words)
+                shares += [quota / period] if quota > 0 else []
+    return max(1, math.ceil(min(shares))) if shares else None
 
 
 def free_memory() -> int | None:
@@ -35,21 +51,56 @@ def free_memory() -> int | None:
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
         return None
-    try:
-        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        lines = (CGROUP / "memory.stat").read_text().splitlines()
-        cached = next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
-        return min(free, max(0, limit - used + cached))  # what files have left in memory is given up when it is needed
-    except (OSError, ValueError):
-        return free
+    for folder in _groups("memory"):
+        for limit_name, used_name, cached_name in (
+                ("memory.max", "memory.current", "inactive_file"),
+                ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")):  # cgroups before today's
+            try:
+                limit, used = (int((folder / name).read_text()) for name in (limit_name, used_name))
+                lines = (folder / "memory.stat").read_text().splitlines()
+            except (OSError, ValueError):
+                continue
+            # What files have left in memory is given up when it is needed.
+            cached = next((int(line.split()[1]) for line in lines if line.startswith(f"{cached_name} ")), 0)
+            free = min(free, max(0, limit - used + cached))
+    return free
 
 
 def memory_limit() -> int | None:
     """Bytes that this machine or its container lets us use, the smaller of the two; None if nothing tells."""
     limits = []
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups of today, and before
-        with contextlib.suppress(OSError, ValueError):  # "max": no limit
-            limits.append(int((CGROUP / name).read_text()))
-    with contextlib.suppress(OSError, ValueError):
+    for folder in _groups("memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):  # cgroups of today, and before
+            limits += [int(word) for word in _words(folder / name) if word.isdigit()]  # "max": no limit
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # Windows has no sysconf
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return min(limits, default=None)
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """The folders of this process' control groups, its own first and then those above it.
+
+    A container mostly sees its own group as the topmost; what else its /proc names is then not there.
+    """
+    own = {"": "/", controller: "/"}
+    for line in _text(PROC / "self" / "cgroup").splitlines():  # "0::/a/b", before: "4:cpu,cpuacct:/a/b"
+        names, _, path = line.partition(":")[2].partition(":")
+        own.update({name: path for name in names.split(",") if name in own and ".." not in path})
+    for name, path in own.items():
+        top = CGROUP / name
+        inside = top / path.strip("/")
+        for folder in (inside, *inside.parents):
+            if folder.is_relative_to(top) and folder.is_dir():
+                yield folder
+
+
+def _words(path: Path) -> list[str]:
+    return _text(path).split()
+
+
+def _text(path: Path) -> str:
+    """What the system says there; nothing where there is no such file."""
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -56,6 +56,8 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         folds = folds_module.make_folds(train.labels, data.competition, config.n_folds, config.split, config.seed,
                                         config.limit, data.writer_block)
     settled, why = executors.settle(config)
+    if note := executors.fallback(config):
+        progress.say(note)
     if config.tensorboard:
         progress = _board(progress, data, run)
     with run.lock():
@@ -249,7 +251,7 @@ def _as_it_began(run: RunFolder, config: RunConfig, settled: RunConfig) -> RunCo
     if speed == backend.NONE:
         raise KitError(f"the run {run.name!r} was begun in {began['precision']}: {why}",
                        "resume it on a machine like the one that it was begun on, or start a new run with --run")
-    names = SETTLED if config.executor == "auto" else set(SETTLED) - {"executor"}
+    names = set(SETTLED) - {"executor"} if config.executor != "auto" or executors.fallback(config) else SETTLED
     return executors.settle(replace(settled, **{name: began[name] for name in names}))[0]
 
 

@@ -1,6 +1,7 @@
 """`kit doctor` tells the truth, above all where something is wrong; and no credential is in what it says."""
 
 import collections
+import errno
 import importlib.metadata
 import json
 import os
@@ -11,7 +12,7 @@ import pytest
 from kit import doctor, versions
 from kit.data.source import download
 from kit.errors import KitError
-from kit.training import backend
+from kit.training import ambient, backend, executors
 from tests.data.tiny import TINY, write_folder
 from tests.test_docs import ROOT
 
@@ -25,7 +26,8 @@ def machine(monkeypatch):
     monkeypatch.setattr(backend, "gpus", lambda: [])
     monkeypatch.setattr(backend, "cpu_flags", lambda: {"amx_bf16"})
     monkeypatch.setattr(doctor, "seen_gpus", lambda: [])
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name in [*ambient.LEFT_TO_ALL, *ambient.LEFT["tensorflow"], *ambient.OVERRIDDEN["tensorflow"]]:
+        monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
 
@@ -55,8 +57,8 @@ def examine(tmp_path) -> dict[str, doctor.Finding]:
 
 
 def test_it_looks_at_all_that_it_should(tmp_path, data):
-    assert list(examine(tmp_path)) == ["Python", "backend", "GPU", "precision", "memory", "disk", "credentials", "data",
-                                       "Kaggle image"]
+    assert list(examine(tmp_path)) == ["Python", "backend", "environment", "GPU", "precision", "processes", "memory",
+                                       "disk", "credentials", "data", "Kaggle image"]
 
 
 # -- the four cases made on purpose ---------------------------------------------------------------------------------
@@ -138,6 +140,38 @@ def test_gpus_as_the_driver_shows_them(tmp_path, monkeypatch):
         (tmp_path / bus / "information").write_text(text)
     assert doctor.seen_gpus(tmp_path) == ["NVIDIA H200", "NVIDIA H200"]
     assert doctor.seen_gpus(tmp_path / "none") == []
+
+
+def test_jax_is_not_told_to_install_the_cuda_of_tensorflow(tmp_path, data, machine):
+    machine.setattr(backend, "load", lambda: "jax")
+    machine.setattr(backend, "has_tpu", lambda: False)
+    machine.setattr(doctor, "seen_gpus", lambda: ["NVIDIA L4"])
+    found = examine(tmp_path)["GPU"]
+    assert "none usable by jax" in found.found and "'jax[cuda12]'" in found.fix and "tensorflow" not in found.fix
+    machine.setenv("JAX_PLATFORMS", "cpu")
+    found = examine(tmp_path)["GPU"]
+    assert found.found == "1 seen, hidden by JAX_PLATFORMS=cpu" and found.fix == "unset JAX_PLATFORMS"
+    machine.setattr(backend, "has_tpu", lambda: True)
+    found = examine(tmp_path)["GPU"]
+    assert (found.state, found.found) == (doctor.OK, "none, but a TPU")
+
+
+def test_processes_that_cannot_work_together(tmp_path, data, machine):
+    machine.setattr(executors, "no_processes", lambda: "the system refuses the semaphores (Permission denied)")
+    found = examine(tmp_path)["processes"]
+    assert found.state == doctor.NOTE and "train one after another" in found.found and "--shm-size" in found.fix
+
+
+def test_a_disk_without_locks_and_one_that_cannot_be_written(tmp_path, data, machine):
+    machine.setattr("kit.locks.has_locks", lambda folder: False)
+    assert "without file locks" in examine(tmp_path)["disk"].found
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    machine.setattr(doctor.tempfile, "TemporaryFile", refuse)
+    found = examine(tmp_path)["disk"]
+    assert found.state == doctor.BAD and "Read-only file system" in found.found and "mounted read-only" in found.fix
 
 
 def test_without_the_training_library_the_rest_is_examined(tmp_path, data, machine):

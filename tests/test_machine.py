@@ -56,3 +56,40 @@ def test_the_limit_of_memory_is_the_containers_or_the_machines(system, name):
     assert machine.memory_limit() == 123456789
     (system / name).write_text("max\n")
     assert machine.memory_limit() == whole
+
+
+# -- control groups of both kinds, and those above one's own --------------------------------------------------------
+
+
+def groups(system, text, **files):
+    (system / "self").mkdir()
+    (system / "self" / "cgroup").write_text(text)
+    for name, content in files.items():
+        path = system / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+
+@pytest.mark.parametrize(("where", "files", "n"), [
+    ("4:cpu,cpuacct:/\n", {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+    ("4:cpu,cpuacct:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+    ("4:cpu,cpuacct:/docker/abc\n",  # a container without a view of its own: the path is not there, its group is on top
+     {"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+    ("1:cpu:/a/b\n", {"cpu/a/cpu.cfs_quota_us": "150000", "cpu/a/cpu.cfs_period_us": "100000",
+                      "cpu/a/b/cpu.cfs_quota_us": "400000", "cpu/a/b/cpu.cfs_period_us": "100000"}, 2),
+    ("0::/user.slice/job\n", {"user.slice/cpu.max": "500000 100000", "user.slice/job/cpu.max": "max 100000"}, 5),
+    ("0::/user.slice/job\n", {"user.slice/cpu.max": "500000 100000", "user.slice/job/cpu.max": "100000 100000"}, 1),
+    ("0::/../../outside\n", {"cpu.max": "400000 100000"}, 4)])
+def test_the_quota_of_any_group_above_counts(system, monkeypatch, where, files, n):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    groups(system, where, **files)
+    assert len(machine.cores()) == n and machine.is_throttled() == (n < 8)
+
+
+def test_memory_of_a_group_above_and_of_the_older_kind(system):
+    (system / "meminfo").write_text("MemAvailable:    2000 kB\n")
+    groups(system, "0::/job/step\n4:memory:/old\n", **{
+        "job/memory.max": "1500000", "job/memory.current": "100000", "job/memory.stat": "inactive_file 0\n",
+        "memory/old/memory.limit_in_bytes": "900000", "memory/old/memory.usage_in_bytes": "400000",
+        "memory/old/memory.stat": "inactive_file 1\ntotal_inactive_file 100000\n"})
+    assert machine.free_memory() == 600_000 and machine.memory_limit() == 900_000

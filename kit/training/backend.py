@@ -1,13 +1,16 @@
 """The machine as Keras sees it: threads, memory growth, and the precision that it computes fast.
 
-In goes what the user asked for; out comes what this machine will do. `prepare` must run before the first tensor, since
-TensorFlow fixes its threads then. Loops and layers apart, all of the kit's direct dealings with TensorFlow are here.
+`prepare` must run before the first tensor, since TensorFlow fixes its threads then. Loops and layers apart, all of the
+kit's direct dealings with TensorFlow are here.
 """
 
 import contextlib
 import functools
+import importlib.util
+import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,16 +18,30 @@ from pathlib import Path
 
 from kit import machine
 from kit.errors import KitError
+from kit.training import ambient
 
-MISSING = {
-    "tensorflow": "run bash scripts/submit.sh, which sets it up; TensorFlow has wheels for Python 3.11 to 3.13 on "
-                  "Linux, macOS (Apple silicon) and Windows",
-    "jax": "install the JAX that fits this machine, or unset KERAS_BACKEND for TensorFlow"}
+SET_UP = ("run bash scripts/submit.sh, which sets it up; TensorFlow has wheels for Python 3.11 to 3.13 on Linux, macOS "
+          "(Apple silicon) and Windows")
+
+
+def load() -> str:
+    """Import Keras with its backend, without its chatter, and set it as the kit needs it; the backend's name.
+
+    KitError where it is missing, or one that the kit does not train on.
+    """
+    name = _import()
+    ambient.set_defaults()
+    return name
 
 
 @functools.cache
-def load() -> str:
-    """Import Keras with its backend, once and without its chatter; the backend's name. KitError if missing."""
+def _import() -> str:
+    earlier = "keras" in sys.modules
+    ambient.override()
+    asked, source = ambient.asked_backend()
+    if asked not in ambient.BACKENDS and not earlier:
+        raise KitError(f"the kit trains on TensorFlow or JAX, not on {asked}, which {source} asks for",
+                       "unset KERAS_BACKEND, or set it to jax")
     with _quiet_stderr():
         try:
             import keras
@@ -33,12 +50,16 @@ def load() -> str:
                 import tensorflow as tf
 
                 tf.config.list_physical_devices("GPU")  # complains of a missing CUDA the first time
-        except (ImportError, ValueError) as error:  # ValueError: Keras knows no such backend
-            raise KitError(f"the training library is missing: {error}", MISSING.get(
-                os.environ.get("KERAS_BACKEND") or "tensorflow", "unset KERAS_BACKEND, or set it to jax")) from error
+        except ImportError as error:
+            if asked == "jax":
+                other = "unset KERAS_BACKEND" if source == "KERAS_BACKEND" else "set KERAS_BACKEND=tensorflow"
+                raise KitError(f"JAX cannot be loaded, which {source} asks for: {error}",
+                               f"install the JAX that fits this machine, or {other} for TensorFlow") from error
+            raise KitError(f"the training library is missing: {error}", SET_UP) from error
     name = str(keras.backend.backend())
-    if name not in ("tensorflow", "jax"):
-        raise KitError(f"the kit trains on TensorFlow or JAX, not on {name}", "unset KERAS_BACKEND, or set it to jax")
+    if name not in ambient.BACKENDS:
+        raise KitError(f"Keras was loaded {'before the kit ' * earlier}with the backend {name}, on which the kit does "
+                       "not train", "restart Python (the notebook's kernel), with KERAS_BACKEND=tensorflow")
     return name
 
 
@@ -83,9 +104,8 @@ def prepare(threads: int | None = None) -> None:
 def gpus() -> list[str]:
     """Names of the GPUs that the backend can use."""
     if load() == "jax":
-        import jax
-
-        return [device.device_kind for device in jax.devices() if device.platform == "gpu"]
+        platform_name, kinds = _jax_devices()
+        return kinds if platform_name == "gpu" else []
     import tensorflow as tf
 
     return [_details(gpu).get("device_name", gpu.name) for gpu in tf.config.list_physical_devices("GPU")]
@@ -93,11 +113,36 @@ def gpus() -> list[str]:
 
 def has_tpu() -> bool:
     """Whether JAX is on a TPU, which admits one process alone."""
-    if load() != "jax":
-        return False
-    import jax
+    return load() == "jax" and _jax_devices()[0] == "tpu"
 
-    return str(jax.default_backend()) == "tpu"
+
+ASK_JAX = """
+import json, jax
+print(json.dumps([jax.default_backend(), [device.device_kind for device in jax.devices()]]))
+"""
+
+
+@functools.cache
+def _jax_devices() -> tuple[str, list[str]]:
+    """JAX's platform (cpu, gpu or tpu) and the names of its devices. KitError where JAX cannot start.
+
+    Whoever asks JAX takes three quarters of each GPU's memory and keeps it, and the workers would have none: so another
+    process asks, and ends. A TPU may have one process at a time, and then this one is to train: so it asks itself.
+    """
+    if importlib.util.find_spec("libtpu"):
+        import jax
+
+        return jax.default_backend(), [device.device_kind for device in jax.devices()]
+    done = subprocess.run([sys.executable, "-P", "-c", ASK_JAX], capture_output=True, text=True,
+                          env={**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"})
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        cause = next((f"unset {name}" for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "XLA_FLAGS")
+                      if name in os.environ), "see that JAX and the GPU's driver fit")
+        raise KitError(f"JAX finds no device to train on: {why}",
+                       f"{cause}; or train on TensorFlow: KERAS_BACKEND=tensorflow")
+    platform_name, kinds = json.loads(done.stdout.splitlines()[-1])
+    return platform_name, kinds
 
 
 def resolve_precision(asked: str) -> tuple[str, str]:

@@ -1,6 +1,5 @@
 """Run many folds: in this process, or in several, one fold a core group or a GPU.
 
-In go a plan (config, data, run folder) and its jobs; out come finished fold folders, and whether all of them got done.
 Executors differ only in who trains: at equal threads per fold the probs are the same, bit for bit.
 """
 
@@ -61,6 +60,8 @@ def settle(config: RunConfig) -> tuple[RunConfig, str]:
     if executor == "processes":
         threads = threads or len(worker_places(config.n_jobs, threads)[0].cores) or None
     if executor == "local":
+        if machine.is_throttled():  # TensorFlow's own number of threads would be that of the machine's cores
+            threads = threads or len(machine.cores())
         backend.prepare(threads)
     return replace(config, precision=precision, executor=executor, threads=threads), why
 
@@ -81,16 +82,50 @@ def stragglers(plan: Plan) -> list[fit.FoldJob]:
 
 
 def choose_executor(config: RunConfig) -> str:
-    """What `auto` means here: a process per GPU or core where there are several.
+    """What `auto` means here: a process per GPU or core where there are several, and processes can work together.
 
     Two processes of one thread trained 1.2 to 2.1 times as many images a second as one process of two threads
     (docs/lab-log.md, 2026-11-21): layers this small spend their time waiting for the other thread.
     """
+    if config.executor == "processes" and (why := no_processes()):
+        raise KitError(f"--executor processes cannot work here: {why}", f"{SHM}, or use --executor local")
     if config.executor != "auto":
         return config.executor
     if backend.has_tpu():
         return "local"
-    return "processes" if len(worker_places(config.n_jobs, config.threads)) > 1 else "local"
+    several = len(worker_places(config.n_jobs, config.threads)) > 1
+    return "processes" if several and not no_processes() else "local"
+
+
+SHM = "give the container a writable /dev/shm (docker: --shm-size 1g)"
+
+
+def no_processes() -> str:
+    """Why several processes cannot work together here; empty where they can.
+
+    Some containers have no /dev/shm, or none that may be written, or a full one; some systems have no semaphores.
+    """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    context = multiprocessing.get_context("spawn")
+    try:
+        context.Queue().close()
+        context.Value("i", 0)
+        ProcessPoolExecutor(1, context).shutdown()
+    except (OSError, ImportError, NotImplementedError) as error:
+        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return f"the system refuses the semaphores that processes share ({words})"
+    return ""
+
+
+def fallback(config: RunConfig) -> str:
+    """What is to be said of what `auto` had to do without; empty where it did not."""
+    if config.executor != "auto" or backend.has_tpu() or len(worker_places(config.n_jobs, config.threads)) == 1:
+        return ""
+    why = no_processes()
+    return f"one fold after another in this process (--executor local): {why}; to train several at once, {SHM}" \
+        if why else ""
 
 
 # -- one job --------------------------------------------------------------------------------------------------------
@@ -192,7 +227,11 @@ def _processes(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline
     pool = ProcessPoolExecutor(len(places), context, _start_worker,
                                (places, plan.config.threads, turn, events, os.getpid(), deadline))
     try:
-        futures = [pool.submit(_work, plan, job) for job in jobs]
+        try:
+            futures = [pool.submit(_work, plan, job) for job in jobs]  # starts the processes
+        except OSError as error:
+            raise KitError(f"cannot start a training process: {error.strerror or error}",
+                           "close other programs or raise ulimit -u, or use --executor local") from error
         return all([future.result() for future in futures])
     except BaseException as error:
         for worker in list((pool._processes or {}).values()):  # the pool itself would wait for their folds to end
@@ -250,8 +289,9 @@ def _start_worker(places: list[Place], threads: int | None, turn: Any, events: A
         turn.value += 1
     if place.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = _gpu_name(place.gpu)
-    elif hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, place.cores)
+    elif hasattr(os, "sched_setaffinity") and (not machine.is_throttled() or backend.load() == "jax"):
+        with contextlib.suppress(OSError):  # a sandbox may forbid it; it is for speed alone
+            os.sched_setaffinity(0, place.cores)  # JAX takes its number of threads from here
     backend.prepare(threads or len(place.cores) or None)
 
 

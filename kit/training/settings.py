@@ -50,6 +50,8 @@ def suitable(is_sample: bool, limited: bool) -> tuple[Setting, str]:
         return get("quick"), "since --limit asks for a quick look"
     if backend.gpus():
         return get("t4x2-2h"), "since there is a GPU"
+    if backend.has_tpu():
+        return get("t4x2-2h"), "since there is a TPU"
     precision, why = backend.resolve_precision("auto")
     if precision == "float32":
         return get("quick"), f"since anything larger would take hours here: {why}"

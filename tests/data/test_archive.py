@@ -228,7 +228,7 @@ def test_a_disk_that_fills_up(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "open", lambda self, mode="r": (Full if "w" in mode else opened)(self, mode))
     with pytest.raises(KitError, match=r"cannot write .*target: No space left on device") as caught:
         archive.unpack(tmp_path / "some.zip", tuple(FILES), (), tmp_path / "target")
-    assert "free some space; then run the same command again" in caught.value.fix
+    assert "free some space on that disk, then run the same command again" in caught.value.fix
 
 
 @pytest.mark.parametrize(("refused", "words"), [("given/train.csv", "chmod u\\+r"),
@@ -246,6 +246,7 @@ def test_what_may_not_be_read_and_what_not_written_are_told_apart(tmp_path, monk
 
     opened = Path.open
     monkeypatch.setattr(Path, "open", no)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(KitError, match=refused) as caught:
         archive.unpack(tmp_path / "given", tuple(FILES), (), tmp_path / "target")
     assert re.search(words, caught.value.fix)

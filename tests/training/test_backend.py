@@ -76,3 +76,70 @@ def test_a_precision_that_the_gpu_lacks_is_refused_by_name(gpu):
         backend.resolve_precision("bfloat16")
     gpu((8, 9), "NVIDIA L4")
     assert backend.resolve_precision("bfloat16") == ("bfloat16", "asked for")
+
+
+# -- JAX's devices, without JAX -------------------------------------------------------------------------------------
+
+FAKE_JAX = """
+import os
+from pathlib import Path
+
+class Device:
+    device_kind = "NVIDIA L4"
+
+def default_backend():
+    Path(os.environ["SEEN"]).write_text(f"{os.getpid()} {os.environ.get('XLA_PYTHON_CLIENT_PREALLOCATE')}")
+    if os.environ.get("JAX_PLATFORMS") == "rocm":
+        raise RuntimeError("Unable to initialize backend 'rocm'")
+    return os.environ["PLATFORM"]
+
+def devices():
+    return [Device(), Device()]
+"""
+
+
+@pytest.fixture
+def jax(tmp_path, monkeypatch):
+    """A JAX on two GPUs, whose file `seen` says which process asked for them."""
+    (tmp_path / "jax.py").write_text(FAKE_JAX)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, value in (("PYTHONPATH", tmp_path), ("SEEN", tmp_path / "seen"), ("PLATFORM", "gpu")):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
+    monkeypatch.setattr(backend, "load", lambda: "jax")
+    backend._jax_devices.cache_clear()
+    yield tmp_path
+    backend._jax_devices.cache_clear()
+    sys.modules.pop("jax", None)
+
+
+def test_the_gpus_of_jax_are_counted_by_a_process_that_ends(jax):
+    """This one would take most of their memory, and its workers would find none."""
+    assert backend.gpus() == ["NVIDIA L4", "NVIDIA L4"] and not backend.has_tpu()
+    process, preallocates = (jax / "seen").read_text().split()
+    assert int(process) != os.getpid() and preallocates == "false"
+    assert "XLA_PYTHON_CLIENT_PREALLOCATE" not in os.environ and "jax" not in sys.modules
+
+
+def test_a_tpu_is_asked_by_the_process_that_trains(jax, monkeypatch):
+    """It admits one process at a time."""
+    (jax / "libtpu.py").touch()
+    monkeypatch.setenv("PLATFORM", "tpu")
+    assert backend.has_tpu() and backend.gpus() == []
+    assert int((jax / "seen").read_text().split()[0]) == os.getpid()
+
+
+def test_jax_without_a_device_is_two_lines(jax, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "rocm")
+    with pytest.raises(KitError, match="no device to train on: RuntimeError: Unable to initialize") as caught:
+        backend.gpus()
+    assert caught.value.fix.startswith("unset JAX_PLATFORMS; or")
+
+
+def test_a_notebooks_own_settings_of_keras_are_set_right(monkeypatch):
+    import keras
+
+    keras.config.set_image_data_format("channels_first")
+    keras.config.set_floatx("float64")
+    backend.load()
+    assert (keras.config.image_data_format(), keras.config.floatx()) == ("channels_last", "float32")

@@ -1,7 +1,9 @@
 """Who trains does not change what comes out; folds that go wrong are noticed."""
 
 import dataclasses
+import errno
 import json
+import multiprocessing
 import os
 import time
 from pathlib import Path
@@ -130,6 +132,53 @@ def test_gpus_are_those_that_the_user_left_visible(monkeypatch, visible, names):
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert [executors._gpu_name(i) for i in range(2)] == names
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EACCES, errno.ENOSPC, errno.ENOENT])
+def test_without_semaphores_folds_train_in_this_process(monkeypatch, number):
+    """A container without /dev/shm, or with one that is full or may not be written."""
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("_multiprocessing.SemLock", refuse)
+    monkeypatch.setattr(executors, "worker_places", lambda *_: [executors.Place((0,)), executors.Place((1,))])
+    monkeypatch.setattr(executors.backend, "prepare", lambda threads: None)
+    settled, _ = executors.settle(RunConfig(precision="float32"))
+    assert settled.executor == "local"
+    note = executors.fallback(RunConfig())
+    assert os.strerror(number) in note and "one fold after another" in note and "--shm-size" in note
+    with pytest.raises(KitError, match="--executor processes cannot work here") as caught:
+        executors.settle(RunConfig(precision="float32", executor="processes"))
+    assert os.strerror(number) in caught.value.message and "--executor local" in caught.value.fix
+
+
+def test_where_processes_can_work_nothing_is_said():
+    assert executors.no_processes() == "" and executors.fallback(RunConfig()) == ""
+
+
+def test_a_process_that_cannot_be_started_is_two_lines(data, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr("multiprocessing.popen_spawn_posix.Popen._launch", refuse)
+    with pytest.raises(KitError, match="cannot start a training process") as caught:
+        executors.run_jobs(plan_of(data, tmp_path, executor="processes", threads=1), Progress())
+    assert "ulimit -u" in caught.value.fix
+
+
+@pytest.mark.parametrize(("throttled", "threads", "pinned"), [(False, None, [(3,)]), (True, 2, [])])
+def test_a_share_of_all_cores_is_no_core_of_ones_own(monkeypatch, throttled, threads, pinned):
+    """With a quota, containers side by side would all sit on the machine's first cores."""
+    calls, prepared = [], []
+    monkeypatch.setattr(executors.machine, "is_throttled", lambda: throttled)
+    monkeypatch.setattr(executors.machine, "cores", lambda: [0, 1])
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: calls.append(cores), raising=False)
+    monkeypatch.setattr(executors.backend, "prepare", prepared.append)
+    monkeypatch.setattr(executors, "_die_with", lambda parent: None)
+    executors.settle(RunConfig(precision="float32", executor="local"))
+    turn = multiprocessing.get_context("spawn").Value("i", 0)
+    executors._start_worker([executors.Place((3,))], None, turn, None, 0, None)
+    assert calls == pinned and prepared == [threads, 1]
 
 
 def test_one_process_alone_may_have_a_tpu(monkeypatch):

@@ -21,6 +21,13 @@ def test_the_one_that_suits_data_and_machine(monkeypatch, is_sample, limited, gp
     assert setting.name == chosen and why
 
 
+def test_a_tpu_is_not_taken_for_a_cpu(monkeypatch):
+    monkeypatch.setattr(backend, "gpus", lambda: [])
+    monkeypatch.setattr(backend, "has_tpu", lambda: True)
+    setting, why = settings.suitable(False, False)
+    assert setting.name == "t4x2-2h" and why == "since there is a TPU"
+
+
 def test_each_trains_what_the_registry_knows():
     for setting in settings.SETTINGS.values():
         assert [models.get(name).name for name in setting.models] == list(setting.models)
