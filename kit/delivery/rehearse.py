@@ -182,8 +182,8 @@ def _lay_out(stage: Path, code: Path, inputs: Inputs, data: Path, hidden: Path |
     for source, folder in inputs.folders.items():  # copies: what a kernel does to them must not reach the originals
         try:
             storage.copy_tree(folder, kaggle / "input" / inputs.places[source])
-        except OSError as error:
-            raise KitError(f"cannot copy {error.filename or folder}: {error.strerror or error}",
+        except (PermissionError, FileNotFoundError) as error:  # the latter: a link that leads nowhere
+            raise KitError(f"cannot copy {error.filename or folder}: {error.strerror}",
                            f"make it readable, or take it out of {folder}") from error
     shutil.copyfile(code, kaggle / "src" / code.name)
     for path in (kaggle / "input").rglob("*"):
