@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from kit import transfer
+from kit import storage, transfer
 from kit.data import competition as competitions
 from kit.data.competition import Competition
 from kit.delivery import jail, preflight, processes, sources, weights
