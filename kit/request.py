@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kit import storage
+from kit import locks, storage
 from kit.config import FREE_TO_CHANGE, RunConfig, differences, fits, option
 from kit.data import competition as competitions
 from kit.data import source as sources
@@ -24,7 +24,7 @@ from kit.data.source import DataFolder
 from kit.data.table import Table, read_table
 from kit.errors import KitError
 from kit.progress import Progress
-from kit.runfolder import RunFolder, check_run_name
+from kit.runfolder import LOCK, RunFolder, check_run_name
 from kit.training import models, settings
 from kit.training.records import read_config
 
@@ -191,7 +191,10 @@ def find_unfinished(config: RunConfig, data: DataFolder, runs_dir: Path) -> str 
 
 
 def _unfinished(runs_dir: Path, submissions: Path | None = None) -> Iterator[tuple[Path, RunConfig]]:
-    """Runs that have no report, the newest first; then, with `submissions`, those that have no submission there."""
+    """Runs that have no report, the newest first; then, with `submissions`, those that have no submission there.
+
+    None of them is being trained at the moment.
+    """
     there = [path.parent for path in Path(runs_dir).glob("*/config.json")]
     there.sort(key=lambda run: -(run / "config.json").stat().st_mtime)
     without = [run for run in there if not (run / "report.json").is_file()]
@@ -199,6 +202,9 @@ def _unfinished(runs_dir: Path, submissions: Path | None = None) -> Iterator[tup
         without += [run for run in there
                     if run not in without and not (submissions / run.name / "submission.csv").is_file()]
     for run in without:
+        holder = locks.read_holder(run / LOCK)
+        if holder and holder.is_here and not holder.is_dead:
+            continue  # it is being trained
         try:
             stored = read_config(run)
         except KitError:

@@ -29,6 +29,9 @@ def check_run_name(name: str) -> str:
     return name
 
 
+LOCK = ".lock"  # in a run's folder
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Where a run's artifacts lie; the names are the plan's contract.
@@ -91,7 +94,7 @@ class RunFolder:
             with disk_errors(self.path, "write into"):
                 self.path.mkdir(parents=True, exist_ok=True)
                 try:
-                    held.enter_context(locks.hold(self.path / ".lock", break_lock=self.break_lock))
+                    held.enter_context(locks.hold(self.path / LOCK, break_lock=self.break_lock))
                 except locks.Held as other:
                     raise other.error(self.path, "wait until it has ended, or choose another name with --run",
                                       option=" (kit cv and kit submit: --break-lock)") from None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kit import cli, pipeline, storage
+from kit.runfolder import RunFolder
 from kit.training import executors
 from tests.end_to_end.test_reliability import CYCLE, kit, two_lines, write_data
 
@@ -90,6 +91,17 @@ def test_a_run_of_other_code_is_not_said_to_be_the_same(workplace, capsys, inter
     (first, *_) = sorted((workplace / "runs").iterdir(), key=lambda run: run.stat().st_mtime)
     code, _, err = kit(capsys, "cv", "--resume", "--run", first.name)
     assert code == 2 and "made differently: the training code" in err and re.search("fix: go back to the kit's c", err)
+
+
+def test_a_run_that_is_being_trained_is_not_offered_to_be_continued(workplace, capsys, interrupt):
+    interrupt("cv", *OPTIONS, "--run", "older")
+    interrupt("cv", *OPTIONS, "--run", "running")
+    with RunFolder(workplace / "runs" / "running").lock():
+        assert "the run older has the same options" in interrupt("cv", *OPTIONS)
+        (made,) = {path.name for path in (workplace / "runs").iterdir()} - {"older", "running"}
+        (workplace / "runs" / made / "report.json").write_text("{}")  # finished
+        assert kit(capsys, "cv", "--resume")[0] == 0
+    assert (workplace / "runs" / "older" / "report.json").is_file()
 
 
 def test_nothing_to_resume(workplace, capsys):
