@@ -33,7 +33,7 @@ from kit.credentials import (
     redact,
 )
 from kit.errors import KitError
-from kit.refusals import Asker, Rejected, Unanswered
+from kit.refusals import KAGGLE_COMPETITIONS, Asker, Rejected, Unanswered
 
 __all__ = ["Client", "Rejected", "Say", "Unanswered", "connect", "credentials", "download_competition",
            "has_credentials", "redact", "silent", "span"]
@@ -71,7 +71,7 @@ class Client:
 
     def asker(self, owner: str = "") -> Asker:
         """Who asks, for `kit.refusals`; `owner` is whose kernel or dataset it is about."""
-        return Asker(self.credential, self.user, *([self.rules_url] if self.rules_url else []), owner=owner)
+        return Asker(self.credential, self.user, self.rules_url or KAGGLE_COMPETITIONS, owner)
 
     def sdk(self, doing: str, request: Callable[[Any], T], repeat: bool = True, owner: str = "") -> T:
         """`call` for a request of the SDK's: `request` gets the client's `KaggleClient`."""

@@ -129,14 +129,15 @@ def for_the_client(credential: Credential) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         folder = next(filter(_is_dir, _key_folders()), None)
         given["KAGGLE_CONFIG_DIR"] = str(folder or stack.enter_context(tempfile.TemporaryDirectory()))
-        before = {name: os.environ.get(name) for name in given}
+        before = {name: os.environ.get(name) for name in (*given, "KAGGLE_TOKEN")}
         os.environ.update(given)
+        os.environ.pop("KAGGLE_TOKEN", None)  # which the client would send in the place of a key
         try:
             yield
         finally:
             for name, value in before.items():
                 if value is None:
-                    del os.environ[name]
+                    os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
 

@@ -23,6 +23,7 @@ from kit.errors import KitError
 
 AGAIN = "run the same command again; it goes on where it stopped"
 BUSY, LIMIT, QUOTA = "busy", "limit", "quota"  # kinds of refusal that a caller does something about
+KAGGLE_COMPETITIONS = "https://www.kaggle.com/competitions"
 BY_HAND = "or fetch the zip in a browser and give it: kit download --from FILE.zip"
 
 
@@ -49,7 +50,7 @@ class Asker:
 
     credential: Credential
     user: str = ""
-    rules_url: str = "https://www.kaggle.com/competitions"
+    rules_url: str = KAGGLE_COMPETITIONS
     owner: str = ""
 
     @property
@@ -74,9 +75,12 @@ def explain(doing: str, error: Exception, asker: Asker) -> KitError:
         if "upload state directory" in said:
             folder = re.search(r"directory (\S+)", said)
             return KitError(f"cannot {doing}: {said}", f"rm -r {folder[1] if folder else 'that folder'}, {AGAIN}")
-        where = "mend it in kernel-metadata.json, or make that again: kit kernel build --user NAME" if asker.owner \
+        file = "dataset-metadata.json" if "dataset" in doing else "kernel-metadata.json"
+        where = f"mend it in {file}, or make that again: kit kernel build --user NAME" if asker.owner \
             else "mend what is named, then run the same command again"
         return KitError(f"cannot {doing}: {said}", where)
+    if "KAGGLE_API_ENVIRONMENT" in said:
+        return KitError(f"cannot {doing}: {said}", "unset KAGGLE_API_ENVIRONMENT")
     return KitError(f"cannot {doing}: the official client ({versions()}) failed: {type(error).__name__}: {said}",
                     "pip install --upgrade kaggle kagglesdk; if the newest version fails as well, please report it")
 

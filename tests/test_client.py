@@ -34,6 +34,8 @@ def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KaggleSt
     (tmp_path / "home").mkdir()
     point_client(monkeypatch, tmp_path / "home", server)
     monkeypatch.setattr(client, "BACKOFF", 0.01)
+    import kaggle  # noqa: F401  asks Kaggle when it is imported first, and would take the fault of a test
+
     yield server
     server.stop()
 
@@ -460,8 +462,10 @@ def test_a_key_alone_in_the_environment_does_not_mix_with_the_file(kaggle: Kaggl
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     monkeypatch.setenv("KAGGLE_KEY", "f" * 32)
+    monkeypatch.setenv("KAGGLE_TOKEN", "KGAT_of_another_program")  # nor does this, which the client would send
     home_file(".kaggle/kaggle.json", json.dumps({"username": USER, "key": KEY}))
     download(folder)
+    assert os.environ["KAGGLE_TOKEN"] == "KGAT_of_another_program"
 
 
 @pytest.mark.parametrize("around", ["'{}'", ' "{}" ', "{}\r\n"])

@@ -236,6 +236,7 @@ def test_what_may_pass_by_itself_is_unanswered(status: int) -> None:
     (ValueError("Title must be at least five characters"), "mend what is named"),
     (ValueError("Refusing to use upload state directory /tmp/.kaggle-uploads-0 because it is a symlink. Remove it."),
      "rm -r /tmp/.kaggle-uploads-0"),
+    (Exception('Unrecognized value in KAGGLE_API_ENVIRONMENT: "x"'), "unset KAGGLE_API_ENVIRONMENT"),
     (AttributeError("'NoneType' object has no attribute 'name'"), "pip install --upgrade kaggle kagglesdk"),
     (requests.exceptions.InvalidHeader("Invalid leading whitespace"), "alone and on one line"),
     (OSError(errno.ENOSPC, "No space left on device"), "free some space"),

@@ -351,5 +351,5 @@ def _hand_in(client: Client, kernel: KernelFolder, state: State, competition: Co
         client.say(f"handed in {version} as submission {entry.ref}")
     report = kernel_folder.read_report(_report_path(kernel, state))
     ledger.add(ledger.row_of(str(version), report, state.submission), ledger_path)
-    entry = handin.score(client, competition, state.submission, ledger_path, timeout) if wait else None
-    return dataclasses.replace(_result(kernel, state, entry), sync=ledger.sync_command(competition, ledger_path))
+    scored = handin.score(client, competition, state.submission, ledger_path, timeout) if wait else None
+    return dataclasses.replace(_result(kernel, state, scored), sync=ledger.sync_command(competition, ledger_path))
