@@ -142,7 +142,8 @@ def logs(
     from kit.delivery import push as pushing
 
     show = pushing.silent if common.as_json else functools.partial(print, flush=True)
-    common.show(pushing.logs(folder, common.competition, follow, show, common.progress.say))
+    result = pushing.logs(folder, common.competition, follow, show, common.progress.say)
+    common.show(result, f"{result['kernel']} v{result['version']}: {result['status'].lower()}")
 
 
 @kernel.command()

@@ -102,8 +102,8 @@ def versions() -> str:
 def unreachable(url: str, proxy: str | None, error: OSError) -> KitError:
     """The KitError for a connection to `url`, or to the proxy before it, that could not be made."""
     target = urlsplit(proxy or url)
-    place = f"the proxy {target.hostname}:{target.port}" if proxy else str(target.hostname)  # not its password
-    through = f" through {place}" if proxy else ""
+    place = "it" if proxy else str(target.hostname)
+    through = f" through the proxy {target.hostname}:{target.port}" if proxy else ""  # not its password
     correct = "correct HTTPS_PROXY and HTTP_PROXY (unset them where this network has no proxy)"
     wants = "where the network has a proxy, export HTTPS_PROXY=http://HOST:PORT"
     if isinstance(error, socket.gaierror):
