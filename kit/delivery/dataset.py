@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kit import refusals
+from kit import refusals, storage
 from kit.answers import one_line
 from kit.client import Client, Rejected, Unanswered, span
 from kit.delivery import folder as kernel_folder
@@ -50,10 +50,13 @@ def upload(client: Client, folder: Path, state: dict[str, Any], save: Callable[[
 
 
 def _ref(folder: Path) -> str:
+    with storage.disk_errors(folder / METADATA, "read"):
+        text = (folder / METADATA).read_bytes()
     try:
-        owner, slug = json.loads((folder / METADATA).read_text("utf-8"))["id"].split("/")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise KitError(f"{folder / METADATA} is damaged: {error}", "make it again: kit kernel build") from error
+        owner, slug = json.loads(text.decode("utf-8"))["id"].split("/")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise KitError(f"{folder / METADATA} is damaged: {error}",
+                       "make it again: kit kernel build --mode predict --run RUN") from error
     return f"{owner}/{slug}"
 
 

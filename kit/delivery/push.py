@@ -18,6 +18,7 @@ from kit.data.competition import Competition
 from kit.delivery import dataset, handin, ledger, session, template
 from kit.delivery import folder as kernel_folder
 from kit.delivery.folder import KernelFolder, State
+from kit.delivery.kernel import METADATA
 from kit.delivery.session import Version
 from kit.errors import KitError
 from kit.refusals import BUSY, QUOTA
@@ -198,6 +199,7 @@ def _push_once(client: Client, kernel: KernelFolder, state: State, wait: float, 
             return _accept(client, kernel, state, answer)
         except Unanswered as error:
             if not error.sent:
+                mark(False)
                 raise KitError(error.message, error.fix) from None
             client.say(f"{error.message}; looking whether it arrived")
             if _adopt(client, kernel, state, handin.LOOK_FOR):
@@ -230,8 +232,11 @@ def _accept(client: Client, kernel: KernelFolder, state: State, answer: Any) -> 
     ignored = [f"{kind} {source}" for kind in ("dataset", "competition", "kernel", "model")
                for source in getattr(answer, f"invalid_{kind}_sources") or []]
     if ignored:
+        fixes = [f"accept the competition's rules: {client.rules_url}"] if answer.invalid_competition_sources else []
+        if len(ignored) > len(answer.invalid_competition_sources or []):
+            fixes.append(f"check in {METADATA} the names of what it reads, and that {client.user} may see them")
         raise KitError(f"Kaggle took {kernel.ref}, but not its data: {', '.join(map(one_line, ignored))}",
-                       f"accept the competition's rules ({client.rules_url}), check the names, and push again")
+                       f"{'; '.join(fixes)}; then push again")
     if answer.version_number:
         name = _kernel_name(answer.ref) or kernel.ref
         _pushed_as(client, kernel, state, name, int(answer.version_number), answer.url or "")

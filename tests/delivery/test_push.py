@@ -339,7 +339,11 @@ def test_sources_that_kaggle_ignores_are_an_error(kaggle: KaggleStandIn, built: 
     kaggle.push_answer = {"ref": f"/{REF}", "versionNumber": 1, "invalidCompetitionSources": ["kannada-mnist"]}
     with pytest.raises(KitError, match="not its data: competition kannada-mnist") as caught:
         run(built)
-    assert KANNADA.rules_url in caught.value.fix
+    assert KANNADA.rules_url in caught.value.fix and "names of what it reads" not in caught.value.fix
+    kaggle.push_answer = {"ref": f"/{REF}", "versionNumber": 1, "invalidDatasetSources": ["eve/weights"]}
+    with pytest.raises(KitError, match="not its data: dataset eve/weights") as caught:
+        run(built)
+    assert "names of what it reads" in caught.value.fix and KANNADA.rules_url not in caught.value.fix
 
 
 @pytest.mark.parametrize(("status", "word"), [(401, "expired"), (403, "not allowed"), (404, "no such thing"),
@@ -412,7 +416,7 @@ def test_what_cannot_have_been_sent_is_sent_again(kaggle: KaggleStandIn, built: 
     """The network was down for a moment: no connection, so nothing can have been carried out."""
     import urllib3
 
-    connect, failed = urllib3.connection.HTTPConnection.connect, []
+    failed: list[str] = []
     send = urllib3.connection.HTTPConnection.request
 
     def refuse_once(self: Any, verb: str, url: str, *arguments: Any, **options: Any) -> Any:
@@ -421,10 +425,28 @@ def test_what_cannot_have_been_sent_is_sent_again(kaggle: KaggleStandIn, built: 
             raise urllib3.exceptions.NewConnectionError(self, "Failed to establish a new connection: [Errno 111]")
         return send(self, verb, url, *arguments, **options)
 
-    assert connect
     monkeypatch.setattr(urllib3.connection.HTTPConnection, "request", refuse_once)
     assert run(built).public_score == 0.9884
     assert failed and kaggle.count(method) == 1
+
+
+@pytest.mark.parametrize("method", ["SaveKernel", "CreateCodeSubmission"])
+def test_a_network_that_is_down_for_good_leaves_the_way_open(kaggle: KaggleStandIn, built: Path, method: str,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    import urllib3
+
+    send = urllib3.connection.HTTPConnection.request
+
+    def refuse(self: Any, verb: str, url: str, *arguments: Any, **options: Any) -> Any:
+        if url.endswith(method):
+            raise urllib3.exceptions.NewConnectionError(self, "Failed to establish a new connection: [Errno 111]")
+        return send(self, verb, url, *arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KitError, match="the proxy cannot be reached"):
+        patch.setattr(urllib3.connection.HTTPConnection, "request", refuse)
+        run(built)
+    assert run(built).public_score == 0.9884  # nothing was sent: no looking, no --resend
+    assert kaggle.count(method) == 1
 
 
 def test_interrupted_while_waiting_out_a_429_is_no_lost_answer(kaggle: KaggleStandIn, built: Path,
