@@ -1,9 +1,9 @@
-"""The hidden test file: another length, other ids, writers whom the kernel never trains on.
+"""Make the hidden test file of a rehearsal: another length, other ids, writers whom the kernel never trains on.
 
-In goes a data folder; out comes the folder that a kernel sees at its hidden rerun, and the labels that it does not
-see. The rows come from the end of the training file, whose last writers the kernel's own training file then lacks: what
-Kaggle scores with writers of its own can so be scored here. Every file is read by the kit's own strict reader, and the
-training rows that stay are then copied byte for byte.
+It is drawn as the competition's own test file was: a random half of the rows of whole writers, here
+the last ones of the training file, whom the kernel's own training file then lacks. Their labels are
+known here, so that the rehearsal can score what Kaggle would score. Every file is read by the kit's
+own strict reader, and the training rows that stay are then copied byte for byte.
 """
 
 import csv
@@ -23,7 +23,8 @@ from kit.data.packed import open_packed
 from kit.data.source import MANIFEST, DataFolder
 from kit.data.table import Table, read_table
 
-ROWS = 7_321  # with the real training file; an eighth of a small one
+SHARE_OF_WRITERS = 6  # one in so many is held out: 8 of the 47 of the real training file, as its test file has 8
+SHARE_OF_ROWS = 4  # where nobody knows who wrote what, one row in so many
 FIRST_ID = 10_000
 
 
@@ -68,12 +69,16 @@ def swap_in(source: Path, target: Path, competition: Competition, hidden: Path |
 
 def _last_writers(train_rows: int, block: int | None, test_rows: int,
                   rng: np.random.Generator) -> tuple[int, np.ndarray]:
-    """How many training rows stay, and rows of the last writers in a random order: not as many as the test file has."""
-    n = ROWS if train_rows >= 4 * ROWS else max(train_rows // 8, 1)
-    n -= n == test_rows
-    keep = train_rows - n
-    if block and keep > block:
-        keep -= keep % block
+    """How many training rows stay, and a random half of those of the last writers, in a random order.
+
+    Not as many as the test file has: a kernel must not count on its length.
+    """
+    keep = train_rows - max(train_rows // SHARE_OF_ROWS, 1)
+    if block and train_rows > block:
+        writers = -(-train_rows // block)
+        keep = block * (writers - max(round(writers / SHARE_OF_WRITERS), 1))
+    n = max((train_rows - keep) // 2, 1)
+    n -= n == test_rows and n > 1
     return keep, keep + rng.permutation(train_rows - keep)[:n]
 
 

@@ -230,6 +230,8 @@ class Summary:
         widths = {column: max(len(column), *(len(row[column]) for row in self.rows)) for column in COLUMNS}
         table = [dict(zip(COLUMNS, COLUMNS, strict=True)), *self.rows]
         return [*("  ".join(row[column].ljust(widths[column]) for column in COLUMNS).rstrip() for row in table), "",
+                *(f"{row['run']}: no estimate was made; its report says why"
+                  for row in self.rows if row["cv_accuracy"] and not row["estimate"]),
                 f"public leaderboard:  {self.public}", f"private leaderboard: {self.private}"]
 
 

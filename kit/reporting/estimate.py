@@ -25,6 +25,7 @@ import numpy as np
 
 from kit.ensembling.blend import Member, RunResults, mean_probs
 from kit.ensembling.prior import ClassPrior
+from kit.reporting.metrics import LEAST_ACCURACY
 
 DRAWS = 2_000  # of writers
 SEED = 0
@@ -41,7 +42,9 @@ GROUP, GROUPS = 3, 8  # of the cross-check: writers a group, and groups
 def estimate(results: RunResults) -> dict[str, Any] | None:
     """`value, low, high` (accuracies), `method` (in words), `cross_check`; None without test probs.
 
-    After self-training the models doubt their own guesses no longer: the estimate is then that of the run before it.
+    The numbers are None, and `method` says why, where the run reads less than `LEAST_ACCURACY` of its
+    OOF rows. After self-training the models doubt their own guesses no longer: the estimate is then
+    that of the run before it.
     """
     if results.before is not None:
         return _before_self_training(results, results.before)
@@ -50,6 +53,13 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
     scored = np.isfinite(results.oof).all(1)
     labels = results.folds.labels[scored].astype(int)
     wrong = results.oof[scored].argmax(1) != labels
+    accuracy = float(1 - wrong.mean())
+    if accuracy < LEAST_ACCURACY:
+        return {"value": None, "low": None, "high": None, "single_model": None, "oof_accuracy": accuracy,
+                "method": "There is no estimate of the leaderboard score: the run reads "
+                          f"{100 * accuracy:.0f}\u00a0% of the held-out digits, and below "
+                          f"{100 * LEAST_ACCURACY:.0f}\u00a0% its doubts do not tell how much harder the test "
+                          "writers are. Train it longer, or on more rows.", "cross_check": None}
     margins = log_margin(results.oof[scored])
     committees = _committees(results)
     writers = None if results.folds.writers is None else results.folds.writers[scored]
@@ -81,14 +91,16 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
     value = float(np.clip(value, 0, 1))
     low, high = _interval(draws, len(results.test))
     return {"value": 1 - value, "low": low, "high": high, "single_model": 1 - single,
-            "oof_accuracy": float(1 - wrong.mean()), "method": words, "cross_check": check}
+            "oof_accuracy": accuracy, "method": words, "cross_check": check}
 
 
 def _before_self_training(results: RunResults, before: RunResults) -> dict[str, Any] | None:
     found = estimate(before)
+    if found is None or found["value"] is None:
+        return found
     moved = int((results.submitted.argmax(1) != before.submitted.argmax(1)).sum())
     words = f" That is before self-training, which changed {moved} labels; what they gain is not in it."
-    return found and {**found, "method": found["method"] + words}
+    return {**found, "method": found["method"] + words}
 
 
 def log_margin(probs: np.ndarray) -> np.ndarray:

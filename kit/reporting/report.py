@@ -254,6 +254,7 @@ def render_report(report: dict[str, Any], results: "RunResults") -> str:
         "report.html", report, report["competition"]["class_names"], report=report, figures=figures, labels=names,
         pictures=_pictures(report, results), folds=folds, writers=writers, scale=_scale(report),
         groups=_groups(report), settings=_settings(report), sources=SOURCES, of_writer=_of_writer(report),
+        least_accuracy=verdict.percent(metrics.LEAST_ACCURACY, 0),
         against=verdict.standing(report), weight=page.shades(report["confusion"]))
 
 

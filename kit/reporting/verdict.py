@@ -43,6 +43,8 @@ def _headline(report: dict[str, Any]) -> str:
     if guess and guess.get("value") is not None:
         said += (f" Expect about {percent(guess['value'], 1)} on the leaderboard "
                  f"({percent(guess['low'], 1)} to {percent(guess['high'], 1)}).")
+    elif guess:
+        said += " That is hardly trained, so there is no estimate of its score on the leaderboard."
     return said
 
 
@@ -107,7 +109,7 @@ def is_shown(test: dict[str, Any]) -> bool:
 def _leaderboard(report: dict[str, Any]) -> str:
     guess = report["leaderboard_estimate"]
     if not guess or guess.get("value") is None:
-        return "There is no estimate of the leaderboard score for this run."
+        return (guess or {}).get("method") or "There is no estimate of the leaderboard score for this run."
     subject = ("On the sample's own test file it would be" if report["data"]["is_sample"] else
                "The leaderboard will say")
     check = guess.get("cross_check") or {}

@@ -176,8 +176,14 @@ def test_the_summary_counts_gaps_and_intervals(path: Path) -> None:
     assert (result.private.n, result.private.inside) == (2, 1)
     lines = result.lines()
     assert lines[0].split() == list(ledger.COLUMNS)
+    assert "no estimate: no estimate was made; its report says why" not in lines  # it has no CV score either
     assert lines[-2].endswith("estimate − score is -0.0020 on average over 2; 2 of 2 scores lie inside the interval")
     assert result.to_dict()["private"]["mean_gap"] == pytest.approx(0.045)
+
+
+def test_a_run_without_an_estimate_is_said_to_have_none(path: Path) -> None:
+    ledger.add(row("untrained", "1", cv_accuracy="0.16"), path)
+    assert "untrained: no estimate was made; its report says why" in ledger.summary(path).lines()
 
 
 def test_an_empty_ledger_has_a_summary_and_a_plot(path: Path) -> None:

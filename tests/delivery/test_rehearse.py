@@ -358,11 +358,12 @@ def test_the_hidden_rows_are_the_last_writers_who_are_gone_from_training(tmp_pat
     swapped = hidden.swap_in(data, tmp_path, KANNADA)
     train = (tmp_path / "train.csv").read_text().splitlines()
     original = (data / "train.csv").read_text().splitlines()
-    assert train == original[:-25]
-    assert swapped.train_rows == 175
+    assert train == original[:-50]
+    assert swapped.train_rows == 150
     test = np.loadtxt(tmp_path / "test.csv", dtype=int, delimiter=",", skiprows=1)
-    rows = {tuple(map(int, row.split(","))) for row in original[-25:]}
-    assert {(label, *row[1:]) for label, row in zip(swapped.labels, test.tolist(), strict=True)} == rows
+    rows = {tuple(map(int, row.split(","))) for row in original[-50:]}
+    drawn = {(label, *row[1:]) for label, row in zip(swapped.labels, test.tolist(), strict=True)}
+    assert len(drawn) == 25 and drawn.issubset(rows)
     assert list(test[:, 0]) == list(swapped.ids)
     submission = np.loadtxt(tmp_path / "sample_submission.csv", dtype=int, delimiter=",", skiprows=1)
     assert list(submission[:, 0]) == list(swapped.ids)
@@ -385,7 +386,18 @@ def test_a_writer_is_held_out_whole(tmp_path):
     manifest = {"competition": KANNADA.slug, "sha256": {}, "writer_block": 40}
     (source / "manifest.json").write_text(json.dumps(manifest))
     swapped = hidden.swap_in(source, tmp_path / "out", KANNADA)
-    assert (swapped.train_rows, len(swapped.ids)) == (160, 25)
+    assert (swapped.train_rows, len(swapped.ids)) == (160, 20)
+
+
+def test_the_real_file_s_hidden_rows_are_a_random_half_of_its_last_eight_writers():
+    """As test.csv is a random half of eight writers' rows: each digit 500 ± 15 times, not equally often."""
+    keep, rows = hidden._last_writers(60_000, 1280, 5_000, np.random.default_rng(0))
+    assert (keep, len(rows)) == (39 * 1280, 5_040)  # the last writer wrote less
+    assert len(np.unique(rows)) == len(rows) and rows.min() >= keep and rows.max() < 60_000
+    writers, digits = np.bincount((rows - keep) // 1280), np.bincount(rows % 10)
+    assert len(writers) == 8 and writers.min() > 550 and writers[:7].max() < 730
+    assert 450 < digits.min() < digits.max() < 560
+    assert (np.diff(rows) < 0).any()
 
 
 def test_a_hidden_file_of_ones_own_is_scored_if_it_has_labels(tmp_path, data):

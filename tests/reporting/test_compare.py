@@ -129,6 +129,13 @@ def test_arrays_that_were_never_the_kits(pair, tmp_path, submission, forged):
         comparing.compare(tmp_path / "a", tmp_path / "a")
 
 
+def test_a_side_that_is_hardly_trained_is_named(make_results, pair, tmp_path, submission):
+    untrained = submission(tmp_path / "untrained", make_results(name="untrained", skill=0.3))
+    notes = " ".join(comparing.compare(submission(tmp_path / "a", pair[0]), untrained)["notes"])
+    assert "untrained is hardly trained: it reads" in notes and "gets no estimate" in notes
+    assert "a is hardly trained" not in notes
+
+
 # -- how it is shown ------------------------------------------------------------------------------------------------
 
 

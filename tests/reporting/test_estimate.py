@@ -49,6 +49,14 @@ def test_the_cross_check_never_shows_a_group_its_own_answers():
     assert len(named) == len(set(named)) == estimates.GROUPS * estimates.GROUP
 
 
+def test_a_run_that_is_hardly_trained_gets_no_estimate(make_results):
+    """`--limit 200 --epochs 1` reads 16 %: "the leaderboard will say about 69 %" is what it was told once."""
+    found = estimates.estimate(make_results(skill=0.3))
+    assert found["oof_accuracy"] < 0.5
+    assert [found[name] for name in ("value", "low", "high", "cross_check")] == [None] * 4
+    assert found["method"].startswith("There is no estimate") and "held-out digits" in found["method"]
+
+
 def leaning_writers(n):
     """Probs, labels and writers: 64 of each digit each, and 0s that are taken for 1s, without conviction."""
     rng = np.random.default_rng(3)

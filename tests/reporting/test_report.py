@@ -19,6 +19,17 @@ def page(report, results):
 # -- the dict -------------------------------------------------------------------------------------------------------
 
 
+def test_a_run_that_is_hardly_trained_says_that_there_is_no_estimate(make_results):
+    results = make_results(skill=0.3)
+    report = reporting.build_report(results)
+    page = reporting.render_report(report, results)
+    assert report["leaderboard_estimate"]["value"] is None
+    assert "There is no estimate of the leaderboard score: the run reads" in " ".join(report["verdict"]["points"])
+    assert report["verdict"]["headline"].endswith("there is no estimate of its score on the leaderboard.")
+    assert '<p class="big">none</p>' in page and "too little trained to tell" in page
+    assert "leaderboard will say" not in page
+
+
 def test_the_report_has_what_the_plan_promises(report):
     assert set(report) >= {"data", "cv", "baseline", "dig_mnist", "leaderboard_estimate", "complete", "per_class",
                            "confusion", "per_writer", "timing", "environment"}
