@@ -29,6 +29,7 @@ HOW_TO = (f"make an access token at {SETTINGS_PAGE} and export KAGGLE_API_TOKEN=
           "or export KAGGLE_USERNAME=… and KAGGLE_KEY=…; or log in with OAuth: kaggle auth login. "
           "No account: kit download --from sample")
 NEW_KEY = f"make a new one at {SETTINGS_PAGE} (Create Legacy API Key) and put it there"
+PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 PATH_LIKE = re.compile(r"[/~.]|[A-Za-z]:[\\/]")  # how a path begins and a token does not
 
 
@@ -156,7 +157,7 @@ _SHAPES = (
     (re.compile(r"\b(?:KGAT|kagat)_\w+", re.IGNORECASE), "[hidden]"),
     (re.compile(r"\beyJ[\w-]{10,}\.[\w.-]+"), "[hidden]"),  # a JSON web token
     (re.compile(r"\b[0-9a-f]{32}\b"), "[hidden]"),  # the key in kaggle.json
-    (re.compile(r"(?<=://)[^/@\s]+@"), ""),  # user:password of a proxy
+    (re.compile(r"(?<=://)[^/\s]+@"), ""),  # user:password of a proxy, which may itself have an @ in it
     (re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\")]+"), r"\1?[hidden]"),  # the signature of a storage address
     (re.compile(r"(?<=url: )(/[^\s?'\"]*)\?[^\s'\")]+"), r"\1?[hidden]"),  # the same, as urllib3 prints it
 )
@@ -335,6 +336,9 @@ def _secrets() -> list[str]:
     values = [os.environ.get("KAGGLE_TOKEN"), *map(_text, _token_files())]
     named = _token_path()
     values.append(_text(named) if named is not None else _variable_token())
+    for name in (*PROXIES, *map(str.lower, PROXIES)):
+        user, at, _ = os.environ.get(name, "").rpartition("@")
+        values += [user.partition("://")[2] or user, user.rpartition(":")[2]] if at else []
     login = _json(_oauth_file())
     values += [login.get("refresh_token"), login.get("access_token")]
     for user, key in keys:

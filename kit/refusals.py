@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from kit import answers
 from kit.answers import until_midnight
-from kit.credentials import KEY, OAUTH, SETTINGS_PAGE, Credential
+from kit.credentials import KEY, OAUTH, PROXIES, SETTINGS_PAGE, Credential
 from kit.errors import KitError
 
 AGAIN = "run the same command again; it goes on where it stopped"
@@ -181,8 +181,7 @@ def _before_sending(chain: list[BaseException]) -> bool:
 
 def proxy_refused(doing: str, status: int) -> KitError:
     """The KitError for a proxy that answered in Kaggle's place."""
-    proxy = next((os.environ[name] for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY",
-                                                "http_proxy") if os.environ.get(name)), "")
+    proxy = next(filter(None, (os.environ.get(name) for name in (*PROXIES, *map(str.lower, PROXIES)))), "")
     if status == 407 and "@" in proxy:
         return KitError(f"cannot {doing}: the proxy does not accept the user and password in HTTPS_PROXY (407)",
                         "correct them; a special character is written as its code there: @ as %40, : as %3A, / as %2F")

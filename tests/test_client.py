@@ -596,6 +596,14 @@ def test_redact_knows_the_shapes_of_credentials(text: str, monkeypatch: pytest.M
         assert secret not in shown
 
 
+@pytest.mark.parametrize("password", ["pa@ss@word", "pa/ss@word", "pass:word%40"])
+def test_a_proxy_s_password_is_hidden_whatever_is_in_it(monkeypatch: pytest.MonkeyPatch, password: str) -> None:
+    monkeypatch.setenv("https_proxy", f"http://evelyn:{password}@proxy:3128")
+    for text in (f"Failed to parse: http://evelyn:{password}@proxy:3128/", f"proxy user evelyn:{password}"):
+        shown = client.redact(text)
+        assert "word" not in shown and password not in shown
+
+
 def test_redact_leaves_words_and_hashes_alone() -> None:
     text = "train.csv has sha256 " + "ab" * 32 + " at https://www.kaggle.com/settings/api"
     assert client.redact(text) == text
