@@ -337,10 +337,10 @@ def _secrets() -> list[str]:
     named = _token_path()
     values.append(_text(named) if named is not None else _variable_token())
     for name in (*PROXIES, *map(str.lower, PROXIES)):
-        user, at, _ = os.environ.get(name, "").rpartition("@")
-        values += [user.partition("://")[2] or user, user.rpartition(":")[2]] if at else []
-    login = _json(_oauth_file())
-    values += [login.get("refresh_token"), login.get("access_token")]
+        login, at, _ = os.environ.get(name, "").rpartition("@")
+        values += [login.partition("://")[2] or login, login.rpartition(":")[2]] if at else []
+    oauth = _json(_oauth_file())
+    values += [oauth.get("refresh_token"), oauth.get("access_token")]
     for user, key in keys:
         values += [key, base64.b64encode(f"{user}:{key}".encode()).decode() if key else None]
     return sorted({value for value in values if isinstance(value, str) and len(value) >= 6}, key=len, reverse=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from kit import answers
+from kit import answers, storage
 from kit.answers import until_midnight
 from kit.credentials import KEY, OAUTH, PROXIES, SETTINGS_PAGE, Credential
 from kit.errors import KitError
@@ -165,7 +165,10 @@ def _unreachable(doing: str, error: Exception) -> KitError:
     elif isinstance(error, requests.RequestException | ConnectionError | TimeoutError):
         why, fix = f"the connection to Kaggle was lost ({type(error).__name__})", "check the network"
     else:
-        return KitError(f"cannot {doing}: {answers.one_line(str(error))}", _for_the_disk(error))
+        fix = "mend what is named, then run the same command again"
+        if isinstance(error, OSError) and error.errno and (error.filename or not isinstance(error, PermissionError)):
+            fix = storage.refused(error, str(error.filename), "read").fix  # it is a file that was refused
+        return KitError(f"cannot {doing}: {answers.one_line(str(error))}", fix)
     return Unanswered(f"cannot {doing}: {why}", f"{fix}, then {AGAIN}", sent=not _before_sending(chain))
 
 
@@ -219,15 +222,6 @@ def _tls(doing: str, said: str) -> KitError | None:
         fix = "export REQUESTS_CA_BUNDLE=\"$SSL_CERT_FILE\": the client does not read SSL_CERT_FILE"
     return KitError(f"cannot {doing}: the certificate of the connection is signed by nobody whom Python trusts "
                     "(certificate verify failed)", f"{fix}; {BY_HAND}")
-
-
-def _for_the_disk(error: Exception) -> str:
-    number = getattr(error, "errno", None)
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space, then run the same command again"
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "make it readable and writable for this user, then run the same command again"
-    return "mend what is named, then run the same command again"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -240,7 +240,8 @@ def test_what_may_pass_by_itself_is_unanswered(status: int) -> None:
     (AttributeError("'NoneType' object has no attribute 'name'"), "pip install --upgrade kaggle kagglesdk"),
     (requests.exceptions.InvalidHeader("Invalid leading whitespace"), "alone and on one line"),
     (OSError(errno.ENOSPC, "No space left on device"), "free some space"),
-    (OSError(errno.EACCES, "Permission denied"), "readable and writable")])
+    (OSError(errno.EACCES, "Permission denied"), "mend what is named"),
+    (OSError(errno.EACCES, "Permission denied", "/home/x/.kaggle"), "/home/x/.kaggle")])
 def test_what_the_client_raises_by_itself(problem: Exception, fix: str) -> None:
     error = refusals.explain("do it", problem, ASKER)
     assert fix in error.fix and not isinstance(error, refusals.Unanswered)
