@@ -116,6 +116,9 @@ def sync(competition: Competition, path: Path = LEDGER, progress: Say = silent) 
             progress(f"submission {entry.ref} has no score: {entry.error or 'Kaggle does not say why'}")
         if len(scores) == len(wanted):
             break
+    if strange := sorted(wanted - set(scores)):
+        progress(f"not among the submissions of {connected.user} to {competition.slug}: {', '.join(strange)}; those of "
+                 "another competition are fetched with --competition, those of another account with its credential")
     return set_scores(scores, path)
 
 

@@ -155,6 +155,8 @@ def test_sync_fetches_the_scores_of_what_was_handed_in(kaggle: KaggleStandIn, pa
     assert [(r["run"], r["public_score"], r["private_score"]) for r in ledger.read(path)] == [
         ("a", "0.98", "0.97"), ("b", "", ""), ("c", "", ""), ("d", "", "")]
     assert any("41000003 has no score: no rows" in text for text in said)
+    assert any("not among the submissions of ada to kannada-mnist: 5; those of another competition" in text
+               for text in said)
     assert ledger.sync(KANNADA, path) == 0
 
 
