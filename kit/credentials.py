@@ -62,12 +62,12 @@ def has_credentials() -> bool:
 
 def user_name() -> str | None:
     """The account's name, where the credential that is used says it: an access token does not."""
-    if credentials().kind == TOKEN:
+    used = credentials()
+    if used.kind == TOKEN:
         return None
-    if os.environ.get("KAGGLE_USERNAME"):
-        return os.environ["KAGGLE_USERNAME"]
-    name = _json(key_file()).get("username") or _json(_oauth_file()).get("username")
-    return name if isinstance(name, str) else None
+    stored = {KEY: key_file(), OAUTH: _oauth_file()}.get(used.kind)
+    name = _json(stored).get("username") if stored and used.where == str(stored) else os.environ.get("KAGGLE_USERNAME")
+    return name if isinstance(name, str) and name else None
 
 
 def key_file() -> Path:

@@ -468,6 +468,18 @@ def test_a_key_alone_in_the_environment_does_not_mix_with_the_file(kaggle: Kaggl
     assert os.environ["KAGGLE_TOKEN"] == "KGAT_of_another_program"
 
 
+def test_the_user_s_name_is_of_the_credential_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert credentials.user_name() is None
+    monkeypatch.setenv("KAGGLE_USERNAME", "eve")
+    assert credentials.user_name() == "eve"
+    home_file(".kaggle/kaggle.json", json.dumps({"username": USER, "key": KEY}))
+    assert credentials.user_name() == USER  # the variable is without its KAGGLE_KEY
+    monkeypatch.setenv("KAGGLE_KEY", KEY)
+    assert credentials.user_name() == "eve"
+    monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
+    assert credentials.user_name() is None
+
+
 @pytest.mark.parametrize("around", ["'{}'", ' "{}" ', "{}\r\n"])
 def test_quotes_and_line_ends_around_a_token_are_left_out(kaggle: KaggleStandIn, folder: Path, around: str,
                                                           monkeypatch: pytest.MonkeyPatch) -> None:
