@@ -1,6 +1,7 @@
 """What the user asked for, checked: the options and names of a command line or a notebook, as a `Request`.
 
-It has the config with every default filled in and said, the data and the run's folder. Nothing is trained here.
+It has the config with every default filled in and said, the data and the run's folder. Nothing is
+trained here.
 """
 
 import contextlib
@@ -69,7 +70,7 @@ class Request:
 
     @contextlib.contextmanager
     def _reserved(self) -> Iterator[RunFolder]:
-        """The run's folder; one that nobody named is made here, so that no other process begins in the same one.
+        """The run's folder; one that nobody named is made here, so that no other process takes it.
 
         Where nothing was written into it, it goes again.
         """
@@ -90,11 +91,12 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
                  submissions: Path | None = None, time_budget: str | None = None, **options: Any) -> Request:
     """The request of `kit cv` and `kit submit`; `options` are RunConfig's. KitError for what cannot be.
 
-    `fetch` gets the data first. Without `model` and `setting`, the setting that suits data and machine is chosen, and
-    said; other options go before what a setting says. `resume` continues the run of that name, or without a name the
-    newest that is not finished, as its config.json says; what else is given must agree with that, but for what is free
-    to change. `break_lock` takes the run from a process on another machine, which the user knows to be gone.
-    submissions: where a run has its submission, without which it is not finished.
+    `fetch` gets the data first. Without `model` and `setting`, the setting that suits data and
+    machine is chosen, and said; other options go before what a setting says. `resume` continues the
+    run of that name, or without a name the newest that is not finished, as its config.json says;
+    what else is given must agree with that, but for what is free to change. `break_lock` takes the
+    run from a process on another machine, which the user knows to be gone. submissions: where a run
+    has its submission, without which it is not finished.
     """
     for name, value in (("data_dir", data_dir), ("runs_dir", runs_dir), ("model", model), ("setting", setting),
                         ("run", run), ("time_budget", time_budget)):
@@ -139,7 +141,7 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
 
 
 def _make_folder(path: Path) -> Path:
-    """Make the folder of a new run, which is nobody else's: where its name is taken, with a number behind it."""
+    """Make a new run's folder, which is nobody else's: a taken name gets a number behind it."""
     with storage.disk_errors(path, "write into"):
         path.parent.mkdir(parents=True, exist_ok=True)
         for name in (path.name, *(f"{path.name}-{n}" for n in range(2, 1000))):
@@ -149,49 +151,60 @@ def _make_folder(path: Path) -> Path:
     raise KitError(f"{path} and the next 999 names are taken", "name the run: --run NAME")
 
 
-# -- runs that are taken up again -------------------------------------------------------------------------------------
+# -- runs that are taken up again ---------------------------------------------------------------
 
 
-def _resume(competition: Competition, name: str | None, given: dict[str, Any], data_dir: Path, runs_dir: Path,
-            submissions: Path | None) -> Request:
-    """The run `name`, or the newest one that is not finished, as its own config.json says; `given`: what may differ."""
+def _resume(competition: Competition, name: str | None, given: dict[str, Any], data_dir: Path,
+            runs_dir: Path, submissions: Path | None) -> Request:
+    """The run `name`, or the newest one that is not finished, as its own config.json says.
+
+    given: the options of today. KitError where one differs that is not free to change.
+    """
     name = name or _newest_unfinished(competition, given, data_dir, runs_dir, submissions)
     folder = RunFolder(runs_dir / name)
     if not folder.config.is_file():
-        raise KitError(f"there is no run {name!r} in {runs_dir} to resume", "leave --resume out to start it")
+        raise KitError(f"there is no run {name!r} in {runs_dir} to resume",
+                       "leave --resume out to start it")
     stored = read_config(folder.path)
-    if competition.slug not in (stored.competition, competitions.KANNADA.slug):  # which is what no option means
+    # Kannada's is what comes without --competition, too.
+    if competition.slug not in (stored.competition, competitions.KANNADA.slug):
         given = {"competition": competition.slug, **given}
     if changed := differences(stored.to_dict(), stored.to_dict() | given):
-        names = [option(each) for each in given if differences({each: getattr(stored, each)}, {each: given[each]})]
+        names = [option(each) for each, value in given.items()
+                 if differences({each: getattr(stored, each)}, {each: value})]
         raise KitError(f"the run {name!r} was made differently: {'; '.join(changed)}",
-                       f"leave {', '.join(names)} out to continue it as it began, or leave --resume out and give "
-                       "another --run to start a new one")
-    config = replace(stored, **{each: value for each, value in given.items() if each in FREE_TO_CHANGE})
+                       f"leave {', '.join(names)} out to continue it as it began, or leave "
+                       "--resume out and give another --run to start a new one")
+    free = {each: value for each, value in given.items() if each in FREE_TO_CHANGE}
+    config = replace(stored, **free)
     return Request(config, data_of(folder, data_dir), folder, resume=True, force=False)
 
 
-def _newest_unfinished(competition: Competition, given: dict[str, Any], data_dir: Path, runs_dir: Path,
-                       submissions: Path | None) -> str:
-    """Name of the newest unfinished run that agrees with what is `given`, with the data and with the code."""
+def _newest_unfinished(competition: Competition, given: dict[str, Any], data_dir: Path,
+                       runs_dir: Path, submissions: Path | None) -> str:
+    """Name of the newest unfinished run that agrees with what is `given`, the data and the code."""
     data, why = sources.find_data(competition, data_dir), ""
+    given = {"competition": competition.slug, **given}
     for path, stored in _unfinished(runs_dir, submissions):
-        changed = differences(stored.to_dict(), stored.to_dict() | {"competition": competition.slug, **given})
-        changed = changed or _changed(path, stored, data)
+        changed = differences(stored.to_dict(), stored.to_dict() | given) \
+            or _changed(path, stored, data)
         if not changed:
             return path.name
         why = why or f"; the newest, {path.name}, was made differently: {'; '.join(changed)}"
-    raise KitError(f"there is no unfinished run in {runs_dir} to go on with{why}", "leave --resume out to start one")
+    raise KitError(f"there is no unfinished run in {runs_dir} to go on with{why}",
+                   "leave --resume out to start one")
 
 
 def find_unfinished(config: RunConfig, data: DataFolder, runs_dir: Path) -> str | None:
     """Name of the newest run with this config, data and code that has no report."""
     return next((path.name for path, stored in _unfinished(runs_dir)
-                 if not differences(stored.to_dict(), config.to_dict()) and not _changed(path, stored, data)), None)
+                 if not differences(stored.to_dict(), config.to_dict())
+                 and not _changed(path, stored, data)), None)
 
 
-def _unfinished(runs_dir: Path, submissions: Path | None = None) -> Iterator[tuple[Path, RunConfig]]:
-    """Runs that have no report, the newest first; then, with `submissions`, those that have no submission there.
+def _unfinished(runs_dir: Path,
+                submissions: Path | None = None) -> Iterator[tuple[Path, RunConfig]]:
+    """Runs without a report, the newest first; then, with `submissions`, those with nothing there.
 
     None of them is being trained at the moment.
     """
@@ -199,8 +212,8 @@ def _unfinished(runs_dir: Path, submissions: Path | None = None) -> Iterator[tup
     there.sort(key=lambda run: -(run / "config.json").stat().st_mtime)
     without = [run for run in there if not (run / "report.json").is_file()]
     if submissions is not None:
-        without += [run for run in there
-                    if run not in without and not (submissions / run.name / "submission.csv").is_file()]
+        handed_in = [path.parent.name for path in submissions.glob("*/submission.csv")]
+        without += [run for run in there if run not in without and run.name not in handed_in]
     for run in without:
         holder = locks.read_holder(run / LOCK)
         if holder and holder.is_here and not holder.is_dead:
@@ -218,7 +231,8 @@ def _changed(run: Path, stored: RunConfig, data: DataFolder) -> list[str]:
     from kit.training import backend
 
     try:
-        return [what for what, _ in pipeline.changes(RunFolder(run), stored.to_dict(), data.sha256, backend.load())]
+        return [what for what, _ in pipeline.changes(RunFolder(run), stored.to_dict(), data.sha256,
+                                                     backend.load())]
     except KitError as error:
         return [error.message]
 

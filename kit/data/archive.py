@@ -1,7 +1,7 @@
 """The CSV files that are wanted out of somebody else's zip or folder, and nothing else of it.
 
-Only names that we ask for are ever written, under names of our own, chunk by chunk with a limit, so neither a path in
-the archive nor a lie about its size does harm.
+Only names that we ask for are ever written, under names of our own, chunk by chunk with a limit, so
+neither a path in the archive nor a lie about its size does harm.
 """
 
 import zipfile
@@ -21,7 +21,8 @@ _CHUNK = 2 * MAX_LINE_BYTES  # a chunk without a line end therefore shows a line
 def unpack(source: Path, required: Sequence[str], optional: Sequence[str], target: Path) -> None:
     """Copy `required`, and what there is of `optional`, from a zip or folder into `target`; each may be packed itself.
 
-    KitError where a file is missing or the archive is damaged or hostile; some files may have been copied by then.
+    KitError where a file is missing or the archive is damaged or hostile; some files may have been
+    copied by then.
     """
     try:
         if source.is_dir():

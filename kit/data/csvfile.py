@@ -1,7 +1,8 @@
 """Somebody else's CSV file, opened with care: what the reader of pixels and the validator of submissions share.
 
-They get the column names, and blocks of whole lines with their line numbers. Nothing is trusted to be small, to be text
-or to be a file at all: a bad file ends in a KitError that names the place, and never in a full memory.
+They get the column names, and blocks of whole lines with their line numbers. Nothing is trusted to
+be small, to be text or to be a file at all: a bad file ends in a KitError that names the place, and
+never in a full memory.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
 """Digits in Keras' layout (`x_train y_train x_test y_test`) as the competition's CSV files, and the test file's labels.
 
-They come from an `.npz`, or from `keras.datasets`. Whole numbers are taken however NumPy laid them down: of any width
-and byte order, as floats, in C or Fortran order, with or without an axis for the one channel. The labels of the test
-file lie in a file of their own, which nothing that trains, splits or blends ever opens; it is there to score a finished
-submission.
+They come from an `.npz`, or from `keras.datasets`. Whole numbers are taken however NumPy laid them
+down: of any width and byte order, as floats, in C or Fortran order, with or without an axis for the
+one channel. The labels of the test file lie in a file of their own, which nothing that trains,
+splits or blends ever opens; it is there to score a finished submission.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
-"""Somebody else's zip or gzip, opened with care: a CSV file is read out of it as if it lay there plain.
+"""Reads a CSV file out of somebody else's zip or gzip as if it lay there plain, and with care.
 
-Nothing is written. An archive that tries to do harm (links, `../`, two files of one name, a bomb) is refused as a
-whole, before or while it is unpacked; and what cannot be unpacked is told apart: cut off, damaged, encrypted, packed by
-a method that Python lacks, or no archive at all.
+Nothing is written. An archive that tries to do harm (links, `../`, two files of one name, a bomb)
+is refused as a whole, before or while it is unpacked; and what cannot be unpacked is told apart:
+cut off, damaged, encrypted, packed by a method that Python lacks, or no archive at all.
 """
 
 import contextlib
@@ -20,20 +20,23 @@ from typing import IO, BinaryIO
 from kit.data.csvfile import foreign, named, open_csv, shown
 from kit.errors import KitError
 
-MAX_BYTES = 4 << 30  # unpacked, all files of a zip together; ten times the competition's training rows take 1 GB
+# Unpacked, all files of a zip together; ten times the competition's training rows take 1 GB.
+MAX_BYTES = 4 << 30
 MAX_ENTRIES = 1000
 GZIP, ZIP, EMPTY_ZIP = b"\x1f\x8b", b"PK\x03\x04", b"PK\x05\x06"
 WHOLE = "get it again, and see that the download ends"
 UNPACK = "unpack it yourself, and give what is in it"
-_END, _END_64, _LOCATOR_64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"  # what stands at the end of a zip's directory
+# What stands at the end of a zip's directory.
+_END, _END_64, _LOCATOR_64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"
 
 
 @contextlib.contextmanager
 def open_packed(path: Path, called: str = "") -> Iterator[BinaryIO]:
-    """A CSV file's bytes, whether it lies there plain, in a `.gz`, or in a `.zip` as the only CSV file.
+    """A CSV file's bytes: it may lie there plain, in a `.gz`, or as the only CSV file of a `.zip`.
 
-    What it is shows in its first bytes, not in its name. `called`: what errors of an archive speak of, if not of its
-    path. KitError as of `open_csv`, for an archive that is refused, and for a zip of several CSV files or of none.
+    What it is shows in its first bytes, not in its name. `called`: what errors of an archive speak
+    of, if not of its path. KitError as of `open_csv`, for an archive that is refused, and for a zip
+    of several CSV files or of none.
     """
     called = called or str(path)
     with open_csv(path) as file:
@@ -85,30 +88,36 @@ class _Unpacked(io.RawIOBase):
             data = self.stream.read(len(buffer))
         buffer[:len(data)] = data
         if self.tell() > MAX_BYTES:
-            raise KitError(f"{self.called} unpacks to more than {MAX_BYTES:,} bytes", "give the right file")
+            raise KitError(f"{self.called} unpacks to more than {MAX_BYTES:,} bytes",
+                           "give the right file")
         return len(data)
 
 
 def _the_csv(archive: zipfile.ZipFile, called: str) -> zipfile.ZipInfo:
-    """The one CSV file of a zip, whatever folder it lies in there; what macOS puts beside it does not count."""
+    """The one CSV file of a zip, in whatever folder; what macOS puts beside it does not count."""
     files = [info for info in archive.infolist() if not info.is_dir()]
     found = [info for info in files if info.filename.lower().endswith(".csv")
-             and not info.filename.startswith("__MACOSX/") and not info.filename.rsplit("/", 1)[-1].startswith(".")]
+             and not info.filename.startswith("__MACOSX/")
+             and not info.filename.rsplit("/", 1)[-1].startswith(".")]
+    names = [info.filename for info in files]
     if len(found) == 1:
         return found[0]
     if found:
-        raise KitError(f"{called} holds {len(found)} CSV files: {named([info.filename for info in found])}",
+        found_names = named([info.filename for info in found])
+        raise KitError(f"{called} holds {len(found)} CSV files: {found_names}",
                        "unpack it, and give the one that is meant")
-    if any(info.filename == "[Content_Types].xml" for info in files):
-        raise KitError(f"{called} is an Office document, such as an Excel workbook, not a CSV file",
+    if "[Content_Types].xml" in names:
+        raise KitError(f"{called} is an Office document, such as an Excel workbook, no CSV file",
                        "save it from there as CSV (UTF-8, comma delimited)")
-    raise KitError(f"{called} holds no CSV file; it holds {named([info.filename for info in files]) or 'nothing'}",
+    raise KitError(f"{called} holds no CSV file; it holds {named(names) or 'nothing'}",
                    "give a zip of the CSV file, or the CSV file itself")
 
 
 @contextlib.contextmanager
-def open_zip(path: Path, called: str,
-             wanted: str = "give the competition's zip, or the folder of its CSV files") -> Iterator[zipfile.ZipFile]:
+def open_zip(
+    path: Path, called: str,
+    wanted: str = "give the competition's zip, or the folder of its CSV files",
+) -> Iterator[zipfile.ZipFile]:
     """The zip at `path`, once all of its names, kinds and sizes have been looked at.
 
     called: what errors speak of. wanted: what to do where it is no zip at all.
@@ -124,7 +133,8 @@ def open_zip(path: Path, called: str,
         check_directory(path, called)
         if not zipfile.is_zipfile(path):
             if start.startswith(ZIP):
-                raise KitError(f"{called} is cut off: its end, the list of its files, is missing", WHOLE)
+                raise KitError(f"{called} is cut off: its end, the list of its files, is missing",
+                               WHOLE)
             raise KitError(f"{called} is {'a gzip, ' * start.startswith(GZIP)}not a zip", wanted)
         archive = zipfile.ZipFile(path)
     with archive:
@@ -142,7 +152,8 @@ def open_zip(path: Path, called: str,
             seen.add(info.filename.lower())
         total = sum(info.file_size for info in archive.infolist())
         if total > MAX_BYTES:
-            raise KitError(f"{called} unpacks to {total:,} bytes; more than {MAX_BYTES:,} are never unpacked",
+            raise KitError(f"{called} unpacks to {total:,} bytes; "
+                           f"more than {MAX_BYTES:,} are never unpacked",
                            "get it again from the competition")
         yield archive
 
@@ -157,7 +168,10 @@ def _problem(info: zipfile.ZipInfo) -> str | None:
 
 
 def check_directory(path: Path, called: str) -> None:
-    """KitError for more entries than a competition's zip ever has: Python would keep hundreds of bytes for each."""
+    """KitError for more entries than a competition's zip ever has.
+
+    Python would keep hundreds of bytes for each.
+    """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - (1 << 16) - 22))
@@ -166,16 +180,20 @@ def check_directory(path: Path, called: str) -> None:
     if end < 0 or len(tail) < end + 22:
         return
     counts = [struct.unpack_from("<HL", tail, end + 10)]
-    if tail[max(0, end - 20):end].startswith(_LOCATOR_64):  # then Python believes the larger fields, whatever these say
+    if tail[max(0, end - 20):end].startswith(_LOCATOR_64):
+        # Then Python believes the larger fields, whatever these say.
         at = tail.rfind(_END_64, 0, end)
-        counts.append(struct.unpack_from("<QQ", tail, at + 32) if 0 <= at <= end - 76 else (MAX_ENTRIES + 1, 0))
-    if any(entries > MAX_ENTRIES or min(n_bytes, size) > MAX_ENTRIES << 16 for entries, n_bytes in counts):
-        raise KitError(f"{called} has more than {MAX_ENTRIES:,} entries", "get it again from the competition")
+        counts.append(struct.unpack_from("<QQ", tail, at + 32) if 0 <= at <= end - 76
+                      else (MAX_ENTRIES + 1, 0))
+    if any(entries > MAX_ENTRIES or min(n_bytes, size) > MAX_ENTRIES << 16
+           for entries, n_bytes in counts):
+        raise KitError(f"{called} has more than {MAX_ENTRIES:,} entries",
+                       "get it again from the competition")
 
 
 @contextlib.contextmanager
 def reading(called: str) -> Iterator[None]:
-    """What unpacking raises inside is a KitError that tells a file that is cut off from one that is damaged."""
+    """What unpacking raises inside is a KitError: the file is cut off, damaged or of an odd kind."""
     try:
         yield
     except (KitError, MemoryError):
@@ -183,9 +201,11 @@ def reading(called: str) -> Iterator[None]:
     except EOFError as error:
         raise KitError(f"{called} is cut off: it ends in the middle of a file", WHOLE) from error
     except NotImplementedError as error:
-        raise KitError(f"{called} is packed by a method that Python cannot unpack: {_said(error)}", UNPACK) from error
+        raise KitError(f"{called} is packed by a method that Python cannot unpack: {_said(error)}",
+                       UNPACK) from error
     except Exception as error:  # zipfile and the decompressors raise a dozen kinds on damaged bytes
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place before the file
+        # EINVAL is a place before the file; other numbers are the system's own.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         raise KitError(f"{called} is damaged: {_said(error)}", WHOLE) from error
 

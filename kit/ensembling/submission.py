@@ -1,10 +1,11 @@
 """Writes the file to hand in; and judges whether a file could be handed in.
 
-The validator knows nothing of how the file was made and compares it with the ids of the test file, so that whatever
-Kaggle would answer with "Scoring Error" an hour later is said here, with the line to mend. What Kaggle takes although
-it looks odd is a note: it matches rows by id, so their order is free; line ends may be those of Windows; and where it
-takes files, it takes them zipped. A byte order mark is a problem: by Kaggle's own words the header must match exactly,
-nowhere does it say that it passes over a mark before it, and a file without one is safe.
+The validator knows nothing of how the file was made and compares it with the ids of the test file,
+so that whatever Kaggle would answer with "Scoring Error" an hour later is said here, with the line
+to mend. What Kaggle takes although it looks odd is a note: it matches rows by id, so their order is
+free; line ends may be those of Windows; and where it takes files, it takes them zipped. A byte
+order mark is a problem: by Kaggle's own words the header must match exactly, nowhere does it say
+that it passes over a mark before it, and a file without one is safe.
 """
 
 import csv
@@ -31,8 +32,9 @@ def write_submission(path: Path, ids: np.ndarray, probs: np.ndarray, competition
                      record: bool = True) -> None:
     """Write the class of the highest probability for each id, in the order given; atomically.
 
-    ids: int64 or str (n,), those of the test file in its order. probs: (n, n_classes). KitError where the two do not
-    fit, an id comes twice or a probability is no number: nothing is written then. record: see `storage.write_bytes`.
+    ids: int64 or str (n,), those of the test file in its order. probs: (n, n_classes). KitError
+    where the two do not fit, an id comes twice or a probability is no number: nothing is written
+    then. record: see `storage.write_bytes`.
     """
     if probs.shape != (len(ids), competition.n_classes):
         raise KitError(f"probs of shape {probs.shape} do not fit {len(ids)} ids and {competition.n_classes} classes",
@@ -68,8 +70,8 @@ def validate(path: Path, competition: Competition, test_ids: np.ndarray | None =
 def judge(path: Path, competition: Competition, test_ids: np.ndarray | None = None) -> Judgement:
     """Whether a file, plain or packed as .zip or .gz, is an acceptable submission.
 
-    test_ids: int64 or str (n,), of the test file in its order; None: ids are only checked to be there and unique.
-    KitError for a file that cannot be read as text at all.
+    test_ids: int64 or str (n,), of the test file in its order; None: ids are only checked to be
+    there and unique. KitError for a file that cannot be read as text at all.
     """
     path = Path(path)
     found, notes = _Findings(), []
