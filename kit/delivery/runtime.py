@@ -162,7 +162,8 @@ class Kernel:
             if self.vote.probs is not None and self.vote.folds != before:
                 prior = class_prior(self.settings["class_prior"], self.competition, self.vote.probs)
                 self.submit(prior.apply(self.vote.probs))
-                self.say(f"the submission is now the {self.vote.used}'s, of {len(self.vote.folds)} folds")
+                self.say(f"the submission is now the {self.vote.used}'s, of {len(self.vote.folds)} folds; "
+                         f"class prior: {prior.why}")
         except Exception as error:  # the submission that is there stays, and the children go on
             self.say(f"could not count the votes: {error}")
 

@@ -19,6 +19,23 @@ def page(report, results):
 # -- the dict -------------------------------------------------------------------------------------------------------
 
 
+def test_the_class_prior_is_in_the_report_and_in_its_words(make_results, monkeypatch):
+    results = make_results()
+    assert reporting.build_report(results)["test"]["class_prior"] == {
+        "spread": None, "why": "none: the file has fewer than 1,000 rows"}
+    monkeypatch.setattr("kit.ensembling.prior.LEAST_ROWS", 10)
+    monkeypatch.setattr("kit.ensembling.prior._with_counts", lambda probs, spread: np.roll(probs, 1, axis=1))
+    results = replace(results)  # without what the first one has kept
+    report = reporting.build_report(results)
+    np.testing.assert_array_equal(results.submitted, np.roll(results.test, 1, axis=1))
+    assert report["test"]["class_prior"]["spread"] == pytest.approx(30 * 9700 / 9999)
+    assert report["test"]["relabelled"] == 300
+    words = "Class prior of the test file: a random 300 of 10,000 rows with equal classes"
+    effect = "300 of 300 rows have another label for it (--class-prior none leaves that out)"
+    assert f"{words}: each class 30\u00a0±\u00a05 times; {effect}" in report["notes"]
+    assert "with a prior on its class counts" in reporting.render_report(report, results)
+
+
 def test_a_run_that_is_hardly_trained_says_that_there_is_no_estimate(make_results):
     results = make_results(skill=0.3)
     report = reporting.build_report(results)
