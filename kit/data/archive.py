@@ -33,9 +33,6 @@ def unpack(source: Path, required: Sequence[str], optional: Sequence[str], targe
             raise KitError(f"{source} is neither a zip nor a folder",
                            "give the competition's zip, or the folder of its CSV files")
         else:
-            if "://" in str(source) or ":/" in str(source)[2:]:  # as a Path has it
-                raise KitError(f"{source} is an address",
-                               "download it in a browser, and give the file; or --from kaggle")
             missing = unreadable(FileNotFoundError(), source)
             raise KitError(missing.message, f"{missing.fix} (--from takes kaggle, sample, keras, or the path of a zip, "
                                             "a folder or an .npz)")

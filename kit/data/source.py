@@ -166,6 +166,9 @@ def download(competition: Competition, source: str | Path | None, root: Path, fo
             say(f"{real.path} is there")
             return real
         source = "kaggle" if has_credentials() else "sample"
+    if "://" in str(source):
+        raise KitError(f"{source} is an address, not a path",
+                       "download it in a browser and give the file to --from; or take --from kaggle")
     folder = data_folder(competition, root, source == "sample")
     origin = str(source) if source in ("kaggle", "sample") else _origin(Path(source))
     if not force and _is_intact(folder, origin):

@@ -398,6 +398,12 @@ def test_a_path_that_is_nothing(root, tmp_path, monkeypatch, path):
         download(TINY, path, root)
 
 
+@pytest.mark.parametrize("address", ["https://www.kaggle.com/c/tiny/data", "https://example.org/mnist.npz"])
+def test_an_address_is_no_path(root, address):
+    with pytest.raises(KitError, match="is an address, not a path"):
+        download(TINY, address, root)
+
+
 def test_a_csv_is_no_data_folder(given, root):
     with pytest.raises(KitError, match=r"train\.csv is not a zip"):
         download(TINY, given / "train.csv", root)
