@@ -126,7 +126,7 @@ def open_zip(
         start = file.read(512)
     what, fix = foreign(start) or (None, "")
     if what:
-        raise KitError(f"{called} is {what}, not a zip", fix)
+        raise KitError(f"{called} is {what}", fix)
     if not start:
         raise KitError(f"{called} is empty", WHOLE)
     with reading(called):

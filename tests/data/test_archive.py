@@ -167,7 +167,7 @@ REFUSED = {
                            "train.csv.gz is damaged"),
     "a gzip of zeros": (make_zip({"train.csv.gz": gzip.compress(bytes(300 << 20), 1), "test.csv": b"x\n"}),
                         "train.csv.gz, line 1: longer than 1 MiB"),
-    "a web page": (b"<!DOCTYPE html>\n<html><body>Sign in</body></html>\n", "is a web page.*, not a zip"),
+    "a web page": (b"<!DOCTYPE html>\n<html><body>Sign in</body></html>\n", "is a web page"),
     "a pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 6\n",
                              "is a pointer of Git LFS"),
     "JSON": (b'{"code": 403, "message": "Permission denied"}', "is JSON, as a server answers"),
