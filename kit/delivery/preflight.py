@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kit import storage
+from kit import storage, versions
 from kit.delivery import jail
 from kit.delivery.kernel import METADATA
 from kit.errors import KitError
@@ -39,9 +39,17 @@ def look(folder: Path, metadata: dict[str, Any]) -> tuple[list[str], list[str]]:
     if not jail.namespaces() and b"/kaggle/" in code.read_bytes():
         notes.append("it names /kaggle itself, which is not on this machine: a no for files that it does not find says "
                      "nothing about Kaggle")
+    notes += _other_versions()
     if str(metadata.get("enable_gpu", False)).lower() == "true" and not has_gpu():
         notes.append("not as on Kaggle: it asks for a GPU, and there is none here, so its time here is a CPU's")
     return reasons, notes
+
+
+def _other_versions() -> list[str]:
+    """A note on the packages whose first two numbers are not those of Kaggle's image."""
+    others = [f"{name} {here} (there {there})" for name, here in versions.all_installed().items()
+              if (there := versions.KAGGLE_IMAGE[name]).split(".")[:2] != here.split(".")[:2]]
+    return [f"not as on Kaggle (its image of {versions.KAGGLE_IMAGE_DATE}): {', '.join(others)}"] if others else []
 
 
 def has_gpu() -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from kit import versions
 from kit.cli import app
 from kit.delivery import jail, kernel, preflight, sources
 from kit.delivery import rehearse as rehearsal
@@ -232,8 +233,16 @@ def test_a_machine_without_namespaces_says_where_it_is_not_kaggle(tmp_path, data
 
 
 @pytest.mark.skipif(not jail.namespaces(), reason="namespaces are not permitted here")
-def test_a_machine_with_namespaces_has_nothing_to_say(tmp_path, data):
+def test_a_machine_with_namespaces_and_kaggle_s_versions_has_nothing_to_say(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(versions, "KAGGLE_IMAGE", versions.all_installed())
     assert rehearse(write_kernel(tmp_path, GOOD), data, time_limit=60).notes == []
+
+
+def test_other_versions_than_kaggle_s_are_said(tmp_path, data, monkeypatch):
+    here = versions.installed("numpy")
+    monkeypatch.setattr(versions, "KAGGLE_IMAGE", {"numpy": "1.0.2", "pandas": versions.installed("pandas")})
+    [note] = rehearse(write_kernel(tmp_path, GOOD), data, time_limit=60).notes[-1:]
+    assert f"numpy {here} (there 1.0.2)" in note and "pandas" not in note
 
 
 def test_a_kernel_that_asks_for_a_gpu_is_said_to_have_none_here(tmp_path, data, monkeypatch):
