@@ -511,7 +511,8 @@ def test_200_000_test_rows(workplace, capsys):
     assert kit(capsys, "predict", "a", "--test", "long.csv", "--out", "p.npz")[0] == 0
     long, short = (storage.read_npz(workplace / path)["probs"] for path in ("p.npz", "runs/a/test.npz"))
     assert len(long) == 200_000
-    np.testing.assert_array_equal(long[-len(pixels):], short)
+    # Not bit for bit: a row of a shorter last batch is multiplied by another kernel on some CPUs (seen on Zen 3).
+    np.testing.assert_allclose(long[-len(pixels):], short, rtol=1e-5, atol=1e-7)
     assert kit(capsys, "predict", "a", "--test", "long.csv", "--out", "p.csv")[0] == 0
     assert kit(capsys, "validate", "p.csv", "--test", "long.csv")[0] == 0
 
