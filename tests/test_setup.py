@@ -182,17 +182,26 @@ def _no_variables_of_the_tester(monkeypatch):
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """A folder with the scripts and an environment whose pip only notes down what it was asked for."""
+    """A folder with the scripts and an environment whose programs only note down what they were asked for."""
     folder = tmp_path / "checkout"
-    (folder / ".venv" / "bin").mkdir(parents=True)
+    folder.mkdir()
     shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "constraints.txt", "constraints-kaggle.txt"):
         shutil.copy(ROOT / name, folder)
-    for name in ("python", "kit"):
-        program = folder / ".venv" / "bin" / name
-        program.write_text('#!/usr/bin/env bash\necho "$@" >> "$(dirname "$0")/asked"\n')
-        program.chmod(0o755)
+    pretend_venv(folder / ".venv")
     return folder
+
+
+def pretend_venv(venv: Path) -> None:
+    for name in ("python", "kit"):
+        program(venv / "bin" / name, f'echo "{name} $@" >> "$(dirname "$0")/asked"')
+
+
+def program(path: Path, line: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/usr/bin/env bash\n{line}\n")
+    path.chmod(0o755)
+    return path
 
 
 def setup(checkout: Path, *extras: str, **variables: str) -> tuple[list[str], str]:
@@ -238,13 +247,33 @@ def test_a_python_that_is_not_there_is_named_with_the_versions_that_would_do(che
 
 def test_pyenvs_folders_are_looked_into(checkout, tmp_path):
     """Its shims for versions that are not switched on exit with 127."""
-    python = tmp_path / "pyenv" / "versions" / "3.1.4" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text("#!/usr/bin/env bash\necho 3.1\n")
-    python.chmod(0o755)
+    python = program(tmp_path / "pyenv" / "versions" / "3.1.4" / "bin" / "python", "echo 3.1")
     done = subprocess.run(["bash", "-c", ". scripts/setup.sh; find_python 3.1"], cwd=checkout, capture_output=True,
                           text=True, env=os.environ | {"PYENV_ROOT": str(tmp_path / "pyenv")})
     assert done.stdout.strip() == str(python)
+
+
+@pytest.mark.parametrize(("option", "version", "installs", "tests"), [
+    ("--newest", "3.12", "newest --editable .[dev]", "not slow and not kaggle_image"),
+    ("--lowest", "3.11", "lowest --editable .[dev]", "not slow and not kaggle_image"),
+    ("--kaggle-image", "3.12", "listed --requirement constraints-kaggle.txt", "kaggle_image")])
+def test_each_set_of_versions_has_its_environment(checkout, tmp_path, option, version, installs, tests):
+    venv = checkout / f".venv-{option.split('-')[2]}"
+    pretend_venv(venv)
+    asked = venv / "bin" / "asked"
+    python = program(tmp_path / "python", f"echo {version}")
+    for call in ("first", "second"):
+        asked.unlink(missing_ok=True)
+        done = subprocess.run(["bash", "scripts/test.sh", option, "-k", "folds"], cwd=checkout, capture_output=True,
+                              env=os.environ | {"PYTHON": str(python)}, text=True)
+        assert done.returncode == 0, done.stderr
+        lines = asked.read_text().splitlines()
+        assert re.fullmatch(rf"python -m pytest -m {tests}( tests/\S+)? -k folds", lines[-1])
+        installed = [line.split("install.py ")[1] for line in lines if "install.py" in line]
+        assert installed == ([installs] if call == "first" or option == "--newest" else [])
+        runs = [line for line in lines if line.startswith("kit ")]
+        assert runs == ([] if option == "--kaggle-image" else [
+            "kit download --from sample", "kit submit --limit 50 --epochs 1 --folds 2"])
 
 
 # -- a clone made on Windows ------------------------------------------------------------------------------------------
