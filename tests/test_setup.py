@@ -204,7 +204,7 @@ def program(path: Path, line: str) -> Path:
     return path
 
 
-def setup(checkout: Path, *extras: str, **variables: str) -> tuple[list[str], str]:
+def ask_for(checkout: Path, *extras: str, **variables: str) -> tuple[list[str], str]:
     """What pip is asked to install by `setup_kit extras`, and what the user reads."""
     asked = checkout / ".venv" / "bin" / "asked"
     asked.unlink(missing_ok=True)
@@ -216,21 +216,21 @@ def setup(checkout: Path, *extras: str, **variables: str) -> tuple[list[str], st
 
 
 def test_pip_runs_once_and_again_where_a_list_of_versions_or_the_folder_changed(checkout):
-    assert [line.split("install.py ")[1] for line in setup(checkout, "dev")[0]] == ["tried --editable .[dev]"]
-    assert setup(checkout, "dev") == ([], "")
+    assert [line.split("install.py ")[1] for line in ask_for(checkout, "dev")[0]] == ["tried --editable .[dev]"]
+    assert ask_for(checkout, "dev") == ([], "")
     for name in ("constraints.txt", "setup.cfg", "pyproject.toml"):
         with (checkout / name).open("a") as file:
             file.write("# changed\n")
-        assert len(setup(checkout, "dev")[0]) == 1, name
-        assert setup(checkout, "dev")[0] == []
+        assert len(ask_for(checkout, "dev")[0]) == 1, name
+        assert ask_for(checkout, "dev")[0] == []
     moved = checkout.rename(checkout.with_name("moved"))  # programs in .venv/bin name their folder
-    assert len(setup(moved, "dev")[0]) == 1
+    assert len(ask_for(moved, "dev")[0]) == 1
 
 
 def test_variables_that_lead_elsewhere_are_set_aside_and_named(checkout):
     elsewhere = checkout / "elsewhere" / "scripts"
     elsewhere.mkdir(parents=True)
-    asked, words = setup(checkout, PYTHONPATH=str(elsewhere), PYTHONUSERBASE="/nowhere", PYTHONHOME="/nowhere",
+    asked, words = ask_for(checkout, PYTHONPATH=str(elsewhere), PYTHONUSERBASE="/nowhere", PYTHONHOME="/nowhere",
                          CDPATH=str(elsewhere.parent))
     assert len(asked) == 1
     for name in ("PYTHONPATH", "PYTHONUSERBASE", "PYTHONHOME"):
