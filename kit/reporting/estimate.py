@@ -61,8 +61,8 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
         return {"value": None, "low": None, "high": None, "single_model": None, "oof_accuracy": accuracy,
                 "method": "There is no estimate of the leaderboard score: the run reads "
                           f"{100 * accuracy:.0f}\u00a0% of the held-out digits, and below "
-                          f"{100 * LEAST_ACCURACY:.0f}\u00a0% its doubts do not tell how much harder the test "
-                          "writers are. Train it longer, or on more rows.", "cross_check": None}
+                          f"{100 * LEAST_ACCURACY:.0f}\u00a0% nothing useful can be said of harder writers. "
+                          "Train it longer, or on more rows.", "cross_check": None}
     margins = log_margin(results.oof[scored])
     committees = _committees(results)
     writers = None if results.folds.writers is None else results.folds.writers[scored]

@@ -15,8 +15,8 @@ Interval = tuple[float, float]
 Z95 = 1.959963984540054  # the 97.5 % point of the normal distribution
 DRAWS = 10_000  # of the bootstrap: the 2.5 % point then wobbles by under a tenth of the interval's half-width
 SEED = 0  # of the bootstrap, so that the same run always reads the same
-# OOF accuracy below which a run gets no estimate of its leaderboard score: it is hardly trained, and its doubts do not
-# tell how it fares with harder writers (docs/lab-log.md, 2026-11-25).
+# OOF accuracy below which a run gets no estimate of its leaderboard score: it is hardly trained, and an interval for
+# harder writers would be a fifth of the whole scale wide, or more (docs/lab-log.md, 2026-11-25).
 LEAST_ACCURACY = 0.8
 
 

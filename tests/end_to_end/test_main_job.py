@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit import cli
+from kit import cli, storage
 from kit.data.competition import KANNADA
 from kit.ensembling.prior import class_prior
 
@@ -80,6 +80,19 @@ def test_a_run_by_an_odd_path_has_its_own_submission(workplace, capsys):
     assert kit(capsys, "report", "runs/a/mlp/..")[0] == 0
     after = {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file() and "runs" not in path.parts}
     assert after.keys() == before.keys()
+
+
+def test_a_run_from_before_the_class_prior_is_reported_and_resumed(workplace, capsys):
+    """Its config has `balanced` instead, and its submission no test.npz."""
+    assert kit(capsys, "submit", *QUICK, "--run", "a", "--executor", "local")[0] == 0
+    for folder in ("runs/a", "submissions/a"):
+        about = storage.read_json(workplace / folder / "config.json")
+        del about["config"]["class_prior"]
+        storage.write_json(workplace / folder / "config.json", about | {"config": about["config"] | {"balanced": None}})
+    (workplace / "submissions/a/test.npz").unlink()
+    assert kit(capsys, "report", "a")[0] == 0
+    assert (workplace / "submissions/a/test.npz").is_file()
+    assert kit(capsys, "cv", *QUICK, "--run", "a", "--resume")[0] == 0
 
 
 def test_predict_reproduces_the_runs_own_test_probs(workplace, capsys):
