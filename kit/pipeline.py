@@ -138,7 +138,7 @@ def hand_in(results: RunResults, run: RunFolder, submissions: Path) -> Path:
         arrays["writer"] = folds.writers
     storage.write_npz(folder / "oof.npz", **{name: array[scored] for name, array in arrays.items()})
     ids = results.data.test().ids
-    storage.write_npz(folder / "test.npz", id=ids, probs=results.test.astype("float16"))
+    storage.write_npz(folder / "test.npz", id=ids, probs=np.asarray(results.test).astype("float16"))
     submission.write_submission(folder / "submission.csv", ids, results.submitted, results.competition)
     problems = submission.validate(folder / "submission.csv", results.competition, ids)
     if problems:

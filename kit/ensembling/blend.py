@@ -67,7 +67,7 @@ class RunResults:
     @functools.cached_property
     def submitted(self) -> Any:
         """What the submission's labels are the best of: the test probs under the class prior; None without them."""
-        return None if self.class_prior is None else self.class_prior.apply(self.test)
+        return None if self.class_prior is None or self.test is None else self.class_prior.apply(self.test)
 
 
 def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], rounds: int | None = None) -> RunResults:

@@ -152,7 +152,7 @@ def _curves(member: "Member") -> list[dict[str, Any]]:
 def _notes(results: "RunResults") -> list[str]:
     tables = (results.data.train(), results.data.test(), results.data.extra())
     notes = [note for table in tables if table is not None for note in table.notes]
-    if results.class_prior is not None:
+    if results.class_prior is not None and results.test is not None:
         changed = int((results.submitted.argmax(axis=1) != results.test.argmax(axis=1)).sum())
         effect = "" if results.class_prior.spread is None else \
             f"; {changed} of {len(results.test):,} rows have another label for it (--class-prior none leaves that out)"
@@ -206,7 +206,7 @@ def _samples(rows: np.ndarray, labels: np.ndarray) -> list[dict]:
 
 def _test(results: "RunResults") -> dict[str, Any] | None:
     """Class balance of the labels handed in, and the first rows of the test file; null where none were predicted."""
-    if results.test is None:
+    if results.test is None or results.class_prior is None:
         return None
     predicted = results.submitted.argmax(axis=1)
     confidence = results.test[np.arange(len(predicted)), predicted]
