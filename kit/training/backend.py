@@ -137,9 +137,10 @@ def _jax_devices() -> tuple[str, list[str]]:
                           env={**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"})
     if done.returncode:
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        cause = next((f"unset {name}" for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "XLA_FLAGS")
-                      if name in os.environ), "see that JAX and the GPU's driver fit")
-        raise KitError(f"JAX finds no device to train on: {why}",
+        name = next((name for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "XLA_FLAGS") if name in os.environ), "")
+        where = f" with {name}={os.environ[name]}" if name else ""
+        cause = f"unset {name}" if name else "see that JAX and the GPU's driver fit"
+        raise KitError(f"JAX finds no device to train on{where}: {why}",
                        f"{cause}; or train on TensorFlow: KERAS_BACKEND=tensorflow")
     platform_name, kinds = json.loads(done.stdout.splitlines()[-1])
     return platform_name, kinds
