@@ -167,7 +167,8 @@ def findings(backend: str) -> tuple[list[str], list[str], list[str]]:
     settings = _settings()
     overridden += [f"{name}: {settings[name]} in {keras_json()}" for name, value in DEFAULTS.items()
                    if settings.get(name, value) != value]
-    if settings.get("backend", BACKENDS[0]) not in (BACKENDS[0], backend):  # Keras itself writes the first into the file
+    # Keras itself writes tensorflow into a new file: that is nobody's wish.
+    if settings.get("backend", BACKENDS[0]) not in (BACKENDS[0], backend):
         overridden.append(f"backend: {settings['backend']} in {keras_json()} (the kit trains on {backend})")
     late = [f"{name}={os.environ[name]} ({about})" for name, about in OVERRIDDEN[backend].items()
             if name in os.environ and (name != "TF_ENABLE_ONEDNN_OPTS" or os.environ[name].lower() in ("0", "false"))]
