@@ -96,7 +96,7 @@ def _command(function: Callable[..., Answered]) -> Callable[..., Answered]:
                 raise KitError(f"{name}={value!r:.60} is of the wrong kind",
                                f"give {getattr(hints[name], '__name__', hints[name])}: help(kit.{function.__name__})")
             if isinstance(value, str | Path) and Path in get_args(hints[name]):
-                given.arguments[name] = request.expanded(value)
+                given.arguments[name] = type(value)(request.expanded(str(value)))
         try:
             return function(*given.args, **given.kwargs)
         except OSError as error:  # of what a library writes for itself; the kit's own files say more

@@ -29,23 +29,29 @@ from kit.ensembling.blend import RunResults
 from kit.errors import KitError
 from kit.progress import Progress
 from kit.runfolder import RunFolder, finished
-from kit.training import backend, executors
+from kit.training import backend, executors, planning
 from kit.training.plan import Plan, make_jobs, self_training
+from kit.training.planning import Goal, Schedule
 from kit.training.records import read_config
 
 TIMING = "timing.json"
+JOURNAL_SECONDS = 10.0  # between two looks at the watch that are written down
 SETTLED = ("precision", "executor", "threads")  # what a run keeps from its first hour on, wherever it is resumed
 
 
 def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress | None = None,
-       resume: bool = False, leave_out: frozenset[str] = frozenset(), force: bool = False) -> RunResults:
+       resume: bool = False, leave_out: frozenset[str] = frozenset(), force: bool = False,
+       goal: Goal | None = None, baseline_first: bool = False) -> RunResults:
     """Train every fold of `config` on `data`, leave all in `run`, and report. KitError where `run` is another run.
 
     `leave_out`: keys of jobs (model/seed_s/fold_k) that are not to be trained; only together with a time budget.
-    `force`: what is in `run` goes, once nothing but the training itself can fail any more.
+    `force`: what is in `run` goes, once nothing but the training itself can fail any more. `goal`: what the time is
+    planned by, beside the config. `baseline_first`: train it before the pace is measured and the rest is planned, so
+    that there is something to hand in whatever becomes of that.
     """
     _refuse_workers()
-    progress = progress or Progress()
+    progress, goal = progress or Progress(), goal or Goal()
+    goal = replace(goal, began=goal.began or time.time())
     deadline = time.time() + config.time_budget if config.time_budget is not None else None
     timing: dict[str, Any] = {}
     with _timed(timing, "read"):
@@ -60,9 +66,18 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         progress.say(note)
     if config.tensorboard:
         progress = _board(progress, data, run)
-    with run.lock():
+    with contextlib.ExitStack() as stack:
+        crew, planned = None, None
+        if not baseline_first and (force or not run.config.is_file()):
+            crew = stack.enter_context(executors.Crew(settled))
+            with _timed(timing, "plan"):  # before anything is written or removed: it may refuse
+                planned = planning.decide(crew, settled, make_jobs(config, settled.precision), data, goal, progress,
+                                          deadline)
+        stack.enter_context(run.lock())
         if force:
             run.clear()
+        if planned:
+            planning.save(run.path / planning.SCHEDULE, *planned)
         resumed = _open_run(run, _describe(config, data, settled), resume)
         if resumed:
             settled = _as_it_began(run, config, settled)
@@ -75,10 +90,24 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
                      f"{config.n_folds} folds, {settled.precision} ({why})"
                      f"{', drawn sample' if data.is_sample else ''}")
         jobs = tuple(job for job in make_jobs(config, settled.precision) if job.key not in leave_out)
+        crew = crew or stack.enter_context(executors.Crew(settled))
         earlier = _read_timing(run)["seconds"] if resumed and (run.path / TIMING).is_file() else {}
-        with _timed(timing, "train", earlier.get("train", 0.0)):
-            complete = _train(Plan(settled, data, run.path, jobs), progress, deadline, bool(leave_out))
-        if leave_out or not complete:
+        journal = _Journal(progress, run.path / TIMING, timing, earlier.get("train", 0.0))
+        # Where the baseline is done without a schedule, the process that measured the pace did not survive it.
+        baseline = tuple(job for job in jobs if job.model not in config.models) if baseline_first else ()
+        died = bool(baseline) and {job.key for job in baseline} <= finished(run.path)
+        if baseline:
+            executors.run_jobs(Plan(settled, data, run.path, baseline), journal, deadline, crew)
+        if resumed and not baseline_first:
+            goal = replace(goal, keep_epochs=config.epochs is not None)
+        schedule = planned[0] if planned else _schedule(crew, Plan(settled, data, run.path, jobs), goal, journal,
+                                                        deadline, measured=not died)
+        timing |= {"predicted_seconds": schedule.predicted, "epochs": schedule.epochs}
+        jobs = tuple(job for job in schedule.apply(jobs) if job.key not in schedule.left_out)
+        partial = bool(leave_out or schedule.left_out)
+        complete = _train(Plan(settled, data, run.path, jobs), journal, deadline, partial, crew) and not partial
+        journal.write()
+        if not complete:
             progress.say("the time budget left folds out: this ensemble is partial (complete: false)")
         with _timed(timing, "blend"):
             results = blend.gather(run, data, timing)
@@ -89,12 +118,25 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
     return results
 
 
-def _train(plan: Plan, progress: Progress, deadline: float | None, partial: bool) -> bool:
+def _schedule(crew: executors.Crew, plan: Plan, goal: Goal, progress: Progress, deadline: float | None,
+              measured: bool) -> Schedule:
+    """What was decided for this run before, and is in its schedule.json; or what is decided now, and then is."""
+    path, config, done = plan.run / planning.SCHEDULE, plan.config, finished(plan.run)
+    todo = [job for job in plan.jobs if job.key not in done]
+    if path.is_file() and (deadline is None or any(plan.folder(job).is_dir() for job in plan.jobs)):
+        stored, costs = planning.load(path, config.models)  # of a budget that was too short for anything, nothing stays
+        return planning.resume(crew, config, stored.apply(todo), stored, costs, progress, deadline)
+    schedule, costs = planning.decide(crew, config, todo, plan.data, goal, progress, deadline, measured)
+    planning.save(path, schedule, costs)
+    return schedule
+
+
+def _train(plan: Plan, progress: Progress, deadline: float | None, partial: bool, crew: executors.Crew) -> bool:
     """All rounds of a run; whether all of it got done."""
-    complete = executors.run_jobs(plan, progress, deadline)
+    complete = executors.run_jobs(plan, progress, deadline, crew)
     for n in range(1, plan.config.self_train + 1):
         plan = replace(plan, jobs=self_training(plan))
-        complete = complete and not partial and _self_train(plan, n, progress, deadline)
+        complete = complete and not partial and _self_train(plan, n, progress, deadline, crew)
     return complete
 
 
@@ -105,20 +147,52 @@ def _refuse_workers() -> None:
                        'put what it does below: if __name__ == "__main__":')
 
 
-def _self_train(plan: Plan, n: int, progress: Progress, deadline: float | None) -> bool:
+def _self_train(plan: Plan, n: int, progress: Progress, deadline: float | None, crew: executors.Crew) -> bool:
     """Round `n`: guess the test rows' labels with the ensemble of the round before, and let every fold learn them."""
     run = RunFolder(plan.run)
     if not run.guesses(n).is_file():
         labels = blend.gather(run, plan.data, {}, rounds=n - 1).submitted.argmax(1).astype("uint8")
         storage.write_npz(run.guesses(n), id=plan.data.test().ids, label=labels)
     progress.say(f"self-training, round {n}: every fold goes on with the test rows as the ensemble reads them")
-    return executors.run_jobs(plan, progress, deadline)
+    return executors.run_jobs(plan, progress, deadline, crew)
+
+
+class _Journal(Progress):
+    """Passes the news on, and writes the seconds of training down as they go by: a run may be killed at any time."""
+
+    def __init__(self, progress: Progress, path: Path, timing: dict[str, Any], before: float) -> None:
+        self.progress, self.path, self.timing = progress, path, timing
+        self.began, self.last = time.perf_counter() - before, time.perf_counter()
+
+    def say(self, text: str) -> None:
+        self.progress.say(text)
+
+    def start(self, costs: dict[str, float]) -> None:
+        self.progress.start(costs)
+
+    def handle(self, event: dict[str, Any]) -> None:
+        self.progress.handle(event)
+        if event["event"] == "done" or time.perf_counter() - self.last > JOURNAL_SECONDS:
+            with contextlib.suppress(KitError):  # a full disk will stop what is worth more than this
+                self.write()
+
+    def epoch(self, event: dict[str, Any]) -> None:
+        self.progress.epoch(event)
+
+    def stop(self) -> None:
+        self.progress.stop()
+
+    def write(self) -> None:
+        self.last = time.perf_counter()
+        seconds = {**self.timing.get("seconds", {}), "train": self.last - self.began}
+        self.timing["seconds"] = seconds
+        storage.write_json(self.path, {**self.timing, "seconds": seconds})
 
 
 def submit(config: RunConfig, data: DataFolder, run: RunFolder, submissions: Path, progress: Progress | None = None,
-           resume: bool = False, force: bool = False) -> Path:
+           resume: bool = False, force: bool = False, goal: Goal | None = None) -> Path:
     """`cv`, then the ensemble's submission with its report in `submissions/<run>/`; returns that folder."""
-    results = cv(config, data, run, progress, resume, force=force)
+    results = cv(config, data, run, progress, resume, force=force, goal=goal)
     return hand_in(results, run, submissions)
 
 

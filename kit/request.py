@@ -8,8 +8,9 @@ import contextlib
 import os
 import re
 import shlex
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +27,8 @@ from kit.data.table import Table, read_table
 from kit.errors import KitError
 from kit.progress import Progress
 from kit.runfolder import LOCK, RunFolder, check_run_name
-from kit.training import models, settings
+from kit.training import models, planning, settings
+from kit.training.planning import Goal
 from kit.training.records import read_config
 
 PathOrName = TypeVar("PathOrName", str, Path)
@@ -43,13 +45,14 @@ class Request:
     resume: bool
     force: bool  # a run of that name is to be replaced
     named: bool = True  # by the user, or by being there
+    goal: Goal = field(default_factory=Goal)  # what the time of a new run is planned by
 
     def cv(self, progress: Progress) -> Path:
         """Train and report; the run's folder."""
         from kit import pipeline
 
         with self._reserved() as run:
-            pipeline.cv(self.config, self.data, run, progress, self.resume, force=self.force)
+            pipeline.cv(self.config, self.data, run, progress, self.resume, force=self.force, goal=self.goal)
         return run.path
 
     def submit(self, submissions: Path, upload: bool, message: str, progress: Progress) -> tuple[Path, list[str]]:
@@ -62,7 +65,8 @@ class Request:
         if upload:
             uploading.check_takes_files(about)
         with self._reserved() as run:
-            folder = pipeline.submit(self.config, self.data, run, submissions, progress, self.resume, self.force)
+            folder = pipeline.submit(self.config, self.data, run, submissions, progress, self.resume, self.force,
+                                     self.goal)
         ledger.record(folder)
         file = folder / "submission.csv"
         sent = uploading.upload(file, about, message, progress=progress.say).lines() if upload else []
@@ -98,6 +102,7 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
     run from a process on another machine, which the user knows to be gone. submissions: where a run
     has its submission, without which it is not finished.
     """
+    began = time.time()
     for name, value in (("data_dir", data_dir), ("runs_dir", runs_dir), ("model", model), ("setting", setting),
                         ("run", run), ("time_budget", time_budget)):
         if not isinstance(value, str | Path if name.endswith("_dir") else str | None):
@@ -128,16 +133,22 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
         begun = _resume(competition, run, options, data_dir, runs_dir, submissions)
         return replace(begun, run=replace(begun.run, break_lock=break_lock))
     data = fetched or sources.find_data(competition, data_dir)
+    goal = Goal(named=True, keep_epochs="epochs" in options, began=began)
     if model is None and chosen is None:
-        chosen, why = settings.suitable(data.is_sample, config.limit is not None)
+        suitable, why = settings.suitable(data.is_sample, config.limit is not None)
+        wishes = {each: RunConfig(competition.slug, **{**each.options(), **options}) for each in suitable}
+        goal = replace(goal, named=False)
+        chosen, goal, why = planning.choose(wishes, data, goal, why, progress)
         progress.say(f"setting: {chosen.name}, {chosen.about}, {why}; choose with --setting or --model")
     if chosen:
         config = RunConfig(competition.slug, **{**chosen.options(), **options})
+        goal = replace(goal, setting=chosen, minutes=settings.minutes(chosen, data.is_sample))
     if not force and not run and (unfinished := find_unfinished(config, data, runs_dir)):
         progress.say(f"the run {unfinished} has the same options and is not finished: continue it with "
                      f"--resume --run {shlex.quote(unfinished)}")
     name = run or f"{'+'.join(config.models)}-{datetime.now():%Y%m%d-%H%M%S}"
-    return Request(config, data, RunFolder(runs_dir / name, break_lock), resume, force, named=run is not None)
+    folder = RunFolder(runs_dir / name, break_lock)
+    return Request(config, data, folder, resume, force, run is not None, goal)
 
 
 def _make_folder(path: Path) -> Path:

@@ -91,7 +91,8 @@ _KINDS = (  # how files begin that people take for a CSV file or a zip, what the
 
 def foreign(start: bytes) -> tuple[str, str] | None:
     """What a file is that begins so, and what to do; None where it may be a CSV file, plain or packed."""
-    return next((said for pattern, *said in _KINDS if re.match(pattern, start, re.IGNORECASE | re.DOTALL)), None)
+    return next(((what, fix) for pattern, what, fix in _KINDS
+                 if re.match(pattern, start, re.IGNORECASE | re.DOTALL)), None)
 
 
 def read_header(file: BinaryIO, path: Path) -> list[str]:

@@ -66,7 +66,7 @@ def is_packed(path: Path) -> bool:
 class _Unpacked(io.RawIOBase):
     """A stream that is being unpacked: it ends at a limit, and what goes wrong is a KitError."""
 
-    def __init__(self, stream: IO[bytes], called: str) -> None:
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile, called: str) -> None:
         super().__init__()
         self.stream, self.called = stream, called
 

@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,11 @@ from kit import progress, storage
 from kit.config import RunConfig
 from kit.data import competition as competitions
 from kit.data.source import DataFolder
-from kit.delivery import planning, weights
+from kit.delivery import weights
 from kit.delivery.supervisor import HEARTBEAT
 from kit.runfolder import RunFolder, finished, fold_keys
 from kit.training import backend
 
-SCHEDULE = "schedule.json"
 ENVIRONMENT = "environment.json"  # versions and machine, for the kernel's report even where no fold gets done
 
 
@@ -91,11 +90,8 @@ def _train(data: DataFolder, run: RunFolder, beat: Beat, wish: Wish) -> None:
                        n_seeds=settings["seeds"], class_prior=settings["class_prior"],
                        executor="local" if wish.one_at_a_time else "auto",
                        time_budget=max(wish.deadline - time.time(), 0.0))
-    schedule = _schedule(config, data, run, beat)
-    if schedule.epochs:
-        config = replace(config, epochs=schedule.epochs)
     beat.lanes = _lanes(config)
-    pipeline.cv(config, data, run, beat, resume=True, leave_out=frozenset([*schedule.left_out, *wish.left_out]))
+    pipeline.cv(config, data, run, beat, resume=True, leave_out=frozenset(wish.left_out), baseline_first=True)
 
 
 def _lanes(config: RunConfig) -> int:
@@ -106,27 +102,6 @@ def _lanes(config: RunConfig) -> int:
     settled, _ = executors.settle(config)
     n_jobs = len(make_jobs(settled, settled.precision))
     return len(executors.worker_places(n_jobs, settled.threads)) if settled.executor == "processes" else 1
-
-
-def _schedule(config: RunConfig, data: DataFolder, run: RunFolder, beat: Beat) -> planning.Schedule:
-    """The plan of this run: made by its first child, read by the later ones."""
-    from kit.training.plan import make_jobs
-
-    path = run.path / SCHEDULE
-    if path.is_file():
-        return planning.Schedule(**storage.read_json(path))
-    backend.prepare(config.threads)
-    jobs = make_jobs(config, backend.resolve_precision(config.precision)[0])
-    rows = len(data.train()) * (config.n_folds - 1) // config.n_folds
-    pace = {}
-    for job in {job.model: job for job in jobs}.values():
-        pace[job.model] = planning.measure(config, job, rows)
-        beat.say(f"{job.model}: about {pace[job.model]:.1f} s an epoch here")
-    schedule = planning.plan(jobs, pace, config.time_budget or 0.0, max(1, len(backend.gpus())), config.models)
-    beat.say(f"planned: {schedule.epochs or config.epochs or 'all'} epochs, "
-             f"{len(jobs) - len(schedule.left_out)} of {len(jobs)} folds")
-    storage.write_json(path, schedule.to_dict())
-    return schedule
 
 
 def _predict(data: DataFolder, run: RunFolder, beat: Beat, wish: Wish) -> None:

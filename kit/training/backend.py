@@ -146,6 +146,15 @@ def _jax_devices() -> tuple[str, list[str]]:
     return platform_name, kinds
 
 
+def compiles_chunks() -> bool:
+    """Whether a training loop is compiled for each number of steps: JAX's is, where it is one scan."""
+    if load() != "jax":
+        return False
+    import jax
+
+    return str(jax.default_backend()) != "cpu"
+
+
 def resolve_precision(asked: str) -> tuple[str, str]:
     """`(precision, reason)` for the option `--precision`: what this machine computes fast where it says `auto`.
 

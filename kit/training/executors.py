@@ -7,6 +7,7 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,21 +27,26 @@ class OutOfTime(Exception):
     """The time budget ended while a fold was training; its checkpoint stays."""
 
 
-def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None) -> bool:
-    """Train what is not done yet. `deadline` (of time.time) may leave folds out: then False comes back."""
+def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None, crew: "Crew | None" = None) -> bool:
+    """Train what is not done yet. `deadline` (of time.time) may leave folds out: then False comes back.
+
+    `crew`: who trains; by default one for these jobs alone.
+    """
+    if crew is None:
+        with Crew(plan.config) as crew:
+            return run_jobs(plan, progress, deadline, crew)
     todo = [job for job in plan.jobs if not fit.is_done(plan.folder(job))]
-    execute = {"local": _local, "processes": _processes, "ray": _ray}[choose_executor(plan.config)]
     progress.start({job.key: job.epochs * models.get(job.model).cost for job in plan.jobs})
     try:
         for job in plan.jobs:
             if job not in todo:
                 progress.handle(_done_event(plan, job))
-        complete = execute(plan, todo, progress, deadline)
+        complete = crew.train(plan, todo, progress, deadline)
         again = stragglers(plan)
         for job in again:
             progress.say(f"{job.key}: {job.why}; trying once more with other random numbers")
             (plan.folder(job) / "done.json").unlink()
-        return execute(plan, again, progress, deadline) and complete if again else complete
+        return crew.train(plan, again, progress, deadline) and complete if again else complete
     finally:
         progress.stop()
 
@@ -207,43 +213,138 @@ def timely(plan: Plan, job: fit.FoldJob, clock: Clock, report: fit.Report, data:
     return True
 
 
-def _processes(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline: float | None) -> bool:
-    """One worker process per GPU, else per core group; each takes the next job when it is free."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
+class Crew:
+    """Who trains a run's jobs: this process, worker processes that stay until all is done, or a Ray cluster."""
 
-    if not jobs:
-        return True
-    for name, value in KEEP_MEMORY.items():
-        os.environ.setdefault(name, value)
-    context = multiprocessing.get_context("spawn")
-    events = context.Queue()
-    events.cancel_join_thread()  # a worker killed in mid-sentence keeps the queue's lock: this process must still end
-    listener = threading.Thread(target=_listen, args=(events, relay(progress)), daemon=True)
-    listener.start()
-    places = worker_places(len(jobs), plan.config.threads)
-    turn = context.Value("i", 0)
-    pool = ProcessPoolExecutor(len(places), context, _start_worker,
-                               (places, plan.config.threads, turn, events, os.getpid(), deadline))
-    try:
+    def __init__(self, config: RunConfig) -> None:
+        """`config` as it was settled."""
+        self.config, self.executor = config, choose_executor(config)
+        self.workers = Workers(config.n_jobs, config.threads) if self.executor == "processes" else None
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if self.workers:
+            self.workers.dismiss(at_once=kind is not None)
+
+    @property
+    def lanes(self) -> int:
+        """How many jobs it trains at a time."""
+        return len(self.workers.places) if self.workers else 1
+
+    def train(self, plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline: float | None) -> bool:
+        """Whether all of them got done."""
+        if not jobs:
+            return True
+        if self.executor == "ray":
+            return _ray(plan, jobs, progress, deadline)
+        if self.workers is None:
+            return _local(plan, jobs, progress, deadline)
+        self.workers.report = relay(progress)
+        return all(self.workers.work([(plan, job, deadline) for job in jobs]))
+
+    def everywhere(self, task: Callable[..., Any], arguments: tuple, patience: float) -> list[Any] | None:
+        """What `task(*arguments, together)` returns in each process that trains, all of them at work at once.
+
+        None where they are not ready after `patience` seconds: then they are ended, and others take their place. (This
+        process cannot be ended so.) `together` lets a process wait for the others.
+        """
+        if self.workers:
+            return self.workers.everywhere(task, arguments, patience)
+        backend.prepare(self.config.threads)
+        return [task(*arguments, lambda: None)]
+
+
+Together = Callable[[], None]
+
+
+class Workers:
+    """A process per GPU, else per core group: started when there is something to do, and kept until `dismiss`."""
+
+    def __init__(self, n_jobs: int, threads: int | None) -> None:
+        self.threads, self.places = threads, worker_places(n_jobs, threads)
+        self.report: fit.Report = lambda event: None  # for the news of the jobs
+        self.pool: Any = None
+        self.said = self.heard = 0  # pieces of news, by the processes and here
+
+    def work(self, tasks: list[tuple]) -> list[bool]:
+        """Whether each job (of plan, job and deadline) got done; a process takes the next one when it is free.
+
+        All that the processes have to say of the jobs is passed on before it returns.
+        """
+        from concurrent.futures.process import BrokenProcessPool
+
+        self._start()
         try:
-            futures = [pool.submit(_work, plan, job) for job in jobs]  # starts the processes
+            results = [future.result() for future in [self._submit(_work, *task) for task in tasks]]
+            self.said += sum(said for _, said in results)
+            patience = time.monotonic() + 5.0
+            while self.heard < self.said and time.monotonic() < patience:  # a display may be slow, but not for ever
+                time.sleep(0.01)
+            return [done for done, _ in results]
+        except BrokenProcessPool as error:
+            raise KitError("a training process died (out of memory, killed, or at its start)",
+                           "run the same command with --resume; with --executor local if memory is short") from error
+
+    def everywhere(self, task: Callable[..., Any], arguments: tuple, patience: float) -> list[Any] | None:
+        """See `Crew.everywhere`."""
+        from concurrent.futures import wait
+        from concurrent.futures.process import BrokenProcessPool
+
+        self._start()
+        futures = [self._submit(_together_with_all, task, arguments, patience) for _ in self.places]
+        try:
+            if not wait(futures, patience).not_done:
+                return [future.result() for future in futures]
+        except BrokenProcessPool:
+            pass
+        self.dismiss(at_once=True)
+        return None
+
+    def dismiss(self, at_once: bool = False) -> None:
+        """End the processes; `at_once`, whatever they are doing."""
+        if self.pool is None:
+            return
+        if at_once:  # the pool itself would wait for their folds to end
+            for worker in list((self.pool._processes or {}).values()):
+                worker.terminate()
+        self.pool.shutdown(cancel_futures=True)
+        self.events.put(None)
+        self.listener.join(timeout=5)  # a worker that was terminated may have left half an event in the queue
+        self.pool = None
+
+    def _start(self) -> None:
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+
+        if self.pool is not None:
+            return
+        for name, value in KEEP_MEMORY.items():
+            os.environ.setdefault(name, value)
+        context = multiprocessing.get_context("spawn")
+        self.events = context.Queue()
+        self.events.cancel_join_thread()  # a worker killed in mid-sentence keeps the queue's lock: this one must end
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
+        self.pool = ProcessPoolExecutor(len(self.places), context, _start_worker,
+                                        (self.places, self.threads, context.Value("i", 0),
+                                         context.Barrier(len(self.places)), self.events, os.getpid()))
+
+    def _submit(self, task: Callable[..., Any], *arguments: Any) -> Any:
+        """The future of a task; the first ones start the processes."""
+        try:
+            return self.pool.submit(task, *arguments)
         except OSError as error:
             raise KitError(f"cannot start a training process: {error.strerror or error}",
                            "close other programs or raise ulimit -u, or use --executor local") from error
-        return all([future.result() for future in futures])
-    except BaseException as error:
-        for worker in list((pool._processes or {}).values()):  # the pool itself would wait for their folds to end
-            worker.terminate()
-        if isinstance(error, BrokenProcessPool):
-            raise KitError("a training process died (out of memory, killed, or at its start)",
-                           "run the same command with --resume; with --executor local if memory is short") from error
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-        events.put(None)
-        listener.join(timeout=5)  # a worker that was terminated may have left half an event in the queue
+
+    def _listen(self) -> None:
+        """Pass the news on; a display that is gone (a closed terminal) must not keep workers waiting."""
+        while (event := self.events.get()) is not None:
+            with contextlib.suppress(Exception):
+                self.report(event)
+            self.heard += 1
 
 
 # For the workers' C library: keep freed tensors instead of giving them back to the system and asking anew at the next
@@ -276,13 +377,13 @@ def worker_places(n_jobs: int, threads: int | None) -> list[Place]:
 
 
 _events: Any = None  # of a worker process: where its news goes,
+_barrier: Any = None  # where it waits for the others,
 _clock = Clock(None)  # and how long it has
 
 
-def _start_worker(places: list[Place], threads: int | None, turn: Any, events: Any, parent: int,
-                  deadline: float | None) -> None:
-    global _events, _clock
-    _events, _clock = events, Clock(deadline)
+def _start_worker(places: list[Place], threads: int | None, turn: Any, barrier: Any, events: Any, parent: int) -> None:
+    global _events, _barrier
+    _events, _barrier = events, barrier
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     with turn.get_lock():
         place = places[turn.value % len(places)]
@@ -308,15 +409,28 @@ def _die_with(parent: int) -> None:
     os._exit(1)
 
 
-def _work(plan: Plan, job: fit.FoldJob) -> bool:
-    return timely(plan, job, _clock, _events.put)
+def _work(plan: Plan, job: fit.FoldJob, deadline: float | None) -> tuple[bool, int]:
+    """In a worker process: whether the job is done, and how many pieces of news were sent meanwhile."""
+    said = 0
+
+    def report(event: dict[str, Any]) -> None:
+        nonlocal said
+        _events.put(event)
+        said += 1
+
+    _clock.deadline = deadline
+    return timely(plan, job, _clock, report), said
 
 
-def _listen(events: Any, report: fit.Report) -> None:
-    """Pass the news on; a display that is gone (a closed terminal) must not keep workers waiting for a full queue."""
-    while (event := events.get()) is not None:
-        with contextlib.suppress(Exception):
-            report(event)
+def _together_with_all(task: Callable[..., Any], arguments: tuple, patience: float) -> Any:
+    """In a worker process. The barrier keeps one that is done early from taking another's turn."""
+
+    def together() -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            _barrier.wait(patience)
+
+    together()
+    return task(*arguments, together)
 
 
 def _ray(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline: float | None) -> bool:

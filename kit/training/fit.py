@@ -147,14 +147,14 @@ def train_fold(job: FoldJob, recipe: Recipe, competition: Competition, data: Fol
 def _train(trainer: Trainer, job: FoldJob, data: FoldData, folder: Path, course: Course, report: Report) -> None:
     from keras import ops
 
-    images = _on_device(data.pixels, trainer.shape)
+    images = on_device(data.pixels, trainer.shape)
     labels = ops.convert_to_tensor(data.labels.astype("int32"))
     per_epoch = len(data.train_rows) // trainer.batch_size
     rates = learning_rates(trainer.recipe, per_epoch * job.epochs)
     keeper = checkpoints.Keeper(folder / "checkpoint.npz")
     for epoch in range(course.step // per_epoch, job.epochs):
-        order, transforms = _draw_epoch(trainer, job, data.train_rows, epoch, per_epoch)
-        for steps in _chunks(course.step - epoch * per_epoch, per_epoch, trainer.batch_size):
+        order, transforms = draw_epoch(trainer, job, data.train_rows, epoch, per_epoch)
+        for steps in chunks(course.step - epoch * per_epoch, per_epoch, trainer.batch_size):
             began = time.perf_counter()
             trainer.seed_dropout(job, course.step)
             ahead = slice(course.step, course.step + len(steps))
@@ -175,7 +175,7 @@ def _train(trainer: Trainer, job: FoldJob, data: FoldData, folder: Path, course:
 _latest: dict[str, Any] = {}
 
 
-def _on_device(pixels: np.ndarray, shape: tuple[int, int]) -> Any:
+def on_device(pixels: np.ndarray, shape: tuple[int, int]) -> Any:
     """Pixels `(n, h·w)` as a tensor `(n, h, w, 1)`; the latest stays for the next fold, which has the same.
 
     TensorFlow frees a tensor late, and needs a second copy to make one: anew for each fold, four bytes a pixel would be
@@ -189,7 +189,7 @@ def _on_device(pixels: np.ndarray, shape: tuple[int, int]) -> Any:
     return _latest["images"]
 
 
-def _draw_epoch(trainer: Trainer, job: FoldJob, rows: np.ndarray, epoch: int,
+def draw_epoch(trainer: Trainer, job: FoldJob, rows: np.ndarray, epoch: int,
                 steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers `(steps, batch)` int32 and transforms `(steps, batch, 8)`; rows left over wait for another epoch."""
     batch = trainer.batch_size
@@ -200,7 +200,7 @@ def _draw_epoch(trainer: Trainer, job: FoldJob, rows: np.ndarray, epoch: int,
     return order, transforms.reshape(steps, batch, 8)
 
 
-def _chunks(start: int, stop: int, batch_size: int) -> list[np.ndarray]:
+def chunks(start: int, stop: int, batch_size: int) -> list[np.ndarray]:
     """The steps of an epoch from `start` on, in runs of about `CHUNK_ROWS` rows."""
     size = max(1, CHUNK_ROWS // batch_size)
     return [np.arange(first, min(first + size, stop)) for first in range(start, stop, size)]

@@ -65,6 +65,11 @@ def _tables(path: Path, slug: str, stamps: tuple[tuple[int, ...], ...]) -> tuple
     return data.train(), data.test(), data.extra()
 
 
+def read_tables(data: DataFolder) -> tuple[Any, Any, Any]:
+    """The training, test and extra tables; read once in a process, until a file of the folder changes."""
+    return _tables(data.path.resolve(), data.competition.slug, _stamps(data))
+
+
 def _stamps(data: DataFolder) -> tuple[tuple[int, ...], ...]:
     """What changes when a file of the folder does: a notebook may train on new data of the same name."""
     return tuple(tuple(cache.stamp(path.stat())) for path in sorted(data.path.glob("*.csv")))
@@ -73,7 +78,7 @@ def _stamps(data: DataFolder) -> tuple[tuple[int, ...], ...]:
 def fold_data(plan: Plan, job: FoldJob) -> FoldData:
     """What the job trains on, read from the cached tables, the run's folds.csv, and its guesses for self-training."""
     data, run = plan.data, RunFolder(plan.run)
-    train, test, extra = _tables(data.path.resolve(), data.competition.slug, _stamps(data))
+    train, test, extra = read_tables(data)
     folds = folds_module.load_folds(run.folds)
     held_out = folds.fold == job.fold
     fold = FoldData(train.pixels, np.asarray(train.labels), folds.rows[~held_out], folds.rows[held_out],

@@ -140,8 +140,8 @@ def test_learning_rates():
 
 def test_every_row_is_trained_on_at_most_once_an_epoch_and_orders_differ(fold_data):
     trainer = fit.trainer_for(models.get("mlp"), "kannada-mnist", "float32", 32)
-    first, _ = fit._draw_epoch(trainer, job(model="mlp"), fold_data.train_rows, 0, 9)
-    second, _ = fit._draw_epoch(trainer, job(model="mlp"), fold_data.train_rows, 1, 9)
+    first, _ = fit.draw_epoch(trainer, job(model="mlp"), fold_data.train_rows, 0, 9)
+    second, _ = fit.draw_epoch(trainer, job(model="mlp"), fold_data.train_rows, 1, 9)
     assert len(np.unique(first)) == first.size == 288
     assert set(first.ravel()) <= set(fold_data.train_rows)
     assert not np.array_equal(first, second)
@@ -162,9 +162,9 @@ def test_the_checkpoint_says_whose_it_is(fold_data, tmp_path, monkeypatch):
 
 def test_the_folds_of_a_run_share_their_pixels_on_the_device():
     first, second = (np.full((3, 4), grey, "uint8") for grey in (1, 2))
-    images = fit._on_device(first, (2, 2))
-    assert fit._on_device(first, (2, 2)) is images and tuple(images.shape) == (3, 2, 2, 1)
-    assert [int(np.asarray(fit._on_device(pixels, (2, 2))).max()) for pixels in (second, first)] == [2, 1]
+    images = fit.on_device(first, (2, 2))
+    assert fit.on_device(first, (2, 2)) is images and tuple(images.shape) == (3, 2, 2, 1)
+    assert [int(np.asarray(fit.on_device(pixels, (2, 2))).max()) for pixels in (second, first)] == [2, 1]
 
 
 @pytest.mark.parametrize("fold", range(5))

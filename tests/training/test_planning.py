@@ -1,0 +1,245 @@
+"""Epochs are cut before folds, folds before the last one, by a common share, and never the baseline."""
+
+import json
+import os
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kit.config import RunConfig
+from kit.errors import KitError
+from kit.progress import Progress
+from kit.training import executors, planning, settings
+from kit.training.plan import make_jobs
+from kit.training.planning import Cost, Goal, plan, seconds_of
+
+# One of the machines at hand: two AMD cores, float32, all 60,000 rows.
+COSTS = {"mlp": Cost(2.5, 3, 9), "cnn": Cost(78, 17, 180), "cnn_aug": Cost(80, 45, 210), "strong": Cost(95, 50, 250)}
+
+
+def jobs_of(*models, **options):
+    return make_jobs(RunConfig(models=models, n_folds=5, **options), "float32")
+
+
+def full(*models, lanes=2, **options):
+    return seconds_of(jobs_of(*models, **options), COSTS, lanes)
+
+
+def test_with_time_enough_every_recipe_keeps_its_epochs():
+    schedule = plan(jobs_of("strong", "cnn"), COSTS, full("strong", "cnn"), 2, ("strong", "cnn"))
+    assert schedule.epochs == {"strong": 16, "cnn": 6} and not schedule.left_out and schedule.fits
+
+
+@pytest.mark.parametrize("short", [0.01, 0.05, 0.2])
+def test_of_several_models_each_keeps_its_share_of_its_own_epochs(short):
+    """One per cent too little time once took strong from 16 epochs to the 6 of the cnn beside it."""
+    seconds = full("strong", "cnn") * (1 - short)
+    schedule = plan(jobs_of("strong", "cnn"), COSTS, seconds, 2, ("strong", "cnn"))
+    assert schedule.fits and not schedule.left_out and schedule.seconds <= seconds
+    assert schedule.epochs["strong"] >= int(16 * (1 - short)) - 1
+    assert schedule.epochs["cnn"] >= int(6 * (1 - short)) - 1 and schedule.epochs != {"strong": 16, "cnn": 6}
+
+
+def test_what_is_planned_fits_and_one_more_share_would_not():
+    for part in np.linspace(0.55, 1, 20):
+        seconds = full("strong") * part
+        schedule = plan(jobs_of("strong"), COSTS, seconds, 2, ("strong",))
+        assert schedule.seconds <= seconds
+        if schedule.epochs["strong"] < 16:
+            more = replace(schedule, epochs={"strong": schedule.epochs["strong"] + 1})
+            assert seconds_of(more.apply(jobs_of("strong")), COSTS, 2) > seconds
+
+
+def test_five_folds_on_two_workers_take_the_time_of_three():
+    assert seconds_of(jobs_of("strong")[5:], COSTS, 2) == pytest.approx(3 * (16 * 95 + 50))
+    assert seconds_of(jobs_of("strong")[5:], COSTS, 5) == pytest.approx(16 * 95 + 50)
+
+
+def test_rounds_of_self_training_are_counted():
+    jobs = jobs_of("strong")
+    assert seconds_of(jobs, COSTS, 2, ("strong",), 2) == pytest.approx(seconds_of(jobs, COSTS, 2) + 2 * 3 * 250)
+
+
+def test_then_folds_are_left_out_whole_and_the_last_ones_first():
+    schedule = plan(jobs_of("cnn_aug"), COSTS, full("cnn_aug") * 0.3, 2, ("cnn_aug",))
+    assert schedule.epochs == {"cnn_aug": 7}
+    assert schedule.left_out
+    assert schedule.left_out == tuple(f"cnn_aug/seed_0/fold_{k}" for k in range(5 - len(schedule.left_out), 5))
+
+
+def test_with_hardly_any_time_one_fold_gets_what_there_is():
+    schedule = plan(jobs_of("cnn_aug"), COSTS, 400, 2, ("cnn_aug",))
+    assert 1 <= schedule.epochs["cnn_aug"] < 7
+    assert schedule.left_out == tuple(f"cnn_aug/seed_0/fold_{k}" for k in range(1, 5))
+
+
+def test_every_fold_of_a_seed_goes_before_the_next_seed():
+    jobs = jobs_of("cnn_aug", n_seeds=2)
+    schedule = plan(jobs, COSTS, full("cnn_aug", n_seeds=2) * 0.4, 2, ("cnn_aug",))
+    assert {key.split("/")[1] for key in schedule.left_out} == {"seed_1"}
+
+
+def test_epochs_that_the_user_named_stay():
+    jobs = jobs_of("cnn_aug", epochs=20)
+    schedule = plan(jobs, COSTS, full("cnn_aug", epochs=20) * 0.5, 2, ("cnn_aug",), keep_epochs=True)
+    assert schedule.epochs == {"cnn_aug": 20} and schedule.left_out
+    assert {job.epochs for job in schedule.apply(jobs) if job.model == "cnn_aug"} == {20}
+
+
+def test_without_leave_to_leave_out_the_least_is_said_not_to_fit():
+    schedule = plan(jobs_of("strong"), COSTS, 600, 2, ("strong",), least={"strong": 5}, may_leave_out=False)
+    assert schedule.epochs == {"strong": 5} and not schedule.left_out and not schedule.fits
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0])
+@pytest.mark.parametrize("lanes", [1, 2, 8])
+def test_what_is_planned_fits(share, lanes):
+    jobs, seconds = jobs_of("strong", "cnn"), full("strong", "cnn", lanes=lanes) * share
+    schedule = plan(jobs, COSTS, seconds, lanes, ("strong", "cnn"))
+    kept = [job for job in schedule.apply(jobs) if job.key not in schedule.left_out]
+    assert seconds_of(kept, COSTS, lanes) == schedule.seconds
+    assert schedule.seconds <= seconds or not schedule.fits
+    assert any(job.model in ("strong", "cnn") for job in kept)
+
+
+def test_a_schedule_comes_back_as_it_was_written(tmp_path):
+    path = tmp_path / planning.SCHEDULE
+    schedule = replace(plan(jobs_of("strong"), COSTS, 2_000, 2, ("strong",)), predicted=2_000.5)
+    planning.save(path, schedule, COSTS)
+    stored, costs = planning.load(path, ("strong",))
+    assert (stored.epochs, stored.left_out, stored.predicted, costs) == (schedule.epochs, schedule.left_out, 2_000.5,
+                                                                        COSTS)
+
+
+@pytest.mark.parametrize("wrong", [
+    {"epochs": {"strong": 0}}, {"epochs": {"strong": "9"}}, {"epochs": {"cnn": 9}}, {"epochs": 9}, {"costs": []},
+    {"costs": {"strong": {"epoch": -1, "rest": 1, "round": 1}}}, {"costs": {"strong": {"hour": 1}}},
+    {"left_out": "all"}, {"predicted_seconds": "soon"}])
+def test_a_damaged_schedule_is_told(tmp_path, wrong):
+    path = tmp_path / planning.SCHEDULE
+    planning.save(path, plan(jobs_of("strong"), COSTS, 2_000, 2, ("strong",)), COSTS)
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    (tmp_path / "checksums.json").unlink()
+    with pytest.raises(KitError, match="damaged"):
+        planning.load(path, ("strong",))
+
+
+# -- what is decided, and said --------------------------------------------------------------------------------------
+
+
+class Ear(Progress):
+    def __init__(self):
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
+
+
+class TwoWorkers:
+    """Stands in for two processes that train, whose costs are known."""
+
+    executor, lanes = "processes", 2
+
+    def __init__(self, answer="known"):
+        self.answer = answer
+
+    def everywhere(self, task, arguments, patience):
+        return None if self.answer is None else [dict(COSTS)] * 2
+
+
+class Rows:
+    """60,000 rows, of which only the number matters."""
+
+    def __init__(self):
+        from kit.data import competition
+
+        self.competition = competition.KANNADA
+
+    def train(self):
+        return range(60_000)
+
+    def test(self):
+        return range(5_000)
+
+
+def decided(goal, budget=None, crew=None, **options):
+    config = RunConfig(precision="float32", **{"models": ("strong",)} | options)
+    ear = Ear()
+    deadline = None if budget is None else time.time() + budget
+    jobs = make_jobs(config, "float32")
+    schedule, _ = planning.decide(crew or TwoWorkers(), config, jobs, Rows(), goal, ear, deadline)
+    return schedule, ear.said
+
+
+def goal_of(name, **options):
+    setting = settings.get(name)
+    return Goal(**{"setting": setting, "minutes": setting.minutes, "named": True, "began": time.time()} | options)
+
+
+def test_a_setting_keeps_its_promise_by_its_epochs_and_says_it_before():
+    schedule, said = decided(goal_of("cpu-45min"))
+    assert 5 <= schedule.epochs["strong"] < 16
+    assert 0.85 * 45 * 60 < schedule.predicted <= 45 * 60
+    assert said == [f"5 folds of strong, {schedule.epochs['strong']} of 16 epochs, and the baseline: about "
+                    f"{round(schedule.predicted / 60)} min (until {said[-1][-6:-1]})"]
+
+
+def test_what_the_user_named_is_only_estimated():
+    schedule, said = decided(goal_of("cpu-45min", keep_epochs=True), epochs=30)
+    assert schedule.epochs == {"strong": 30} and schedule.predicted > 45 * 60
+    assert "30 epochs, and the baseline: about 2 h 28 min, more than the 45 min that it should take" in said[0]
+    schedule, said = decided(Goal(), models=("strong", "cnn"))
+    assert schedule.epochs == {"strong": 16, "cnn": 6}
+    assert said[0].startswith("5 folds of strong, 16 epochs, 5 folds of cnn, 6 epochs, and the baseline: about ")
+
+
+def test_a_named_setting_that_cannot_be_kept_is_refused_with_what_would_fit(monkeypatch):
+    slow = {model: Cost(cost.epoch * 3, cost.rest * 2, cost.round * 3) for model, cost in COSTS.items()}
+    monkeypatch.setitem(slow, "cnn_aug", Cost(60, 20, 100))
+    with pytest.raises(KitError, match=r"its least, 5 folds with 5 epochs of strong, would take about 7. min") as error:
+        decided(goal_of("cpu-45min", costs=slow))
+    assert "--setting quick (about 1" in error.value.fix
+    assert "--epochs 2 (about" in error.value.fix and "--epochs 5 (about 7" in error.value.fix
+
+
+def test_a_setting_that_was_chosen_for_the_user_is_trained_with_its_least():
+    slow = {model: Cost(cost.epoch * 3, cost.rest * 2, cost.round * 3) for model, cost in COSTS.items()}
+    schedule, said = decided(goal_of("cpu-45min", costs=slow, named=False))
+    assert schedule.epochs == {"strong": 5} and "more than the 45 min that it should take" in said[0]
+
+
+def test_a_time_budget_goes_before_a_setting_and_may_leave_folds_out():
+    schedule, said = decided(goal_of("cpu-45min"), budget=2 * 3600)
+    assert schedule.epochs == {"strong": 16}
+    schedule, said = decided(goal_of("cpu-45min"), budget=900)
+    assert schedule.epochs == {"strong": 5} and schedule.left_out and schedule.seconds <= 900
+    assert said[0].startswith(f"{5 - len(schedule.left_out)} folds of strong, 5 of 16 epochs, and the baseline")
+
+
+def test_without_a_measurement_the_recipes_costs_are_planned_with():
+    schedule, said = decided(Goal(), budget=2 * 3600, crew=TwoWorkers(answer=None))
+    assert said[0] == "this machine's pace could not be measured in time: planned by what the recipes state"
+    assert 1 <= schedule.epochs["strong"] <= 16 and schedule.predicted <= 2 * 3600
+
+
+# -- real processes -------------------------------------------------------------------------------------------------
+
+
+def _hang(together):
+    together()
+    time.sleep(300)
+
+
+def _who(together):
+    return os.getpid()
+
+
+def test_workers_that_hang_are_ended_in_time_and_others_take_their_place():
+    with executors.Crew(RunConfig(models=("mlp",), executor="processes", threads=1)) as crew:
+        began = time.monotonic()
+        assert crew.everywhere(_hang, (), patience=1.0) is None
+        assert time.monotonic() - began < 30
+        pids = crew.everywhere(_who, (), patience=120.0)
+        assert len(set(pids)) == crew.lanes and os.getpid() not in pids
