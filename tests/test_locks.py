@@ -13,10 +13,13 @@ import time
 
 import pytest
 
-from kit import locks, transfer
+from kit import locks, request, transfer
+from kit.data import competition, source
 from kit.delivery import folder, ledger
 from kit.errors import KitError
+from kit.progress import Progress
 from kit.runfolder import RunFolder
+from tests.data.tiny import TINY, write_folder
 
 NO_LOCKS = [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, 524]
 
@@ -180,3 +183,15 @@ def test_a_folder_that_cannot_be_written_says_so_and_not_that_it_is_in_use(tmp_p
     with pytest.raises(KitError, match="Read-only file system") as caught, RunFolder(tmp_path).lock():
         pass
     assert "mounted read-only" in caught.value.fix
+
+
+def test_break_lock_of_the_command_reaches_the_run(tmp_path, monkeypatch):
+    monkeypatch.setitem(competition.COMPETITIONS, "tiny", TINY)
+    write_folder(tmp_path / "tiny")
+    source.download(TINY, tmp_path / "tiny", tmp_path)
+    for break_lock in (True, False):
+        wish = request.open_request(TINY, Progress(), data_dir=tmp_path, runs_dir=tmp_path / "runs", model="mlp",
+                                    run="a", break_lock=break_lock)
+        assert wish.run.break_lock == break_lock
+    with pytest.raises(KitError, match="break_lock='yes' is of the wrong kind"):
+        request.open_request(TINY, Progress(), data_dir=tmp_path, break_lock="yes")

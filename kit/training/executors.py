@@ -103,7 +103,7 @@ def choose_executor(config: RunConfig) -> str:
     return "processes" if several and not no_processes() else "local"
 
 
-SHM = "give the container a writable /dev/shm (docker: --shm-size 1g)"
+SHM = "in a container, start it with a writable /dev/shm (docker: --shm-size 1g)"
 
 
 def no_processes() -> str:

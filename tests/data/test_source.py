@@ -541,3 +541,22 @@ def test_why_a_file_cannot_be_read(given, monkeypatch, code, fix):
     with pytest.raises(KitError, match=r"train\.csv") as caught:
         read_table(given / "train.csv", TINY, labelled=True)
     assert re.search(fix, caught.value.fix)
+
+
+def test_data_on_another_disk_than_its_scratch_folder(tmp_path, monkeypatch):
+    """data/<slug> may be a link to a larger disk, or mounted into a container: nothing can be renamed into it."""
+    given, larger = write_folder(tmp_path / "given"), tmp_path / "larger"
+    larger.mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / TINY.slug).symlink_to(larger)
+    replace = Path.replace
+
+    def within_a_disk(self, target):
+        if (Path(self).resolve().is_relative_to(larger)) != Path(target).resolve().is_relative_to(larger):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", within_a_disk)
+    download(TINY, given, tmp_path / "data")
+    assert (larger / "train.csv").read_bytes() == (given / "train.csv").read_bytes()
+    assert find_data(TINY, tmp_path / "data").test().ids.size == 5 and not list(larger.glob(".*.tmp"))

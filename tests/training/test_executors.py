@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import multiprocessing
+import multiprocessing.synchronize
 import os
 import time
 from pathlib import Path
