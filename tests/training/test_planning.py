@@ -189,7 +189,7 @@ def test_a_setting_keeps_its_promise_by_its_epochs_and_says_it_before():
 def test_what_the_user_named_is_only_estimated():
     schedule, said = decided(goal_of("cpu-45min", keep_epochs=True), epochs=30)
     assert schedule.epochs == {"strong": 30} and schedule.predicted > 45 * 60
-    assert "30 epochs, and the baseline: about 2 h 28 min, more than the 45 min that it should take" in said[0]
+    assert "30 epochs, and the baseline: about 2 h 26 min, more than the 45 min that it should take" in said[0]
     schedule, said = decided(Goal(), models=("strong", "cnn"))
     assert schedule.epochs == {"strong": 16, "cnn": 6}
     assert said[0].startswith("5 folds of strong, 16 epochs, 5 folds of cnn, 6 epochs, and the baseline: about ")

@@ -10,22 +10,30 @@ from kit.training import backend, models, settings
 from tests.data.tiny import TINY, write_folder
 
 
-@pytest.mark.parametrize(("is_sample", "limited", "gpus", "precision", "chosen"), [
-    (True, False, ["T4"], "float16", "quick"), (False, True, [], "bfloat16", "quick"),
-    (False, False, [], "float32", "quick"), (False, False, [], "bfloat16", "cpu-45min"),
-    (False, False, ["T4"], "float16", "t4x2-2h")])
-def test_the_one_that_suits_data_and_machine(monkeypatch, is_sample, limited, gpus, precision, chosen):
+@pytest.mark.parametrize(("is_sample", "limited", "gpus", "suitable"), [
+    (True, False, ["T4"], ["quick"]), (False, True, [], ["quick"]), (False, False, [], ["cpu-45min", "quick"]),
+    (False, False, ["T4"], ["t4x2-2h"])])
+def test_those_that_suit_data_and_machine(monkeypatch, is_sample, limited, gpus, suitable):
+    """On a CPU its pace decides, not what it is called: see test_planning."""
     monkeypatch.setattr(backend, "gpus", lambda: gpus)
-    monkeypatch.setattr(backend, "resolve_precision", lambda asked: (precision, "because"))
-    setting, why = settings.suitable(is_sample, limited)
-    assert setting.name == chosen and why
+    chosen, why = settings.suitable(is_sample, limited)
+    assert [setting.name for setting in chosen] == suitable and why
+
+
+def test_the_sample_has_less_time_than_the_real_data(monkeypatch):
+    quick, gpu = settings.get("quick"), settings.get("t4x2-2h")
+    for precision, minutes in (("bfloat16", 2.5), ("float16", 4), ("float32", 4)):
+        monkeypatch.setattr(backend, "resolve_precision", lambda asked, precision=precision: (precision, "because"))
+        assert settings.minutes(quick, is_sample=True) < minutes
+    assert settings.minutes(quick, is_sample=False) == quick.minutes
+    assert settings.minutes(gpu, is_sample=True) is None
 
 
 def test_a_tpu_is_not_taken_for_a_cpu(monkeypatch):
     monkeypatch.setattr(backend, "gpus", lambda: [])
     monkeypatch.setattr(backend, "has_tpu", lambda: True)
-    setting, why = settings.suitable(False, False)
-    assert setting.name == "t4x2-2h" and why == "since there is a TPU"
+    chosen, why = settings.suitable(False, False)
+    assert [setting.name for setting in chosen] == ["t4x2-2h"] and why == "since there is a TPU"
 
 
 def test_each_trains_what_the_registry_knows():
