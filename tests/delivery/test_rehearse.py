@@ -223,7 +223,7 @@ def test_no_credential_reaches_a_kernel(tmp_path, data, monkeypatch):
 def test_built_kernels_pass_in_both_modes_and_kinds(tmp_path, kind, other, layout):
     """The real thing, small: train as one kind, then predict with its weights as both."""
     draw_sample(tmp_path / "data", n_writers=8, rows_per_writer=80, n_test_writers=1, n_extra_writers=1)
-    built = kernel.build(tmp_path / "train", KANNADA, kind=kind, models=("mlp",), folds=2, epochs=3)
+    built = kernel.build(tmp_path / "train", KANNADA, kind=kind, models=("mlp",), folds=2, epochs=12)
     verdict = rehearse(built, tmp_path / "data", time_limit=900, out=tmp_path / "out", layout=layout)
     assert verdict.reasons == []
     assert (verdict.report["complete"], verdict.report["used"]) == (True, "ensemble")
