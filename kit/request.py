@@ -142,7 +142,7 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
         progress.say(f"setting: {chosen.name}, {chosen.about}, {why}; choose with --setting or --model")
     if chosen:
         config = RunConfig(competition.slug, **{**chosen.options(), **options})
-        goal = replace(goal, setting=chosen, minutes=settings.minutes(chosen, data.is_sample))
+        goal = replace(goal, setting=chosen, minutes=chosen.minutes)
     if not force and not run and (unfinished := find_unfinished(config, data, runs_dir)):
         progress.say(f"the run {unfinished} has the same options and is not finished: continue it with "
                      f"--resume --run {shlex.quote(unfinished)}")

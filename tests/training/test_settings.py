@@ -11,22 +11,13 @@ from tests.data.tiny import TINY, write_folder
 
 
 @pytest.mark.parametrize(("is_sample", "limited", "gpus", "suitable"), [
-    (True, False, ["T4"], ["quick"]), (False, True, [], ["quick"]), (False, False, [], ["cpu-45min", "quick"]),
+    (True, False, ["T4"], ["sample"]), (False, True, [], ["quick"]), (False, False, [], ["cpu-45min", "quick"]),
     (False, False, ["T4"], ["t4x2-2h"])])
 def test_those_that_suit_data_and_machine(monkeypatch, is_sample, limited, gpus, suitable):
     """On a CPU its pace decides, not what it is called: see test_planning."""
     monkeypatch.setattr(backend, "gpus", lambda: gpus)
     chosen, why = settings.suitable(is_sample, limited)
     assert [setting.name for setting in chosen] == suitable and why
-
-
-def test_the_sample_has_less_time_than_the_real_data(monkeypatch):
-    quick, gpu = settings.get("quick"), settings.get("t4x2-2h")
-    for precision, minutes in (("bfloat16", 2.5), ("float16", 4), ("float32", 4)):
-        monkeypatch.setattr(backend, "resolve_precision", lambda asked, precision=precision: (precision, "because"))
-        assert settings.minutes(quick, is_sample=True) < minutes
-    assert settings.minutes(quick, is_sample=False) == quick.minutes
-    assert settings.minutes(gpu, is_sample=True) is None
 
 
 def test_a_tpu_is_not_taken_for_a_cpu(monkeypatch):
