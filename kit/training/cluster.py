@@ -1,9 +1,9 @@
 """Run folds as Ray tasks: on the cluster that RAY_ADDRESS names, else on one that is started here for the run.
 
-In go a plan and its jobs; out come the same fold folders as from the other executors. The one idea: the nodes share no
-disk. Arrays reach them as Ray objects, a task works in a temporary folder, and what it makes comes back as bytes: news
-and checkpoints by way of a mailbox on the driver's node, artifacts as the task's result. So this process alone writes
-the run folder, and a job whose node dies goes on elsewhere from the last checkpoint that arrived.
+The fold folders are those that the other executors leave, though the nodes share no disk. Arrays reach them as Ray
+objects, a task works in a temporary folder, and what it makes comes back as bytes: news and checkpoints by way of a
+mailbox on the driver's node, artifacts as the task's result. So this process alone writes the run folder, and a job
+whose node dies goes on elsewhere from the last checkpoint that arrived.
 """
 
 import collections
