@@ -76,7 +76,8 @@ def training(
     executor: Annotated[str | None, typer.Option(
         help="auto, local, processes or ray.", show_default="auto")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads for each fold.")] = None,
-    time_budget: Annotated[str | None, typer.Option(help="End training in time: 110m, 2h, 90s.")] = None,
+    time_budget: Annotated[str | None, typer.Option(
+        help="End training in time, with fewer epochs, then with fewer folds: 110m, 2h, 90s.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the split and the first training.", show_default="0")] = None,
     run: Annotated[str | None, typer.Option(help="Name of the run; else model-date-time.")] = None,
     resume: Annotated[bool, typer.Option(

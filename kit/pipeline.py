@@ -92,6 +92,8 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         jobs = tuple(job for job in make_jobs(config, settled.precision) if job.key not in leave_out)
         crew = crew or stack.enter_context(executors.Crew(settled))
         earlier = _read_timing(run)["seconds"] if resumed and (run.path / TIMING).is_file() else {}
+        timing["seconds"] = {stage: earlier.get(stage, 0.0) + timing["seconds"].get(stage, 0.0)
+                             for stage in {**earlier, **timing["seconds"]}}
         journal = _Journal(progress, run.path / TIMING, timing, earlier.get("train", 0.0))
         # Where the baseline is done without a schedule, the process that measured the pace did not survive it.
         baseline = tuple(job for job in jobs if job.model not in config.models) if baseline_first else ()
@@ -248,11 +250,12 @@ def _report(results: RunResults, folder: Path, timing: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _timed(timing: dict[str, Any], stage: str, before: float = 0.0) -> Iterator[None]:
-    """Seconds of wall time of a stage, on top of those `before` a run was resumed, into `timing["seconds"]`."""
+def _timed(timing: dict[str, Any], stage: str) -> Iterator[None]:
+    """Seconds of wall time of a stage, on top of those before a run was resumed, into `timing["seconds"]`."""
     began = time.perf_counter()
     yield
-    timing.setdefault("seconds", {})[stage] = before + time.perf_counter() - began
+    seconds = timing.setdefault("seconds", {})
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - began
 
 
 def _read_timing(run: RunFolder) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from kit.data import source
 from kit.data.competition import KANNADA
 from kit.errors import KitError
 from kit.training import models
-from kit.training.executors import KEEP_MEMORY
+from kit.training.workers import KEEP_MEMORY
 
 ROOT = Path(__file__).resolve().parent.parent
 JSON = ROOT / "docs" / "benchmarks.json"

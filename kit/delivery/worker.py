@@ -96,12 +96,12 @@ def _train(data: DataFolder, run: RunFolder, beat: Beat, wish: Wish) -> None:
 
 def _lanes(config: RunConfig) -> int:
     """How many folds the pipeline will train at a time, at most."""
-    from kit.training import executors
+    from kit.training import executors, workers
     from kit.training.plan import make_jobs
 
     settled, _ = executors.settle(config)
     n_jobs = len(make_jobs(settled, settled.precision))
-    return len(executors.worker_places(n_jobs, settled.threads)) if settled.executor == "processes" else 1
+    return len(workers.worker_places(n_jobs, settled.threads)) if settled.executor == "processes" else 1
 
 
 def _predict(data: DataFolder, run: RunFolder, beat: Beat, wish: Wish) -> None:

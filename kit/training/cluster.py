@@ -28,6 +28,7 @@ from kit.progress import Progress
 from kit.training import backend, checkpoints, executors, fit
 from kit.training.executors import Clock
 from kit.training.plan import Plan, fold_data
+from kit.training.workers import KEEP_MEMORY
 
 RETRIES = 3  # of one job; a node that dies takes one try from each job that it was training
 POLL_SECONDS = 0.2
@@ -102,7 +103,7 @@ def _knock(address: str) -> None:
 def _runtime_env() -> dict[str, Any]:
     """What workers get before they start: this very kit, this process' Keras backend, and settings for memory."""
     return {"py_modules": [str(Path(kit.__file__).parent)],
-            "env_vars": {**executors.KEEP_MEMORY, "KERAS_BACKEND": backend.load()}}
+            "env_vars": {**KEEP_MEMORY, "KERAS_BACKEND": backend.load()}}
 
 
 def _resources(ray: Any, n_jobs: int, threads: int | None) -> tuple[dict[str, float], int | None]:

@@ -3,12 +3,9 @@
 Executors differ only in who trains: at equal threads per fold the probs are the same, bit for bit.
 """
 
-import contextlib
-import os
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +14,7 @@ from kit import machine
 from kit.config import RunConfig
 from kit.errors import KitError
 from kit.progress import Progress
-from kit.training import backend, fit, models, records
+from kit.training import backend, fit, models, records, workers
 from kit.training.plan import Plan, fold_data
 
 FAR_BELOW = 0.2  # of the median accuracy: the hardest writers of a fold may cost a tenth
@@ -64,7 +61,7 @@ def settle(config: RunConfig) -> tuple[RunConfig, str]:
 
         cluster.load_ray()
     if executor == "processes":
-        threads = threads or len(worker_places(config.n_jobs, threads)[0].cores) or None
+        threads = threads or len(workers.worker_places(config.n_jobs, threads)[0].cores) or None
     if executor == "local":
         if machine.is_throttled():  # TensorFlow's own number of threads would be that of the machine's cores
             threads = threads or len(machine.cores())
@@ -99,7 +96,7 @@ def choose_executor(config: RunConfig) -> str:
         return config.executor
     if backend.has_tpu():
         return "local"
-    several = len(worker_places(config.n_jobs, config.threads)) > 1
+    several = len(workers.worker_places(config.n_jobs, config.threads)) > 1
     return "processes" if several and not no_processes() else "local"
 
 
@@ -127,7 +124,7 @@ def no_processes() -> str:
 
 def fallback(config: RunConfig) -> str:
     """What is to be said of what `auto` had to do without; empty where it did not."""
-    if config.executor != "auto" or backend.has_tpu() or len(worker_places(config.n_jobs, config.threads)) == 1:
+    if config.executor != "auto" or backend.has_tpu() or len(workers.worker_places(config.n_jobs, config.threads)) == 1:
         return ""
     why = no_processes()
     return f"one fold after another in this process (--executor local): {why}; to train several at once, {SHM}" \
@@ -219,7 +216,7 @@ class Crew:
     def __init__(self, config: RunConfig) -> None:
         """`config` as it was settled."""
         self.config, self.executor = config, choose_executor(config)
-        self.workers = Workers(config.n_jobs, config.threads) if self.executor == "processes" else None
+        self.workers = workers.Workers(config.n_jobs, config.threads) if self.executor == "processes" else None
 
     def __enter__(self) -> "Crew":
         return self
@@ -242,7 +239,7 @@ class Crew:
         if self.workers is None:
             return _local(plan, jobs, progress, deadline)
         self.workers.report = relay(progress)
-        return all(self.workers.work([(plan, job, deadline) for job in jobs]))
+        return all(self.workers.work(_in_a_worker, [(plan, job, deadline) for job in jobs]))
 
     def everywhere(self, task: Callable[..., Any], arguments: tuple, patience: float) -> list[Any] | None:
         """What `task(*arguments, together)` returns in each process that trains, all of them at work at once.
@@ -256,181 +253,13 @@ class Crew:
         return [task(*arguments, lambda: None)]
 
 
-Together = Callable[[], None]
+_clock = Clock(None)  # of a worker process: how long it has, and the pace that it has seen
 
 
-class Workers:
-    """A process per GPU, else per core group: started when there is something to do, and kept until `dismiss`."""
-
-    def __init__(self, n_jobs: int, threads: int | None) -> None:
-        self.threads, self.places = threads, worker_places(n_jobs, threads)
-        self.report: fit.Report = lambda event: None  # for the news of the jobs
-        self.pool: Any = None
-        self.said = self.heard = 0  # pieces of news, by the processes and here
-
-    def work(self, tasks: list[tuple]) -> list[bool]:
-        """Whether each job (of plan, job and deadline) got done; a process takes the next one when it is free.
-
-        All that the processes have to say of the jobs is passed on before it returns.
-        """
-        from concurrent.futures.process import BrokenProcessPool
-
-        self._start()
-        try:
-            results = [future.result() for future in [self._submit(_work, *task) for task in tasks]]
-            self.said += sum(said for _, said in results)
-            patience = time.monotonic() + 5.0
-            while self.heard < self.said and time.monotonic() < patience:  # a display may be slow, but not for ever
-                time.sleep(0.01)
-            return [done for done, _ in results]
-        except BrokenProcessPool as error:
-            raise KitError("a training process died (out of memory, killed, or at its start)",
-                           "run the same command with --resume; with --executor local if memory is short") from error
-
-    def everywhere(self, task: Callable[..., Any], arguments: tuple, patience: float) -> list[Any] | None:
-        """See `Crew.everywhere`."""
-        from concurrent.futures import wait
-        from concurrent.futures.process import BrokenProcessPool
-
-        self._start()
-        futures = [self._submit(_together_with_all, task, arguments, patience) for _ in self.places]
-        try:
-            if not wait(futures, patience).not_done:
-                return [future.result() for future in futures]
-        except BrokenProcessPool:
-            pass
-        self.dismiss(at_once=True)
-        return None
-
-    def dismiss(self, at_once: bool = False) -> None:
-        """End the processes; `at_once`, whatever they are doing."""
-        if self.pool is None:
-            return
-        if at_once:  # the pool itself would wait for their folds to end
-            for worker in list((self.pool._processes or {}).values()):
-                worker.terminate()
-        self.pool.shutdown(cancel_futures=True)
-        self.events.put(None)
-        self.listener.join(timeout=5)  # a worker that was terminated may have left half an event in the queue
-        self.pool = None
-
-    def _start(self) -> None:
-        import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor
-
-        if self.pool is not None:
-            return
-        for name, value in KEEP_MEMORY.items():
-            os.environ.setdefault(name, value)
-        context = multiprocessing.get_context("spawn")
-        self.events = context.Queue()
-        self.events.cancel_join_thread()  # a worker killed in mid-sentence keeps the queue's lock: this one must end
-        self.listener = threading.Thread(target=self._listen, daemon=True)
-        self.listener.start()
-        self.pool = ProcessPoolExecutor(len(self.places), context, _start_worker,
-                                        (self.places, self.threads, context.Value("i", 0),
-                                         context.Barrier(len(self.places)), self.events, os.getpid()))
-
-    def _submit(self, task: Callable[..., Any], *arguments: Any) -> Any:
-        """The future of a task; the first ones start the processes."""
-        try:
-            return self.pool.submit(task, *arguments)
-        except OSError as error:
-            raise KitError(f"cannot start a training process: {error.strerror or error}",
-                           "close other programs or raise ulimit -u, or use --executor local") from error
-
-    def _listen(self) -> None:
-        """Pass the news on; a display that is gone (a closed terminal) must not keep workers waiting."""
-        while (event := self.events.get()) is not None:
-            with contextlib.suppress(Exception):
-                self.report(event)
-            self.heard += 1
-
-
-# For the workers' C library: keep freed tensors instead of giving them back to the system and asking anew at the next
-# step. 7–10 % more images a second per one-thread process (docs/lab-log.md, 2026-11-21).
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000",
-               "MALLOC_TOP_PAD_": "268435456", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a worker runs: its cores, or its GPU."""
-
-    cores: tuple[int, ...] = ()
-    gpu: int | None = None
-
-
-WORKER_BYTES = 1_250_000_000  # a training process with all 60,000 rows, and a little room (docs/benchmarks.md)
-
-
-def worker_places(n_jobs: int, threads: int | None) -> list[Place]:
-    """A place per GPU where there are any, else core groups of `threads` cores (by default: as many workers as fit)."""
-    n_gpus = len(backend.gpus())
-    if n_gpus:
-        return [Place(gpu=i) for i in range(min(n_gpus, n_jobs))]
-    cores, free = machine.cores(), machine.free_memory()
-    n_jobs = min(n_jobs, max(1, free // WORKER_BYTES)) if free is not None else n_jobs
-    size = min(threads or max(1, len(cores) // n_jobs), len(cores))
-    groups = [tuple(cores[start:start + size]) for start in range(0, len(cores) - size + 1, size)]
-    return [Place(cores=group) for group in groups[:n_jobs]]
-
-
-_events: Any = None  # of a worker process: where its news goes,
-_barrier: Any = None  # where it waits for the others,
-_clock = Clock(None)  # and how long it has
-
-
-def _start_worker(places: list[Place], threads: int | None, turn: Any, barrier: Any, events: Any, parent: int) -> None:
-    global _events, _barrier
-    _events, _barrier = events, barrier
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-    with turn.get_lock():
-        place = places[turn.value % len(places)]
-        turn.value += 1
-    if place.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = _gpu_name(place.gpu)
-    elif hasattr(os, "sched_setaffinity") and (not machine.is_throttled() or backend.load() == "jax"):
-        with contextlib.suppress(OSError):  # a sandbox may forbid it; it is for speed alone
-            os.sched_setaffinity(0, place.cores)  # JAX takes its number of threads from here
-    backend.prepare(threads or len(place.cores) or None)
-
-
-def _gpu_name(i: int) -> str:
-    """The `i`-th GPU of those that the user left visible, as CUDA knows it."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",")[i].strip() if visible else str(i)
-
-
-def _die_with(parent: int) -> None:
-    """A killed run must not go on writing behind the back of the one that resumes it."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def _work(plan: Plan, job: fit.FoldJob, deadline: float | None) -> tuple[bool, int]:
-    """In a worker process: whether the job is done, and how many pieces of news were sent meanwhile."""
-    said = 0
-
-    def report(event: dict[str, Any]) -> None:
-        nonlocal said
-        _events.put(event)
-        said += 1
-
+def _in_a_worker(plan: Plan, job: fit.FoldJob, deadline: float | None, report: fit.Report) -> bool:
+    """In a worker process: whether the job is done."""
     _clock.deadline = deadline
-    return timely(plan, job, _clock, report), said
-
-
-def _together_with_all(task: Callable[..., Any], arguments: tuple, patience: float) -> Any:
-    """In a worker process. The barrier keeps one that is done early from taking another's turn."""
-
-    def together() -> None:
-        with contextlib.suppress(threading.BrokenBarrierError):
-            _barrier.wait(patience)
-
-    together()
-    return task(*arguments, together)
+    return timely(plan, job, _clock, report)
 
 
 def _ray(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline: float | None) -> bool:

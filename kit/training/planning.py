@@ -22,6 +22,7 @@ from kit.training import backend, executors, fit, models, predict
 from kit.training.jobs import FoldJob
 from kit.training.plan import GUESSES_TIMES, make_jobs, read_tables
 from kit.training.settings import SETTINGS, Setting
+from kit.training.workers import Together
 
 SCHEDULE = "schedule.json"
 MARGIN = 0.94  # of the time that a setting promises: the pace of a minute is not that of an hour
@@ -154,13 +155,13 @@ def measure(crew: executors.Crew, config: RunConfig, jobs: Sequence[FoldJob], da
             for job in samples}
 
 
-def _measure_here(config: RunConfig, data: DataFolder, jobs: Sequence[FoldJob], together: executors.Together) -> \
+def _measure_here(config: RunConfig, data: DataFolder, jobs: Sequence[FoldJob], together: Together) -> \
         dict[str, Cost]:
     """In a process that will train: the costs of the jobs' models. `together` waits for the other processes."""
     return {job.model: _measure_model(config, data, job, together) for job in jobs}
 
 
-def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob, together: executors.Together) -> Cost:
+def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob, together: Together) -> Cost:
     """Time some steps and some predicting on the run's own rows; the model's weights are then of no use."""
     train, test, extra = read_tables(data)
     rows = len(train) if config.limit is None else min(len(train), config.limit * data.competition.n_classes)

@@ -61,12 +61,14 @@ def suitable(is_sample: bool, limited: bool) -> tuple[tuple[Setting, ...], str]:
 
 def table() -> list[dict[str, Any]]:
     """What `kit models` shows of the settings."""
-    return [{"setting": setting.name, "about": setting.about, **setting.options()} for setting in SETTINGS.values()]
+    return [{"setting": setting.name, "about": setting.about, **setting.options(), "minutes": setting.minutes,
+             "least_epochs": setting.least_epochs} for setting in SETTINGS.values()]
 
 
 def lines() -> list[str]:
     """The same for a terminal."""
-    head = f"{'setting':<10}{'seeds':>12}{'epochs':>8}  trains, and is"
-    body = [f"{setting.name:<10}{setting.n_seeds:>12}{setting.epochs or 'own':>8}  {','.join(setting.models)}: "
-            f"{setting.about}" for setting in SETTINGS.values()]
+    head = f"{'setting':<10}{'seeds':>12}{'epochs':>8}{'at least':>10}{'minutes':>9}  trains, and is"
+    body = [f"{setting.name:<10}{setting.n_seeds:>12}{setting.epochs or 'own':>8}"
+            f"{','.join(map(str, setting.least_epochs.values())) or '-':>10}{setting.minutes or '-':>9}  "
+            f"{','.join(setting.models)}: {setting.about}" for setting in SETTINGS.values()]
     return [head, *body]

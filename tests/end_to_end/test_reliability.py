@@ -389,14 +389,14 @@ def test_a_worker_killed_in_mid_sentence_does_not_keep_the_run_from_ending(workp
     code = """
 import os, signal, sys
 from kit import cli
-from kit.training import executors
+from kit.training.workers import Workers
 
-def interrupted(events, report):
-    events.get()
-    events._wlock.acquire()
+def interrupted(self):
+    self.events.get()
+    self.events._wlock.acquire()
     os.kill(os.getpid(), signal.SIGINT)
 
-executors._listen = interrupted
+Workers._listen = interrupted
 if __name__ == "__main__":
     sys.exit(cli.run(sys.argv[1:]))
 """

@@ -9,7 +9,8 @@ import pytest
 
 from kit import cli, pipeline, storage
 from kit.runfolder import RunFolder
-from kit.training import executors
+from kit.training import executors, planning
+from kit.training.planning import Cost
 from tests.end_to_end.test_reliability import CYCLE, kit, two_lines, write_data
 
 OPTIONS = ["--model", "mlp", "--epochs", "2", "--limit", "20", "--folds", "2", "--executor", "local", "--seed", "3",
@@ -133,3 +134,60 @@ def test_a_real_run_is_seen_by_git_where_a_sample_s_had_its_name(workplace, caps
     assert cli.run(["report", "a"]) == 0
     assert ignored.read_text() == "oof.npz\n"
     assert np.load(workplace / "runs" / "a" / "test.npz")["id"].size
+
+
+# -- the plan of a run that is killed -------------------------------------------------------------------------------
+
+
+PLANNED = ["--model", "mlp", "--setting", "quick", "--limit", "20", "--folds", "2", "--executor", "local"]
+
+
+@pytest.fixture
+def killed(workplace, capsys, monkeypatch):
+    """A run whose ten epochs were cut to six to fit into 15 minutes, and which ended with its first fold; its folder.
+
+    Whoever measures the pace again fails.
+    """
+    train_job = executors.train_job
+
+    def one_fold(plan, job, *rest):
+        if job.fold == 1:
+            raise KeyboardInterrupt
+        train_job(plan, job, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "measure", lambda *_: {"mlp": Cost(65.0, 1.0, 1.0)})
+        patch.setattr(executors, "train_job", one_fold)
+        code, _, err = kit(capsys, "cv", *PLANNED, "--run", "a")
+    assert code == 130 and "2 folds of mlp, 6 of 10 epochs: about 13 min (until " in err
+    monkeypatch.setattr(planning, "measure", lambda *_: pytest.fail("it was measured before"))
+    return workplace / "runs" / "a"
+
+
+@pytest.mark.parametrize("budget", [[], ["--time-budget", "9h"]])
+def test_a_run_that_was_killed_keeps_the_epochs_that_were_planned(killed, capsys, budget):
+    """Folds with another schedule would be another experiment, however much time there is now."""
+    plan = json.loads((killed / "schedule.json").read_text())
+    assert plan["epochs"] == {"mlp": 6} and 780 < plan["predicted_seconds"] < 846
+    code, _, err = kit(capsys, "cv", "--resume", "--run", "a", *budget)
+    assert code == 0 and "still to do: 1 fold of mlp, 6 epochs: about 7 min (until " in err
+    for k in range(2):
+        history = (killed / "mlp" / "seed_0" / f"fold_{k}" / "history.csv").read_text().splitlines()
+        assert len(history) == 1 + 6
+    report = json.loads((killed / "report.json").read_text())
+    assert report["timing"]["epochs"] == plan["epochs"] and report["complete"]
+    assert report["timing"]["predicted_seconds"] == plan["predicted_seconds"]
+    assert json.loads((killed / "schedule.json").read_text())["epochs"] == plan["epochs"]
+
+
+def test_the_seconds_before_a_kill_count(killed, capsys):
+    """A run that was killed after 40 minutes once reported its last minutes as its time."""
+    timing = storage.read_json(killed / "timing.json")
+    assert timing["epochs"] == {"mlp": 6} and set(timing["seconds"]) == {"read", "folds", "plan", "train"}
+    assert all(seconds >= 0 for seconds in timing["seconds"].values()) and timing["seconds"]["train"] > 0
+    before = {**timing["seconds"], "plan": 100.0, "train": 2400.0}
+    storage.write_json(killed / "timing.json", {**timing, "seconds": before})
+    assert kit(capsys, "cv", "--resume", "--run", "a")[0] == 0
+    after = json.loads((killed / "report.json").read_text())["timing"]["seconds"]
+    assert 2400 < after["train"] < 2500 and after["plan"] == 100 and after["read"] > before["read"]
+    assert storage.read_json(killed / "timing.json")["seconds"] == after

@@ -17,7 +17,7 @@ from kit.data import competition, folds, sample, source
 from kit.errors import KitError
 from kit.progress import Progress
 from kit.runfolder import RunFolder
-from kit.training import executors, fit, records
+from kit.training import executors, fit, records, workers
 from kit.training.plan import Plan, make_jobs
 
 
@@ -132,7 +132,7 @@ def test_gpus_are_those_that_the_user_left_visible(monkeypatch, visible, names):
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert [executors._gpu_name(i) for i in range(2)] == names
+    assert [workers._gpu_name(i) for i in range(2)] == names
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EACCES, errno.ENOSPC, errno.ENOENT])
@@ -142,7 +142,7 @@ def test_without_semaphores_folds_train_in_this_process(monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("_multiprocessing.SemLock", refuse)
-    monkeypatch.setattr(executors, "worker_places", lambda *_: [executors.Place((0,)), executors.Place((1,))])
+    monkeypatch.setattr(workers, "worker_places", lambda *_: [workers.Place((0,)), workers.Place((1,))])
     monkeypatch.setattr(executors.backend, "prepare", lambda threads: None)
     settled, _ = executors.settle(RunConfig(precision="float32"))
     assert settled.executor == "local"
@@ -175,10 +175,10 @@ def test_a_share_of_all_cores_is_no_core_of_ones_own(monkeypatch, throttled, thr
     monkeypatch.setattr(executors.machine, "cores", lambda: [0, 1])
     monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: calls.append(cores), raising=False)
     monkeypatch.setattr(executors.backend, "prepare", prepared.append)
-    monkeypatch.setattr(executors, "_die_with", lambda parent: None)
+    monkeypatch.setattr(workers, "_die_with", lambda parent: None)
     executors.settle(RunConfig(precision="float32", executor="local"))
     turn = multiprocessing.get_context("spawn").Value("i", 0)
-    executors._start_worker([executors.Place((3,))], None, turn, None, 0, None)
+    workers._start_worker([workers.Place((3,))], None, turn, None, 0, None)
     assert calls == pinned and prepared == [threads, 1]
 
 
@@ -190,9 +190,9 @@ def test_one_process_alone_may_have_a_tpu(monkeypatch):
 def test_no_more_workers_than_there_is_memory_for(monkeypatch):
     monkeypatch.setattr(executors.backend, "gpus", lambda: [])
     monkeypatch.setattr(executors.machine, "cores", lambda: list(range(16)))
-    for free, sizes in ((None, [1] * 16), (10**11, [1] * 16), (4 * executors.WORKER_BYTES, [4] * 4), (0, [16])):
+    for free, sizes in ((None, [1] * 16), (10**11, [1] * 16), (4 * workers.WORKER_BYTES, [4] * 4), (0, [16])):
         monkeypatch.setattr(executors.machine, "free_memory", lambda free=free: free)
-        assert [len(place.cores) for place in executors.worker_places(20, None)] == sizes
+        assert [len(place.cores) for place in workers.worker_places(20, None)] == sizes
 
 
 def test_core_groups_are_disjoint_and_as_large_as_asked(monkeypatch):
@@ -202,11 +202,11 @@ def test_core_groups_are_disjoint_and_as_large_as_asked(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     for n_jobs, threads, sizes in ((10, None, [1] * 8), (3, None, [2] * 3), (10, 3, [3, 3]), (1, None, [8]),
                                    (2, 16, [8])):
-        places = executors.worker_places(n_jobs, threads)
+        places = workers.worker_places(n_jobs, threads)
         cores = [core for place in places for core in place.cores]
         assert [len(place.cores) for place in places] == sizes and len(set(cores)) == len(cores)
     monkeypatch.setattr(executors.backend, "gpus", lambda: ["T4", "T4"])
-    assert [place.gpu for place in executors.worker_places(5, None)] == [0, 1]
+    assert [place.gpu for place in workers.worker_places(5, None)] == [0, 1]
 
 
 @pytest.mark.parametrize(("cores", "options", "threads"), [

@@ -34,6 +34,13 @@ def test_each_trains_what_the_registry_knows():
     assert len(settings.lines()) == 1 + len(settings.SETTINGS)
 
 
+def test_the_table_says_what_a_setting_promises_and_the_least_that_it_trains():
+    (row,) = [row for row in settings.table() if row["setting"] == "cpu-45min"]
+    assert (row["minutes"], row["least_epochs"]) == (45, {"strong": 5})
+    (line,) = [line for line in settings.lines() if line.startswith("cpu-45min")]
+    assert line.split()[:5] == ["cpu-45min", "1", "own", "5", "45"]
+
+
 def test_an_unknown_one_is_refused_with_the_choices():
     with pytest.raises(KitError, match="no setting 'fast'") as error:
         settings.get("fast")
