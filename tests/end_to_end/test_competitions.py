@@ -73,7 +73,7 @@ def test_from_an_npz_to_a_scored_submission(which, tmp_path, monkeypatch, capsys
 
     capsys.readouterr()
     assert kit("validate", "--competition", which, str(file)) == 0
-    assert json.loads(capsys.readouterr().out) == {"ok": True, "problems": []}
+    assert json.loads(capsys.readouterr().out) == {"ok": True, "problems": [], "notes": []}
     assert kit("score", "--competition", which, str(file)) == 0
     score = json.loads(capsys.readouterr().out)
     predicted = np.array([int(line.split(",")[1]) for line in lines[1:]])

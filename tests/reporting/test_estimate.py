@@ -1,5 +1,7 @@
 """The estimate knows harder writers from their margins, and its interval holds where the answers are known."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,15 @@ def test_a_run_that_is_hardly_trained_gets_no_estimate(make_results):
     assert found["oof_accuracy"] < 0.5
     assert [found[name] for name in ("value", "low", "high", "cross_check")] == [None] * 4
     assert found["method"].startswith("There is no estimate") and "held-out digits" in found["method"]
+
+
+def test_after_self_training_the_estimate_is_that_of_the_run_before_it(make_results):
+    """Models no longer doubt what they have guessed and learnt themselves."""
+    before = make_results()
+    after = dataclasses.replace(before, before=before)
+    plain, found = estimates.estimate(before), estimates.estimate(after)
+    assert found["value"] == plain["value"]
+    assert found["method"].endswith("before self-training, which changed 0 labels; what they gain is not in it.")
 
 
 def leaning_writers(n):
