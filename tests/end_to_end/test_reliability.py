@@ -29,8 +29,8 @@ from tests.test_docs import ROOT
 
 QUICK = ["--model", "mlp", "--epochs", "2", "--limit", "20", "--folds", "2", "--executor", "local", "--quiet"]
 FOLD = "runs/a/mlp/seed_0/fold_1/"
-WRITES = ["runs/a/config.json", "runs/a/folds.csv", "runs/a/schedule.json", "runs/a/oof.npz", "runs/a/test.npz", "runs/a/timing.json",
-          "runs/a/report.json", "runs/a/report.html",
+WRITES = ["runs/a/config.json", "runs/a/folds.csv", "runs/a/schedule.json", "runs/a/oof.npz", "runs/a/test.npz",
+          "runs/a/timing.json", "runs/a/report.json", "runs/a/report.html",
           *(FOLD + name for name in ("checkpoint.npz", "val.npz", "test.npz", "extra.npz", "history.csv",
                                      "model.keras", "done.json")),
           *("submissions/a/" + name for name in (".gitignore", "config.json", "report.json", "report.html", "oof.npz",
