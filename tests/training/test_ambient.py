@@ -45,6 +45,7 @@ def run(home, *command, settings=None, keras_home=False, **variables):
                           timeout=300, check=False)
 
 
+@pytest.mark.slow
 def test_the_same_numbers_whatever_the_home_folder_and_the_environment_say(tmp_path):
     (tmp_path / "plain").mkdir()
     (tmp_path / "strange").mkdir()
