@@ -52,6 +52,22 @@ def check_valid(root, ids=None):
     assert validate(root / "working" / "submission.csv", KANNADA, np.arange(23) if ids is None else ids) == []
 
 
+def test_a_submission_that_could_not_be_written_is_tried_again_at_the_next_count(root, monkeypatch):
+    submit, refused = runtime.Kernel.submit, []
+
+    def disk_full_once(kernel, probs):
+        if kernel.outcome.starts == 0 and kernel.run.path.is_dir() and not refused:
+            refused.append(len(probs))
+            raise OSError(28, "No space left on device")
+        submit(kernel, probs)
+
+    monkeypatch.setattr(runtime.Kernel, "submit", disk_full_once)
+    _, _, report, _ = run(root, folds=1)
+    assert refused == [23] and report["complete"] and "could not count" in (root / "working/kernel.log").read_text()
+    assert "the submission is now the ensemble's" in (root / "working/kernel.log").read_text()
+    check_valid(root)
+
+
 def test_every_seed_is_planned_and_counts(root):
     _, _, report, _ = run(root, seeds=2)
     assert not report["complete"]  # the stand-in for a child trains the first seed alone
