@@ -161,7 +161,8 @@ class Kernel:
             if vote.probs is not None and vote.folds != self.vote.folds:
                 prior = class_prior(self.settings["class_prior"], self.competition, vote.probs)
                 self.submit(prior.apply(vote.probs))
-                self.say(f"the submission is now the {vote.used}'s, of {len(vote.folds)} folds; class prior: {prior.why}")
+                self.say(f"the submission is now the {vote.used}'s, of {len(vote.folds)} folds; "
+                         f"class prior: {prior.why}")
             self.vote = vote  # only once it is written: otherwise the next count tries again
         except Exception as error:  # the submission that is there stays, and the children go on
             self.say(f"could not count the votes: {error}")
