@@ -28,7 +28,8 @@ SCHEDULE = "schedule.json"
 MARGIN = 0.94  # of the time that a setting promises: the pace of a minute is not that of an hour
 SAFETY = 0.85  # of a time budget: past its end, what is not done is lost
 FEWEST = 0.5  # of a model's epochs where no least is stated: with less, another fold is worth less than longer training
-MEASURING = 3.0  # seconds of timed steps of each model
+MEASURING = 3.0  # seconds of timed steps of each model, at most
+MEASURING_SHARE = 0.1  # of a fold's own training, at most: a quick look must stay quick
 PATIENCE = 60.0, 60.0  # seconds until workers must have started, and for each model, to compile and to be timed
 PATIENCE_SHARE = 0.15  # of a time budget, at most
 MARGIN_EPOCH = 1.02  # checkpoints and the display (docs/benchmarks.md)
@@ -192,9 +193,11 @@ def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob, together: 
     size = chunk if backend.compiles_chunks() else 1
     steps(size), predicting(1), predicting(job.tta)  # compile
     together()
-    size = size if backend.compiles_chunks() else min(chunk, max(1, int(MEASURING / 3 / max(steps(1), 1e-6))))
+    one = steps(size) / size
+    enough = min(MEASURING, MEASURING_SHARE * one * per_epoch * job.epochs)
+    size = size if backend.compiles_chunks() else min(chunk, max(1, int(enough / 3 / max(one, 1e-6))))
     n, began = 0, time.perf_counter()
-    while n == 0 or time.perf_counter() - began < MEASURING:
+    while n == 0 or time.perf_counter() - began < enough:
         steps(size)
         n += size
     step = (time.perf_counter() - began) / n

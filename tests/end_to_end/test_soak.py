@@ -20,7 +20,8 @@ def resident():
 sizes = []
 for i in range(int(sys.argv[1])):
     model = sys.argv[2:] and ["--model", sys.argv[2]]
-    words = ["cv", "--limit", "20", "--epochs", "1", "--executor", "local", "--run", f"run-{i}", "--quiet", *model]
+    words = ["cv", "--limit", "20", "--epochs", "1", "--folds", "2", "--tta", "1", "--executor", "local",
+             "--run", f"run-{i}", "--quiet", *model]
     assert cli.run(words) == 0
     sizes.append(resident())
 print(json.dumps(sizes), file=open("sizes.json", "w"))
