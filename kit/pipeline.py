@@ -27,7 +27,7 @@ from kit.data.source import DataFolder
 from kit.ensembling import blend, submission
 from kit.ensembling.blend import RunResults
 from kit.errors import KitError
-from kit.progress import Progress
+from kit.progress import Progress, Relay
 from kit.runfolder import RunFolder, finished
 from kit.training import backend, executors, planning
 from kit.training.plan import Plan, make_jobs, self_training
@@ -159,36 +159,24 @@ def _self_train(plan: Plan, n: int, progress: Progress, deadline: float | None, 
     return executors.run_jobs(plan, progress, deadline, crew)
 
 
-class _Journal(Progress):
+class _Journal(Relay):
     """Passes the news on, and writes the seconds of training down as they go by: a run may be killed at any time."""
 
     def __init__(self, progress: Progress, path: Path, timing: dict[str, Any], before: float) -> None:
-        self.progress, self.path, self.timing = progress, path, timing
+        super().__init__(progress)
+        self.path, self.timing = path, timing
         self.began, self.last = time.perf_counter() - before, time.perf_counter()
 
-    def say(self, text: str) -> None:
-        self.progress.say(text)
-
-    def start(self, costs: dict[str, float]) -> None:
-        self.progress.start(costs)
-
     def handle(self, event: dict[str, Any]) -> None:
-        self.progress.handle(event)
+        super().handle(event)
         if event["event"] == "done" or time.perf_counter() - self.last > JOURNAL_SECONDS:
             with contextlib.suppress(KitError):  # a full disk will stop what is worth more than this
                 self.write()
 
-    def epoch(self, event: dict[str, Any]) -> None:
-        self.progress.epoch(event)
-
-    def stop(self) -> None:
-        self.progress.stop()
-
     def write(self) -> None:
         self.last = time.perf_counter()
-        seconds = {**self.timing.get("seconds", {}), "train": self.last - self.began}
-        self.timing["seconds"] = seconds
-        storage.write_json(self.path, {**self.timing, "seconds": seconds})
+        self.timing.setdefault("seconds", {})["train"] = self.last - self.began
+        storage.write_json(self.path, self.timing)
 
 
 def submit(config: RunConfig, data: DataFolder, run: RunFolder, submissions: Path, progress: Progress | None = None,

@@ -31,6 +31,28 @@ class Progress:
         """The jobs have ended."""
 
 
+class Relay(Progress):
+    """Passes everything on to `progress`; a subclass does something of its own beside it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def say(self, text: str) -> None:
+        self.progress.say(text)
+
+    def start(self, costs: dict[str, float]) -> None:
+        self.progress.start(costs)
+
+    def handle(self, event: dict[str, Any]) -> None:
+        self.progress.handle(event)
+
+    def epoch(self, event: dict[str, Any]) -> None:
+        self.progress.epoch(event)
+
+    def stop(self) -> None:
+        self.progress.stop()
+
+
 class Json(Progress):
     """One JSON object a line."""
 

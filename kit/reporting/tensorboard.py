@@ -15,7 +15,7 @@ import numpy as np
 from kit.data.competition import Competition
 from kit.data.table import Table
 from kit.errors import KitError
-from kit.progress import Progress
+from kit.progress import Progress, Relay
 from kit.reporting.metrics import confusion
 from kit.reporting.pictures import png
 from kit.training import models
@@ -28,7 +28,7 @@ COLUMNS = 6  # of the picture of mistakes, which has as many rows
 CELL = 16  # pixels, of the confusion matrix
 
 
-class Board(Progress):
+class Board(Relay):
     """Passes everything on to `progress`, and writes down what the epochs were. KitError without tensorboard."""
 
     def __init__(self, progress: Progress, folder: Path, train: Table, competition: Competition) -> None:
@@ -37,18 +37,10 @@ class Board(Progress):
         except ModuleNotFoundError as error:
             raise KitError(f"--tensorboard needs a package that is missing: {error.name}",
                            "pip install tensorboard, or leave --tensorboard out") from error
-        self.progress, self.folder, self.train, self.competition = progress, folder, train, competition
+        super().__init__(progress)
+        self.folder, self.train, self.competition = folder, train, competition
         self._open: Any = EventFileWriter
         self._writers: dict[str, Any] = {}
-
-    def say(self, text: str) -> None:
-        self.progress.say(text)
-
-    def start(self, costs: dict[str, float]) -> None:
-        self.progress.start(costs)
-
-    def handle(self, event: dict[str, Any]) -> None:
-        self.progress.handle(event)
 
     def epoch(self, event: dict[str, Any]) -> None:
         """Write a job's epoch: its line of the history, and `probs` (n, n_classes) of the val rows `rows` (n,)."""
