@@ -108,7 +108,7 @@ def keras_json() -> Path:
         folder = Path(os.environ["KERAS_HOME"])
     else:
         home = Path("~").expanduser()
-        folder = (home if os.access(home, os.W_OK) else Path("/tmp")) / ".keras"  # noqa: S108  Keras' own rule
+        folder = (home if os.access(home, os.W_OK) else Path("/tmp")) / ".keras"  # noqa: S108  Keras' own rule # nosec B108
     return (folder / "keras.json").expanduser()
 
 
