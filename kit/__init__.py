@@ -1,13 +1,25 @@
 """A Kaggle competition submission kit for Kannada-MNIST. `kit --help` lists what it does; see README.md.
 
-In a notebook the commands are functions: `kit.download()`, `kit.cv(model="cnn")` (see `kit.notebook`). They are loaded
+In a notebook the commands are functions: `kit.download()`, `kit.cv(model="cnn")` (see `kit.commands.notebook`). They are loaded
 when they are first asked for, since `import kit` must cost nothing where a kernel is short of time.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kit.notebook import compare, cv, download, examine, models, predict, report, score, show, submit, validate
+    from kit.commands.notebook import (
+        compare,
+        cv,
+        download,
+        examine,
+        models,
+        predict,
+        report,
+        score,
+        show,
+        submit,
+        validate,
+    )
 
 __version__ = "0.1.0"
 __all__ = ["compare", "cv", "download", "examine", "models", "predict", "report", "score", "show", "submit", "validate"]
@@ -16,7 +28,7 @@ __all__ = ["compare", "cv", "download", "examine", "models", "predict", "report"
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'kit' has no attribute {name!r}")
-    from kit import notebook
+    from kit.commands import notebook
 
     return getattr(notebook, name)
 

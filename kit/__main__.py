@@ -1,6 +1,6 @@
 """`python -m kit` is `kit`."""
 
-from kit.cli import main
+from kit.commands.cli import main
 
 if __name__ == "__main__":
     main()

@@ -20,15 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from kit import storage
-from kit.config import RunConfig, differences, fits
+from kit.core import storage
+from kit.core.config import RunConfig, differences, fits
+from kit.core.errors import KitError
+from kit.core.progress import Progress, Relay
+from kit.core.run_folder import RunFolder, finished
 from kit.data import folds as folds_module
 from kit.data.source import DataFolder
 from kit.ensembling import blend, submission
 from kit.ensembling.blend import RunResults
-from kit.errors import KitError
-from kit.progress import Progress, Relay
-from kit.runfolder import RunFolder, finished
 from kit.training import backend, executors, planning
 from kit.training.plan import Plan, make_jobs, self_training
 from kit.training.planning import Goal, Schedule

@@ -17,11 +17,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout that this script is in, installed or not
 
-from kit import cli
+from kit.commands import cli
+from kit.core.errors import KitError
 from kit.data import archive
 from kit.data.table import read_table
 from kit.ensembling import submission
-from kit.errors import KitError
 from tests.data import bad_files, test_archive
 from tests.data.tiny import TINY, write_folder
 from tests.end_to_end import test_artifacts

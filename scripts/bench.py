@@ -20,10 +20,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout that this script is in, installed or not
 
-from kit import machine
+from kit.core import system
+from kit.core.errors import KitError
 from kit.data import source
 from kit.data.competition import KANNADA
-from kit.errors import KitError
 from kit.training import models
 from kit.training.workers import KEEP_MEMORY
 
@@ -185,7 +185,7 @@ def measure(row: Row, turn: str, data: Path, quick: bool, entry: dict[str, Any])
 
 def run_copies(measure: str, options: dict[str, Any], copies: int) -> list[dict[str, Any]]:
     """So many processes that measure at once; ValueError with the last words of one that failed."""
-    cores = machine.cores()
+    cores = system.cores()
     copies = copies or len(cores)
     share = options.get("threads") or max(1, len(cores) // copies)
     pinned = copies > 1 or "threads" in options

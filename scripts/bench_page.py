@@ -9,7 +9,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 BEGIN, END = "<!-- made by scripts/bench.py: -->\n", "<!-- end of what scripts/bench.py made -->\n"
 HEAD = ("|  | median | from – to | × first row | share of peak | peak MiB | rounds |\n"

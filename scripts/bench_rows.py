@@ -27,15 +27,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout 
 import numpy as np
 
 from kit import pipeline
-from kit.config import RunConfig
+from kit.core.config import RunConfig
+from kit.core.progress import Live, Plain
+from kit.core.run_folder import RunFolder
+from kit.core.storage import read_csv, read_json
+from kit.core.system import cores
 from kit.data.competition import KANNADA
 from kit.data.folds import make_folds
 from kit.data.source import DataFolder
 from kit.data.table import read_table
-from kit.machine import cores
-from kit.progress import Live, Plain
-from kit.runfolder import RunFolder
-from kit.storage import read_csv, read_json
 from kit.training import backend, checkpoints, executors, fit, models, predict
 
 Result = dict[str, Any]

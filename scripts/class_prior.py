@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kit import storage
+from kit.core import storage
 from kit.data.competition import KANNADA
 from kit.ensembling import prior
 

@@ -24,8 +24,9 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout that this script is in, installed or not
 
-from kit import cli, storage
-from kit.errors import KitError
+from kit.commands import cli
+from kit.core import storage
+from kit.core.errors import KitError
 from kit.training import fit
 
 OPTIONS = ["submit", "--model", "mlp", "--epochs", "2", "--limit", "20", "--folds", "2", "--executor", "local",

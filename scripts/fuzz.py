@@ -38,13 +38,13 @@ with ExitStack() as imports:
         import atheris
 
         imports.enter_context(atheris.instrument_imports(include=["kit"]))
-    from kit import storage
-    from kit.config import RunConfig
+    from kit.core import storage
+    from kit.core.config import RunConfig
+    from kit.core.errors import KitError
     from kit.data import archive, folds, npz
     from kit.data.source import DataFolder
     from kit.data.table import read_table
     from kit.ensembling import submission
-    from kit.errors import KitError
 
 SLOWEST = 2.0  # seconds that an input may take beyond being read; they have at most some KB here
 MOST_BYTES = 1 << 16

@@ -16,8 +16,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checkout that this script is in, installed or not
 
-from kit import options  # noqa: E402
-from kit.cli import app  # noqa: E402
+from kit.commands import options  # noqa: E402
+from kit.commands.cli import app  # noqa: E402
 
 PAGE = ROOT / "docs" / "cli.md"
 EXAMPLE = "Example: "  # the second paragraph of a command's docstring

@@ -11,7 +11,7 @@ if [ "${1:-}" = --kaggle-image ]; then
     shift
     setup_kit # at home the weights are trained and the kernels built
     setup_kaggle_image
-    exec .venv-kaggle/bin/python -m pytest -m kaggle_image tests/delivery/test_kaggle_image.py "$@"
+    exec .venv-kaggle/bin/python -m pytest -m kaggle_image tests/runtime/test_kaggle_image.py "$@"
 fi
 
 # The sample, from nothing to a submission, in a folder that goes away.

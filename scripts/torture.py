@@ -25,7 +25,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout that this script is in, installed or not
 
-from kit import cli, storage
+from kit.commands import cli
+from kit.core import storage
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = ["cv", "--model", "cnn_aug", "--batch-size", "32", "--limit", "60", "--epochs", "3", "--folds", "2",

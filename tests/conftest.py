@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from kit.delivery.jail import loopback_up
+from kit.rehearsal.sandbox import loopback_up
 
 # Where CI starts this in the background, the shell has Ctrl-C ignored, and so would every kit that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

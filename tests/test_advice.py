@@ -6,7 +6,8 @@ import shlex
 
 import pytest
 
-from kit import cli, pipeline
+from kit import pipeline
+from kit.commands import cli
 from kit.data import competition
 from kit.data import folds as folds_module
 from tests.data.tiny import TINY, write_folder

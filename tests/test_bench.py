@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from kit.core.errors import KitError
 from kit.data import source
 from kit.data.competition import KANNADA
-from kit.errors import KitError
 
 ROOT = Path(__file__).resolve().parent.parent
 

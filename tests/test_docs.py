@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 import typer
 
-from kit import cli
-from kit.cli import UsageError, app
-from kit.config import RunConfig
-from kit.errors import KitError
+from kit.commands import cli
+from kit.commands.cli import UsageError, app
+from kit.core.config import RunConfig
+from kit.core.errors import KitError
 from kit.training import models
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +46,7 @@ NOT_RUN = {
     "kit cv --model cnn_aug --executor ray": "needs a cluster; tests/training/test_cluster.py starts one",
     "kit submit --model cnn_aug --executor ray": "needs a cluster; tests/training/test_cluster.py starts one",
     "kit cv --model cnn_aug --executor processes --threads 1": "tests/training/test_executors.py runs it",
-    "kit kernel rehearse": "a minute, and a kernel that trains whole models; tests/delivery/test_rehearse.py runs it",
+    "kit kernel rehearse": "a minute, and a kernel that trains whole models; tests/rehearsal/test_rehearse.py runs it",
     "kit kernel rehearse kernel --time-limit 10m": "the same",
     "kit kernel rehearse --time-limit 20m": "the same",
     "kit kernel push": KAGGLE,
@@ -335,7 +335,7 @@ def test_the_shell_completes_commands_and_options():
     """What `kit --install-completion` installs asks `kit` itself, this way."""
     def completed(words: str) -> list[str]:
         asked = {"_KIT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
-        return subprocess.run([sys.executable, "-c", "from kit.cli import main; main()"], env={**os.environ, **asked},
+        return subprocess.run([sys.executable, "-c", "from kit.commands.cli import main; main()"], env={**os.environ, **asked},
                               cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
 
     assert completed("kit su") == ["submit"]

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from kit import transfer
+from kit.core.errors import KitError
 from kit.data.csvfile import MAX_LINE_BYTES, named, open_csv, too_long, unreadable
 from kit.data.packed import MAX_BYTES, WHOLE, open_packed, open_zip, reading
-from kit.errors import KitError
+from kit.kaggle import transfer
 
 PACKED = (".zip", ".gz")
 _CHUNK = 2 * MAX_LINE_BYTES  # a chunk without a line end therefore shows a line that is too long

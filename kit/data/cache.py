@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from kit.storage import sha256_file
+from kit.core.storage import sha256_file
 
 VERSION = 1  # of what the reader accepts and how it is laid down here: a cache of another version is not used
 Arrays = tuple[np.ndarray, np.ndarray, str]  # pixels, labels or ids, SHA-256 of the CSV file

@@ -14,8 +14,8 @@ from typing import NoReturn
 
 import numpy as np
 
+from kit.core.errors import KitError
 from kit.data.csvfile import AGAIN, shown
-from kit.errors import KitError
 
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,2}")
 _QUOTED_ID = re.compile(rb'"((?:[^"]|"")*)"(?:,|$)')

@@ -7,7 +7,7 @@ import difflib
 import re
 from dataclasses import dataclass, field
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 
 @dataclass(frozen=True)

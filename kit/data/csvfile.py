@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 BLOCK_BYTES = 1 << 17  # fits the second-level cache together with what is computed from it
 MAX_LINE_BYTES = 1 << 20  # a row of 784 quoted pixels takes 5 KB

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kit.config import BOUNDS, SPLITS
+from kit.core.config import BOUNDS, SPLITS
+from kit.core.errors import KitError
+from kit.core.storage import damaged, read_csv, write_csv
 from kit.data.competition import Competition
-from kit.errors import KitError
-from kit.storage import damaged, read_csv, write_csv
 
 MAX_FOLDS = BOUNDS["n_folds"][1]
 _NO_WRITER = -1  # in folds.csv, where nobody knows who wrote a row

@@ -18,12 +18,12 @@ from typing import IO, Literal, NamedTuple
 
 import numpy as np
 
-from kit import storage
+from kit.core import storage
+from kit.core.errors import KitError
 from kit.data.competition import Competition
 from kit.data.csvfile import named, open_csv
 from kit.data.packed import open_zip, reading
 from kit.data.table import write_table
-from kit.errors import KitError
 
 TEST_LABELS = "test_labels.csv"
 PARTS = ("train", "test")

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from kit.core.errors import KitError
 from kit.data.csvfile import foreign, named, open_csv, shown
-from kit.errors import KitError
 
 # Unpacked, all files of a zip together; ten times the competition's training rows take 1 GB.
 MAX_BYTES = 4 << 30

@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kit import storage
+from kit.core import storage
+from kit.core.errors import KitError
 from kit.data import pen, strokes
 from kit.data.competition import KANNADA, Competition
 from kit.data.table import write_table
-from kit.errors import KitError
 
 # 4,800 digits: five folds of the tutorial's CNN take about a minute on two cores, and the writers' spread still shows.
 N_WRITERS = 30

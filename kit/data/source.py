@@ -16,15 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from kit import storage, transfer
-from kit.credentials import has_credentials
+from kit.core import storage
+from kit.core.errors import KitError
+from kit.core.progress import Progress
 from kit.data import archive, npz
 from kit.data.cells import split_ids
 from kit.data.competition import KANNADA, Competition
 from kit.data.csvfile import AGAIN, check_columns, line_blocks, open_csv, read_header, shown
 from kit.data.table import Table, read_table
-from kit.errors import KitError
-from kit.progress import Progress
+from kit.kaggle import transfer
+from kit.kaggle.credentials import has_credentials
 
 MANIFEST = "manifest.json"
 _SAMPLE = "-sample"
@@ -256,7 +257,7 @@ def _gather(new: DataFolder, source: str | Path, say: Callable[[str], None]) -> 
 
 def _from_kaggle(new: DataFolder, say: Callable[[str], None]) -> None:
     """Download the competition's zip, and unpack it as carefully as anybody's."""
-    from kit.client import download_competition
+    from kit.kaggle.client import download_competition
 
     competition = new.competition
     required = (competition.train, competition.test)

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from kit import storage
+from kit.core import storage
+from kit.core.errors import KitError
 from kit.data import cache as table_cache
 from kit.data.cells import explain, parse, split_ids
 from kit.data.competition import Competition
 from kit.data.csvfile import AGAIN, check_columns, line_blocks, read_header, shown
 from kit.data.packed import open_packed
-from kit.errors import KitError
 
 MAX_ID_BYTES = 256
 _THREADS = 2  # NumPy computes outside of Python's lock; more than two find no memory bandwidth left

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kit import storage
-from kit.config import RunConfig
+from kit.core import storage
+from kit.core.config import RunConfig
+from kit.core.errors import KitError
+from kit.core.run_folder import RunFolder
 from kit.data.competition import Competition
 from kit.data.folds import Folds, load_folds
 from kit.data.source import DataFolder
 from kit.ensembling.prior import ClassPrior, class_prior
-from kit.errors import KitError
-from kit.runfolder import RunFolder
 from kit.training import records
 from kit.training.models import BASELINE
 

@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kit import storage
+from kit.core import storage
+from kit.core.errors import KitError
 from kit.data.competition import Competition
 from kit.data.csvfile import BOM, columns_problem, line_blocks, named, read_header, shown
 from kit.data.packed import is_packed, open_packed
-from kit.errors import KitError
 
 MAX_BYTES = 64 << 20  # 5,000 rows take 34 KB, 200,000 rows with ids of 256 characters 52 MB
 MAX_ROWS = 1_000_000

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kit import storage
-from kit.config import fits
+from kit.core import storage
+from kit.core.config import fits
+from kit.core.errors import KitError
 from kit.data import competition as competitions
 from kit.data.folds import load_folds
-from kit.errors import KitError
 from kit.reporting import figures, metrics, page
 from kit.reporting.pictures import data_uri
 from kit.reporting.verdict import is_shown, p_value, percent, points

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from kit.core.errors import KitError
+from kit.core.progress import Progress, Relay
 from kit.data.competition import Competition
 from kit.data.table import Table
-from kit.errors import KitError
-from kit.progress import Progress, Relay
 from kit.reporting.metrics import confusion
 from kit.reporting.pictures import png
 from kit.training import models

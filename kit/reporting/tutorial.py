@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from kit import storage
+from kit.core import storage
+from kit.core.errors import KitError
 from kit.data.competition import Competition
 from kit.data.source import DataFolder
 from kit.data.table import Table
 from kit.ensembling import submission
-from kit.errors import KitError
 from kit.reporting import metrics
 from kit.reporting.numerals import is_kannada
 from kit.reporting.pictures import data_uri, png

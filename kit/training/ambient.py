@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 BACKENDS = ("tensorflow", "jax")
 DEFAULTS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}  # Keras' own, and the kit's

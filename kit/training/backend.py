@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from kit import machine
-from kit.errors import KitError
+from kit.core import system
+from kit.core.errors import KitError
 from kit.training import ambient
 
 SET_UP = ("run bash scripts/submit.sh, which sets it up; TensorFlow has wheels for Python 3.11 to 3.13 on Linux, macOS "
@@ -257,7 +257,7 @@ def describe() -> dict[str, object]:
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
-        "cpu_cores": len(machine.cores()),
+        "cpu_cores": len(system.cores()),
         "cpu_bfloat16": bool(cpu_flags() & {"amx_bf16", "avx512_bf16"}),
         "gpus": gpus(),
         "backend": backend,

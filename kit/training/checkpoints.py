@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kit import storage
-from kit.config import fits
+from kit.core import storage
+from kit.core.config import fits
 from kit.training import records
 from kit.training.jobs import FoldJob
 

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 import kit
-from kit import machine, storage
-from kit.errors import KitError
-from kit.progress import Progress
+from kit.core import storage, system
+from kit.core.errors import KitError
+from kit.core.progress import Progress
 from kit.training import backend, checkpoints, executors, fit
 from kit.training.executors import Clock
 from kit.training.plan import Plan, fold_data
@@ -79,7 +79,7 @@ def _connected(ray: Any) -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": _runtime_env()}
     if not address:
-        settings.update(num_cpus=len(machine.cores()), include_dashboard=False)
+        settings.update(num_cpus=len(system.cores()), include_dashboard=False)
     try:
         _knock(address or "")
         ray.init(address or "local", **settings)

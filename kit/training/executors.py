@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from kit import machine
-from kit.config import RunConfig
-from kit.errors import KitError
-from kit.progress import Progress
+from kit.core import system
+from kit.core.config import RunConfig
+from kit.core.errors import KitError
+from kit.core.progress import Progress
 from kit.training import backend, fit, models, records, workers
 from kit.training.plan import Plan, fold_data
 
@@ -63,8 +63,8 @@ def settle(config: RunConfig) -> tuple[RunConfig, str]:
     if executor == "processes":
         threads = threads or len(workers.worker_places(config.n_jobs, threads)[0].cores) or None
     if executor == "local":
-        if machine.is_throttled():  # TensorFlow's own number of threads would be that of the machine's cores
-            threads = threads or len(machine.cores())
+        if system.is_throttled():  # TensorFlow's own number of threads would be that of the machine's cores
+            threads = threads or len(system.cores())
         backend.prepare(threads)
     return replace(config, precision=precision, executor=executor, threads=threads), why
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kit import storage
+from kit.core import storage
 from kit.data.competition import Competition
 from kit.training import backend, checkpoints, loops, predict
 from kit.training.augment import warp

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.training.augment import warp
 
 TrainingLoop = Callable[[Any, Any, np.ndarray, np.ndarray, np.ndarray], tuple[float, float]]

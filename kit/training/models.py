@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kit.core.errors import KitError
 from kit.data.competition import Competition
-from kit.errors import KitError
 from kit.training.augment import Augment
 
 GUESSES_EPOCHS = 2  # of a round of self-training; four, at twice the rate, gained no more (docs/lab-log.md, 2026-11-22)

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from kit.config import RunConfig
+from kit.core.config import RunConfig
+from kit.core.run_folder import RunFolder
 from kit.data import cache, competition
 from kit.data import folds as folds_module
 from kit.data.source import DataFolder
-from kit.runfolder import RunFolder
 from kit.training import models, records
 from kit.training.jobs import FoldData, FoldJob
 

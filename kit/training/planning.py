@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kit import storage
-from kit.config import BOUNDS, RunConfig, fits
+from kit.core import storage
+from kit.core.config import BOUNDS, RunConfig, fits
+from kit.core.errors import KitError
+from kit.core.progress import Progress
 from kit.data.source import DataFolder
-from kit.errors import KitError
-from kit.progress import Progress
 from kit.training import backend, executors, fit, models, predict
 from kit.training.jobs import FoldJob
 from kit.training.plan import GUESSES_TIMES, make_jobs, read_tables

@@ -11,11 +11,11 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from kit import storage
-from kit.config import BOUNDS, PRECISIONS, RunConfig, fits
+from kit.core import storage
+from kit.core.config import BOUNDS, PRECISIONS, RunConfig, fits
+from kit.core.errors import KitError
+from kit.core.run_folder import RunFolder
 from kit.data import competition
-from kit.errors import KitError
-from kit.runfolder import RunFolder
 from kit.training import models
 from kit.training.jobs import FoldJob
 

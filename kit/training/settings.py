@@ -7,7 +7,7 @@ keeps it by its epochs (kit.training.planning).
 from dataclasses import dataclass, field
 from typing import Any
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.training import backend
 
 

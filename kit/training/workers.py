@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kit import machine
-from kit.errors import KitError
+from kit.core import system
+from kit.core.errors import KitError
 from kit.training import backend
 from kit.training.fit import Report
 
@@ -134,7 +134,7 @@ def worker_places(n_jobs: int, threads: int | None) -> list[Place]:
     n_gpus = len(backend.gpus())
     if n_gpus:
         return [Place(gpu=i) for i in range(min(n_gpus, n_jobs))]
-    cores, free = machine.cores(), machine.free_memory()
+    cores, free = system.cores(), system.free_memory()
     n_jobs = min(n_jobs, max(1, free // WORKER_BYTES)) if free is not None else n_jobs
     size = min(threads or max(1, len(cores) // n_jobs), len(cores))
     groups = [tuple(cores[start:start + size]) for start in range(0, len(cores) - size + 1, size)]
@@ -154,7 +154,7 @@ def _start_worker(places: list[Place], threads: int | None, turn: Any, barrier: 
         turn.value += 1
     if place.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = _gpu_name(place.gpu)
-    elif hasattr(os, "sched_setaffinity") and (not machine.is_throttled() or backend.load() == "jax"):
+    elif hasattr(os, "sched_setaffinity") and (not system.is_throttled() or backend.load() == "jax"):
         with contextlib.suppress(OSError):  # a sandbox may forbid it; it is for speed alone
             os.sched_setaffinity(0, place.cores)  # JAX takes its number of threads from here
     backend.prepare(threads or len(place.cores) or None)

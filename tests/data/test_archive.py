@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.core.errors import KitError
 from kit.data import archive, packed
-from kit.errors import KitError
 
 FILES = {"train.csv": b"label,pixel0\n1,2\n", "test.csv": b"id,pixel0\n0,3\n"}
 

@@ -10,10 +10,10 @@ import time
 import numpy as np
 import pytest
 
+from kit.core.errors import KitError
 from kit.data import table as table_module
 from kit.data.competition import Competition
 from kit.data.table import read_table
-from kit.errors import KitError
 from tests.data.tiny import TINY, write_folder
 
 PICKLE = b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }" + b" " * 58 + b"\n"

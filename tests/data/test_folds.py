@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.core.errors import KitError
+from kit.core.storage import write_text
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
 from kit.data.folds import find_writers, load_folds, make_folds, save_folds
-from kit.errors import KitError
-from kit.storage import write_text
 from tests.data.tiny import TINY
 
 CYCLE = (np.arange(200) % 10).astype(np.uint8)  # ten writers of 20 rows in the tiny competition

@@ -10,10 +10,10 @@ import zipfile
 import numpy as np
 import pytest
 
+from kit.core.errors import KitError
 from kit.data import npz
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
 from kit.data.source import download, find_data
-from kit.errors import KitError
 from tests.data.tiny import TINY, write_folder
 
 SMALL = dataclasses.replace(DIGIT_RECOGNIZER, shape=(2, 3))

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kit.core.errors import KitError
 from kit.data import pen, sample, strokes
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
-from kit.errors import KitError
 
 # An easy writer's ೫ (seed 0), rows 4-23 and columns 4-23, two hexadecimal digits a pixel, and the mean grey of all ten
 # digits: a change of the strokes, of the pen or of the random numbers shows here.

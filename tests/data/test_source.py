@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kit.core.errors import KitError
+from kit.core.progress import Progress
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
 from kit.data.source import download, find_data
 from kit.data.table import read_table
-from kit.delivery.hidden import swap_in
-from kit.errors import KitError
-from kit.progress import Progress
+from kit.rehearsal.hidden import swap_in
 from tests.data.tiny import TINY, write_folder
 
 
@@ -61,7 +61,7 @@ def kaggle(monkeypatch, tmp_path):
         calls.append((slug, rules_url))
         return zipped(write_folder(tmp_path / "on kaggle", seed=7), folder / f"{slug}.zip")
 
-    monkeypatch.setattr("kit.client.download_competition", fetch)
+    monkeypatch.setattr("kit.kaggle.client.download_competition", fetch)
     return calls
 
 
@@ -340,7 +340,7 @@ def test_earlier_data_stays_when_kaggle_fails(given, root, monkeypatch):
         (folder / "tiny.zip").write_text("half a")
         raise KitError("cannot download: offline", "check the network")
 
-    monkeypatch.setattr("kit.client.download_competition", fail)
+    monkeypatch.setattr("kit.kaggle.client.download_competition", fail)
     with pytest.raises(KitError, match="offline"):
         download(TINY, "kaggle", root, force=True)
     assert contents(root) == before and sorted(path.name for path in root.iterdir()) == ["tiny"]
@@ -360,7 +360,7 @@ def test_kaggles_zip_in_each_of_its_forms(root, tmp_path, monkeypatch, form):
                     outer.write(path, f"data/{path.name}" if form == "in a folder" else path.name)
         return folder / f"{slug}.zip"
 
-    monkeypatch.setattr("kit.client.download_competition", fetch)
+    monkeypatch.setattr("kit.kaggle.client.download_competition", fetch)
     data = download(TINY, "kaggle", root)
     there = {path.name for path in data.path.glob("*.csv")}
     assert there == ({TINY.train, TINY.test} if form.startswith("without") else set(TINY.files))
@@ -379,7 +379,7 @@ def test_a_zip_of_kaggles_that_is_not_right_leaves_nothing(root, tmp_path, monke
         path.write_bytes(damage(path.read_bytes()))
         return path
 
-    monkeypatch.setattr("kit.client.download_competition", fetch)
+    monkeypatch.setattr("kit.kaggle.client.download_competition", fetch)
     with pytest.raises(KitError, match=words) as caught:
         download(TINY, "kaggle", root)
     assert caught.value.fix.startswith("run the same command again, nothing was replaced")

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.core.errors import KitError
 from kit.data import csvfile
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
 from kit.data.table import read_table
-from kit.errors import KitError
 from tests.data import bad_files
 from tests.data.tiny import TINY, table_text
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from kit import cli
+from kit.commands import cli
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from kit import cli, storage
+from kit.commands import cli
+from kit.core import storage
 from tests.end_to_end.test_reliability import QUICK, kit, two_lines
 
 FOLD = "mlp/seed_0/fold_0/"

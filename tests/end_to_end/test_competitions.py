@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kit import cli
+from kit.commands import cli
 from kit.data import competition as competitions
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA, Competition
 from tests.test_docs import ROOT, blocks

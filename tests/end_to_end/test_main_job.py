@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit import cli, storage
+from kit.commands import cli
+from kit.core import storage
 from kit.data.competition import KANNADA
 from kit.ensembling.prior import class_prior
 

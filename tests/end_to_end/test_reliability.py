@@ -19,11 +19,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kit import cli, pipeline, storage
-from kit.config import RunConfig
+from kit import pipeline
+from kit.commands import cli
+from kit.core import storage
+from kit.core.config import RunConfig
+from kit.core.run_folder import RunFolder
 from kit.data.competition import KANNADA
 from kit.data.table import write_table
-from kit.runfolder import RunFolder
 from kit.training import executors, fit
 from tests.test_docs import ROOT
 
@@ -326,7 +328,7 @@ def test_signals_end_a_run_with_130_and_it_resumes(workplace, capsys, monkeypatc
 
 def test_a_second_process_on_one_run_is_told_who_has_it(workplace, capsys):
     assert kit(capsys, "cv", *QUICK, "--run", "a")[0] == 0
-    code = "import sys, pathlib; from kit.runfolder import RunFolder\n" \
+    code = "import sys, pathlib; from kit.core.run_folder import RunFolder\n" \
            "with RunFolder(pathlib.Path('runs/a')).lock(): print('held', flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}) as holder:

@@ -7,8 +7,10 @@ import shlex
 import numpy as np
 import pytest
 
-from kit import cli, pipeline, storage
-from kit.runfolder import RunFolder
+from kit import pipeline
+from kit.commands import cli
+from kit.core import storage
+from kit.core.run_folder import RunFolder
 from kit.training import executors, planning
 from kit.training.planning import Cost
 from tests.end_to_end.test_reliability import CYCLE, kit, two_lines, write_data

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kit import cli, storage
-from kit.delivery import weights
+from kit.commands import cli
+from kit.core import storage
+from kit.kernel import weights
 from kit.training import executors, plan
 
 COMMON = ["--model", "mlp", "--epochs", "1", "--limit", "20", "--folds", "2", "--quiet", "--executor", "local"]

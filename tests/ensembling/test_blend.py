@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kit.core.errors import KitError
 from kit.ensembling.blend import aligned, mean_probs
-from kit.errors import KitError
 
 PROBS = np.arange(12, dtype="float32").reshape(4, 3)
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.core.errors import KitError
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
 from kit.ensembling import submission
 from kit.ensembling.submission import judge, read_labels, validate, write_submission
-from kit.errors import KitError
 
 IDS = np.arange(20)
 LABELS = np.arange(20) % 10

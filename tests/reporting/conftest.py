@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit import storage
+from kit.core import storage
 from kit.data import competition as competitions
 from kit.data.folds import Folds
 from kit.data.strokes import GLYPHS, curve

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kit import storage
-from kit.errors import KitError
+from kit.core import storage
+from kit.core.errors import KitError
 from kit.reporting import compare as comparing
 
 

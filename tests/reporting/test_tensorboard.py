@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kit.core.errors import KitError
+from kit.core.progress import Progress
 from kit.data.competition import KANNADA
 from kit.data.table import Table
-from kit.errors import KitError
-from kit.progress import Progress
 from kit.training.fit import FoldJob
 
 JOB = FoldJob("cnn", 0, 1, 2, 256, "float32", 1)
@@ -103,6 +103,6 @@ def test_without_the_package_the_fix_is_said(monkeypatch, tmp_path):
 
 
 def test_nobody_else_imports_it():
-    code = ("import sys, kit.pipeline, kit.cli, kit.training.executors\n"
+    code = ("import sys, kit.pipeline, kit.commands.cli, kit.training.executors\n"
             "assert not [name for name in sys.modules if name.startswith('tensorboard')]")
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -7,10 +7,10 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
+from kit.core.errors import KitError
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
 from kit.data.source import download
 from kit.ensembling import submission
-from kit.errors import KitError
 from kit.reporting import tutorial
 from tests.data.tiny import TINY, write_folder
 

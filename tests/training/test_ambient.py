@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.training import ambient
 from tests.test_docs import ROOT
 

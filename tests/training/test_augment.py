@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kit.config import MOST_VIEWS
+from kit.core.config import MOST_VIEWS
 from kit.training.augment import VIEWS, Augment, affine, views, warp
 
 SHAPE = (28, 28)

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.training import backend
 from tests.test_docs import ROOT
 
 LOAD = """
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.training import backend
 try:
     backend.load()

@@ -12,15 +12,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kit import storage
-from kit.config import RunConfig
+from kit.core import storage
+from kit.core.config import RunConfig
+from kit.core.errors import KitError
+from kit.core.progress import Progress
+from kit.core.run_folder import RunFolder
 from kit.data import folds
 from kit.data.competition import KANNADA
 from kit.data.sample import draw_sample
 from kit.data.source import DataFolder
-from kit.errors import KitError
-from kit.progress import Progress
-from kit.runfolder import RunFolder
 from kit.training import cluster, executors
 from kit.training.plan import Plan, make_jobs
 

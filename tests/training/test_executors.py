@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kit.config import RunConfig
+from kit.core.config import RunConfig
+from kit.core.errors import KitError
+from kit.core.progress import Progress
+from kit.core.run_folder import RunFolder
 from kit.data import competition, folds, sample, source
-from kit.errors import KitError
-from kit.progress import Progress
-from kit.runfolder import RunFolder
 from kit.training import executors, fit, records, workers
 from kit.training.plan import Plan, make_jobs
 

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from kit import storage
+from kit.core import storage
+from kit.core.errors import KitError
 from kit.data.competition import KANNADA
 from kit.data.folds import make_folds
-from kit.errors import KitError
 from kit.training import checkpoints, fit, models
 
 

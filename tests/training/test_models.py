@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from kit.core.errors import KitError
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
-from kit.errors import KitError
 from kit.training import models
 
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kit.config import RunConfig
-from kit.errors import KitError
-from kit.progress import Progress
+from kit.core.config import RunConfig
+from kit.core.errors import KitError
+from kit.core.progress import Progress
 from kit.training import executors, planning, settings
 from kit.training.plan import make_jobs
 from kit.training.planning import Cost, Goal, plan, seconds_of

@@ -2,10 +2,10 @@
 
 import pytest
 
-from kit import request
+from kit.commands import request
+from kit.core.errors import KitError
+from kit.core.progress import Progress
 from kit.data import competition, source
-from kit.errors import KitError
-from kit.progress import Progress
 from kit.training import backend, models, settings
 from tests.data.tiny import TINY, write_folder
 

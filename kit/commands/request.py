@@ -1,0 +1,325 @@
+"""What the user asked for, checked: the options and names of a command line or a notebook, as a `Request`.
+
+It has the config with every default filled in and said, the data and the run's folder. Nothing is
+trained here.
+"""
+
+import contextlib
+import os
+import re
+import shlex
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from kit.core import locks, storage
+from kit.core.config import FREE_TO_CHANGE, RunConfig, differences, fits, option
+from kit.core.errors import KitError
+from kit.core.progress import Progress
+from kit.core.run_folder import LOCK, RunFolder, check_run_name
+from kit.data import competition as competitions
+from kit.data import source as sources
+from kit.data.competition import Competition
+from kit.data.source import DataFolder
+from kit.data.table import Table, read_table
+from kit.training import models, planning, settings
+from kit.training.planning import Goal
+from kit.training.records import read_config
+
+PathOrName = TypeVar("PathOrName", str, Path)
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run to make or to continue."""
+
+    config: RunConfig
+    data: DataFolder
+    run: RunFolder  # of a new run whose name nobody gave: the first name to try
+    resume: bool
+    force: bool  # a run of that name is to be replaced
+    named: bool = True  # by the user, or by being there
+    goal: Goal = field(default_factory=Goal)  # what the time of a new run is planned by
+
+    def cv(self, progress: Progress) -> Path:
+        """Train and report; the run's folder."""
+        from kit import pipeline
+
+        with self._reserved() as run:
+            pipeline.cv(self.config, self.data, run, progress, self.resume, force=self.force, goal=self.goal)
+        return run.path
+
+    def submit(self, submissions: Path, upload: bool, message: str, progress: Progress) -> tuple[Path, list[str]]:
+        """`cv`, then the folder to hand in, its row in the ledger, and for `upload` what Kaggle said to it."""
+        from kit import ledger, pipeline
+        from kit.kernel import upload as uploading
+
+        about = self.data.competition
+        if upload:
+            uploading.check_takes_files(about)
+        with self._reserved() as run:
+            folder = pipeline.submit(self.config, self.data, run, submissions, progress, self.resume, self.force,
+                                     self.goal)
+        ledger.record(folder)
+        file = folder / "submission.csv"
+        sent = uploading.upload(file, about, message, progress=progress.say).lines() if upload else []
+        return folder, [f"submission: {file}", *sent]
+
+    @contextlib.contextmanager
+    def _reserved(self) -> Iterator[RunFolder]:
+        """The run's folder; one that nobody named is made here, so that no other process takes it.
+
+        Where nothing was written into it, it goes again.
+        """
+        run = self.run
+        if not self.named:
+            run = replace(run, path=_make_folder(run.path))
+        try:
+            yield run
+        finally:
+            if not self.named:
+                with contextlib.suppress(OSError):
+                    run.path.rmdir()
+
+
+def open_request(competition: Competition, progress: Progress, *, data_dir: Path = Path("data"), fetch: bool = False,
+                 model: str | None = None, setting: str | None = None, run: str | None = None, resume: bool = False,
+                 force: bool = False, break_lock: bool = False, runs_dir: Path = Path("runs"),
+                 submissions: Path | None = None, time_budget: str | None = None, **options: Any) -> Request:
+    """The request of `kit cv` and `kit submit`; `options` are RunConfig's. KitError for what cannot be.
+
+    `fetch` gets the data first. Without `model` and `setting`, the setting that suits data and
+    machine is chosen, and said; other options go before what a setting says. `resume` continues the
+    run of that name, or without a name the newest that is not finished, as its config.json says;
+    what else is given must agree with that, but for what is free to change. `break_lock` takes the
+    run from a process on another machine, which the user knows to be gone. submissions: where a run
+    has its submission, without which it is not finished.
+    """
+    began = time.time()
+    for name, value in (("data_dir", data_dir), ("runs_dir", runs_dir), ("model", model), ("setting", setting),
+                        ("run", run), ("time_budget", time_budget)):
+        if not isinstance(value, str | Path if name.endswith("_dir") else str | None):
+            raise KitError(f"{name}={value!r:.60} is of the wrong kind",
+                           "write it as text, as on the command line: see kit cv --help")
+    for name, wish in (("fetch", fetch), ("resume", resume), ("force", force), ("break_lock", break_lock)):
+        if not isinstance(wish, bool):
+            raise KitError(f"{name}={wish!r:.60} is of the wrong kind", "give True or False")
+    if resume and force:
+        raise KitError("--resume goes on with a run and --force replaces it", "give one of the two")
+    if run is not None:
+        check_run_name(run)
+    data_dir, runs_dir = expanded(Path(data_dir)), expanded(Path(runs_dir))
+    options = {name: value.item() if isinstance(value, np.generic) else value
+               for name, value in options.items() if value is not None}
+    if model is not None:
+        options["models"] = model_names(model)
+        for name in options["models"]:
+            models.get(name)
+    if time_budget is not None:
+        options["time_budget"] = seconds(time_budget)
+    chosen = settings.get(setting) if setting else None
+    config = RunConfig(competition.slug, **options)
+    fetched = sources.download(competition, None, data_dir, progress=progress) if fetch else None
+    if resume:
+        if chosen:  # but for its epochs, which may have been fitted to the machine
+            options = {"models": chosen.models, "n_seeds": chosen.n_seeds} | options
+        begun = _resume(competition, run, options, data_dir, runs_dir, submissions)
+        return replace(begun, run=replace(begun.run, break_lock=break_lock))
+    data = fetched or sources.find_data(competition, data_dir)
+    goal = Goal(named=True, keep_epochs="epochs" in options, began=began)
+    if model is None and chosen is None:
+        suitable, why = settings.suitable(data.is_sample, config.limit is not None)
+        wishes = {each: RunConfig(competition.slug, **{**each.options(), **options}) for each in suitable}
+        goal = replace(goal, named=False)
+        chosen, goal, why = planning.choose(wishes, data, goal, why, progress)
+        progress.say(f"setting: {chosen.name}, {chosen.about}, {why}; choose with --setting or --model")
+    if chosen:
+        config = RunConfig(competition.slug, **{**chosen.options(), **options})
+        goal = replace(goal, setting=chosen, minutes=chosen.minutes)
+    if not force and not run and (unfinished := find_unfinished(config, data, runs_dir)):
+        progress.say(f"the run {unfinished} has the same options and is not finished: continue it with "
+                     f"--resume --run {shlex.quote(unfinished)}")
+    name = run or f"{'+'.join(config.models)}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = RunFolder(runs_dir / name, break_lock)
+    return Request(config, data, folder, resume, force, run is not None, goal)
+
+
+def _make_folder(path: Path) -> Path:
+    """Make a new run's folder, which is nobody else's: a taken name gets a number behind it."""
+    with storage.disk_errors(path, "write into"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for name in (path.name, *(f"{path.name}-{n}" for n in range(2, 1000))):
+            with contextlib.suppress(FileExistsError):
+                path.with_name(name).mkdir()
+                return path.with_name(name)
+    raise KitError(f"{path} and the next 999 names are taken", "name the run: --run NAME")
+
+
+# -- runs that are taken up again ---------------------------------------------------------------
+
+
+def _resume(competition: Competition, name: str | None, given: dict[str, Any], data_dir: Path,
+            runs_dir: Path, submissions: Path | None) -> Request:
+    """The run `name`, or the newest one that is not finished, as its own config.json says.
+
+    given: the options of today. KitError where one differs that is not free to change.
+    """
+    name = name or _newest_unfinished(competition, given, data_dir, runs_dir, submissions)
+    folder = RunFolder(runs_dir / name)
+    if not folder.config.is_file():
+        raise KitError(f"there is no run {name!r} in {runs_dir} to resume",
+                       "leave --resume out to start it")
+    stored = read_config(folder.path)
+    # Kannada's is what comes without --competition, too.
+    if competition.slug not in (stored.competition, competitions.KANNADA.slug):
+        given = {"competition": competition.slug, **given}
+    if changed := differences(stored.to_dict(), stored.to_dict() | given):
+        names = [option(each) for each, value in given.items()
+                 if differences({each: getattr(stored, each)}, {each: value})]
+        raise KitError(f"the run {name!r} was made differently: {'; '.join(changed)}",
+                       f"leave {', '.join(names)} out to continue it as it began, or leave "
+                       "--resume out and give another --run to start a new one")
+    free = {each: value for each, value in given.items() if each in FREE_TO_CHANGE}
+    config = replace(stored, **free)
+    return Request(config, data_of(folder, data_dir), folder, resume=True, force=False)
+
+
+def _newest_unfinished(competition: Competition, given: dict[str, Any], data_dir: Path,
+                       runs_dir: Path, submissions: Path | None) -> str:
+    """Name of the newest unfinished run that agrees with what is `given`, the data and the code."""
+    data, why = sources.find_data(competition, data_dir), ""
+    given = {"competition": competition.slug, **given}
+    for path, stored in _unfinished(runs_dir, submissions):
+        changed = differences(stored.to_dict(), stored.to_dict() | given) \
+            or _changed(path, stored, data)
+        if not changed:
+            return path.name
+        why = why or f"; the newest, {path.name}, was made differently: {'; '.join(changed)}"
+    raise KitError(f"there is no unfinished run in {runs_dir} to go on with{why}",
+                   "leave --resume out to start one")
+
+
+def find_unfinished(config: RunConfig, data: DataFolder, runs_dir: Path) -> str | None:
+    """Name of the newest run with this config, data and code that has no report."""
+    return next((path.name for path, stored in _unfinished(runs_dir)
+                 if not differences(stored.to_dict(), config.to_dict())
+                 and not _changed(path, stored, data)), None)
+
+
+def _unfinished(runs_dir: Path,
+                submissions: Path | None = None) -> Iterator[tuple[Path, RunConfig]]:
+    """Runs without a report, the newest first; then, with `submissions`, those with nothing there.
+
+    None of them is being trained at the moment.
+    """
+    there = [path.parent for path in Path(runs_dir).glob("*/config.json")]
+    there.sort(key=lambda run: -(run / "config.json").stat().st_mtime)
+    without = [run for run in there if not (run / "report.json").is_file()]
+    if submissions is not None:
+        handed_in = [path.parent.name for path in submissions.glob("*/submission.csv")]
+        without += [run for run in there if run not in without and run.name not in handed_in]
+    for run in without:
+        holder = locks.read_holder(run / LOCK)
+        if holder and holder.is_here and not holder.is_dead:
+            continue  # it is being trained
+        try:
+            stored = read_config(run)
+        except KitError:
+            continue
+        yield run, stored
+
+
+def _changed(run: Path, stored: RunConfig, data: DataFolder) -> list[str]:
+    """What has changed since a run began, options apart, so that it cannot be continued."""
+    from kit import pipeline
+    from kit.training import backend
+
+    try:
+        return [what for what, _ in pipeline.changes(RunFolder(run), stored.to_dict(), data.sha256,
+                                                     backend.load())]
+    except KitError as error:
+        return [error.message]
+
+
+def model_names(text: str) -> tuple[str, ...]:
+    """`cnn, mlp` → both."""
+    return tuple(part.strip() for part in text.split(","))
+
+
+def seconds(text: str) -> float:
+    """`110m`, `2h`, `90s` or plain seconds."""
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)([smh]?)", text.strip())
+    if not match:
+        raise KitError(f"{text!r} is no duration", "write it like 110m, 2h or 90s")
+    return float(match[1]) * UNITS[match[2]]
+
+
+# -- things that exist ----------------------------------------------------------------------------------------------
+
+
+def expanded(path: PathOrName) -> PathOrName:
+    """`path` with the home folder for a `~` in its beginning; a name that only begins so stays as it is."""
+    return type(path)(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises where there is no such user
+
+
+def existing_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
+    """The folder of a run, by name or path. KitError if there is none."""
+    for path in (Path(runs_dir) / name, Path(expanded(name))):
+        if (path / "config.json").is_file() and (path / "folds.csv").is_file():
+            return RunFolder(path)
+    begun = RunFolder(Path(runs_dir) / name)
+    if begun.config.is_file():
+        raise KitError(f"the run {name!r} in {runs_dir} was interrupted before it trained anything",
+                       f"go on with it: {begun.resume}")
+    there = sorted(path.parent.name for path in Path(runs_dir).glob("*/config.json"))
+    raise KitError(f"there is no run {name!r} in {runs_dir}",
+                   f"choose one of: {', '.join(there)}" if there else "make one: kit cv, or kit submit")
+
+
+def scored_folder(name: str) -> Path:
+    """A run or submission folder that holds OOF probs, by name or path; runs go first."""
+    for path in (Path("runs") / name, Path("submissions") / name, Path(expanded(name))):
+        if (path / "oof.npz").is_file():
+            return path
+    if (begun := RunFolder(Path("runs") / name)).config.is_file():
+        raise KitError(f"the run {name!r} is not finished, so it has no OOF probs", f"go on with it: {begun.resume}")
+    there = sorted({path.parent.name for kind in ("runs", "submissions") for path in Path(kind).glob("*/oof.npz")})
+    raise KitError(f"there are no OOF probs of {name!r} in runs/ or submissions/",
+                   f"choose one of: {', '.join(there)}" if there else "make a run first: kit cv, or kit submit")
+
+
+def data_of(run: RunFolder, data_dir: Path) -> DataFolder:
+    """The data that a run was made from. KitError where what is there now is other data."""
+    from kit import pipeline
+
+    competition = competitions.get(read_config(run.path).competition)
+    about = storage.read_json(run.config, "data")["data"]
+    if not isinstance(about, dict) or not isinstance(about.get("sha256"), dict) \
+            or not fits(about.get("is_sample"), bool):
+        raise storage.damaged(run.config, "it does not say which data the run was trained on")
+    data = sources.data_folder(competition, data_dir, sample=about["is_sample"])
+    if data.sha256 != about["sha256"]:
+        raise KitError(f"{data.path} is not the data that {run.name} was trained on: "
+                       f"{pipeline.other_files(about['sha256'], data.sha256)}",
+                       "put the old data back, or train on what is there now under another name: --run")
+    return data
+
+
+def test_ids(competition: Competition, test: Path | None, data_dir: Path) -> np.ndarray | None:
+    """Ids of a test file; without one, of the data folder's. KitError where there is neither."""
+    return read_table(test, competition, labelled=False).ids if test else \
+        sources.find_data(competition, data_dir).test().ids
+
+
+def training_table(competition: Competition, data_dir: Path) -> Table | None:
+    """The training file, if it is there: a page without pictures is better than none."""
+    try:
+        return sources.find_data(competition, data_dir).train()
+    except KitError:
+        return None

@@ -1,0 +1,378 @@
+"""Writes and reads the kit's artifacts: whole or not at all, and checked when they are read.
+
+Each folder has a `checksums.json` with the SHA-256 of every artifact in it. The new digest is recorded *before* the
+file is renamed into place, beside the digest of the file that it replaces, so that whenever a process dies, the file
+that is there matches one of the two. What a file system does not have (modes, fsync, a rename onto a mounted file) is
+done without.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kit.core.errors import KitError
+
+CHECKSUMS = "checksums.json"
+MAX_ARTIFACT_BYTES = 1 << 28  # an artifact of the kit is at most some 100 MB; what is larger is not ours
+MAX_CSV_BYTES = 48 << 20  # folds.csv of two million rows; as text in pandas it takes some fifty times that
+
+
+# -- writing --------------------------------------------------------------------------------------------------------
+
+
+def write_bytes(path: Path, data: bytes, record: bool = True) -> None:
+    """Write `data` to `path` whole or not at all. KitError where the disk refuses.
+
+    record: its SHA-256 in the folder's checksums.json; not for what the user names, which must be no artifact.
+    """
+    path = Path(path)
+    with disk_errors(path, "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not record and _is_recorded(path):
+            raise KitError(f"{path} is an artifact of the kit's own", "choose another place with --out")
+        if record:
+            _record(path, hashlib.sha256(data).hexdigest())
+        replace(path, data)
+
+
+def write_text(path: Path, text: str, record: bool = True) -> None:
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), record)  # a path may hold bytes that are no UTF-8
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON. NumPy numbers become numbers; NaN is an error, as JSON has none."""
+    write_text(path, json.dumps(value, indent=2, default=_plain, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_npz(path: Path, compress: bool = True, **arrays: np.ndarray) -> None:
+    write_bytes(path, npz_bytes(compress, **arrays))
+
+
+def npz_bytes(compress: bool = True, **arrays: np.ndarray) -> bytes:
+    """Named arrays as an `.npz` whose bytes depend on the arrays alone."""
+    buffer = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def write_csv(path: Path, frame: Any) -> None:
+    """Write a pandas frame without its index, UTF-8, `\\n` line ends."""
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} does not belong into JSON")
+
+
+NO_FSYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # what file systems without it answer
+IN_USE = {errno.EBUSY, errno.EACCES, errno.EPERM, errno.ETXTBSY}  # to a rename onto what somebody else has open
+RENAME_TRIES, RENAME_PAUSE = 5, 0.1  # a virus scanner or an indexer looks at a new file for a moment
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Put `data` in the place of the file `path`, flushed to the disk. OSError, with the old file as it was."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            try:
+                os.fsync(file.fileno())
+            except OSError as error:
+                if error.errno not in NO_FSYNC:
+                    raise
+        with contextlib.suppress(OSError):  # OneDrive and many mounts have no modes; no artifact is a secret
+            Path(temporary).chmod(0o644)
+        move(Path(temporary), path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file, over an older one if there is any, or copy it where it comes from another disk. OSError.
+
+    Where nothing can be renamed onto `target`, its content is overwritten: whole or not at all is more than that file
+    system has, but a write that was cut off does not have the recorded checksum.
+    """
+    for tries_left in reversed(range(RENAME_TRIES)):
+        try:
+            source.replace(target)
+            return
+        except OSError as error:
+            if error.errno == errno.EXDEV or (error.errno == errno.EBUSY and not tries_left):
+                break  # another disk; a single file that a container mounts can be written, but not renamed onto
+            if error.errno not in IN_USE or not tries_left:
+                raise
+            time.sleep(RENAME_PAUSE)
+    if source.parent == target.parent:
+        shutil.copyfile(source, target)
+    else:
+        handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        os.close(handle)
+        try:
+            shutil.copyfile(source, beside)
+            move(Path(beside), target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(beside).unlink()
+            raise
+    source.unlink()
+
+
+def _record(path: Path, digest: str) -> None:
+    """Accept `digest` for `path` from now on, and the one that is there until the rename."""
+    sums = _checksums(path.parent)
+    sums[path.name] = [digest, *sums.get(path.name, [])][:2]
+    replace(path.parent / CHECKSUMS, (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
+
+
+def remove(path: Path) -> None:
+    """Remove an artifact, where it is one and is there; a file of the user's own stays."""
+    if not path.is_file() or not _is_recorded(path):
+        return
+    with disk_errors(path, "remove"):
+        path.unlink()
+        sums = {name: digests for name, digests in _checksums(path.parent).items() if name != path.name}
+        replace(path.parent / CHECKSUMS, (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
+
+
+def _is_recorded(path: Path) -> bool:
+    """Whether the table beside `path` names it; a file of that name that is no table of ours does not."""
+    with contextlib.suppress(KitError):
+        return path.name in _checksums(path.parent)
+    return False
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path, verb: str) -> Iterator[None]:
+    """What the system refuses inside is a KitError: it cannot `verb` `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise refused(error, path, verb) from error
+    except ValueError as error:  # a NUL in its name
+        raise KitError(f"cannot {verb} {str(path)!r}: {error}", "choose another name") from error
+
+
+AGAIN = "then run the same command again (training: with --resume)"
+FIXES = {
+    "ENOSPC": f"free some space on that disk, {AGAIN}",
+    "EDQUOT": f"free some of your quota on that disk, {AGAIN}",
+    "EFBIG": "that disk, or ulimit -f, does not take files of this size: choose a folder on another disk",
+    "EROFS": "it is mounted read-only: choose a folder on another disk",
+    "EISDIR": "a folder is in the place of the file: name a file, or move the folder away",
+    "ENOTDIR": "a file is in the place of one of its folders: name another folder, or move the file away",
+    "EEXIST": "something is in its place: move that away, or choose another name",
+    "ENOENT": "one of its folders is missing, or was removed meanwhile: check the path",
+    "ENOTEMPTY": "another process still writes into that folder, or has a file of it open: end it, and try again",
+    "ENAMETOOLONG": "its name or path is too long for that disk: choose a shorter one",
+    "EILSEQ": "that disk does not take such a name: use plain letters and digits",
+    "EINVAL": "that disk does not take such a name, or such a request: choose a plain name, or another disk",
+    "ELOOP": "its links lead in a circle: mend them, or choose another folder",
+    "EMFILE": "this process may not open more files: raise the limit with ulimit -n 4096, and try again",
+    "ENFILE": "this machine has too many files open: close other programs, and try again",
+    "EBUSY": "another program, or a mount, holds it: close that, and try again",
+    "ETXTBSY": "it is a program that is running: end it, or choose another name",
+    "EXDEV": "it would have to move to another disk: choose a folder on the same one",
+    "EIO": "the disk, or the connection to it, fails: look at the system's log, and choose another disk",
+    "ENODEV": "that file system cannot do this: choose a folder on a local disk",
+    "ENXIO": "that file system cannot do this: choose a folder on a local disk",
+    "ESTALE": f"the network disk was mounted anew or has lost the folder: change into it again, {AGAIN}",
+    "ENOTCONN": f"the network disk is no longer connected: mount it again, {AGAIN}",
+    "ETIMEDOUT": f"the network disk does not answer: see that its server is up, {AGAIN}",
+    "EHOSTDOWN": f"the network disk does not answer: see that its server is up, {AGAIN}",
+    "ENOLCK": "that disk has no lock left (NFS: its lock service is down or full): try again, or use a local disk",
+    "ENOTSUP": "that file system cannot do this: choose a folder on a local disk",
+    "EOPNOTSUPP": "that file system cannot do this: choose a folder on a local disk",
+    "ENOSYS": "that file system, or this container, cannot do this: choose a folder on a local disk",
+    "ENOMEM": f"close other programs, or raise the container's memory, {AGAIN}",
+    "EAGAIN": f"the system has no process or memory left for you: close other programs, {AGAIN}",
+}
+_FIXES = {getattr(errno, name): fix for name, fix in FIXES.items() if hasattr(errno, name)}
+_NFS_UNSUPPORTED = 524  # Linux' ENOTSUPP, which has no name outside the kernel
+ON_WINDOWS = {32: "another program has it open: close it there, and try again",
+              33: "another program has locked a part of it: close it there, and try again"}
+
+
+def refused(error: OSError, path: Path | str, verb: str) -> KitError:
+    """What the system would not do, as a KitError whose fix is of this very cause."""
+    number = error.errno or 0
+    words = "the file system does not support it" if number == _NFS_UNSUPPORTED else error.strerror or str(error)
+    if (winerror := getattr(error, "winerror", None)) in ON_WINDOWS:
+        fix = ON_WINDOWS[winerror]
+    elif number in (errno.EACCES, errno.EPERM):
+        fix = _permission(Path(error.filename if isinstance(error.filename, str) else path), verb)
+    else:
+        fix = _FIXES.get(errno.ENOTSUP if number == _NFS_UNSUPPORTED else number,
+                         "see that the folder exists and is yours, or choose another one")
+    return KitError(f"cannot {verb} {path}: {words}", fix)
+
+
+def _permission(path: Path, verb: str) -> str:
+    """What helps where the system says that one may not: it is a file, a folder, or neither's mode that is at fault."""
+    if verb == "read":
+        return f"allow it, e.g. chmod u+r '{path}'; if it is somebody else's, ask them"
+    folder = path if path.is_dir() else path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"make the folder writable (chmod u+wx '{folder}', if it is yours), or choose another one"
+    if path.is_file() and not os.access(path, os.W_OK):
+        return f"make the file writable (chmod u+w '{path}', if it is yours), or choose another name"
+    return ("its modes would allow it, so the mount, a security policy or another program that has it open does not: "
+            "close such programs, or choose a folder on another disk")
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a folder's files; not their modes, which some mounts do not have, and copytree insists on. OSError."""
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for folder, _, names in os.walk(source, onerror=stop, followlinks=True):
+        copies = target / Path(folder).relative_to(source)
+        copies.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            shutil.copyfile(Path(folder) / name, copies / name)
+
+
+# -- reading --------------------------------------------------------------------------------------------------------
+
+
+def read_bytes(path: Path) -> bytes:
+    """An artifact's bytes, checked against `checksums.json` where that names it. KitError if missing or damaged."""
+    path = Path(path)
+    if not path.is_file():
+        raise KitError(f"{path} is missing", _again(path).removeprefix("delete it and "))
+    with disk_errors(path, "read"):
+        if path.stat().st_size > MAX_ARTIFACT_BYTES:
+            raise KitError(f"{path} is larger than any artifact of the kit", "put the original file back")
+        data = path.read_bytes()
+        accepted = _checksums(path.parent).get(path.name)
+    if accepted and hashlib.sha256(data).hexdigest() not in accepted:
+        raise damaged(path, "its SHA-256 is not the recorded one")
+    return data
+
+
+def read_text(path: Path) -> str:
+    try:
+        return read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise damaged(path, f"byte {error.start} is not UTF-8") from error
+
+
+def read_json(path: Path, *names: str) -> Any:
+    """What a JSON file holds; with `names`, an object in which all of them are. KitError if damaged."""
+    text = read_text(path)
+    try:
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"not JSON: {error}") from error
+    missing = [name for name in names if not isinstance(value, dict) or name not in value]
+    if missing:
+        raise damaged(path, f"it does not say: {', '.join(missing)}")
+    return value
+
+
+def _finite(text: str) -> float:
+    """A number as JSON has it: not NaN, and none too large to be anything but infinite."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no number")
+    return value
+
+
+def read_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz`, none of them pickled; `names` must all be there. KitError if damaged."""
+    data = read_bytes(path)
+    try:
+        check_unpacked(path, data)
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("a member is no array")
+    except KitError:
+        raise
+    except Exception as error:  # zipfile, zlib, numpy and struct raise a dozen kinds on damaged bytes
+        raise damaged(path, f"not a readable .npz ({type(error).__name__})") from error
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise damaged(path, f"it has no array named {', '.join(missing)}")
+    return arrays
+
+
+def check_unpacked(path: Path, data: bytes) -> None:
+    """KitError where a zip (.npz, .keras) would unpack to more than any artifact of the kit."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        total = sum(info.file_size for info in archive.infolist())
+    if total > MAX_ARTIFACT_BYTES:
+        raise damaged(path, f"it unpacks to {total:,} bytes, more than any artifact of the kit has")
+
+
+def read_csv(path: Path) -> Any:
+    """An artifact of the kit's own (folds.csv, history.csv) as a pandas frame. Competition files: `kit.data.table`."""
+    import pandas as pd
+
+    data = read_bytes(path)
+    if len(data) > MAX_CSV_BYTES:
+        raise damaged(path, f"it has {len(data):,} bytes, more than the rows of any competition need")
+    try:
+        return pd.read_csv(io.BytesIO(data), low_memory=False)  # else it warns of columns with text among numbers
+    except (ValueError, pd.errors.ParserError) as error:
+        raise damaged(path, f"not readable as CSV: {error}") from error
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file of any size, in hex."""
+    if not Path(path).is_file():  # a pipe or a device would be waited for
+        raise KitError(f"{path} is missing, or no file", "put the file there")
+    with disk_errors(Path(path), "read"), Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def damaged(path: Path, why: str) -> KitError:
+    return KitError(f"{path} is damaged: {why}", _again(Path(path)))
+
+
+def _again(path: Path) -> str:
+    """How to come by an artifact that is missing or damaged."""
+    if path.name == "config.json":
+        return "put the original file back, or make the run again with --force"
+    beside = path.parent if path.name != "done.json" and (path.parent / "done.json").is_file() else path
+    return f"delete {'it' if beside == path else beside} and run the command that makes it again, with --resume"
+
+
+def _checksums(folder: Path) -> dict[str, list[str]]:
+    path = folder / CHECKSUMS
+    if not path.is_file():
+        return {}
+    try:
+        sums = json.loads(path.read_text("utf-8"))
+        if all(isinstance(digests, list) for digests in sums.values()):
+            return dict(sums)
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    raise KitError(f"{path} is damaged: not a table of checksums",
+                   "delete it; the files beside it are then read unchecked, or run the command that makes them again")

@@ -1,1 +1,0 @@
-"""What goes out: the kernel, its rehearsal, the push, and the ledger."""

@@ -1,0 +1,87 @@
+"""Predict another test file with a trained run: `kit predict`.
+
+The same models, test-time views and arithmetic made the run's own test probs, so on the machine that trained the run
+its own test file gives the same numbers. Elsewhere the precision may have to be another one: `fold_probs` says so.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from kit.core import storage
+from kit.core.config import RunConfig
+from kit.core.errors import KitError
+from kit.core.progress import Progress
+from kit.core.run_folder import RunFolder
+from kit.data import competition as competitions
+from kit.data.competition import Competition
+from kit.data.table import read_table
+from kit.ensembling import submission
+from kit.ensembling.blend import vote
+from kit.ensembling.prior import class_prior
+from kit.training import backend, fit, models, predict, records
+
+
+def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | None = None) -> int:
+    """Label `test` with every finished fold of `run`; write `out` (.csv: labels, .npz: id and probs); the row count."""
+    out = Path(out)
+    if out.suffix not in (".csv", ".npz"):
+        raise KitError(f"--out {out} is neither .csv nor .npz", "name a .csv for labels or a .npz for probs")
+    if out.exists() and out.resolve() == Path(test).resolve():
+        raise KitError(f"--out {out} is the test file itself", "name another file")
+    config = records.read_config(run.path)
+    competition = competitions.get(config.competition)
+    table = read_table(Path(test), competition, labelled=False)
+    progress = progress or Progress()
+    probs = predict_probs(run, config, table.pixels, progress)
+    if out.suffix == ".csv":
+        prior = class_prior(config.class_prior, competition, probs)
+        progress.say(f"class prior: {prior.why}")
+        probs = prior.apply(probs)
+        submission.write_submission(out, table.ids, probs, competition, record=False)
+    else:
+        storage.write_bytes(out, storage.npz_bytes(id=table.ids, probs=probs), record=False)
+    return len(table)
+
+
+def predict_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray, progress: Progress) -> np.ndarray:
+    """Probs `(n, n_classes)` float32 of the run's ensemble, folds and members weighing as in `kit.ensembling.blend`."""
+    backend.prepare(config.threads)
+    competition, members = competitions.get(config.competition), []
+    for model, seed in config.members:
+        folders = [run.fold(model, seed, k) for k in range(config.n_folds)]
+        missing = [k for k, folder in enumerate(folders) if not fit.is_done(folder)]
+        if missing and config.time_budget is None:
+            raise KitError(f"fold {missing[0]} of {model} (seed {seed}) is missing in {run.path}",
+                           f"train it: {run.resume}")
+        finished = [records.rounds(folder, config.self_train)[-1] for folder in folders if fit.is_done(folder)]
+        jobs = [fit.FoldJob(**records.read_done(folder)["job"]) for folder in finished]
+        progress.say(f"{model}, seed {seed}: {len(finished)} folds")
+        for note in {precision_note(job) for job in jobs} - {""}:
+            progress.say(note)
+        members.append([fold_probs(folder / "model.keras", job, competition, pixels)
+                        for folder, job in zip(finished, jobs, strict=True)])
+    if not any(members):
+        raise KitError(f"{run.path} has no finished fold", f"train it: {run.resume}")
+    return vote(folds for folds in members if folds)
+
+
+def precision_note(job: fit.FoldJob) -> str:
+    """What to tell the user where `fold_probs` computes in another precision than the training; empty otherwise."""
+    precision, why = backend.predicting_precision(job.precision)
+    return f"predicting in {precision}: {why}; probs differ a little from the training machine's" if why else ""
+
+
+def fold_probs(weights: Path, job: fit.FoldJob, competition: Competition, pixels: np.ndarray) -> np.ndarray:
+    """Probs `(n, n_classes)` float32 of one trained fold, whose `model.keras` is the file `weights`.
+
+    pixels: uint8 `(n, h·w)`. Computed as `kit.training.backend.predicting_precision` decides. KitError where the file
+    is damaged.
+    """
+    precision, _ = backend.predicting_precision(job.precision)
+    trainer = fit.trainer_for(models.get(job.model), competition.slug, precision, job.batch_size)
+    records.load_weights(trainer.model, weights)
+    probs = predict.predict_probs(trainer, pixels, job.tta)
+    if not np.isfinite(probs).all():
+        raise storage.damaged(weights, "what it predicts is no number")
+    return probs

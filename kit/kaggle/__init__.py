@@ -1,0 +1,1 @@
+"""The official client and what surrounds it: credentials, refusals, transfers, sessions, submissions."""

@@ -1,0 +1,264 @@
+"""Send every request to Kaggle through the official client, with time-outs, waits and repeats that have limits.
+
+Every request of the kit passes through `Client.call`, which waits where Kaggle says wait, repeats what may be repeated,
+keeps what the client prints, and raises what fails as a KitError (`kit.kaggle.refusals`) with no credential in it.
+"""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import io
+import os
+import random
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+from urllib.parse import urlsplit
+
+from kit.core.errors import KitError
+from kit.kaggle import answers, refusals, transfer
+from kit.kaggle.answers import span
+from kit.kaggle.credentials import (
+    HOW_TO,
+    TOKEN,
+    Credential,
+    check,
+    credentials,
+    for_the_client,
+    has_credentials,
+    key_file,
+    redact,
+)
+from kit.kaggle.refusals import KAGGLE_COMPETITIONS, Asker, Rejected, Unanswered
+
+__all__ = ["Client", "Rejected", "Say", "Unanswered", "connect", "credentials", "download_competition",
+           "has_credentials", "redact", "silent", "span"]
+
+Say = Callable[[str], None]
+T = TypeVar("T")
+
+LEAST = (2, 2, 4)  # the oldest official client that is known to work
+CONNECT_TIMEOUT = 10.0  # seconds until a machine that does not answer counts as offline
+READ_TIMEOUT = 60.0  # seconds without a byte
+ATTEMPTS = 5  # of one request, where Kaggle fails (5xx) or the connection is lost
+BACKOFF = 1.0  # seconds before the second attempt, doubled for each one after
+LONGEST_WAIT = 300.0  # seconds that one Retry-After may ask for
+TOTAL_WAIT = 900.0  # seconds of such waits in one command
+
+
+def silent(text: str) -> None:
+    """Say nothing: where nobody is there to read."""
+
+
+@dataclass
+class Client:
+    """The authenticated client, whose credential it is, and where to tell what is going on."""
+
+    api: Any
+    credential: Credential
+    say: Say = silent
+    rules_url: str = ""
+    waited: float = 0.0
+    printed: str = field(default="", repr=False)  # what the client wrote to the terminal during the last call
+
+    @property
+    def user(self) -> str:
+        return str(self.api.config_values.get("username") or "") if self.api else ""
+
+    def asker(self, owner: str = "") -> Asker:
+        """Who asks, for `kit.kaggle.refusals`; `owner` is whose kernel or dataset it is about."""
+        return Asker(self.credential, self.user, self.rules_url or KAGGLE_COMPETITIONS, owner)
+
+    def sdk(self, doing: str, request: Callable[[Any], T], repeat: bool = True, owner: str = "") -> T:
+        """`call` for a request of the SDK's: `request` gets the client's `KaggleClient`."""
+
+        def send() -> T:
+            with self.api.build_kaggle_client() as kaggle:
+                return request(kaggle)
+
+        return self.call(doing, send, repeat, owner)
+
+    def call(self, doing: str, send: Callable[[], T], repeat: bool = True, owner: str = "",
+             attempts: int | None = None) -> T:
+        """What `send` returns. `doing` completes "cannot …"; `repeat`: sending it twice does no harm.
+
+        Waits out 429 as told, within LONGEST_WAIT and TOTAL_WAIT. Repeats after 5xx and lost connections, `attempts`
+        times in all (ATTEMPTS); without `repeat` only what surely did not arrive. Raises KitError; its subclass
+        `Unanswered` where the request may have been carried out, `Rejected` where Kaggle refused it.
+        """
+        attempt, problem, failure = 1, Exception(), KitError("", "")
+        while True:
+            try:
+                return self._captured(send)
+            except Unanswered as error:  # of a step that `send` itself found wanting
+                problem, failure = error, error
+            except KitError:
+                raise
+            except SystemExit:
+                raise self._refused() from None
+            except Exception as error:  # requests, urllib3, json and the client raise a dozen kinds
+                problem, failure = error, refusals.explain(doing, error, self.asker(owner))
+            status = answers.http_status(problem)
+            if (response := getattr(problem, "response", None)) is not None:
+                response.close()
+            if status == 429:
+                self._pause(doing, answers.retry_after(problem), attempt)
+            else:
+                may = isinstance(failure, Unanswered) and (repeat or not failure.sent)
+                if not may or attempt >= (attempts or ATTEMPTS):
+                    raise failure from None  # the cause may quote a credential
+                seconds = _backoff(attempt)
+                self.say(f"{failure.message}; again in {seconds:.0f} s")
+                time.sleep(seconds)
+            attempt += 1
+
+    def _captured(self, send: Callable[[], T]) -> T:
+        printed = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+                return send()
+        finally:
+            self.printed = redact(printed.getvalue())
+
+    def _pause(self, doing: str, asked: float | None, attempt: int) -> None:
+        """Sleep as long as a 429 asks for, and say so; KitError where that is too long."""
+        seconds = _backoff(attempt) if asked is None else asked
+        if seconds > LONGEST_WAIT or self.waited + seconds > TOTAL_WAIT or attempt >= 4 * ATTEMPTS:
+            raise KitError(f"cannot {doing}: too many requests (429), Kaggle asks to wait {span(seconds)}"
+                           + (f", after {span(self.waited)} of waiting" if self.waited else ""),
+                           f"run the same command again in {span(max(seconds, 60))}; it goes on where it stopped")
+        self.say(f"too many requests (429): waiting {seconds:.0f} s as Kaggle asks, then: {doing}")
+        time.sleep(seconds)
+        self.waited += max(seconds, 0.1)
+
+    def _refused(self) -> KitError:
+        return KitError(f"Kaggle does not accept the {self.credential.kind} from {self.credential.where}: "
+                        "it is expired, revoked or mistyped", refusals.renew(self.credential))
+
+
+# -- authentication -------------------------------------------------------------------------------------------------
+
+
+def connect(say: Say = silent, rules_url: str = "") -> Client:
+    """The official client, authenticated. KitError: no credential, one that Kaggle refuses, no network."""
+    credential = credentials()
+    if not credential.present:
+        raise KitError("there is no Kaggle credential on this machine"
+                       + (f" ({credential.note})" if credential.note else ""), HOW_TO)
+    check(credential)
+    if credential.note:
+        say(f"note: {credential.note}; the {credential.kind} in {credential.where} is used")
+    if credential.warning:
+        say(f"warning: {credential.warning}")
+    _check_version()
+    _check_network()
+    client = Client(None, credential, say, rules_url)
+    with for_the_client(credential):
+        client.api = client.call("load the official client", _new_api)
+        client.call("log in", client.api.authenticate)
+    used = client.api.config_values.get("auth_method")
+    if credential.kind == TOKEN and used != "ACCESS_TOKEN":
+        raise client._refused()  # the client went on to a kaggle.json, but would still send this token
+    return client
+
+
+def _check_version() -> None:
+    """KitError where there is no official client, or one that is too old: some of those end the process on import."""
+    try:
+        found = importlib.metadata.version("kaggle")
+    except importlib.metadata.PackageNotFoundError:
+        raise KitError("the official client is not installed", "pip install 'kaggle>=2.2.4'") from None
+    parts = tuple(int(part) for part in found.split(".")[:3] if part.isdigit())
+    if parts < LEAST:
+        raise KitError(f"the official client is too old: kaggle {found}", "pip install --upgrade 'kaggle>=2.2.4'")
+
+
+def _new_api() -> Any:
+    """A KaggleApi that never waits forever, never prints requests, and finds `kaggle.json` where it is."""
+    try:
+        with transfer.timed_sessions(CONNECT_TIMEOUT, READ_TIMEOUT):
+            from kaggle.api.kaggle_api_extended import KaggleApi  # authenticates by itself, and prints
+    except ImportError as error:
+        spec = importlib.util.find_spec("kaggle")  # a kaggle.py in the current folder goes before the installed one
+        place = str((spec and (spec.origin or next(iter(spec.submodule_search_locations or []), ""))) or "")
+        if place and "site-packages" not in place and "dist-packages" not in place:
+            raise KitError(f"{place} is imported in the place of the official client", "rename it") from None
+        raise KitError(f"the official client ({refusals.versions()}) cannot be loaded: {error}",
+                       "pip install --upgrade --force-reinstall kaggle kagglesdk") from None
+
+    class Api(KaggleApi):
+        args: ClassVar[list[str]] = [argument for argument in KaggleApi.args if argument != "--verbose"]
+        config = str(key_file())  # and --verbose would print the token
+
+        MAX_UPLOAD_RESUME_ATTEMPTS = 3  # of ten connections each, minutes apart in the end
+
+        def with_retry(self, function: Callable[..., Any], *_: Any, **__: Any) -> Callable[..., Any]:
+            return function  # the client's own would wait as long as any Retry-After says; `Client.call` has limits
+
+        def upload_complete(self, *arguments: Any, **options: Any) -> Any:
+            with transfer.timed_sessions(CONNECT_TIMEOUT, READ_TIMEOUT, sys.modules[KaggleApi.__module__]):
+                return super().upload_complete(*arguments, **options)  # by itself it would wait for ever
+
+        def build_kaggle_client(self) -> Any:
+            kaggle = super().build_kaggle_client()
+            http = kaggle.http_client()
+            with transfer.timed_sessions(CONNECT_TIMEOUT, READ_TIMEOUT):
+                http._init_session()  # the SDK sets no time-out, and has no other place for one
+            return kaggle
+
+    return Api()
+
+
+def _check_network() -> None:
+    """KitError within seconds where Kaggle, or the proxy to it, cannot be reached: the client would hang on import."""
+    from requests.utils import get_environ_proxies, select_proxy
+
+    local = os.environ.get("KAGGLE_API_ENVIRONMENT") == "LOCALHOST"
+    url = "http://localhost" if local else "https://api.kaggle.com"
+    proxy = select_proxy(url, get_environ_proxies(url))
+    target = urlsplit(proxy if proxy and "://" in proxy else f"http://{proxy}" if proxy else url)
+    try:
+        port = target.port or {"https": 443, "socks5": 1080, "socks5h": 1080}.get(target.scheme, 80)
+    except ValueError:
+        raise KitError(f"the address of the proxy at {target.hostname} has no number for a port",
+                       "correct HTTPS_PROXY or HTTP_PROXY") from None
+    try:
+        socket.create_connection((target.hostname or "", port), timeout=CONNECT_TIMEOUT).close()
+    except OSError as error:
+        raise refusals.unreachable(url, f"{target.scheme}://{target.hostname}:{port}" if proxy else None,
+                                   error) from None
+
+
+def _backoff(attempt: int) -> float:
+    return min(BACKOFF * 2 ** (attempt - 1) * random.uniform(1, 1.25), LONGEST_WAIT)
+
+
+# -- downloads ------------------------------------------------------------------------------------------------------
+
+
+def download_competition(slug: str, folder: Path, progress: Say = silent, rules_url: str = "") -> Path:
+    """Fetch the competition's zip of all its files into `folder`, whole or not at all; return its path.
+
+    `rules_url`: the page named where the rules are not accepted yet. KitError for every failure; what was there before
+    is then still there.
+    """
+    client = connect(progress, rules_url or f"https://www.kaggle.com/competitions/{slug}/rules")
+    from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest
+
+    request = ApiDownloadDataFilesRequest()
+    request.competition_name = slug
+    doing = f"download the data of {slug}"
+
+    def first() -> Any:
+        return client.sdk(doing, lambda kaggle: kaggle.competitions.competition_api_client.download_data_files(request))
+
+    def again(url: str, headers: dict[str, str]) -> Any:
+        return client.call(doing, lambda: transfer.get(url, headers, (CONNECT_TIMEOUT, READ_TIMEOUT)))
+
+    with transfer.scratch(Path(folder)) as scratch:
+        archive = transfer.fetch(first, again, scratch / f"{slug}.zip", progress, ATTEMPTS, _backoff)
+        return archive.replace(Path(folder) / archive.name)

@@ -1,0 +1,357 @@
+"""Tell why a request to Kaggle failed, and what its user can do about it: one cause, one fix.
+
+A failure is looked at from the outside in: what the network and its proxies say, then Kaggle's own words, then the bare
+HTTP status. The words are those that users have reported; where none of them fits, Kaggle is quoted.
+"""
+
+import errno
+import importlib.metadata
+import json
+import os
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from kit.core import storage
+from kit.core.errors import KitError
+from kit.kaggle import answers
+from kit.kaggle.answers import until_midnight
+from kit.kaggle.credentials import KEY, OAUTH, PROXIES, SETTINGS_PAGE, Credential
+
+AGAIN = "run the same command again; it goes on where it stopped"
+BUSY, LIMIT, QUOTA = "busy", "limit", "quota"  # kinds of refusal that a caller does something about
+KAGGLE_COMPETITIONS = "https://www.kaggle.com/competitions"
+BY_HAND = "or fetch the zip in a browser and give it: kit download --from FILE.zip"
+
+
+class Unanswered(KitError):
+    """Kaggle failed, or the connection was lost. `sent`: the request may have been carried out all the same."""
+
+    def __init__(self, message: str, fix: str, sent: bool = True) -> None:
+        super().__init__(message, fix)
+        self.sent = sent
+
+
+class Rejected(KitError):
+    """Kaggle answered with an HTTP status of 400 and above: nothing was done. `kind`: what for, "" if unknown."""
+
+    def __init__(self, message: str, fix: str, status: int, kind: str = "") -> None:
+        super().__init__(message, fix)
+        self.status = status
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who asked for what: `owner` is whose kernel or dataset it is about, empty for a competition."""
+
+    credential: Credential
+    user: str = ""
+    rules_url: str = KAGGLE_COMPETITIONS
+    owner: str = ""
+
+    @property
+    def competition_url(self) -> str:
+        return self.rules_url.removesuffix("/rules")
+
+
+def explain(doing: str, error: Exception, asker: Asker) -> KitError:
+    """The KitError for what the client, or something below it, raised while it was `doing`."""
+    import requests
+
+    status = answers.http_status(error)
+    if status is not None:
+        return _answered(doing, error, status, asker)
+    if isinstance(error, json.JSONDecodeError):  # which requests' own is as well
+        return Unanswered(f"cannot {doing}: what came is no answer of Kaggle's",
+                          "check that no proxy or login page of the network answers instead, then run it again")
+    if isinstance(error, requests.RequestException | OSError):
+        return _unreachable(doing, error)
+    said = answers.one_line(str(error)) or type(error).__name__
+    if isinstance(error, ValueError):  # the client's own checks
+        if "upload state directory" in said:
+            folder = re.search(r"directory (\S+)", said)
+            return KitError(f"cannot {doing}: {said}", f"rm -r {folder[1] if folder else 'that folder'}, {AGAIN}")
+        file = "dataset-metadata.json" if "dataset" in doing else "kernel-metadata.json"
+        where = f"mend it in {file}, or make that again: kit kernel build --user NAME" if asker.owner \
+            else "mend what is named, then run the same command again"
+        return KitError(f"cannot {doing}: {said}", where)
+    if "KAGGLE_API_ENVIRONMENT" in said:
+        return KitError(f"cannot {doing}: {said}", "unset KAGGLE_API_ENVIRONMENT")
+    return KitError(f"cannot {doing}: the official client ({versions()}) failed: {type(error).__name__}: {said}",
+                    "pip install --upgrade kaggle kagglesdk; if the newest version fails as well, please report it")
+
+
+def versions() -> str:
+    """Which client is installed, in words."""
+    found = []
+    for name in ("kaggle", "kagglesdk"):
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"no {name}")
+    return ", ".join(found)
+
+
+# -- the network ----------------------------------------------------------------------------------------------------
+
+
+def unreachable(url: str, proxy: str | None, error: OSError) -> KitError:
+    """The KitError for a connection to `url`, or to the proxy before it, that could not be made."""
+    target = urlsplit(proxy or url)
+    place = "it" if proxy else str(target.hostname)
+    through = f" through the proxy {target.hostname}:{target.port}" if proxy else ""  # not its password
+    correct = "correct HTTPS_PROXY and HTTP_PROXY (unset them where this network has no proxy)"
+    wants = "where the network has a proxy, export HTTPS_PROXY=http://HOST:PORT"
+    if isinstance(error, socket.gaierror):
+        why = f"the name {target.hostname} is not known to this network"
+        fix = correct if proxy else f"check that the network is up and resolves names; {wants}"
+    elif isinstance(error, ConnectionRefusedError):
+        why = f"{place} refuses the connection"
+        fix = f"start the proxy, or {correct}" if proxy else f"a firewall stands in between: ask who runs it; {wants}"
+    elif isinstance(error, TimeoutError):
+        why = f"no answer from {place}"
+        fix = f"check the network; {correct}" if proxy else \
+            f"check the network: it is down, or a firewall drops the connection; {wants}"
+    elif error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN):
+        why, fix = "this machine is on no network from which it could be reached", "connect it, or join the VPN"
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        why, fix = "this machine forbids the connection", "run it outside the sandbox or firewall that forbids it"
+    else:
+        why, fix = str(error.strerror or error), f"check the network; {correct if proxy else wants}"
+    return KitError(f"cannot reach Kaggle at {url}{through}: {why}",
+                    f"{fix}; offline, kit download --from sample draws digits to work with")
+
+
+def _unreachable(doing: str, error: Exception) -> KitError:
+    """The KitError where no answer came. Only what may pass by itself is `Unanswered`."""
+    import requests
+
+    chain = list(_chain(error))
+    said = " ".join(str(part) for part in chain)
+    if isinstance(error, requests.exceptions.InvalidHeader) or any(isinstance(part, UnicodeError) for part in chain):
+        return KitError(f"cannot {doing}: the credential has a character in it that no header can carry",
+                        "copy the token or key once more, alone and on one line")
+    if "SOCKS" in said and isinstance(error, requests.exceptions.InvalidSchema):
+        return KitError(f"cannot {doing}: the proxy is a SOCKS proxy, and PySocks is not installed",
+                        "pip install 'requests[socks]'")
+    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema
+                  | requests.exceptions.MissingSchema):  # of which that of a proxy is one
+        return KitError(f"cannot {doing}: the address of the proxy cannot be read: {answers.one_line(str(error))}",
+                        "write it as HTTPS_PROXY=http://HOST:PORT")
+    if found := re.search(r"Could not find (?:a suitable|the) TLS.*?path: (\S+)", said):
+        variable = next((name for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if os.environ.get(name)),
+                        "REQUESTS_CA_BUNDLE")
+        return KitError(f"cannot {doing}: there is no file of certificates at {found[1]}",
+                        f"correct {variable}, or unset it")
+    if found := re.search(r"Tunnel connection failed: (\d+)", said):
+        return proxy_refused(doing, int(found[1]))
+    if any(isinstance(part, ssl.SSLError | requests.exceptions.SSLError) for part in chain) \
+            and (permanent := _tls(doing, said)):
+        return permanent
+    cause = next((part for part in chain if isinstance(part, OSError) and not isinstance(
+        part, requests.RequestException) and (part.errno or isinstance(part, TimeoutError))), None)
+    if "NameResolutionError" in said or isinstance(cause, socket.gaierror):
+        why, fix = "the name of the server is not known to this network", "check that the network is up"
+    elif isinstance(error, requests.exceptions.ProxyError):
+        why, fix = "the proxy cannot be reached", "check HTTPS_PROXY and HTTP_PROXY, and the network"
+    elif isinstance(cause, ConnectionRefusedError):
+        why, fix = "the connection was refused", "check the network, and that no firewall stands in between"
+    elif isinstance(error, requests.exceptions.ConnectTimeout):
+        why, fix = "no connection to Kaggle within the time", "check the network, and that no firewall drops it"
+    elif isinstance(error, requests.RequestException | ConnectionError | TimeoutError):
+        why, fix = f"the connection to Kaggle was lost ({type(error).__name__})", "check the network"
+    else:
+        fix = "mend what is named, then run the same command again"
+        if isinstance(error, OSError) and error.errno and (error.filename or not isinstance(error, PermissionError)):
+            fix = storage.refused(error, str(error.filename), "read").fix  # it is a file that was refused
+        return KitError(f"cannot {doing}: {answers.one_line(str(error))}", fix)
+    return Unanswered(f"cannot {doing}: {why}", f"{fix}, then {AGAIN}", sent=not _before_sending(chain))
+
+
+def _before_sending(chain: list[BaseException]) -> bool:
+    """Whether no connection was made at all: then nothing can have been carried out."""
+    import requests
+    import urllib3
+
+    return any(isinstance(part, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError
+                          | requests.exceptions.ConnectTimeout | socket.gaierror | ConnectionRefusedError)
+               for part in chain)
+
+
+def proxy_refused(doing: str, status: int) -> KitError:
+    """The KitError for a proxy that answered in Kaggle's place."""
+    proxy = next(filter(None, (os.environ.get(name) for name in (*PROXIES, *map(str.lower, PROXIES)))), "")
+    if status == 407 and "@" in proxy:
+        return KitError(f"cannot {doing}: the proxy does not accept the user and password in HTTPS_PROXY (407)",
+                        "correct them; a special character is written as its code there: @ as %40, : as %3A, / as %2F")
+    if status == 407:
+        return KitError(f"cannot {doing}: the proxy asks for a user and a password (407)",
+                        "export HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT (and HTTP_PROXY); where it wants a Windows "
+                        "login (NTLM, Kerberos), put a relay such as px or cntlm before it")
+    if status >= 500:
+        return Unanswered(f"cannot {doing}: the proxy cannot reach Kaggle ({status})", f"later {AGAIN}", sent=False)
+    return KitError(f"cannot {doing}: the proxy does not let it through ({status})",
+                    f"ask who runs the network to permit api.kaggle.com, www.kaggle.com and storage.googleapis.com; "
+                    f"{BY_HAND}")
+
+
+def _tls(doing: str, said: str) -> KitError | None:
+    """The KitError for an encrypted connection that cannot come to be; None where it was merely lost."""
+    if "CERTIFICATE_VERIFY_FAILED" not in said and "certificate verify failed" not in said:
+        if "WRONG_VERSION_NUMBER" in said or "wrong version number" in said or "HTTP_REQUEST" in said:
+            return KitError(f"cannot {doing}: what answers speaks no TLS",
+                            "an HTTPS_PROXY that begins with https:// mostly has to begin with http://")
+        return None
+    if "expired" in said or "not yet valid" in said:
+        return KitError(f"cannot {doing}: the certificate of the connection is not valid today",
+                        "check this machine's date and clock; if they are right, a proxy's certificate has expired")
+    if "ostname mismatch" in said or "doesn't match" in said or "not valid for" in said:
+        return KitError(f"cannot {doing}: another server than Kaggle's answers (its certificate has another name)",
+                        "log in to the network in a browser first (a hotel's page), or check the proxy and the DNS")
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    fix = "export REQUESTS_CA_BUNDLE=FILE.pem with the certificate of the company's proxy or of the virus scanner, " \
+          "which opens encrypted connections (who runs the network has it; on Debian, where it is installed there, " \
+          "/etc/ssl/certs/ca-certificates.crt)"
+    if bundle:
+        fix = f"add the certificate of the company's proxy to {bundle}, which REQUESTS_CA_BUNDLE names"
+    elif os.environ.get("SSL_CERT_FILE"):
+        fix = "export REQUESTS_CA_BUNDLE=\"$SSL_CERT_FILE\": the client does not read SSL_CERT_FILE"
+    return KitError(f"cannot {doing}: the certificate of the connection is signed by nobody whom Python trusts "
+                    "(certificate verify failed)", f"{fix}; {BY_HAND}")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and all those it was made of."""
+    seen: list[BaseException] = []
+    waiting: list[Any] = [error]
+    while waiting:
+        part = waiting.pop(0)
+        if isinstance(part, BaseException) and part not in seen:
+            seen.append(part)
+            yield part
+            waiting += [part.__cause__, part.__context__, getattr(part, "reason", None), *part.args]
+
+
+# -- what Kaggle says -----------------------------------------------------------------------------------------------
+
+
+def _answered(doing: str, error: Exception, status: int, asker: Asker) -> KitError:
+    text = answers.message(error)
+    said = f" (Kaggle says: {text})" if text else ""
+    if status == 407:
+        return proxy_refused(doing, status)
+    if status >= 500 or status == 408:
+        return Unanswered(f"cannot {doing}: Kaggle has a fault of its own ({status}){said}", f"later {AGAIN}")
+    if answers.is_page(error) and status in (401, 403, 404, 451):
+        return Rejected(f"cannot {doing}: a web page answers in Kaggle's place ({status})",
+                        "a filter of the network stands in between: ask who runs it to permit api.kaggle.com; "
+                        f"{BY_HAND}", status)
+    if answers.is_storage(error):
+        return Rejected(f"cannot {doing}: Kaggle's storage refuses it ({status})",
+                        f"check this machine's clock (date -u): the address is signed for a few minutes; then {AGAIN}",
+                        status)
+    if known := by_words(text, asker):
+        kind, meaning, fix = known
+    else:
+        kind, (meaning, fix) = "", _by_status(status, bool(text), asker)
+    return Rejected(f"cannot {doing}: Kaggle answers {status}{meaning and ', '}{meaning}{said}", fix, status, kind)
+
+
+def by_words(text: str, asker: Asker) -> tuple[str, str, str] | None:
+    """(kind, meaning, fix) of what Kaggle says; None where the words are none of those that are known."""
+    for pattern, kind, meaning, fix in _known(asker):
+        if re.search(pattern, text, re.IGNORECASE):
+            return kind, meaning, fix
+    return None
+
+
+def _known(asker: Asker) -> Iterator[tuple[str, str, str, str]]:
+    """Patterns of Kaggle's words, the kind of refusal, what they mean, and what to do."""
+    yield (r"accept .*\brules\b|\brules\b.*\baccept", "", "the competition's rules are not accepted",
+           f"accept the rules at {asker.rules_url} (only the web page can do that), then {AGAIN}")
+    yield (r"competitions\.participate|(not|must|need to) (have )?join|not (a )?participa",
+           "", "this account has not joined the competition",
+           f"join it at {asker.rules_url} (Join Competition or Late Submission, and accept the rules), then {AGAIN}")
+    yield (r"submission allowance|(daily|per.day).*(limit|submission)|limit.*(daily|per.day|submissions)"
+           r"|no (more )?submissions? (left|remaining)", LIMIT, "the submissions of today are used up",
+           f"they come back at midnight UTC, in {until_midnight()}; then {AGAIN}: nothing has to be made anew")
+    yield (r"only accepts submissions from notebooks|kernels.only", "",
+           "the competition takes notebooks, not files",
+           "kit kernel build --user NAME, kit kernel rehearse, then kit kernel push --wait --submit")
+    yield (r"submissions? (have|has|are|is) (been )?(disabled|closed)|deadline|competition (has ended|is over)",
+           "", "the competition takes no submissions any more",
+           f"see {asker.competition_url} for whether late submissions are open")
+    yield (r"session count|concurrent .*sessions|sessions? .*(already|currently) running", BUSY,
+           "as many sessions of yours run as Kaggle permits",
+           "wait until one has ended, or stop one at https://www.kaggle.com/code (View Active Events), then run the "
+           "same command again; with --wait, kit kernel push waits itself. Nothing has to be built anew")
+    yield (r"\bquota\b", QUOTA, "the accelerator's hours of this week are used up",
+           "wait until they come back (https://www.kaggle.com/settings shows when), then run the same command again; "
+           "or build it for the CPU: kit kernel build --accelerator none")
+    yield (r"phone|verif(y|ied|ication)|persona\b", "", "the account is not verified",
+           "verify it at https://www.kaggle.com/settings (Phone Verification; for TPUs also the identity), then run "
+           "the same command again")
+    yield (r"(title|slug).*already in use|already (taken|exists)", "", "the name is in use already",
+           "choose another one: kit kernel build --slug OTHER-NAME")
+    yield (r"(outdated|unsupported|old|upgrade|update).{0,40}(client|cli\b|api version|kaggle)", "",
+           f"the client is too old ({versions()})", "pip install --upgrade kaggle kagglesdk")
+    yield (r"still (running|in progress)|not (yet )?(finished|completed?)", "", "the kernel has not ended yet",
+           "wait for it: kit kernel push --wait --submit")
+    yield (r"exceeds the maximum size|too large", "", "the file is too large", "hand in a smaller file")
+    if asker.owner:
+        yield (r"permission|denied|not yours|not allowed", "", "not allowed", _not_yours(asker))
+
+
+def _by_status(status: int, has_words: bool, asker: Asker) -> tuple[str, str]:
+    """What a status of 400 to 499 means where Kaggle's words are none or not known, and what to do about it."""
+    mend = "mend what Kaggle names; `pip install --upgrade kaggle` if it names the client"
+    if status == 400 and not has_words:
+        if asker.owner:
+            return "without a reason", ("check kernel-metadata.json (id, title, sources), or make it again: "
+                                        "kit kernel build --user NAME")
+        return "without a reason", (f"most often the competition is not joined or its rules are not accepted: "
+                                    f"{asker.rules_url}; else today's submissions are used up, and come back at "
+                                    f"midnight UTC, in {until_midnight()}")
+    if status == 401:
+        used = asker.credential
+        return f"the {used.kind} from {used.where} is expired, revoked or mistyped", renew(used)
+    if status == 403 and asker.owner:
+        return "not allowed", _not_yours(asker)
+    if status == 403:
+        return "not allowed", (f"accept the rules at {asker.rules_url} (only the web page can do that), then run the "
+                               "same command again; if they are accepted, the account lacks a right: verify its phone "
+                               "number on Kaggle")
+    if status == 404 and asker.owner:
+        return "there is no such thing", f"check the kernel's name, and that {asker.user or 'this account'} may see it"
+    if status == 404:
+        return "there is no such thing", f"check the competition's name: it is the end of {asker.competition_url}"
+    if status == 409:
+        return "the name is in use already", "choose another one: kit kernel build --slug OTHER-NAME"
+    if status == 413:
+        return "too large", "Kaggle, or a proxy of the network, takes no file of that size: make it smaller"
+    if status == 426:
+        return f"the client is too old ({versions()})", "pip install --upgrade kaggle kagglesdk"
+    if status == 451:
+        return "not available in this country", "Kaggle does not serve it there"
+    return "", mend
+
+
+def _not_yours(asker: Asker) -> str:
+    if asker.owner.lower() == asker.user.lower():
+        return "check its name at https://www.kaggle.com/work/code; a new account must first verify its phone number " \
+               "at https://www.kaggle.com/settings"
+    return f"it is {asker.owner}'s: use what belongs to the account that is logged in: kit kernel build --user " \
+           f"{asker.user or 'NAME'}"
+
+
+def renew(credential: Credential) -> str:
+    """How to replace a credential that Kaggle does not accept."""
+    if credential.kind == OAUTH:
+        return "log in again: kaggle auth login --force"
+    button = "Create Legacy API Key" if credential.kind == KEY else "Generate New Token"
+    return f"make a new one at {SETTINGS_PAGE} ({button}) and put it into {credential.where}, or remove what is there"

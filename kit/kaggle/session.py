@@ -1,0 +1,313 @@
+"""One version of a kernel on Kaggle: its status, its log, what it left; and the account's GPU hours.
+
+Every question names the version. Before 2.2.5 the client's own commands did not (kaggle-cli issue 1200): they ask for
+the newest session, which right after a push can still be the one of the version before, COMPLETE and all.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from kit.core.errors import KitError
+from kit.kaggle import client as kaggle_client
+from kit.kaggle import transfer
+from kit.kaggle.answers import one_line
+from kit.kaggle.client import Client, Rejected, Unanswered, redact, span
+
+T = TypeVar("T")
+
+POLL_FIRST, POLL_LONGEST = 2.0, 30.0  # seconds between two looks; each wait is half as long again as the one before
+UNKNOWN_POLLS = 6  # looks at a version that Kaggle does not know yet: its session is made some time after the push
+SETTLE_POLLS = 2  # looks that must agree where a version has ended without ever being seen running,
+BLIND_POLLS = 6  # and where Kaggle tells of the newest session, whichever version is asked for: about 40 s
+TAIL, IN_ERROR = 20, 8  # lines of the log that are shown where it failed, and that the error itself repeats
+ENDS = {"COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED"}
+
+
+@dataclass(frozen=True)
+class Version:
+    kernel: str  # owner/slug
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.kernel} v{self.number}"
+
+    @property
+    def owner(self) -> str:
+        return self.kernel.split("/")[0]
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """`v3` is what the API takes today; a plain `3`, which the name of the field suggests, is tried after it."""
+        return f"v{self.number}", str(self.number)
+
+    def fill(self, request: T, label: str) -> T:
+        request.user_name, request.kernel_slug = self.kernel.split("/")  # type: ignore[attr-defined]
+        request.version_label = label  # type: ignore[attr-defined]
+        return request
+
+
+def polls(timeout: float, longest: float | None = None) -> Iterator[None]:
+    """Yield at once, then again and again with longer and longer waits, until `timeout` seconds are over."""
+    end, wait = time.monotonic() + timeout, POLL_FIRST
+    yield
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(wait, left))
+        yield
+        wait = min(wait * 1.5, POLL_LONGEST if longest is None else longest)
+
+
+def status(client: Client, version: Version) -> tuple[str, str]:
+    """(status, failure message) of this version: QUEUED, RUNNING, COMPLETE, ERROR, …; "" where it is not known yet."""
+    found, failed = ("", ""), False
+    for label in version.labels:
+        try:
+            answer = _status(client, version, label, repeat=False)
+        except Unanswered:  # a label that it does not understand may be what Kaggle stumbles over
+            failed = True
+            continue
+        except Rejected as error:
+            if error.status not in (400, 404):
+                raise
+            continue
+        if answer.status.name not in ENDS:  # of two different answers the one that is still running is right
+            return answer.status.name, ""
+        found = found if found[0] else (answer.status.name, one_line(answer.failure_message))
+    if failed and not found[0]:
+        answer = _status(client, version, version.labels[0])
+        found = answer.status.name, one_line(answer.failure_message)
+    return found
+
+
+def _status(client: Client, version: Version, label: str, repeat: bool = True) -> Any:
+    from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionStatusRequest
+
+    request = version.fill(ApiGetKernelSessionStatusRequest(), label)
+    return client.sdk(f"ask for the status of {version}",
+                      lambda k: k.kernels.kernels_api_client.get_kernel_session_status(request), repeat,
+                      version.owner)
+
+
+def follow(client: Client, version: Version, timeout: float) -> None:
+    """Wait until this version has ended, showing its log; KitError unless it ended well."""
+    ended, why = _end(client, version, timeout)
+    if ended == "COMPLETE":
+        return
+    tail = log(client, version)[-TAIL:]
+    for line in tail:
+        client.say(f"  {line}")
+    word = "was cancelled" if ended.startswith("CANCEL") else "ended in an error"
+    raise KitError(f"{version} {word}{f': {why}' if why else ''}; its log ends with: "
+                   + (" | ".join(tail[-IN_ERROR:]) or "(nothing)"),
+                   f"{_mended(ended, why, ' '.join(tail))}; to run the same bytes once more, delete push.json first")
+
+
+def _mended(ended: str, why: str, log: str) -> str:
+    """What to do about a version that did not end well, by Kaggle's words and the end of its log."""
+    why, log = why.lower(), log.lower()
+    if ended.startswith("CANCEL"):
+        return "it was stopped on Kaggle's page, or the accelerator's hours of this week were used up"
+    if "timeout" in why or "time limit" in why or ("exceeded" in why and "time" in why):
+        return "give it less to do (kit kernel build --time-budget 90m, or fewer --epochs), then push again"
+    if "memory" in why or "out of memory" in log or "resourceexhausted" in log or "exit code 137" in log:
+        return "it ran out of memory: build it with a smaller model or fewer --seeds, then push again"
+    if "no space left" in log or "disk" in why:
+        return "it filled its disk (20 GB in /kaggle/working): write less, then build and push again"
+    if "name resolution" in log or "failed to establish a new connection" in log:
+        return "it needs the network, which kernels of this competition have not: kit kernel rehearse shows where"
+    return "mend the cause, check it with kit kernel rehearse, then kit kernel build and push again"
+
+
+def _end(client: Client, version: Version, timeout: float) -> tuple[str, str]:
+    last, shown, unknown, agreed, ran = None, 0, 0, 0, False
+    for _ in polls(timeout):
+        now, why = status(client, version)
+        if now != last:
+            client.say(f"{version}: {now.lower().replace('_', ' ') or 'not started yet'}")
+            last, agreed = now, 0
+        if now in ENDS:
+            agreed += 1
+            if ran or agreed > BLIND_POLLS or (agreed > SETTLE_POLLS and _heeds_labels(client, version)):
+                return now, why
+        elif now:
+            ran = True
+            shown = _show_log(client, version, shown)
+        elif (unknown := unknown + 1) > UNKNOWN_POLLS:
+            raise KitError(f"Kaggle does not know {version}",
+                           f"look whether https://www.kaggle.com/code/{version.kernel} has that version; if it was "
+                           "deleted there, delete push.json and push again")
+    raise KitError(f"{version} has not ended after {span(timeout)}",
+                   "run the same command again to go on waiting; kit kernel status shows where it is")
+
+
+def _heeds_labels(client: Client, version: Version) -> bool:
+    """Whether Kaggle looks at the version that is asked for: then it cannot know one that there is not."""
+    try:
+        _status(client, version, f"v{version.number + 1000}", repeat=False)
+    except KitError:
+        return True
+    return False
+
+
+def _show_log(client: Client, version: Version, shown: int) -> int:
+    """Say the lines that are new; a running session may have no log yet, which is no error."""
+    try:
+        lines = log(client, version, repeat=False)
+    except KitError:
+        return shown
+    for line in lines[shown:][-TAIL:]:
+        client.say(f"  {line}")
+    return max(shown, len(lines))
+
+
+def log(client: Client, version: Version, repeat: bool = True) -> list[str]:
+    """The lines of the log: Kaggle keeps it as a JSON list of pieces with `data`."""
+    kept = _page(client, version, None, repeat).log or ""
+    try:
+        pieces = json.loads(kept)
+        text = "".join(str(piece.get("data", "")) for piece in pieces)
+    except (ValueError, AttributeError, TypeError):
+        text = kept
+    return _lines(text)
+
+
+def _lines(text: str) -> list[str]:
+    """What can be shown of a piece of a log: no credential, no control characters, no empty lines."""
+    return ["".join(c for c in line if c.isprintable()) for line in redact(text).splitlines() if line.strip()]
+
+
+def follow_log(client: Client, version: Version, show: Callable[[str], None], timeout: float) -> str:
+    """Show the lines of the log as they come until this version has ended; its last status. KitError after `timeout`.
+
+    Kaggle streams the log of a running session to clients from 2.2.4 on, and replays it from its beginning after each
+    lost connection; where it does not stream, the log is asked for again and again.
+    """
+    shown = 0
+    for _ in polls(timeout):
+        now, _ = status(client, version)
+        before = shown
+        with contextlib.suppress(Exception):  # a lost connection, a server or client without it: asked again below
+            for count, line in enumerate(_streamed(client, version), 1):
+                if count > shown:
+                    show(line)
+                    shown = count
+        if now in ENDS or shown == before:
+            try:
+                kept = log(client, version, repeat=now in ENDS)[shown:]
+            except KitError:
+                if now in ENDS:
+                    raise
+                kept = []  # a running session may have none yet
+            for line in kept:
+                show(line)
+                shown += 1
+        if now in ENDS:
+            return now
+    raise KitError(f"{version} has not ended after {span(timeout)}",
+                   "run the same command again to go on following; kit kernel status shows where it is")
+
+
+def _streamed(client: Client, version: Version) -> Iterator[str]:
+    """The lines of the client's log stream. Nothing where the client has none; any exception where it breaks."""
+    stream = getattr(client.api, "kernels_logs_stream", None)
+    if stream is None:
+        return
+    takes_versions = hasattr(client.api, "parse_kernel_string")  # before 2.2.5 it follows the newest session
+    for event in stream(f"{version.kernel}/{version.number}" if takes_versions else version.kernel):
+        yield from _lines(str(event.get("data") or ""))
+
+
+# -- the account's hours --------------------------------------------------------------------------------------------
+
+
+def quota(client: Client) -> dict[str, dict[str, Any]]:
+    """Hours of GPU and TPU of this week: {"GPU": {"used", "left", "total", "until"}, …}; empty where nobody says."""
+    ask = getattr(client.api, "quota_view", None)
+    if ask is None:
+        return {}
+    try:
+        answer = client.call("ask for the accelerator quota", ask, attempts=1)
+        until = answer.quota_refresh_time
+        found = {name: (hours.time_used.total_seconds() / 3600, hours.total_time_allowed.total_seconds() / 3600)
+                 for name, hours in (("GPU", answer.gpu_quota), ("TPU", answer.tpu_quota)) if hours is not None}
+    except (KitError, AttributeError, TypeError, ValueError):  # an older client, an account without
+        return {}
+    return {name: {"used": round(used, 2), "left": round(max(0.0, total - used), 2), "total": round(total, 2),
+                   "until": until.strftime("%Y-%m-%d %H:%M UTC") if until else ""}
+            for name, (used, total) in found.items() if total}
+
+
+def quota_lines(quota: dict[str, dict[str, Any]], *names: str) -> list[str]:
+    """For a person: of the accelerators named, or of all."""
+    return [f"{name}: {hours['left']:.1f} of {hours['total']:.0f} h of this week are left"
+            + (f" (until {hours['until']})" if hours["until"] else "")
+            for name, hours in quota.items() if not names or name in names]
+
+
+# -- what it left ---------------------------------------------------------------------------------------------------
+
+
+def outputs(client: Client, version: Version) -> dict[str, str]:
+    """Name → address of each file that this version left. The addresses are signed: never show them."""
+    found: dict[str, str] = {}
+    token: str | None = None
+    while True:
+        page = _page(client, version, token)
+        found |= {file.file_name: file.url for file in page.files or [] if file.file_name and file.url}
+        token = page.next_page_token
+        if not token:
+            return found
+
+
+def fetch(client: Client, name: str, url: str) -> bytes:
+    """The bytes of an output file."""
+    timeouts = kaggle_client.CONNECT_TIMEOUT, kaggle_client.READ_TIMEOUT
+
+    def send() -> bytes:
+        with transfer.get(url, {}, timeouts) as response:
+            return bytes(response.content)
+
+    return client.call(f"fetch {name} of the kernel", send)
+
+
+def _page(client: Client, version: Version, token: str | None, repeat: bool = True) -> Any:
+    """One page of the outputs, with the log."""
+    from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
+
+    def send(label: str) -> Any:
+        request = version.fill(ApiListKernelSessionOutputRequest(), label)
+        request.page_size, request.page_token = 100, token
+        return client.sdk(f"read the output of {version}",
+                          lambda k: k.kernels.kernels_api_client.list_kernel_session_output(request), repeat,
+                          version.owner)
+
+    label, other = version.labels
+    try:
+        return send(label)
+    except (Rejected, Unanswered) as error:
+        if isinstance(error, Rejected) and error.status not in (400, 404):
+            raise
+        problem = error
+    try:
+        return send(other)
+    except Rejected:
+        raise problem from None
+
+
+def current(client: Client, kernel: str) -> tuple[int, str]:
+    """(newest version, its source) of a kernel; (0, "") where Kaggle has none of that name."""
+    from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
+
+    request = ApiGetKernelRequest()
+    request.user_name, request.kernel_slug = kernel.split("/")
+    try:
+        answer = client.sdk(f"look at {kernel}", lambda k: k.kernels.kernels_api_client.get_kernel(request),
+                            owner=request.user_name)
+    except Rejected as error:
+        if error.status in (403, 404):
+            return 0, ""
+        raise
+    return (answer.metadata and answer.metadata.current_version_number) or 0, (answer.blob and answer.blob.source) or ""

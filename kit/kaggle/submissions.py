@@ -1,0 +1,207 @@
+"""Submissions on Kaggle: hand in once, find again, wait for the score.
+
+What is handed in carries a tag in its description, so that Kaggle's own list tells whether it arrived, whatever
+happened here in the meantime. Where an answer was lost and the list does not show it either, nothing is sent again: the
+list may be late, and a second submission would cost one of the day's few.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kit import ledger
+from kit.core.errors import KitError
+from kit.data.competition import Competition
+from kit.kaggle import answers, refusals
+from kit.kaggle.answers import one_line
+from kit.kaggle.client import Client, Rejected, Unanswered, span
+from kit.kaggle.refusals import LIMIT
+from kit.kaggle.session import polls
+
+T = TypeVar("T")
+
+PAGES = 20  # of the list of submissions
+LOOK_FOR = 150.0  # seconds for which a submission that may have arrived is looked for in that list
+
+
+@dataclass(frozen=True)
+class HandIn:
+    ref: str
+    status: str = "PENDING"
+    description: str = ""
+    error: str = ""
+    public_score: float | None = None
+    private_score: float | None = None
+
+    @property
+    def scored(self) -> bool:
+        return self.status != "ERROR" and (self.public_score is not None or self.private_score is not None)
+
+
+def listing(client: Client, slug: str) -> Iterator[HandIn]:
+    """This account's submissions to a competition, the newest first."""
+    from kagglesdk.competitions.types.competition_api_service import ApiListSubmissionsRequest
+
+    request = ApiListSubmissionsRequest()
+    request.competition_name, request.page_size = slug, 100
+    for _ in range(PAGES):
+        answer = client.sdk(f"list the submissions to {slug}",
+                            lambda k: k.competitions.competition_api_client.list_submissions(request))
+        for entry in answer.submissions or []:
+            yield HandIn(str(entry.ref), entry.status.name, entry.description or "",
+                         one_line(entry.error_description), _score(entry.public_score), _score(entry.private_score))
+        if not answer.next_page_token:
+            return
+        request.page_token = answer.next_page_token
+
+
+def once(client: Client, slug: str, tag: str, send: Callable[[], Any], unsure: bool, again: str) -> HandIn:
+    """Hand in with `send`, unless a submission with `tag` in its description is there already.
+
+    `unsure`: an earlier try may have arrived; it is looked for, and nothing is sent. KitError where Kaggle does not
+    take it; its subclass `Unanswered` where it is unknown whether it arrived: `again` then tells how to send it anew.
+    """
+    found = find(client, slug, tag, LOOK_FOR if unsure else 0)
+    if found:
+        client.say(f"handed in already: {found.ref} {tag}")
+        return found
+
+    def lost(why: str) -> Unanswered:
+        return Unanswered(f"{why}; whether {tag} arrived is not known: Kaggle's list of submissions does not show it",
+                          f"look for {tag} at {client.asker().competition_url}/submissions; if it is there, run the "
+                          f"same command again; if it is not, {again}")
+
+    if unsure:
+        raise lost("an earlier hand-in was left without an answer")
+    known = frozenset(entry.ref for entry in listing(client, slug))
+    none_left = say_left(client, slug)
+    try:
+        answer = client.call(f"hand in to {slug}", send, repeat=False)
+    except Rejected as error:
+        if none_left and not error.kind and error.status in (400, 403):
+            raise _none_left(client, slug) from None
+        raise
+    except Unanswered as error:
+        if not error.sent:
+            raise KitError(error.message, error.fix) from None
+        client.say(f"{error.message}; looking whether it arrived")
+        if found := find(client, slug, tag, LOOK_FOR, known):
+            return found
+        raise lost(error.message) from None
+    if answer.ref:
+        return HandIn(str(answer.ref))
+    if found := find(client, slug, tag, LOOK_FOR if "success" in (answer.message or "").lower() else 0, known):
+        return found
+    if "success" in (answer.message or "").lower():
+        raise lost("Kaggle's answer has no reference")
+    _, meaning, fix = refusals.by_words(answer.message or "", client.asker()) or (
+        "", "", "mend what Kaggle names, then run the same command again")
+    raise KitError(f"Kaggle did not take the submission{meaning and ', '}{meaning}: "
+                   f"{one_line(answer.message) or 'it does not say why'}", fix)
+
+
+def marked(send: Callable[[], T], mark: Callable[[bool], None]) -> Callable[[], T]:
+    """`send`, with `mark(True)` before it is sent, and `mark(False)` where Kaggle refused it."""
+
+    def sending() -> T:
+        mark(True)
+        try:
+            return send()
+        except Exception as error:
+            if 400 <= (answers.http_status(error) or 0) < 500:
+                mark(False)
+            raise
+
+    return sending
+
+
+def say_left(client: Client, slug: str) -> bool:
+    """Say how many submissions are left today, where the client can ask; whether there are none.
+
+    What Kaggle counts is no reason not to try: it counts nothing for an account without a team, and it is Kaggle that
+    refuses. A refusal without words is explained by it.
+    """
+    ask = getattr(client.api, "competition_get_submission_limits", None)
+    if ask is None:
+        return False
+    try:
+        limits = client.call(f"ask how many submissions to {slug} are left", lambda: ask(slug), attempts=1)
+        made, left, by_total = int(limits.num_today), int(limits.num_allowed_now), bool(limits.limited_by_total)
+    except (KitError, AttributeError, TypeError, ValueError):  # an older client, a server without it
+        return False
+    if not (made or left or limits.num_total):
+        return False
+    client.say(f"submissions today: {made} made, {left} left before this one"
+               + (" (the competition's limit for all days)" if by_total else ""))
+    return not left
+
+
+def _none_left(client: Client, slug: str) -> KitError:
+    """The day's submissions are used up, in the words of `kit.kaggle.refusals`."""
+    _, meaning, fix = refusals.by_words("submission allowance", client.asker()) or ("", "", "")
+    return Rejected(f"cannot hand in to {slug}: {meaning}", fix, 400, LIMIT)
+
+
+def find(client: Client, slug: str, tag: str, seconds: float = 0.0,
+         known: frozenset[str] | None = None) -> HandIn | None:
+    """The submission whose description holds `tag`; where none is shown, one that is not among the `known`.
+
+    Looks once, then again and again for `seconds`.
+    """
+    for _ in polls(seconds):
+        for entry in listing(client, slug):
+            is_new = known is not None and entry.ref not in known and not entry.description
+            if tag in entry.description or is_new:
+                return entry
+    return None
+
+
+def score(client: Client, competition: Competition, ref: str, ledger_path: Path, timeout: float) -> HandIn:
+    """`wait_for_score`, and the scores put into the ledger."""
+    entry = wait_for_score(client, competition.slug, ref, timeout, ledger.sync_command(competition, ledger_path))
+    ledger.set_scores({ref: (entry.public_score, entry.private_score)}, ledger_path)
+    return entry
+
+
+def wait_for_score(client: Client, slug: str, ref: str, timeout: float, sync: str) -> HandIn:
+    """The submission with its scores. KitError where Kaggle could not score it, or has not after `timeout` seconds.
+
+    `sync` is the command that fetches the score later.
+    """
+    client.say(f"waiting for the score of submission {ref}")
+    for _ in polls(timeout):
+        entry = next((entry for entry in listing(client, slug) if entry.ref == ref), None)
+        if entry and entry.status == "ERROR":
+            page = f"{client.asker().competition_url}/submissions"
+            raise KitError(f"Kaggle could not score submission {ref}: {entry.error or 'it does not say why'}",
+                           f"{_unscored(entry.error)}; more is on {page}")
+        if entry and entry.scored:
+            return entry
+    raise KitError(f"submission {ref} has no score after {span(timeout)}; it stays handed in",
+                   f"fetch the score later: {sync}")
+
+
+def _unscored(why: str) -> str:
+    """What to do about a submission that got no score, by Kaggle's words for the reason."""
+    why = why.lower()
+    if "timeout" in why or "time limit" in why or ("exceeded" in why and "time" in why):
+        return "the hidden test file took longer: give the kernel less to do (kit kernel build --time-budget 90m), " \
+               "build and push it again"
+    if "exception" in why or "threw" in why:
+        return "the kernel failed on the hidden test file, which has other rows and another length: " \
+               "kit kernel rehearse runs it on such a one"
+    if "not found" in why:
+        return "the kernel must write submission.csv into its working folder: kit kernel rehearse shows whether it does"
+    if "memory" in why or "allowed compute" in why:
+        return "the kernel took too much memory on the hidden test file: predict with fewer or smaller models"
+    return "check the file with kit validate: columns, ids and labels must be those of the sample submission"
+
+
+def _score(text: str | None) -> float | None:
+    try:
+        score = float(text or "nan")
+    except ValueError:
+        return None
+    return score if math.isfinite(score) else None

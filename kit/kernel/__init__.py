@@ -1,0 +1,1 @@
+"""A kernel folder: built here, pushed, followed, handed in."""

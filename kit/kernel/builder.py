@@ -1,0 +1,203 @@
+"""`kit kernel build`: write a kernel folder that `kaggle kernels push` accepts.
+
+A kernel is a single file, so the whole package travels inside it as a zip in base64, with the hash that it must have
+when it is unpacked. Beside it lie `kernel-metadata.json` and, in predict mode, the run's weights as a dataset folder.
+Nothing in the folder depends on when or where it was built: the same commit gives the same bytes. (Hence no
+`checksums.json` in it.)
+"""
+
+import contextlib
+import io
+import json
+import re
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import kit
+from kit.core import storage
+from kit.core.config import RunConfig
+from kit.core.errors import KitError
+from kit.data.competition import Competition
+from kit.kernel import template, weights
+from kit.training.records import read_config
+
+METADATA = "kernel-metadata.json"
+KINDS = {"script": "kernel.py", "notebook": "kernel.ipynb"}
+MODES = ("train", "predict")
+ACCELERATORS: dict[str, dict[str, Any]] = {
+    "t4x2": {"enable_gpu": True, "enable_tpu": False, "machine_shape": "NvidiaTeslaT4"},  # Kaggle gives two of them
+    "tpu": {"enable_gpu": False, "enable_tpu": True, "machine_shape": "TpuV5E8"},  # v3-8, the old default, is retired
+    "none": {"enable_gpu": False, "enable_tpu": False},
+}
+SETTINGS = {"t4x2": "t4x2-2h", "tpu": "t4x2-2h", "none": "cpu-45min"}  # of kit.training.settings
+MINUTES = {"t4x2": 110, "tpu": 110, "none": 520}  # of Kaggle's 120 on a GPU and 540 on a CPU
+PLACEHOLDER_USER = "INSERT_USERNAME_HERE"  # built without knowing the account; never to be pushed
+PINNED = ("original", "latest")  # images that Kaggle knows by a word: that of the kernel's first version, the newest
+PACKED = {".py", ".html", ".css", ".js"}
+
+
+def build(out: Path, competition: Competition, user: str | None = None, slug: str | None = None,
+          kind: str = "script", mode: str = "train", accelerator: str = "t4x2", run: Path | None = None,
+          models: tuple[str, ...] | None = None, folds: int | None = None, seeds: int | None = None,
+          epochs: int | None = None, seed: int | None = None, minutes: float | None = None,
+          docker_image: str | None = None) -> Path:
+    """Write the kernel folder `out` and return it; its own files are replaced, others there are left alone.
+
+    `user`: the Kaggle account, else a placeholder that cannot be pushed. `run`: the run folder whose weights a
+    `predict` kernel takes along. `models`, `folds`, `seeds`, `epochs` and `seed` are of a `train` kernel: without
+    `models` it trains the accelerator's setting. `minutes`: everything ends by then, under Kaggle's limit.
+    `docker_image`: Kaggle's image to run in, by digest or as `original` or `latest`. KitError for an unknown choice,
+    an option of the other mode, a slug that Kaggle would change, or a run without weights or of another competition;
+    the folder is then as it was.
+    """
+    for option, value, choices in (("kind", kind, tuple(KINDS)), ("mode", mode, MODES),
+                                   ("accelerator", accelerator, tuple(ACCELERATORS))):
+        if value not in choices:
+            raise KitError(f"--{option} {value!r} is unknown", f"choose one of: {', '.join(choices)}")
+    asked = {"model": models, "folds": folds, "seeds": seeds, "epochs": epochs, "seed": seed}
+    _check_mode(mode, run, [f"--{option}" for option, value in asked.items() if value is not None])
+    slug = _checked_slug(slug or f"{competition.slug}-kit")
+    owner = _checked_user(user or PLACEHOLDER_USER)
+    ref, dataset = f"{owner}/{slug}", f"{owner}/{weights.dataset_slug(slug)}"
+    minutes = MINUTES[accelerator] if minutes is None else minutes
+    if minutes <= 0:
+        raise KitError(f"a kernel cannot do anything in {minutes:g} minutes", "give it more, such as 110m")
+    image = _image(docker_image)
+    settings: dict[str, Any] = {"competition": competition.slug, "mode": mode}
+    if mode == "train":
+        settings |= _training(competition, accelerator, models=models, n_folds=folds, n_seeds=seeds, epochs=epochs,
+                              seed=seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        if run is not None:
+            config = read_config(run)
+            if config.competition != competition.slug:
+                raise KitError(f"{run} was trained for {config.competition}, not for {competition.slug}",
+                               f"build it with --competition {config.competition}, or name another run with --run")
+            packed = weights.pack(run, Path(scratch) / weights.FOLDER, dataset)
+            settings |= {"weights": dataset, "manifest_sha256": packed, "class_prior": config.class_prior}
+        settings["minutes"] = minutes
+        if accelerator == "tpu":
+            settings["backend"] = "jax"
+        code = template.render(kind, settings, pack_source(), _facts(competition, accelerator))
+        metadata = _metadata(competition, ref, kind, accelerator, [dataset] if mode == "predict" else []) | image
+        _lay_down(Path(out), {KINDS[kind]: code, METADATA: _json(metadata)}, Path(scratch) / weights.FOLDER)
+    return Path(out)
+
+
+def _check_mode(mode: str, run: Path | None, training: list[str]) -> None:
+    """KitError for options that the mode would ignore: `training` names those of a train kernel that were given."""
+    if mode == "train" and run is not None:
+        raise KitError(f"--run {Path(run).name} is for a kernel that predicts, and this one trains",
+                       "add --mode predict to take its weights along, or leave --run out")
+    if mode == "predict" and training:
+        raise KitError(f"{', '.join(training)}: a predict kernel trains nothing, it takes its models from --run",
+                       f"leave {', '.join(training)} out, or build with --mode train")
+    if mode == "predict" and run is None:
+        raise KitError("a predict kernel needs the weights of a run", "name one: --run RUN, from runs/")
+
+
+def _image(docker_image: str | None) -> dict[str, str]:
+    """What `kernel-metadata.json` says of the image; nothing where Kaggle is to choose."""
+    if docker_image is None:
+        return {}
+    if docker_image in PINNED:
+        return {"docker_image_pinning_type": docker_image}
+    if re.fullmatch(r"[a-z0-9][\w.-]*(/[\w.-]+)+@sha256:[0-9a-f]{64}", docker_image):
+        return {"docker_image": docker_image}
+    raise KitError(f"--docker-image {docker_image!r:.90} is no image of Kaggle's",
+                   f"give {' or '.join(PINNED)}, or one by its digest, as kaggle kernels pull -m shows it: "
+                   "gcr.io/kaggle-images/python@sha256:...")
+
+
+def _training(competition: Competition, accelerator: str, **asked: Any) -> dict[str, Any]:
+    """The settings of a kernel that trains. KitError for a model that there is not."""
+    from kit.training import models, settings
+
+    own = {} if asked["models"] else settings.get(SETTINGS[accelerator]).options()
+    config = RunConfig(competition.slug, **own | {name: value for name, value in asked.items() if value is not None})
+    for name in config.models:
+        models.get(name)
+    return {"models": list(config.models), "folds": config.n_folds, "seeds": config.n_seeds, "epochs": config.epochs,
+            "seed": config.seed, "class_prior": config.class_prior}
+
+
+def _lay_down(out: Path, files: dict[str, bytes], weights_folder: Path) -> None:
+    """Put the kernel's files into `out`, and take away what another kind or mode has left there."""
+    others, packed = set(KINDS.values()) - set(files), out / weights.FOLDER
+    temporary = {name: out / f".{name}.tmp" for name in files}
+    for path in (*(out / name for name in (*files, *others)), packed):
+        if path.exists() and path.is_dir() != (path == packed):
+            raise KitError(f"cannot write {path}: there is a {'folder' if path.is_dir() else 'file'} of that name",
+                           "move it away, or choose another folder with --out")
+    if out.exists() and not out.is_dir():
+        raise KitError(f"--out {out} is a file", "name a folder, new or one that an earlier build has made")
+    try:
+        with storage.disk_errors(out, "write"):
+            out.mkdir(parents=True, exist_ok=True)
+            for name, data in files.items():
+                temporary[name].write_bytes(data)
+            for other in others:
+                (out / other).unlink(missing_ok=True)
+            shutil.rmtree(packed, ignore_errors=True)
+            if weights_folder.exists():
+                storage.copy_tree(weights_folder, packed)
+            for name in files:
+                temporary[name].replace(out / name)
+    finally:
+        for path in temporary.values():
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _metadata(competition: Competition, ref: str, kind: str, accelerator: str,
+              datasets: list[str]) -> dict[str, Any]:
+    """`kernel-metadata.json`. Internet is on unless it is said to be off; the title must slugify to the id."""
+    return {"id": ref, "title": weights.title_of(ref.split("/")[1]), "code_file": KINDS[kind], "language": "python",
+            "kernel_type": kind, "is_private": True, "enable_internet": False, **ACCELERATORS[accelerator],
+            "dataset_sources": datasets, "competition_sources": [competition.slug],
+            "kernel_sources": [], "model_sources": [], "keywords": []}
+
+
+def _checked_user(user: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", user):
+        return user
+    raise KitError(f"{user!r:.60} cannot be the name of a Kaggle account",
+                   "give --user as it stands in the address of the account's page: kaggle.com/NAME")
+
+
+def _checked_slug(slug: str) -> str:
+    if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug) and 5 <= len(slug) <= weights.LONGEST_SLUG:
+        return slug
+    raise KitError(f"{slug!r} cannot be the slug of a kernel: Kaggle would store it under another name",
+                   f"use 5 to {weights.LONGEST_SLUG} of a–z and 0–9, with single dashes between words")
+
+
+# -- the packed source ----------------------------------------------------------------------------------------------
+
+
+def pack_source() -> bytes:
+    """The kit's package as a zip whose bytes depend on its files alone: sorted, and dated 1980."""
+    package = Path(kit.__file__).parent
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for path in sorted(path for path in package.rglob("*") if path.suffix in PACKED):
+            entry = zipfile.ZipInfo(f"kit/{path.relative_to(package).as_posix()}")  # its default date is 1980-01-01
+            entry.create_system, entry.external_attr = 3, 0o644 << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, path.read_bytes())
+    return buffer.getvalue()
+
+
+def _facts(competition: Competition, accelerator: str) -> dict[str, str]:
+    """What the code file says about itself to the person who opens it."""
+    from kit.pipeline import source_commit
+
+    return {"title": competition.title, "url": competition.url, "version": kit.__version__, "commit": source_commit(),
+            "accelerator": accelerator}
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

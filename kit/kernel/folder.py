@@ -1,0 +1,201 @@
+"""Reads a kernel folder, as `kit kernel build` or somebody else wrote it, and remembers what has been done with it.
+
+`push.json` in the folder is written before each step that Kaggle must not see twice and again after it, so that whoever
+comes next knows what was done, and where to ask Kaggle instead.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+from kit.core import locks, storage
+from kit.core.config import fits
+from kit.core.errors import KitError
+from kit.kernel import weights
+from kit.kernel.builder import KINDS, METADATA, PLACEHOLDER_USER
+
+STATE = "push.json"
+REF = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # owner/slug, and no way out of a folder that is named so
+SOURCES = {"competition_sources": (re.compile(r"[\w-][\w.-]*"), "SLUG"), "dataset_sources": (REF, "OWNER/SLUG"),
+           "kernel_sources": (REF, "OWNER/SLUG"),
+           "model_sources": (re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*){3}/\d+"),
+                             "OWNER/MODEL/FRAMEWORK/VARIATION/VERSION")}
+BUILD = "make it again: kit kernel build --user NAME"
+UPLOADED = {"digest": str, "before": int, "done": bool}  # what `State.weights` holds
+
+
+@dataclass(frozen=True)
+class KernelFolder:
+    """`ref` is owner/slug; `digest` the SHA-256 of the code, its metadata and the weights."""
+
+    path: Path
+    metadata: dict[str, Any]
+    code: str
+    digest: str
+    weights: Path | None
+
+    @property
+    def ref(self) -> str:
+        return str(self.metadata["id"])
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for one process; KitError where another one is pushing it."""
+        with contextlib.ExitStack() as held:
+            with storage.disk_errors(self.path, "write into"):
+                try:
+                    held.enter_context(locks.hold(self.path / ".push.lock"))
+                except locks.Held as other:
+                    raise other.error(self.path, "wait until it has ended; kit kernel status shows where it is",
+                                      "is being pushed by") from None
+            yield
+
+
+def read(path: Path) -> KernelFolder:
+    """The kernel folder at `path`. KitError where it is none, or was built without an account."""
+    path = Path(path)
+    metadata = read_metadata(path)
+    ref = metadata.get("id")
+    if not isinstance(ref, str) or not REF.fullmatch(ref):
+        raise KitError(f"{path / METADATA} is damaged: id {ref!r:.60} is not OWNER/SLUG", BUILD)
+    if ref.startswith(f"{PLACEHOLDER_USER}/"):
+        raise KitError(f"{path} was built without a Kaggle account", BUILD)
+    code, dataset = path / metadata["code_file"], path / weights.FOLDER
+    has_weights = dataset.is_dir()
+    return KernelFolder(path, metadata, _read_code(code),
+                        _digest([path / METADATA, code, *(_files(dataset) if has_weights else [])]),
+                        dataset if has_weights else None)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """`kernel-metadata.json` of the folder `path`: sources that it does not name are an empty list.
+
+    KitError where it is missing, a value is not of its kind, or the code file that it names is not there.
+    """
+    file = path / METADATA
+    metadata = _read_table(file)
+    metadata = {**metadata, **{name: metadata.get(name) or [] for name in SOURCES}}
+    code = metadata.get("code_file")
+    if not (isinstance(code, str) and code and not Path(code).is_absolute() and ".." not in Path(code).parts):
+        raise _wrong(file, metadata, "code_file", "name a file in that folder, such as kernel.py")
+    if metadata.get("kernel_type") not in tuple(KINDS):
+        raise _wrong(file, metadata, "kernel_type", f"write {' or '.join(KINDS)}")
+    for name, (pattern, form) in SOURCES.items():
+        if not fits(metadata[name], tuple[str, ...]) or not all(map(pattern.fullmatch, metadata[name])):
+            raise _wrong(file, metadata, name, f'write a list, such as ["{form}"]')
+    if not (path / code).is_file():
+        raise KitError(f"{path / code} is missing", f"put it there, name another code_file in {file}, or {BUILD}")
+    return metadata
+
+
+def _read_table(file: Path) -> dict[str, Any]:
+    """The object in the JSON file. A file that begins with a byte order mark is refused: Kaggle's client refuses it."""
+    if file.exists() and not file.is_file():  # a pipe would be waited for
+        raise KitError(f"{file} is no file", BUILD)
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise KitError(f"{file.parent} is no kernel folder: it has no {METADATA}",
+                       "make one: kit kernel build") from None
+    except UnicodeDecodeError as error:
+        raise KitError(f"{file} is damaged: byte {error.start + 1} is not UTF-8",
+                       f"save it again as UTF-8, or {BUILD}") from error
+    except OSError as error:
+        fix = "make it readable: chmod u+r" if isinstance(error, PermissionError) else "copy its folder anew:"
+        raise KitError(f"cannot read {file}: {error.strerror or error}", f"{fix} {file}") from error
+    if text.startswith("\ufeff"):
+        raise KitError(f"{file} begins with a byte order mark, at which Kaggle's own client stops",
+                       "save it as UTF-8 without one (an editor may call it UTF-8 with BOM)")
+    try:
+        table = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise KitError(f"{file} is damaged: {error}", f"correct it there, or {BUILD}") from error
+    if not isinstance(table, dict):
+        raise KitError(f"{file} is damaged: it holds no object", f"begin it with {{; or {BUILD}")
+    return table
+
+
+def _wrong(file: Path, metadata: dict[str, Any], name: str, fix: str) -> KitError:
+    said = f"cannot be {metadata.get(name)!r:.60}" if name in metadata else "is missing"
+    return KitError(f"{file} is damaged: {name} {said}", f"{fix}; or {BUILD}")
+
+
+def _read_code(path: Path) -> str:
+    with storage.disk_errors(path, "read"):
+        code = path.read_bytes()
+    try:
+        return code.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = code.count(b"\n", 0, error.start) + 1
+        raise KitError(f"{path}, line {line}: byte {error.start + 1} of the file is not UTF-8",
+                       "save it again as UTF-8; or make it again: kit kernel build") from error
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """What a kernel's or a submission's report.json says; nothing where it is missing or no report."""
+    try:
+        report = storage.read_json(path) if path.is_file() else {}
+    except KitError:
+        return {}
+    return report if isinstance(report, dict) else {}
+
+
+def digest_of(folder: Path) -> str:
+    """SHA-256 of all files in `folder`, with their names."""
+    return _digest(_files(folder))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file())
+
+
+def _digest(paths: list[Path]) -> str:
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(f"{path.name} {storage.sha256_file(path)}\n".encode())
+    return total.hexdigest()
+
+
+# -- what has been done ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class State:
+    """`push.json`. `pushing` and `submitting` are set while Kaggle's answer is not known yet."""
+
+    digest: str = ""  # of what was pushed as `version`
+    pushing: str = ""  # the digest of what is being pushed
+    kernel: str = ""  # owner/slug, as Kaggle calls it
+    version: int = 0
+    url: str = ""
+    ended: str = ""  # the status with which `version` ended
+    weights: dict[str, Any] = field(default_factory=dict)  # digest, before (versions), done
+    submitting: bool = False
+    submission: str = ""  # Kaggle's reference of the hand-in of `version`
+    submitted_as: str = ""  # its description
+
+    @classmethod
+    def load(cls, folder: KernelFolder) -> "State":
+        path = folder.path / STATE
+        if not path.is_file():
+            return cls()
+        try:
+            state = cls(**storage.read_json(path))
+        except TypeError as error:
+            raise storage.damaged(path, str(error)) from error
+        wrong = [name for name, kind in get_type_hints(cls).items()
+                 if not fits(getattr(state, name), get_origin(kind) or kind)]
+        wrong = wrong or [f"weights.{name}" for name, value in state.weights.items()
+                          if not fits(value, UPLOADED.get(name))]
+        if wrong:
+            raise storage.damaged(path, f"{wrong[0]} is of another kind")
+        return state
+
+    def save(self, folder: KernelFolder) -> None:
+        storage.write_json(folder.path / STATE, dataclasses.asdict(self))

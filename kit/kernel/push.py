@@ -1,0 +1,362 @@
+"""Push a kernel, follow that version to its end, hand in what it wrote, and wait for the score.
+
+Each step asks `push.json`, and where that does not know, Kaggle, whether it was done already. So every command here can
+be interrupted anywhere and run again, and nothing is pushed or handed in twice: where not even Kaggle knows, the
+command stops and says how to find out.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kit import ledger
+from kit.core import storage
+from kit.core.errors import KitError
+from kit.data.competition import Competition
+from kit.kaggle import refusals, session, submissions
+from kit.kaggle.answers import one_line
+from kit.kaggle.client import Client, Rejected, Say, Unanswered, connect, redact, silent
+from kit.kaggle.refusals import BUSY, QUOTA
+from kit.kaggle.session import Version
+from kit.kernel import dataset, template
+from kit.kernel import folder as kernel_folder
+from kit.kernel.builder import METADATA
+from kit.kernel.folder import KernelFolder, State
+
+KERNEL_TIMEOUT = 14 * 3600.0  # seconds: nine hours on a CPU, and the queue before them
+SCORE_TIMEOUT = 4 * 3600.0  # seconds: Kaggle runs the kernel once more, on the hidden test file
+SLOT_PAUSE = 300.0  # seconds at most between two tries where as many sessions run as Kaggle permits
+SUBMISSION, REPORT = "submission.csv", "report.json"
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What came of a push or a hand-in so far; an empty field is a step that was not asked for."""
+
+    what: str  # owner/slug, or the file that was uploaded
+    version: int = 0
+    url: str = ""
+    status: str = ""
+    report: str = ""  # where the kernel's report.json was put
+    submission: str = ""  # Kaggle's reference
+    public_score: float | None = None
+    private_score: float | None = None
+    sync: str = "kit ledger sync"  # the command that fetches scores that come later
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def lines(self) -> list[str]:
+        """For a terminal."""
+        kernel = f"{self.what} v{self.version}" if self.version else self.what
+        lines = [" ".join(part for part in (f"{kernel}:", self.status.lower() or "pushed", self.url) if part)]
+        if self.report:
+            lines.append(f"report: {self.report}")
+        if self.submission:
+            scores = [f"{name} {score:.5f}" for name, score in (("public", self.public_score),
+                                                                ("private", self.private_score)) if score is not None]
+            lines.append(f"submission {self.submission}: {', '.join(scores) or f'no score yet ({self.sync})'}")
+        return lines
+
+
+def push(path: Path, competition: Competition, wait: bool = False, submit: bool = False, message: str = "",
+         progress: Say = silent, ledger_path: Path = ledger.LEDGER, kernel_timeout: float = KERNEL_TIMEOUT,
+         score_timeout: float = SCORE_TIMEOUT, resend: bool = False,
+         session_limit: float | None = None) -> PushResult:
+    """Push the kernel folder; with `wait` follow that version to its end and fetch its report; with `submit` hand in.
+
+    `wait` and `submit` together also wait for the score. In predict mode the weights are uploaded first. `resend`: what
+    was sent last, and whose answer was lost, did not arrive; without it nothing is sent a second time. Kaggle ends the
+    session after `session_limit`, where one is given. KitError for every failure; running it again goes on where it
+    stopped. Times in seconds.
+    """
+    kernel = kernel_folder.read(path)
+    _check_source(kernel, competition)
+    minutes = template.settings_of(kernel.code).get("minutes", 0)
+    if session_limit is not None and session_limit <= minutes * 60:
+        raise KitError(f"--session-limit {session_limit / 60:g}m ends this kernel before it is done: it plans with "
+                       f"{minutes:g} minutes, and a session that Kaggle ends is no submission",
+                       f"build it again with --time-budget {session_limit / 60 * 0.9:.0f}m, or allow it more time")
+    with kernel.lock():
+        client, state = connect(progress, competition.rules_url), State.load(kernel)
+        owner = kernel.ref.split("/")[0]
+        if owner.lower() != client.user.lower():
+            client.say(f"warning: this kernel is {owner}'s, but {client.user or 'another account'} is logged in")
+        if kernel.weights:
+            dataset.upload(client, kernel.weights, state.weights, lambda: state.save(kernel))
+        _push_once(client, kernel, state, kernel_timeout if wait else 0.0, resend, session_limit)
+        if wait or submit:
+            _follow(client, kernel, state, kernel_timeout)
+        if submit:
+            return _hand_in(client, kernel, state, competition, message, ledger_path, wait, score_timeout, resend)
+        return _result(kernel, state)
+
+
+def submit(path: Path, competition: Competition, message: str = "", wait: bool = True, progress: Say = silent,
+           ledger_path: Path = ledger.LEDGER, kernel_timeout: float = KERNEL_TIMEOUT,
+           score_timeout: float = SCORE_TIMEOUT, resend: bool = False) -> PushResult:
+    """Hand in the version that was pushed from this folder, as soon as it has ended well. KitError as `push`."""
+    kernel = kernel_folder.read(path)
+    with kernel.lock():
+        state = _pushed(kernel)
+        if state.digest != kernel.digest:
+            raise KitError(f"{path} has changed since version {state.version} was pushed",
+                           "push it first: kit kernel push --wait --submit")
+        client = connect(progress, competition.rules_url)
+        _follow(client, kernel, state, kernel_timeout)
+        return _hand_in(client, kernel, state, competition, message, ledger_path, wait, score_timeout, resend)
+
+
+def logs(path: Path, competition: Competition, follow: bool = False, show: Say = silent, progress: Say = silent,
+         timeout: float = KERNEL_TIMEOUT) -> dict[str, Any]:
+    """The log of the version that was pushed from this folder; with `follow`, until that version has ended.
+
+    `show` gets each line as it comes; `timeout` in seconds. The dict has `kernel`, `version`, `status` and `log`.
+    """
+    kernel = kernel_folder.read(path)
+    state = _pushed(kernel)
+    client, version = connect(progress, competition.rules_url), Version(state.kernel, state.version)
+    lines: list[str] = []
+
+    def shown(line: str) -> None:
+        lines.append(line)
+        show(line)
+
+    if follow:
+        ended = session.follow_log(client, version, shown, timeout)
+    else:
+        ended = session.status(client, version)[0]
+        for line in session.log(client, version):
+            shown(line)
+    return {"kernel": version.kernel, "version": version.number, "status": ended or "UNKNOWN", "log": lines}
+
+
+def status(path: Path, competition: Competition, progress: Say = silent) -> dict[str, Any]:
+    """Where the version that was pushed from this folder is: its status, its log's end, its submission."""
+    kernel = kernel_folder.read(path)
+    state = _pushed(kernel)
+    client, version = connect(progress, competition.rules_url), Version(state.kernel, state.version)
+    now, why = session.status(client, version)
+    found = submissions.find(client, competition.slug, _tag(version))
+    return {"kernel": version.kernel, "version": version.number, "url": state.url, "status": now or "UNKNOWN",
+            "failure": why, "log": session.log(client, version)[-session.TAIL:] if now in session.ENDS else [],
+            "changed_since": state.digest != kernel.digest, "quota": session.quota(client),
+            "submission": dataclasses.asdict(found) if found else None}
+
+
+# -- push -----------------------------------------------------------------------------------------------------------
+
+
+def _check_source(kernel: KernelFolder, competition: Competition) -> None:
+    sources = [source.lower() for source in kernel.metadata["competition_sources"]]
+    if competition.slug not in sources:
+        raise KitError(f"{kernel.path} was not built for {competition.slug}, but for {', '.join(sources) or 'none'}",
+                       "name its competition with --competition, or build it again")
+
+
+def _pushed(kernel: KernelFolder) -> State:
+    state = State.load(kernel)
+    if not state.version:
+        raise KitError(f"nothing was pushed from {kernel.path} yet", "push it: kit kernel push")
+    return state
+
+
+def _push_once(client: Client, kernel: KernelFolder, state: State, wait: float, resend: bool,
+               session_limit: float | None) -> None:
+    """Push, unless these bytes were pushed already.
+
+    Where as many sessions run as Kaggle permits, tries again for `wait` seconds. KitError where an earlier push may
+    have arrived and Kaggle does not show it, unless `resend`.
+    """
+    if state.digest == kernel.digest and state.version and not state.pushing:
+        client.say(f"{Version(state.kernel, state.version)} was pushed already")
+        return
+
+    def lost(why: str) -> Unanswered:
+        return Unanswered(f"{why}; whether {kernel.ref} arrived is not known: Kaggle does not show a new version of it",
+                          f"look at https://www.kaggle.com/code/{kernel.ref} (Versions); if it is there, run the same "
+                          "command again; if it is not, run it with --resend")
+
+    if state.pushing == kernel.digest:
+        if _adopt(client, kernel, state, 0.0 if resend else submissions.LOOK_FOR):
+            return
+        if not resend:
+            raise lost("an earlier push was left without an answer")
+
+    def mark(is_sent: bool) -> None:
+        state.pushing = kernel.digest if is_sent else ""
+        state.save(kernel)
+
+    def send() -> Any:
+        return client.api.kernels_push(str(kernel.path), None if session_limit is None else str(int(session_limit)))
+
+    accelerators = [name for name in ("GPU", "TPU") if kernel.metadata.get(f"enable_{name.lower()}")]
+    for line in session.quota_lines(session.quota(client), *accelerators) if accelerators else ():
+        client.say(line)
+    for _ in session.polls(wait, SLOT_PAUSE):
+        try:
+            answer = client.call(f"push {kernel.ref}", submissions.marked(send, mark), repeat=False, owner=_owner(kernel))
+            return _accept(client, kernel, state, answer)
+        except Unanswered as error:
+            if not error.sent:
+                mark(False)
+                raise KitError(error.message, error.fix) from None
+            client.say(f"{error.message}; looking whether it arrived")
+            if _adopt(client, kernel, state, submissions.LOOK_FOR):
+                return
+            raise lost(error.message) from None
+        except KitError as error:
+            mark(False)
+            if not (isinstance(error, Rejected) and error.kind == BUSY and wait):
+                raise
+            busy = error
+            client.say(f"{error.message}; waiting for one to end")
+    raise busy
+
+
+def _owner(kernel: KernelFolder) -> str:
+    return kernel.ref.split("/")[0]
+
+
+def _accept(client: Client, kernel: KernelFolder, state: State, answer: Any) -> None:
+    """Note the new version. KitError for what the client would only print: an error in a 200, ignored sources."""
+    for line in client.printed.splitlines():
+        client.say(f"the client says: {line}")
+    if answer.error:
+        kind, meaning, fix = refusals.by_words(answer.error, client.asker(_owner(kernel))) or (
+            "", "", "mend what Kaggle names, build the kernel again, and push it again")
+        if kind == QUOTA and (lines := session.quota_lines(session.quota(client))):
+            fix = f"{'; '.join(lines)}: {fix}"
+        raise Rejected(f"Kaggle did not take {kernel.ref}{meaning and ', '}{meaning}: {one_line(answer.error)}", fix,
+                       200, kind)
+    ignored = [f"{kind} {source}" for kind in ("dataset", "competition", "kernel", "model")
+               for source in getattr(answer, f"invalid_{kind}_sources") or []]
+    if ignored:
+        fixes = [f"accept the competition's rules: {client.rules_url}"] if answer.invalid_competition_sources else []
+        if len(ignored) > len(answer.invalid_competition_sources or []):
+            fixes.append(f"check in {METADATA} the names of what it reads, and that {client.user} may see them")
+        raise KitError(f"Kaggle took {kernel.ref}, but not its data: {', '.join(map(one_line, ignored))}",
+                       f"{'; '.join(fixes)}; then push again")
+    if answer.version_number:
+        name = _kernel_name(answer.ref) or kernel.ref
+        _pushed_as(client, kernel, state, name, int(answer.version_number), answer.url or "")
+    elif not _adopt(client, kernel, state, submissions.LOOK_FOR):
+        raise Unanswered(f"Kaggle's answer to the push of {kernel.ref} names no version", "run the same command again")
+
+
+def _kernel_name(ref: str) -> str:
+    """owner/slug of "/code/owner/slug": a title that does not slugify to the id makes another kernel."""
+    parts = [part for part in (ref or "").split("/") if part]
+    return "/".join(parts[-2:]) if len(parts) >= 2 else ""
+
+
+def _adopt(client: Client, kernel: KernelFolder, state: State, seconds: float) -> bool:
+    """Whether a push whose answer was lost did arrive: Kaggle's newest version is a new one, and has our source.
+
+    Looks once, then again and again for `seconds`.
+    """
+    for _ in session.polls(seconds):
+        number, source = session.current(client, kernel.ref)
+        if number > state.version and _plain(source) == _plain(kernel.code):
+            _pushed_as(client, kernel, state, kernel.ref, number, f"https://www.kaggle.com/code/{kernel.ref}")
+            return True
+    return False
+
+
+def _plain(source: str) -> Any:
+    """What a version is compared by: a notebook's cells, since the client and Kaggle write its JSON anew."""
+    try:
+        return ["".join(cell["source"]).strip() for cell in json.loads(source)["cells"]]
+    except (ValueError, KeyError, TypeError):
+        return source.replace("\r\n", "\n").strip()
+
+
+def _pushed_as(client: Client, kernel: KernelFolder, state: State, name: str, number: int, url: str) -> None:
+    new = State(digest=kernel.digest, kernel=name, version=number, url=redact(url), weights=state.weights)
+    for field in dataclasses.fields(State):
+        setattr(state, field.name, getattr(new, field.name))
+    state.save(kernel)
+    client.say(f"pushed {Version(name, number)}: {state.url}")
+
+
+# -- wait -----------------------------------------------------------------------------------------------------------
+
+
+def _follow(client: Client, kernel: KernelFolder, state: State, timeout: float) -> None:
+    """Wait for the version's end, then fetch its report, once. KitError where it ended badly or left no submission."""
+    version, report = Version(state.kernel, state.version), _report_path(kernel, state)
+    if state.ended == "COMPLETE":
+        return
+    session.follow(client, version, timeout)
+    left, report_bytes = _left(client, version)
+    if left and SUBMISSION not in left:
+        raise KitError(f"{version} ended well, but left no {SUBMISSION}, only {', '.join(sorted(left))}",
+                       "check the kernel with kit kernel rehearse, build it again, and push it again")
+    if report_bytes is not None:
+        storage.write_bytes(report, report_bytes)
+    else:
+        client.say(f"{version} left no {REPORT}: the ledger will lack its numbers")
+    state.ended = "COMPLETE"
+    state.save(kernel)
+
+
+def _left(client: Client, version: Version) -> tuple[set[str], bytes | None]:
+    """The names of what this version left, and its report; what Kaggle does not show need not stop a hand-in."""
+    names: set[str] = set()
+    try:
+        files = session.outputs(client, version)
+        names = set(files)
+        return names, session.fetch(client, REPORT, files[REPORT]) if REPORT in files else None
+    except Rejected as error:
+        client.say(error.message)
+        return names, None
+
+
+def _report_path(kernel: KernelFolder, state: State) -> Path:
+    return kernel.path / f"v{state.version}" / REPORT
+
+
+def _result(kernel: KernelFolder, state: State, entry: submissions.HandIn | None = None) -> PushResult:
+    report = _report_path(kernel, state)
+    return PushResult(state.kernel, state.version, state.url, state.ended, str(report) if report.is_file() else "",
+                      state.submission, entry.public_score if entry else None, entry.private_score if entry else None)
+
+
+# -- hand in --------------------------------------------------------------------------------------------------------
+
+
+def _tag(version: Version) -> str:
+    return f"[{version}]"
+
+
+def _hand_in(client: Client, kernel: KernelFolder, state: State, competition: Competition, message: str,
+             ledger_path: Path, wait: bool, timeout: float, resend: bool) -> PushResult:
+    version = Version(state.kernel, state.version)
+    if not state.submission:
+        state.submitted_as = f"{message} {_tag(version)}".strip()
+
+        def mark(is_sent: bool) -> None:
+            state.submitting = is_sent
+            state.save(kernel)
+
+        def send() -> Any:
+            return client.api.competition_submit_code(SUBMISSION, state.submitted_as, competition.slug, version.kernel,
+                                                      version.number, quiet=True)
+
+        try:
+            entry = submissions.once(client, competition.slug, _tag(version), submissions.marked(send, mark),
+                                state.submitting and not resend, "run it with --resend")
+        except Unanswered:
+            raise
+        except KitError:
+            mark(False)
+            raise
+        state.submission, state.submitting = entry.ref, False
+        state.save(kernel)
+        client.say(f"handed in {version} as submission {entry.ref}")
+    report = kernel_folder.read_report(_report_path(kernel, state))
+    ledger.add(ledger.row_of(str(version), report, state.submission), ledger_path)
+    scored = submissions.score(client, competition, state.submission, ledger_path, timeout) if wait else None
+    return dataclasses.replace(_result(kernel, state, scored), sync=ledger.sync_command(competition, ledger_path))

@@ -1,0 +1,82 @@
+"""Hand in a submission file, once, to a competition that takes files.
+
+While it is not known whether the file arrived, `sending.json` lies beside it: then it is looked for, and not sent.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from kit import ledger
+from kit.core import storage
+from kit.core.errors import KitError
+from kit.data.competition import Competition
+from kit.kaggle import submissions
+from kit.kaggle.answers import one_line
+from kit.kaggle.client import Say, Unanswered, connect, silent
+from kit.kernel import folder as kernel_folder
+from kit.kernel.push import REPORT, SCORE_TIMEOUT, PushResult
+
+SENDING = "sending.json"
+
+
+def check_takes_files(competition: Competition) -> None:
+    """KitError, with the way to go, for a competition that takes notebooks only."""
+    if competition.code_only:
+        raise KitError(f"{competition.title} takes notebooks, not files: Kaggle runs them on a hidden test set",
+                       "kit kernel build --user NAME, kit kernel rehearse, then kit kernel push --wait --submit")
+
+
+def upload(path: Path, competition: Competition, message: str = "", wait: bool = False, progress: Say = silent,
+           ledger_path: Path | None = None, score_timeout: float = SCORE_TIMEOUT) -> PushResult:
+    """Hand in a submission file, once; its report.json is looked for beside it. KitError for a code competition.
+
+    Its row goes into `ledger_path`, by default the ledger beside the submission's folder, where `ledger.record` put it.
+    """
+    check_takes_files(competition)
+    path = Path(path)
+    ledger_path = ledger_path or ledger.beside(path.parent)
+    tag = f"[sha256 {hashlib.sha256(storage.read_bytes(path)).hexdigest()[:12]}]"
+    client, sending = connect(progress, competition.rules_url), path.with_name(SENDING)
+
+    def mark(is_sent: bool) -> None:
+        if is_sent:
+            storage.write_text(sending, json.dumps({"tag": tag}) + "\n", record=False)
+        else:
+            sending.unlink(missing_ok=True)
+
+    def send() -> Any:
+        try:
+            answer = client.api.competition_submit(str(path), f"{message} {tag}".strip(), competition.slug, quiet=True)
+            why = answer.message if answer.message == client.api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE else ""
+        except ValueError as error:  # should a newer client raise it, as it does for datasets
+            why = str(error) if "upload" in str(error).lower() else ""
+            if not why:
+                raise
+        if why:  # the submission itself comes after the upload, and was not made
+            raise Unanswered(f"the file did not arrive at Kaggle: {one_line(why)}",
+                             "check the network, and that it lets uploads through to storage.googleapis.com, then run "
+                             "the same command again", sent=False)
+        return answer
+
+    try:
+        unsure = sending.is_file() and json.loads(sending.read_text("utf-8")).get("tag") == tag
+    except (OSError, ValueError, AttributeError):
+        unsure = True  # whatever it was, it was being sent
+    try:
+        entry = submissions.once(client, competition.slug, tag, submissions.marked(send, mark), unsure,
+                            f"delete {sending} and run it again")
+    except Unanswered:
+        raise
+    except KitError:
+        mark(False)
+        raise
+    mark(False)
+    client.say(f"handed in {path} as submission {entry.ref}")
+    run = path.resolve().parent.name
+    ledger.add(ledger.row_of(run, kernel_folder.read_report(path.with_name(REPORT)), entry.ref), ledger_path)
+    if wait:
+        entry = submissions.score(client, competition, entry.ref, ledger_path, score_timeout)
+    return PushResult(str(path), status="handed in", submission=entry.ref, public_score=entry.public_score,
+                      private_score=entry.private_score, sync=ledger.sync_command(competition, ledger_path))

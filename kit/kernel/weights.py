@@ -1,0 +1,106 @@
+"""The trained models of a run, packed as a Kaggle dataset here and unpacked as a run folder there.
+
+The dataset folder `weights/` holds one `.keras` file per fold, the run's `config.json`, `manifest.json` with their
+hashes, and `dataset-metadata.json` for the official client. It is flat, since the client skips folders when it
+uploads. A `.keras` file is a zip, and Kaggle unpacks zips: the manifest therefore has the hash of each member too, and
+`unpack` takes a folder where it expects a file.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from kit.core.errors import KitError
+from kit.core.run_folder import RunFolder, fold_keys
+from kit.core.storage import damaged, disk_errors, read_bytes, read_json
+from kit.training.records import read_config, rounds
+
+FOLDER = "weights"
+MANIFEST = "manifest.json"
+METADATA = "dataset-metadata.json"
+TRAINED = "trained.json"  # done.json as the training wrote it; on Kaggle a fold is done once it has predicted
+SUFFIX = "-weights"
+LONGEST_SLUG = 50 - len(SUFFIX)  # Kaggle takes 6 to 50 characters for a dataset
+
+
+def dataset_slug(kernel_slug: str) -> str:
+    """The dataset that holds the weights of this kernel."""
+    return kernel_slug + SUFFIX
+
+
+def title_of(slug: str) -> str:
+    """A title that Kaggle turns into `slug` again."""
+    return " ".join(word.capitalize() for word in slug.split("-"))
+
+
+def pack(run: Path, out: Path, ref: str) -> str:
+    """Write the dataset folder `out` of `ref` (user/slug); return its manifest's hash. KitError if no fold is done."""
+    config = read_config(run)
+    folds = [key for key in fold_keys(run) if key.split("/")[0] in config.models]
+    if not folds:
+        raise KitError(f"{run} has no trained fold of {', '.join(config.models)}",
+                       "train it first (kit cv --run NAME), or name another run with --run")
+    out.mkdir(parents=True)
+    files = {}
+    for key in folds:
+        name = f"{key.replace('/', '-')}.keras"
+        voter = rounds(run / key, config.self_train)[-1]
+        data = read_bytes(voter / "model.keras")
+        (out / name).write_bytes(data)
+        files[name] = {"fold": key, "sha256": hashlib.sha256(data).hexdigest(),
+                       "members": _members(data, voter / "model.keras"), "trained": read_json(voter / "done.json")}
+    data = read_bytes(RunFolder(run).config)
+    (out / "config.json").write_bytes(data)
+    manifest = {"run": Path(run).name, "config_sha256": hashlib.sha256(data).hexdigest(), "files": files}
+    text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+    (out / MANIFEST).write_text(text, "utf-8")
+    metadata = {"title": title_of(ref.split("/")[1]), "id": ref, "licenses": [{"name": "other"}]}
+    (out / METADATA).write_text(json.dumps(metadata, indent=2) + "\n", "utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def unpack(source: Path, run: Path, manifest_sha256: str) -> dict[str, Any]:
+    """Lay the dataset at `source` out as the run folder `run`, each file checked; return the manifest.
+
+    KitError for a file that is missing, cannot be read, or is not the one that was packed.
+    """
+    manifest: dict[str, Any] = json.loads(_read(source / MANIFEST, manifest_sha256))
+    config = _read(source / "config.json", manifest["config_sha256"])
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.json").write_bytes(config)
+    for name, facts in manifest["files"].items():
+        target = run / facts["fold"] / "model.keras"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (target.parent / TRAINED).write_text(json.dumps(facts["trained"]), "utf-8")
+        if (source / name).is_dir():
+            with zipfile.ZipFile(target, "w") as archive:
+                for member, digest in facts["members"].items():
+                    archive.writestr(member, _read(source / name / member, digest))
+        else:
+            target.write_bytes(_read(source / name, facts["sha256"]))
+    return manifest
+
+
+def _read(path: Path, digest: str) -> bytes:
+    """What the file holds. KitError unless that is what was packed."""
+    again = "push the kernel again: kit kernel push uploads its weights first"
+    if not path.is_file():
+        raise KitError(f"the dataset of the weights lacks {path.name}: {path.parent} does not have it", again)
+    with disk_errors(path, "read"):
+        data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise KitError(f"{path} is damaged, or of another version than this kernel: its SHA-256 is not the one that "
+                       "was packed", again)
+    return data
+
+
+def _members(data: bytes, path: Path) -> dict[str, str]:
+    """The hash of each member of the `.keras` file at `path`."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return {name: hashlib.sha256(archive.read(name)).hexdigest() for name in sorted(archive.namelist())}
+    except Exception as error:  # zipfile and zlib raise half a dozen kinds on damaged bytes
+        raise damaged(path, f"no Keras model ({type(error).__name__})") from error

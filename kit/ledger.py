@@ -1,0 +1,284 @@
+"""Keep every submission with its CV, estimate and leaderboard scores in `submissions/ledger.csv`.
+
+A row is known by Kaggle's reference, so adding it twice changes nothing. The file may be edited and merged by hand, so
+it is read by its columns, not by its checksum.
+"""
+
+import codecs
+import csv
+import io
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kit.core import locks, storage
+from kit.core.config import fits
+from kit.core.errors import KitError
+from kit.data.competition import KANNADA, Competition
+from kit.data.csvfile import open_csv, shown
+from kit.kaggle.client import Say, silent
+
+LEDGER = Path("submissions/ledger.csv")
+COLUMNS = ("run", "created", "data", "split", "cv_accuracy", "estimate", "estimate_low", "estimate_high",
+           "public_score", "private_score", "kaggle_ref")
+NUMBERS = COLUMNS[4:10]
+WORK = (COLUMNS[0], *COLUMNS[2:8])  # what is another where a run was made again, and the same where it was resumed
+LOCK_TIMEOUT = 60.0
+MAX_BYTES = 16 << 20  # a row has some 100 bytes
+MOST_DRAWN = 200  # hand-ins in a picture
+MOST = 1e9  # of a score, in any competition's metric
+
+Row = dict[str, str]
+
+
+def row_of(run: str, report: dict[str, Any], ref: str = "") -> Row:
+    """The row of a hand-in, its numbers from a `report.json`; what it lacks or has as another kind is empty."""
+    data, cv, estimate = (part if isinstance(part, dict) else {} for part in
+                          map(report.get, ("data", "cv", "leaderboard_estimate")))
+    numbers: dict[str, Any] = {"cv_accuracy": cv.get("oof_accuracy", cv.get("mean")), "estimate": estimate.get("value"),
+               "estimate_low": estimate.get("low"), "estimate_high": estimate.get("high")}
+    words = {"run": run, "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "data": data.get("source"),
+             "split": cv.get("split"), "kaggle_ref": ref}
+    value = {name: number for name, number in numbers.items() if fits(number, float) and abs(number) < MOST}
+    value |= {name: word for name, word in words.items() if isinstance(word, str) and word.isprintable()}
+    return {column: _text(value.get(column)) for column in COLUMNS}
+
+
+def add(row: Row, path: Path = LEDGER) -> None:
+    """Append `row`; where its hand-in has a row already, or its run has one without a reference, fill that one in."""
+    with _locked(path):
+        rows = read(path)
+        for known in rows:
+            same_run, ref = known["run"] == row["run"], row["kaggle_ref"]
+            same_work = all(known[column] == row[column] for column in WORK)
+            if (known["kaggle_ref"] == ref if ref else same_work) or (same_run and not known["kaggle_ref"]):
+                known |= {column: text for column, text in row.items() if text and column != "created"}
+                break
+        else:
+            rows.append({column: row.get(column, "") for column in COLUMNS})
+        _write(path, rows)
+
+
+def record(submission: Path) -> None:
+    """The row of a submission folder, in the ledger beside it; a drawn sample's is nothing to keep."""
+    report = storage.read_json(Path(submission) / "report.json")
+    if not report["data"]["is_sample"]:
+        add(row_of(report["run"], report), beside(submission))
+
+
+def sync_command(competition: Competition, path: Path = LEDGER) -> str:
+    """The command that fetches scores into the ledger at `path`."""
+    words = ["kit", "ledger", "sync"]
+    words += ["--competition", competition.slug] if competition.slug != KANNADA.slug else []
+    words += ["--ledger", str(path)] if path != LEDGER else []
+    return shlex.join(words)
+
+
+def beside(submission: Path) -> Path:
+    """The ledger of the folder in which a submission's folder lies."""
+    return Path(submission).parent / LEDGER.name
+
+
+def set_scores(scores: dict[str, tuple[float | None, float | None]], path: Path = LEDGER) -> int:
+    """Enter (public, private) by Kaggle's reference; the number of rows that changed."""
+    with _locked(path):
+        rows, changed = read(path), 0
+        for row in rows:
+            found = dict(zip(("public_score", "private_score"), map(_text, scores.get(row["kaggle_ref"], ())),
+                             strict=False))
+            new = {column: text for column, text in found.items() if text and text != row[column]}
+            row |= new
+            changed += bool(new)
+        if changed:
+            _write(path, rows)
+    return changed
+
+
+def sync(competition: Competition, path: Path = LEDGER, progress: Say = silent) -> int:
+    """Fetch the scores of every row that was handed in; the number of rows that changed. KitError as `kit.kaggle.client`."""
+    from kit.kaggle import client, submissions
+
+    wanted = {row["kaggle_ref"] for row in read(path) if row["kaggle_ref"]}
+    if not wanted:
+        return 0
+    connected = client.connect(progress, competition.rules_url)
+    scores: dict[str, tuple[float | None, float | None]] = {}
+    for entry in submissions.listing(connected, competition.slug):
+        if entry.ref in wanted:
+            scores[entry.ref] = (entry.public_score, entry.private_score)
+        if entry.ref in wanted and entry.status == "ERROR":
+            progress(f"submission {entry.ref} has no score: {entry.error or 'Kaggle does not say why'}")
+        if len(scores) == len(wanted):
+            break
+    if strange := sorted(wanted - set(scores)):
+        progress(f"not among the submissions of {connected.user} to {competition.slug}: {', '.join(strange)}; those of "
+                 "another competition are fetched with --competition, those of another account with its credential")
+    return set_scores(scores, path)
+
+
+def read(path: Path = LEDGER) -> list[Row]:
+    """The rows, oldest first; none where there is no file. KitError names a line that is not one."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    with open_csv(path) as file:
+        text = file.read(MAX_BYTES + 1)
+    if len(text) > MAX_BYTES:
+        raise _damaged(path, f"it has more than {MAX_BYTES >> 20} MiB")
+    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise _damaged(path, "it is UTF-16", 'save it as "CSV UTF-8", not as "Unicode text"')
+    if mark := re.search(rb"^(<{7}|={7}|>{7})", text, re.MULTILINE):
+        line = len(text[:mark.start()].splitlines()) + 1
+        raise _damaged(path, f"line {line} is a conflict mark of git's",
+                       "keep the rows of both sides, each hand-in is one, and delete the lines of <, = and >")
+    try:
+        reader = csv.DictReader(io.StringIO(text.decode("utf-8-sig"), newline=""), strict=True)
+        rows = [dict(row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise _damaged(path, str(error)) from error
+    missing = set(COLUMNS) - set(reader.fieldnames or ())
+    if missing:
+        other = next((sign for sign in ";\t" if len(missing) > 1 and sign in (reader.fieldnames or [""])[0]), "")
+        if other:
+            raise _damaged(path, f"its cells are separated by {other!r}", "save it again with commas between the cells")
+        raise _damaged(path, f"it has no column {', '.join(sorted(missing))}",
+                       f"begin it with the line {','.join(COLUMNS)}, or take it back from git")
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise _damaged(path, f"line {number} does not have {len(reader.fieldnames or ())} cells")
+        if re.search(r"[\x00-\x1f\x7f-\x9f]", "".join(row.values())):
+            raise _damaged(path, f"line {number} has control characters in it")
+        for column in NUMBERS:
+            if row[column] and _number(row[column]) is None:
+                raise _damaged(path, f"line {number}: {column} is {shown(row[column])}, which is no score",
+                               "write a number such as 0.985, with a point, or leave it empty")
+    return rows
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locks.hold(path.with_name(f".{path.name}.lock"), timeout=LOCK_TIMEOUT):
+            yield
+    except locks.Held as held:
+        raise held.error(path, "run the same command again once it has ended") from None
+    except OSError as error:
+        raise storage.refused(error, path, "write") from error
+
+
+def _write(path: Path, rows: list[Row]) -> None:
+    columns = list(dict.fromkeys([*COLUMNS, *(column for row in rows for column in row)]))  # others' columns stay
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    storage.write_text(Path(path), text.getvalue())
+
+
+def _damaged(path: Path, why: str, fix: str = "mend that line, or take the file back from git") -> KitError:
+    return KitError(f"{path} is damaged: {why}", fix)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if abs(value) < MOST else None  # NaN is not, either
+
+
+# -- how well the estimate did --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Estimates against one half of the leaderboard; `mean_gap` is estimate minus score, positive: too hopeful."""
+
+    n: int
+    mean_gap: float | None
+    inside: int  # scores within the estimate's interval
+
+    def __str__(self) -> str:
+        if self.mean_gap is None:
+            return "no score beside an estimate yet"
+        return (f"estimate − score is {self.mean_gap:+.4f} on average over {self.n}; "
+                f"{self.inside} of {self.n} scores lie inside the interval")
+
+
+@dataclass(frozen=True)
+class Summary:
+    rows: list[Row]
+    public: Agreement
+    private: Agreement
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "public": vars(self.public), "private": vars(self.private)}
+
+    def lines(self) -> list[str]:
+        """The table and two sentences, for a terminal."""
+        if not self.rows:
+            return ["the ledger is empty: kit submit, or kit kernel push --submit, writes its first row"]
+        widths = {column: max(len(column), *(len(row[column]) for row in self.rows)) for column in COLUMNS}
+        table = [dict(zip(COLUMNS, COLUMNS, strict=True)), *self.rows]
+        return [*("  ".join(row[column].ljust(widths[column]) for column in COLUMNS).rstrip() for row in table), "",
+                *(f"{row['run']}: no estimate was made; its report says why"
+                  for row in self.rows if row["cv_accuracy"] and not row["estimate"]),
+                f"public leaderboard:  {self.public}", f"private leaderboard: {self.private}"]
+
+
+def summary(path: Path = LEDGER) -> Summary:
+    """The ledger, and how well the estimate has foretold each half of the leaderboard."""
+    rows = read(path)
+    return Summary(rows, _agreement(rows, "public_score"), _agreement(rows, "private_score"))
+
+
+def _agreement(rows: list[Row], column: str) -> Agreement:
+    gaps, inside = [], 0
+    for row in rows:
+        score, estimate = _number(row[column]), _number(row["estimate"])
+        if score is not None and estimate is not None:
+            gaps.append(estimate - score)
+            low, high = _number(row["estimate_low"]), _number(row["estimate_high"])
+            inside += low is not None and high is not None and low <= score <= high
+    return Agreement(len(gaps), sum(gaps) / len(gaps) if gaps else None, inside)
+
+
+def plot(path: Path = LEDGER) -> str:
+    """An SVG: each hand-in's estimate with its interval, and the scores that came; of the last `MOST_DRAWN`."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    rows = [row for row in read(path) if _number(row["estimate"]) is not None][-MOST_DRAWN:]
+    with rc_context({"svg.hashsalt": "ledger", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(max(4.0, 1.2 + 0.5 * len(rows)), 3.6), layout="constrained")
+        axes = figure.add_subplot(title="estimate and leaderboard", ylabel="accuracy")
+        _draw(axes, rows, lambda column: [_number(row[column]) for row in rows])
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+def _draw(axes: Any, rows: list[Row], column: Callable[[str], list[float | None]]) -> None:
+    places = range(len(rows))
+    for place, value, low, high in zip(places, column("estimate"), column("estimate_low"), column("estimate_high"),
+                                       strict=True):
+        if low is not None and high is not None:
+            axes.vlines(place, low, high, color="tab:gray", linewidth=5, alpha=0.4)
+        axes.plot([place], [value], "_", color="black", markersize=12, label="estimate" if place == 0 else None)
+    for name, colour, mark in (("public_score", "tab:blue", "o"), ("private_score", "tab:orange", "D")):
+        points = [(place, score) for place, score in zip(places, column(name), strict=True) if score is not None]
+        axes.plot([p for p, _ in points], [s for _, s in points], mark, color=colour, label=name.replace("_", " "))
+    axes.set_xticks(list(places), [row["run"] for row in rows], rotation=45, ha="right",
+                    parse_math=False)
+    axes.legend()

@@ -1,0 +1,1 @@
+"""A kernel folder, run here as Kaggle would run it."""

@@ -1,0 +1,239 @@
+"""Runs a kernel within Kaggle's walls, as far as this machine lets us build them.
+
+Where Linux namespaces are permitted the kernel sees a file system with Kaggle's folders, `/kaggle/input` read-only,
+and no network but the loopback. Elsewhere the same folders lie in the stage, an environment variable leads the kit's
+runtime there, and only Python's own imports and connections are refused (`guard`); `differences` says what is then
+not as on Kaggle.
+"""
+
+import contextlib
+import functools
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from kit.core import processes, provenance
+from kit.rehearsal import guard
+
+# Modules that are in Kaggle's image (its Dockerfile, and Colab's list of packages on which it is built; November 2026)
+# and that kernels are known to import, each with the package that brings it. What those packages need is there as well.
+IMAGE = {
+    **{name: name for name in (
+        "IPython", "ipykernel", "ipywidgets", "nbclient", "nbconvert", "nbformat", "papermill",
+        "tensorflow", "keras", "jax", "flax", "optax", "tensorboard", "tensorflow_datasets", "tensorflow_hub",
+        "tensorflow_probability", "keras_tuner", "torch", "torchvision", "torchaudio", "torchmetrics", "torchinfo",
+        "pytorch_lightning", "timm", "kornia", "fastai", "transformers", "datasets", "accelerate", "sentencepiece",
+        "tokenizers", "safetensors", "xgboost", "lightgbm", "catboost", "optuna", "hyperopt", "shap", "numpy", "scipy",
+        "pandas", "polars", "pyarrow", "matplotlib", "seaborn", "plotly", "bokeh", "altair", "statsmodels", "sympy",
+        "numba", "joblib", "dask", "networkx", "albumentations", "imageio", "imgaug", "nltk", "spacy", "gensim", "h5py",
+        "jinja2", "filelock", "tqdm", "rich", "typer", "click", "pyparsing", "psutil", "requests", "openpyxl", "lxml",
+        "missingno", "mlxtend", "wordcloud", "kaggle", "pytest", "cloudpickle")},
+    "PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "skimage": "scikit-image",
+    "yaml": "pyyaml", "bs4": "beautifulsoup4", "imblearn": "imbalanced-learn",
+    "category_encoders": "category-encoders", "dateutil": "python-dateutil"}
+KAGGLES_OWN = {"kaggle_secrets", "kaggle_datasets", "kaggle_session", "kaggle_gcp"}  # nobody else has these modules
+INSTALLERS = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "wheel")
+NAMESPACES = ("--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
+KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")  # no credentials, no proxies, no kit on the path
+KEPT_PREFIXES = ("CUDA", "NVIDIA", "TF_", "XLA_", "OMP_", "KERAS_")
+
+
+def start(stage: Path, code: str, log: Path, time_limit: float, is_rerun: bool = True) -> subprocess.Popen:
+    """Run `kaggle/src/<code>`, a script or a notebook, in the walls around `stage`; its output goes to `log`.
+
+    `time_limit` in seconds, for the kit's own kernels to plan by; `is_rerun`: on a hidden test file, as the kernel of
+    a code competition is told. A notebook needs the packages of the extra `rehearse`.
+    """
+    walls = namespaces()
+    root = "/kaggle" if walls else str(stage / "kaggle")
+    environment = _environment(stage, time_limit, None if walls else root)
+    environment |= {"KAGGLE_IS_COMPETITION_RERUN": "1"} if is_rerun else {}
+    leash = [setpriv, "--pdeathsig", "KILL"] if (setpriv := shutil.which("setpriv")) else []  # it dies with us
+    command = [*leash, sys.executable, "-u", f"{root}/src/{code}"]
+    if code.endswith(".ipynb"):
+        runner = stage / "run_notebook.py"
+        shutil.copyfile(Path(__file__).with_name(runner.name), runner)
+        command.insert(-1, str(runner))
+        environment |= _jupyter(stage, leash)
+    else:
+        environment["MPLBACKEND"] = "Agg"  # a notebook's is ipykernel's choice
+    with log.open("wb") as output:
+        if not walls:
+            return subprocess.Popen(command, cwd=f"{root}/working", env=environment, stdin=subprocess.DEVNULL,
+                                    stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        plan = {"stage": str(stage), "command": command, "environment": environment}
+        entry = [*leash, *walls, sys.executable, "-c",
+                 f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
+                 "from kit.rehearsal.sandbox import enter; enter(sys.argv[1])", json.dumps(plan)]
+        return subprocess.Popen(entry, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                                start_new_session=True)
+
+
+def namespaces() -> tuple[str, ...]:
+    """The `unshare` command that works here, or nothing where namespaces are not permitted."""
+    return _try_namespaces()[0]
+
+
+@functools.lru_cache(maxsize=1)
+def _try_namespaces() -> tuple[tuple[str, ...], str]:
+    """The command of `namespaces`, and why there is none."""
+    if sys.platform != "linux":
+        return (), f"{sys.platform} has none"
+    unshare = shutil.which("unshare")
+    if not unshare or not shutil.which("mount"):
+        return (), f"the program {'mount' if unshare else 'unshare'} (util-linux) is missing"
+    command = (unshare, *(() if os.geteuid() == 0 else ("--user", "--map-root-user")), *NAMESPACES)
+    try:
+        tried = subprocess.run([*command, "mount", "-t", "tmpfs", "kit", "/mnt"], capture_output=True, timeout=20)
+    except (OSError, subprocess.SubprocessError) as error:
+        return (), str(error)
+    if tried.returncode:
+        return (), (tried.stderr.decode(errors="replace").strip().splitlines() or ["unshare fails"])[-1]
+    return command, ""
+
+
+def differences() -> list[str]:
+    """Where the walls on this machine are not Kaggle's."""
+    unmeasured = [] if processes.PROC.is_dir() else ["not as on Kaggle: memory is neither measured nor limited here"]
+    if namespaces():
+        return unmeasured
+    return [*unmeasured,
+            f"not as on Kaggle: there are no Linux namespaces here ({_try_namespaces()[1] or 'switched off'})",
+            "not as on Kaggle: /kaggle does not exist here; only a kernel that reads KIT_KAGGLE_ROOT, as the kit's own "
+            "do, finds its files",
+            "not as on Kaggle: only Python's connections are refused; other programs, such as !curl, reach the network",
+            "not as on Kaggle: pip is refused here, so that no kernel changes what is installed",
+            "not as on Kaggle: the input is protected by the modes of its files alone"
+            + (", which do not bind root" if getattr(os, "geteuid", lambda: 1)() == 0 else "")]
+
+
+def _jupyter(stage: Path, leash: list[str]) -> dict[str, str]:
+    """Lay out the Jupyter kernel python3, so that it is this Python; the variables that lead to it.
+
+    ipykernel's process begins a session of its own; the `leash` ties it to the one that runs the notebook.
+    """
+    spec = stage / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    command = [*leash, sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
+               "--log-level=40"]  # it warns that its connection over the loopback is not encrypted
+    (spec / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}))
+    return {"JUPYTER_PATH": str(stage / "jupyter"), "JUPYTER_PLATFORM_DIRS": "1",
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+
+
+def _environment(stage: Path, time_limit: float, root: str | None) -> dict[str, str]:
+    """What the kernel's processes see of the environment: Kaggle's variables, this machine's paths, nothing private."""
+    site, rules = stage / "site", stage / "rules.json"
+    site.mkdir(exist_ok=True)
+    shutil.copyfile(guard.__file__, site / "sitecustomize.py")
+    rules.write_text(json.dumps({"packages": image_packages(), "log": str(stage / "blocked.jsonl"),
+                                 "own_folders": [f"{stage.resolve()}/", "/kaggle/"],
+                                 "stdlib": sysconfig.get_path("stdlib")}), "utf-8")
+    kept = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
+    for folder in ("home", "tmp", "installed"):
+        (stage / folder).mkdir(exist_ok=True)
+    return kept | {"HOME": str(stage / "home"), "TMPDIR": str(stage / "tmp"),
+                   "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
+                   "PYTHONPATH": os.pathsep.join([str(site), str(stage / "installed")]),
+                   "PIP_TARGET": str(stage / "installed"), "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+                   "PYTHONDONTWRITEBYTECODE": "1", "KIT_REHEARSAL": str(rules),
+                   "KAGGLE_KERNEL_RUN_TYPE": "Batch", "KIT_TIME_LIMIT": str(time_limit),
+                   **({"KIT_KAGGLE_ROOT": root} if root else {})}
+
+
+@functools.lru_cache(maxsize=1)
+def image_packages() -> list[str]:
+    """Top-level names that Kaggle's image would let a kernel import: the image's packages and all they need."""
+    wanted, names = [name for package in IMAGE.values() for name in provenance.names(package)], set(IMAGE)
+    for package in wanted:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            for requirement in importlib.metadata.requires(package) or ():
+                name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+                if "extra ==" not in requirement and _norm(name) not in map(_norm, wanted):
+                    wanted.append(name)
+    known = set(map(_norm, wanted))
+    for module, packages in importlib.metadata.packages_distributions().items():
+        if known & set(map(_norm, packages)):
+            names.add(module)
+    return sorted(names - {"kit"})
+
+
+def _norm(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+# -- inside the namespaces ------------------------------------------------------------------------------------------
+
+
+def enter(plan: str) -> None:
+    """Build the walls, run the command in them as a child (process 1 ignores signals), and exit as it did."""
+    wish = json.loads(plan)
+    stage = Path(wish["stage"])
+    root = stage / "root"
+    root.mkdir(exist_ok=True)
+    _mount("-t", "tmpfs", "kit", str(root))
+    _mount("--make-unbindable", str(root))
+    for entry in sorted(Path("/").iterdir()):
+        _mirror(entry, root / entry.name)
+    if _keep_python_as_it_is(root):
+        rules = stage / "rules.json"
+        facts = json.loads(rules.read_text("utf-8"))
+        rules.write_text(json.dumps(facts | {"packages": [*facts["packages"], *INSTALLERS]}), "utf-8")
+    for name, options in (("input", "remount,bind,ro"), ("working", ""), ("src", "remount,bind,ro")):
+        place = root / "kaggle" / name
+        place.mkdir(parents=True)
+        _mount("--bind", str(stage / "kaggle" / name), str(place))
+        if options:
+            with contextlib.suppress(subprocess.CalledProcessError):  # the files are read-only as well
+                _mount("-o", options, str(place))
+    loopback_up()
+    os.chroot(root)
+    os.chdir("/kaggle/working")
+    code = subprocess.run(wish["command"], env=wish["environment"]).returncode
+    sys.exit(code if code >= 0 else 128 - code)
+
+
+def _keep_python_as_it_is(root: Path) -> bool:
+    """Whether this Python's folders, in the file system at `root`, could be made read-only.
+
+    Then pip may run: what a kernel installs (from wheels among its inputs, as there is no network) goes to a folder of
+    the stage, and what it tries to uninstall stays.
+    """
+    try:
+        for prefix in {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}:
+            place = str(root) + str(prefix)
+            _mount("--rbind", place, place)
+            _mount("-o", "remount,bind,ro", place)
+    except subprocess.CalledProcessError:  # as in a container whose mounts may not be changed
+        return False
+    return True
+
+
+def _mirror(entry: Path, place: Path) -> None:
+    if entry.name in ("kaggle", "lost+found"):
+        return
+    if entry.is_symlink():
+        place.symlink_to(entry.readlink())
+    elif entry.is_dir():
+        place.mkdir()
+        _mount("--rbind", str(entry), str(place))
+
+
+def _mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True, capture_output=True)  # noqa: S607  looked up by `namespaces`
+
+
+def loopback_up() -> None:
+    """A new network namespace has a loopback that is down: set IFF_UP | IFF_RUNNING with SIOCSIFFLAGS, netdevice(7)."""
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, 0x8914, struct.pack("16sh", b"lo", 0x1 | 0x40))

@@ -1,0 +1,155 @@
+"""The datasets, models, kernel outputs and competitions that a kernel names as its input, and where Kaggle mounts each.
+
+Kaggle mounts them below `/kaggle/input`, today in a folder for each kind (layout `new`, which kernels that are pushed
+get) and before that side by side (layout `old`, which older kernels keep). A rehearsal lays the folders in that stand
+for them on this machine: `--mount FOLDER`.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kit.core.errors import KitError
+
+LAYOUTS = ("new", "old")
+PARENTS = {"competition": "competitions", "dataset": "datasets", "model": "models", "kernel": "notebooks"}
+DOWNLOADS = {"competition": "kaggle competitions download {ref} && unzip {ref}.zip -d {folder}",
+             "dataset": "kaggle datasets download {ref} --unzip -p {folder}",
+             "model": "kaggle models variations versions download {ref} --untar -p {folder}",
+             "kernel": "kaggle kernels output {ref} -p {folder}"}  # of Kaggle's own client
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input. `ref` as `kernel-metadata.json` names it: SLUG, OWNER/SLUG or OWNER/MODEL/FRAMEWORK/VARIATION/VERSION.
+
+    `kind` is a key of `PARENTS`.
+    """
+
+    kind: str
+    ref: str
+
+    @property
+    def slug(self) -> str:
+        """Its name without its owner; a model's without its variation as well."""
+        return self.ref.split("/")[0 if self.kind == "competition" else 1]
+
+    @property
+    def download(self) -> str:
+        return DOWNLOADS[self.kind].format(ref=self.ref, folder=self.slug)
+
+    def __str__(self) -> str:
+        return f"the {self.kind} {self.ref}"
+
+
+def named_in(metadata: dict[str, Any]) -> list[Source]:
+    """Every input that the metadata names, each once."""
+    found = [Source(kind, ref) for kind in PARENTS for ref in metadata[f"{kind}_sources"]]
+    return list(dict.fromkeys(found))
+
+
+def places(sources: Sequence[Source], layout: str) -> dict[Source, str]:
+    """Where below `/kaggle/input` each is mounted. KitError for a layout that there is not."""
+    if layout not in LAYOUTS:
+        raise KitError(f"--layout {layout!r} is unknown", f"choose one of: {', '.join(LAYOUTS)}")
+    if layout == "new":
+        return {source: f"{PARENTS[source.kind]}/{_path(source)}" for source in sources}
+    short = {source: _path(source).removeprefix(_owner(source)) for source in sources}
+    tops = Counter(place.split("/")[0] for place in short.values())
+    return {source: _path(source) if tops[place.split("/")[0]] > 1 and source.kind in ("dataset", "kernel") else place
+            for source, place in short.items()}  # of two with one name each gets its owner's folder
+
+
+def _path(source: Source) -> str:
+    """Its reference as a path: Kaggle writes a model's framework, such as pyTorch, in small letters there."""
+    parts = source.ref.split("/")
+    return "/".join([*parts[:2], parts[2].lower(), *parts[3:]]) if source.kind == "model" else source.ref
+
+
+def _owner(source: Source) -> str:
+    return "" if source.kind == "competition" else source.ref.split("/")[0] + "/"
+
+
+# -- what stands for them here ----------------------------------------------------------------------------------------
+
+
+def mounted(mounts: Sequence[str], sources: Sequence[Source], metadata_file: Path) -> dict[Source, Path]:
+    """Which folder stands for which input; each of `mounts` is FOLDER or REF=FOLDER.
+
+    A folder is recognized by the metadata file of Kaggle's client in it, by the end of its path (OWNER/SLUG) or by its
+    name (SLUG). KitError for one that is no folder, or stands for none or several of the inputs, or for one that
+    another folder stands for already.
+    """
+    found: dict[Source, Path] = {}
+    for mount in mounts:
+        ref, equals, rest = mount.partition("=")
+        wanted = [source for source in sources if equals and source.ref.lower() == ref.strip().lower()]
+        folder = Path(rest if wanted else mount).expanduser()
+        if not folder.is_dir():
+            raise _no_folder(folder, mount)
+        wanted = wanted or _recognized(folder, sources)
+        if len(wanted) != 1:
+            raise _ambiguous(mount, folder, wanted, sources, metadata_file)
+        if wanted[0] in found:
+            raise KitError(f"two folders stand for {wanted[0]}: {found[wanted[0]]} and {folder}",
+                           "leave one of the two out, or say what it is: --mount REF=FOLDER")
+        found[wanted[0]] = folder
+    return found
+
+
+def _recognized(folder: Path, sources: Sequence[Source]) -> list[Source]:
+    """The inputs that this folder may be."""
+    for name in ("dataset-metadata.json", "kernel-metadata.json"):
+        ref = id_of(folder / name)
+        if ref:
+            exact = [source for source in sources if source.ref.lower() == ref.lower()]
+            if exact:
+                return exact
+    parts = [part.lower() for part in folder.resolve().parts]
+    for length in (5, 2):  # the longer name is the surer one
+        exact = [source for source in sources if source.ref.lower().split("/") == parts[-length:]]
+        if exact:
+            return exact
+    return [source for source in sources if source.slug.lower() == parts[-1]]
+
+
+def id_of(path: Path) -> str:
+    """The `id` in a metadata file of Kaggle's client; empty where there is none."""
+    try:
+        said = json.loads(path.read_text("utf-8-sig"))["id"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # any folder may have a file of that name
+        return ""
+    return said if isinstance(said, str) else ""
+
+
+def _no_folder(folder: Path, mount: str) -> KitError:
+    if not folder.exists():
+        return KitError(f"--mount {mount}: {folder} is not there", "name a folder that is there")
+    if folder.suffix.lower() == ".zip":
+        return KitError(f"--mount {mount}: {folder.name} is a zip, which Kaggle would have unpacked",
+                        f"unzip {folder} -d {folder.with_suffix('')}, then --mount {folder.with_suffix('')}")
+    return KitError(f"--mount {mount}: {folder} is a file", "name the folder that it is in")
+
+
+def _ambiguous(mount: str, folder: Path, wanted: list[Source], sources: Sequence[Source], file: Path) -> KitError:
+    if wanted:
+        return KitError(f"--mount {mount} may be {' or '.join(map(str, wanted))}",
+                        f"say which: --mount {wanted[0].ref}={folder}")
+    competitions = [source for source in sources if source.kind == "competition"]
+    sources = [source for source in sources if source.kind != "competition" or len(competitions) > 1]
+    if not sources:
+        return KitError(f"--mount {mount}: {file} names no other input than the competition",
+                        'name it there as Kaggle must, such as "dataset_sources": ["OWNER/SLUG"]')
+    return KitError(f"--mount {mount} is none of the inputs that {file} names: {', '.join(s.ref for s in sources)}",
+                    f"say which it is: --mount {sources[0].ref}={folder}; or name it there as a source")
+
+
+def missing(sources: Sequence[Source], folder: Path) -> KitError:
+    """What to say about inputs of the kernel `folder` that no folder here stands for."""
+    commands = [source.download for source in sources]
+    commands.append(" ".join(["kit kernel rehearse", str(folder), *(f"--mount {source.slug}" for source in sources)]))
+    return KitError(f"{folder} also reads {', '.join(map(str, sources))}, which this rehearsal does not have",
+                    f"get it and lay it in: {'; '.join(commands)}")

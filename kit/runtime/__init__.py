@@ -1,0 +1,1 @@
+"""What runs on Kaggle; it always leaves a submission."""

@@ -1,0 +1,250 @@
+"""What runs on Kaggle: find the data, keep the time, always leave a submission.
+
+It leaves `submission.csv`, `report.json` and `kernel.log` in the working folder. Kaggle counts a kernel that fails or
+runs over as no submission, so the process that must end well does nothing that can go wrong: it writes a modest
+submission at once, leaves all training to child processes that may die, and writes a better one after every fold.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import kit
+from kit.core import provenance, storage, system
+from kit.core.errors import KitError
+from kit.core.run_folder import RunFolder, fold_keys
+from kit.data import competition as competitions
+from kit.data.competition import Competition
+from kit.data.source import MANIFEST
+from kit.ensembling.prior import class_prior
+from kit.kernel import weights
+from kit.runtime import votes
+from kit.runtime.mounts import find_data, find_weights, lenient_ids
+from kit.runtime.supervisor import Limits, Outcome, supervise
+from kit.runtime.worker import ENVIRONMENT, Wish
+
+ROOT = "/kaggle"
+SUBMISSION = "submission.csv"
+LIMIT_SHARE = 0.92  # of a time limit that the surroundings tell (KIT_TIME_LIMIT), as 110 minutes are of 2 hours
+CLOSING_SHARE, CLOSING_SECONDS = 0.05, (5.0, 120.0)  # of the budget, kept for blending and reports
+MEMORY_SHARE = 0.9  # of the machine's memory: beyond it the kernel itself would be killed
+STALL_SHARE, STALL_SECONDS = 0.15, (600.0, 900.0)  # of the budget: a child that long without progress hangs
+
+
+def main(settings: dict[str, Any], children: Callable[[Wish], list[str]] = Wish.command) -> int:
+    """Run the kernel; always 0. `settings` are those on top of the code file, `children` makes a child's command."""
+    kernel = Kernel(settings, children)
+    with kernel.signals():
+        for step in (kernel.open, kernel.modest, kernel.work, kernel.close):
+            try:
+                step()
+            except Exception as error:  # whatever it is, the next step may still save the day
+                reason = traceback.format_exc().strip()
+                if isinstance(error, KitError):
+                    reason = f"{error.message}; {error.fix}"
+                kernel.say(f"{step.__name__} failed: {reason}")
+                kernel.events.append(f"{step.__name__} failed: {reason.splitlines()[-1]}")
+    return 0
+
+
+class Kernel:
+    """One run on Kaggle, from its start to its report."""
+
+    def __init__(self, settings: dict[str, Any], children: Callable[[Wish], list[str]]) -> None:
+        self.settings, self.children = settings, children
+        self.began, self.budget = time.monotonic(), _budget(settings)
+        self.competition: Competition = competitions.get(settings["competition"])
+        self.root = Path(os.environ.get("KIT_KAGGLE_ROOT", ROOT))  # a rehearsal without mounts sets it
+        self.working = self.root / "working"
+        self.log = self.working / "kernel.log"
+        self.echoed = 0
+        self.data: Path | None = None
+        self.mounted = ""  # where Kaggle mounted what `data` links to
+        self.ids: np.ndarray = np.zeros(0, np.int64)
+        self.run = RunFolder(self.working / "run")
+        self.vote, self.outcome = votes.Vote(), Outcome()
+        self.events: list[str] = []
+        self.stop = False
+
+    # -- its steps ------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Find the data and lay it out in a folder of our own, whose cache can be written."""
+        self.say(f"kit {kit.__version__}, {self.settings['mode']}, {self.budget:.0f} s: {self.settings}")
+        mounted = find_data(self.root / "input", self.competition)
+        self.mounted = str(mounted)
+        self.say(f"data: {mounted}")
+        self.data = Path(tempfile.mkdtemp(prefix="kit-data-"))
+        for path in (*mounted.glob("*.csv"), *mounted.glob(MANIFEST)):
+            (self.data / path.name).symlink_to(path)
+
+    def modest(self) -> None:
+        """A submission within seconds: nearest class mean; one class for all where the images cannot be read."""
+        from kit.data.table import read_table
+
+        if self.data is None:
+            return
+        test = self.data / self.competition.test
+        try:
+            table = read_table(test, self.competition, labelled=False)
+            self.ids = np.asarray(table.ids)
+            train = read_table(self.data / self.competition.train, self.competition, labelled=True)
+            probs = votes.nearest_centroid(train, table, self.competition.n_classes)
+        except Exception as error:  # the ids may still be readable
+            self.say(str(error))
+            self.events.append(error.message if isinstance(error, KitError) else repr(error))
+            self.ids = self.ids if len(self.ids) else lenient_ids(test, self.competition)
+            probs = np.eye(self.competition.n_classes, dtype="float32")[np.zeros(len(self.ids), int)]
+        self.submit(probs)
+        self.say(f"a first submission for {len(self.ids):,} ids is written")
+
+    def work(self) -> None:
+        """Let children train or predict until all is done or the time is over."""
+        if self.data is None:
+            return
+        if self.settings["mode"] == "predict":
+            self.unpack_weights()
+        closing = min(max(self.budget * CLOSING_SHARE, CLOSING_SECONDS[0]), CLOSING_SECONDS[1])
+        stall = min(max(self.budget * STALL_SHARE, STALL_SECONDS[0]), STALL_SECONDS[1])
+        memory = system.memory_limit()
+        limits = Limits(self.began + self.budget - closing / 2, stall, memory and int(memory * MEMORY_SHARE))
+        deadline = time.time() + (self.began + self.budget - closing - time.monotonic())
+
+        def command(left_out: frozenset[str], one_at_a_time: bool) -> list[str]:
+            return self.children(Wish(self.settings, str(self.data), str(self.run.path), deadline, sorted(left_out),
+                                      one_at_a_time))
+
+        self.outcome = supervise(command, self.run.path, frozenset(self.planned()), limits, self.recount, self.tick,
+                                 self.log, _child_environment(self.settings))
+        for event in self.outcome.events:
+            self.say(event)
+
+    def close(self) -> None:
+        """The last count, and the report of what was used."""
+        self.echo()
+        self.recount()
+        report = self.report()
+        storage.write_json(self.working / "report.json", report)
+        used = f"{self.vote.used}, {len(self.vote.folds)} folds, {'' if self.vote.complete else 'not '}complete"
+        self.say(f"done after {time.monotonic() - self.began:.0f} s: {used}")
+
+    # -- what they share --------------------------------------------------------------------------------------------
+
+    def unpack_weights(self) -> None:
+        digest = self.settings["manifest_sha256"]
+        source = find_weights(self.root / "input", self.settings["weights"], digest)
+        manifest = weights.unpack(source, self.run.path, digest)
+        self.say(f"weights: {len(manifest['files'])} folds of {manifest['run']}, in {source}")
+
+    def planned(self) -> list[str]:
+        """The keys of the folds that the settings ask for."""
+        if self.settings["mode"] == "predict":
+            return fold_keys(self.run.path, weights.TRAINED)
+        first, folds = self.settings["seed"], range(self.settings["folds"])
+        return [f"{model}/seed_{seed}/fold_{fold}" for model in self.settings["models"]
+                for seed in range(first, first + self.settings["seeds"]) for fold in folds]
+
+    def recount(self) -> None:
+        """Write the submission again, from all that is finished by now."""
+        if not len(self.ids):
+            return
+        try:
+            vote = votes.take(self.run, self.planned(), self.ids, self.competition.n_classes)
+            if vote.probs is not None and vote.folds != self.vote.folds:
+                prior = class_prior(self.settings["class_prior"], self.competition, vote.probs)
+                self.submit(prior.apply(vote.probs))
+                self.say(f"the submission is now the {vote.used}'s, of {len(vote.folds)} folds; "
+                         f"class prior: {prior.why}")
+            self.vote = vote  # only once it is written: otherwise the next count tries again
+        except Exception as error:  # the submission that is there stays, and the children go on
+            self.say(f"could not count the votes: {error}")
+
+    def submit(self, probs: np.ndarray) -> None:
+        from kit.ensembling.submission import write_submission
+
+        write_submission(self.working / SUBMISSION, self.ids, probs, self.competition)
+
+    def report(self) -> dict[str, Any]:
+        """The run's own report where it got one, else what is known of the machine; and what this kernel used of it."""
+        report = {}
+        with contextlib.suppress(KitError):
+            report = storage.read_json(self.run.path / "report.json")
+        if "environment" not in report:
+            report["environment"] = {"python": provenance.installed("python")}
+            with contextlib.suppress(KitError):
+                report["environment"] = storage.read_json(self.run.path / ENVIRONMENT)
+        accuracy = {key: self.vote.accuracy[key] for key in self.vote.folds}
+        report.setdefault("cv", {"fold_accuracy": list(accuracy.values()),
+                                 "mean": float(np.mean(list(accuracy.values()))) if accuracy else None})
+        sent = self.working / SUBMISSION
+        missing = {key: self.vote.left_out.get(key, "failed" if key in self.outcome.left_out else "no time")
+                   for key in self.planned() if key not in self.vote.folds}
+        return report | {
+            "complete": self.vote.complete, "used": self.vote.used,
+            "kernel": {"version": kit.__version__, "settings": self.settings, "data": self.mounted,
+                       "versions": provenance.all_installed(),
+                       "test_rows": len(self.ids), "folds": accuracy, "missing_folds": missing,
+                       "children": self.outcome.starts, "events": [*self.events, *self.outcome.events],
+                       "seconds": round(time.monotonic() - self.began, 1), "budget_seconds": self.budget,
+                       "submission_sha256": storage.sha256_file(sent) if sent.is_file() else None}}
+
+    def say(self, text: str) -> None:
+        """A line for kernel.log; Kaggle's own log gets all of it through `echo`."""
+        with contextlib.suppress(OSError):
+            self.working.mkdir(parents=True, exist_ok=True)
+            with self.log.open("a", encoding="utf-8") as log:
+                log.write(f"[{time.monotonic() - self.began:7.1f} s] {text}\n")
+        self.echo()
+
+    def echo(self) -> None:
+        """Print what is new in kernel.log, ours and the children's."""
+        with contextlib.suppress(OSError), self.log.open("rb") as log:
+            log.seek(self.echoed)
+            new = log.read()
+            self.echoed += len(new)
+            sys.stdout.write(new.decode("utf-8", "replace"))
+            sys.stdout.flush()
+
+    def tick(self) -> bool:
+        self.echo()
+        return self.stop
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT end the work early, and well."""
+        def stop(number: int, frame: object) -> None:
+            self.stop = True
+            self.events.append(f"asked to stop by {signal.Signals(number).name}")
+
+        before = {}
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(ValueError):  # not in the main thread
+                before[number] = signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _budget(settings: dict[str, Any]) -> float:
+    """Seconds in all: the settings', or less where the surroundings allow less."""
+    limit = float(os.environ.get("KIT_TIME_LIMIT", "inf"))
+    return min(float(settings["minutes"]) * 60, limit * LIMIT_SHARE)
+
+
+def _child_environment(settings: dict[str, Any]) -> dict[str, str]:
+    """Children import the packed kit, and on a TPU Keras runs on JAX."""
+    here = str(Path(kit.__file__).parents[1])
+    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1",
+            **({"KERAS_BACKEND": settings["backend"]} if settings.get("backend") else {})}

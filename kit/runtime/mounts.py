@@ -1,0 +1,106 @@
+"""Find what Kaggle has mounted for a kernel: the competition's data and the weights.
+
+Kaggle mounts both in a layout of today and in the one before, and has changed it without notice. So each
+known place is looked at first, and then every folder of the right name, but never one of another name:
+labels for another competition's test file would be a submission that looks fine and scores nothing.
+"""
+
+import contextlib
+import csv
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kit.core.errors import KitError
+from kit.data.competition import Competition
+from kit.kernel import weights
+
+SHOWN = 12  # mounted folders that an error names
+DEPTH = 4  # below /kaggle/input: datasets/<owner>/<slug>, and a folder in it
+
+
+def find_data(inputs: Path, competition: Competition) -> Path:
+    """Where the competition's files are mounted: `competitions/<slug>/`, `<slug>/`, or a folder of that name below.
+
+    The case of the name does not matter: Kaggle spells this competition's slug Kannada-MNIST. Datasets are left out,
+    since Kaggle exchanges the test file of the competition's own folder alone. KitError if no such folder holds it.
+    """
+    if not inputs.is_dir():
+        raise KitError(f"there is no folder {inputs}, which is where Kaggle mounts data",
+                       "run this on Kaggle, or here by kit kernel rehearse")
+    named = [folder for folder in _folders(inputs) if folder.name.lower() == competition.slug
+             and folder.relative_to(inputs).parts[0] != "datasets"]
+    named.sort(key=lambda folder: _rank(folder.parent, (inputs / "competitions", inputs)))
+    for folder in named:
+        if (folder / competition.test).is_file():
+            return folder
+    if named:
+        there = ", ".join(sorted(path.name for path in named[0].iterdir())[:SHOWN]) or "nothing"
+        raise KitError(f"{named[0]} has no {competition.test}; in it there is {there}",
+                       "remove the competition from the notebook's inputs and add it again")
+    raise KitError(f"{inputs} has no folder {competition.slug} with the competition's files; mounted there is "
+                   f"{_mounted(inputs)}",
+                   "add the competition as an input of this notebook, and accept its rules on its page")
+
+
+def find_weights(inputs: Path, ref: str, manifest_sha256: str) -> Path:
+    """Where the dataset `ref` (owner/slug) is mounted: the folder with the manifest that this kernel was built with.
+
+    Looked at in turn: `datasets/<owner>/<slug>/`, `<owner>/<slug>/`, `<slug>/`, then wherever such a manifest lies.
+    KitError if there is none, or only one of another version.
+    """
+    owner, slug = ref.lower().split("/")
+    known = [inputs / "datasets" / owner / slug, inputs / owner / slug, inputs / slug]
+    found = [folder for folder in _folders(inputs) if (folder / weights.MANIFEST).is_file()]
+    found.sort(key=lambda folder: _rank(_lower(folder, inputs), known))
+    for folder in found:
+        if hashlib.sha256((folder / weights.MANIFEST).read_bytes()).hexdigest() == manifest_sha256:
+            return folder
+    for folder in found:
+        if _lower(folder, inputs) in known:
+            raise KitError(f"{folder / weights.MANIFEST} is not the one that this kernel was built with",
+                           "push the kernel again: kit kernel push uploads its weights first")
+    raise KitError(f"{inputs} has no dataset {ref}; mounted there is {_mounted(inputs)}",
+                   "attach it: kit kernel push uploads it and names it as a source")
+
+
+def _rank(place: Path, known: Sequence[Path]) -> int:
+    """Which of the `known` places this is; last of all if it is none of them."""
+    return known.index(place) if place in known else len(known)
+
+
+def _lower(folder: Path, inputs: Path) -> Path:
+    return inputs / str(folder.relative_to(inputs)).lower()
+
+
+def _folders(inputs: Path) -> list[Path]:
+    """All folders below `inputs`, sorted, as deep as Kaggle mounts anything; images may lie in millions below that."""
+    found, level = [], [inputs]
+    for _ in range(DEPTH):
+        level = [Path(entry) for folder in level for entry in _entries(folder) if entry.is_dir()]
+        found += level
+    return found
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:  # a folder may not be ours to read
+        return sorted(entries, key=lambda entry: entry.name)
+    return []
+
+
+def _mounted(inputs: Path) -> str:
+    """The folders that hold files, for an error."""
+    holding = [str(folder.relative_to(inputs)) for folder in _folders(inputs)
+               if any(entry.is_file() for entry in _entries(folder))]
+    more = f" and {len(holding) - SHOWN} more" if len(holding) > SHOWN else ""
+    return ", ".join(holding[:SHOWN]) + more if holding else "nothing"
+
+
+def lenient_ids(path: Path, competition: Competition) -> np.ndarray:
+    """The ids of a test file that the strict reader refuses, as text: its first column, or its rows counted."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        first = [row[0] for row in csv.reader(file) if row][1:]
+    return np.array(first) if competition.id_column else competition.first_id + np.arange(len(first))

@@ -1,0 +1,145 @@
+"""Keep a training child going until its work is done or its time is over, whatever happens to it.
+
+In go the command of a child that resumes where the last one stopped, and the run folder that it fills; out comes how it
+ended. The one idea: the child is judged by what it leaves behind (a heartbeat, finished folds, its memory), never by
+what it says, and the answer to every trouble is the same: end it, and start a new one for the folds that are left. A
+fold that took its child down is not tried again: what did it once (memory, its data, a driver) would most likely do it
+again, and worse, and the time is better spent on the others. Where several folds were under way, the next child trains
+them one at a time, so that nothing is left out for what the fold beside it did.
+"""
+
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kit.core import processes
+from kit.core.config import fits
+from kit.core.run_folder import finished
+
+HEARTBEAT = "heartbeat.json"  # {"jobs": keys of those under way}; written by the child at every sign of progress
+IDLE_FAILURES = 2  # children that die without a fold to blame, before we give up
+
+Command = Callable[[frozenset[str], bool], list[str]]  # (jobs to leave out, one fold at a time) → a child's command
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a child may use. Seconds and bytes."""
+
+    deadline: float  # of time.monotonic
+    stall: float = 600.0  # without a heartbeat
+    memory: int | None = None  # of its whole process tree
+    poll: float = 0.5
+
+
+@dataclass
+class Outcome:
+    """How the child's work ended."""
+
+    finished: bool = False  # the last child ended well
+    starts: int = 0
+    left_out: list[str] = field(default_factory=list)  # jobs that took their child down
+    events: list[str] = field(default_factory=list)  # every trouble, in words
+
+
+def supervise(command: Command, run: Path, wanted: frozenset[str], limits: Limits, changed: Callable[[], None],
+              tick: Callable[[], bool], output: Path, environment: dict[str, str]) -> Outcome:
+    """Run children until one ends well, the `wanted` folds are done, nothing is left to blame, or the time is over.
+
+    Never raises for what children do. `changed` is called after each newly finished fold, `tick` at every poll: True
+    ends everything, as the deadline does. What the children say is appended to `output`.
+    """
+    outcome, idle_failures, memory_was_short = Outcome(), 0, False
+    suspects: frozenset[str] = frozenset()  # one of these took the last child down
+    heart = run / HEARTBEAT
+    run.mkdir(parents=True, exist_ok=True)
+    while idle_failures < IDLE_FAILURES:
+        outcome.starts += 1
+        heart.unlink(missing_ok=True)
+        alone = memory_was_short or bool(suspects)
+        child = command(frozenset(outcome.left_out), alone)
+        why = _follow(child, run, limits, changed, tick, output, environment, suspects)
+        done = finished(run)
+        outcome.finished = not why
+        outcome.events += filter(None, [why])
+        if not why or tick() or time.monotonic() >= limits.deadline or wanted <= done:
+            break
+        memory_was_short = memory_was_short or "memory" in why
+        cleared, under_way = bool(suspects) and suspects <= done, sorted(_under_way(heart) - done)
+        suspects = frozenset()
+        if len(under_way) == 1 and not cleared:
+            outcome.left_out += under_way
+            outcome.events.append(f"{under_way[0]} is left out")
+        elif under_way and not alone:
+            suspects = frozenset() if memory_was_short else frozenset(under_way)
+            outcome.events.append(f"one of {', '.join(under_way)} did it: now one at a time")
+        elif not cleared:
+            idle_failures += 1
+    return outcome
+
+
+def _follow(command: list[str], run: Path, limits: Limits, changed: Callable[[], None], tick: Callable[[], bool],
+            output: Path, environment: dict[str, str], suspects: frozenset[str]) -> str:
+    """One child from start to end, or until all `suspects` are done; empty where it ended well, else why it did not."""
+    with output.open("ab") as log:
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                                   stderr=subprocess.STDOUT, start_new_session=True)
+    known, last = finished(run), time.monotonic()
+    heart = None
+    try:
+        while process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(limits.poll)
+            now = time.monotonic()
+            if finished(run) != known:
+                known = finished(run)
+                changed()
+            if suspects and suspects <= known:
+                return "none of them did it again: now several at a time"
+            if (beat := _stamp(run / HEARTBEAT)) != heart:
+                heart, last = beat, now
+            why = _trouble(process.pid, limits, now, last, tick())
+            if why and process.poll() is None:
+                return why
+        return _ending(process.returncode)
+    finally:
+        processes.kill(process.pid)
+        process.wait()
+        if finished(run) != known:
+            changed()
+
+
+def _trouble(pid: int, limits: Limits, now: float, last: float, stopped: bool) -> str:
+    """Why the child must end now, if it must."""
+    if stopped:
+        return "asked to stop: the child was ended"
+    if now >= limits.deadline:
+        return "the time is over: the child was ended"
+    if now - last > limits.stall:
+        return f"the child hung: no sign of progress for {limits.stall:.0f} s"
+    if limits.memory and (used := processes.memory(pid)) > limits.memory:
+        return f"the child took {used / 2**30:.1f} GiB of memory, more than {limits.memory / 2**30:.1f}"
+    return ""
+
+
+def _ending(code: int) -> str:
+    if code == 0:
+        return ""
+    return f"the child was killed by signal {-code}" if code < 0 else f"the child failed with exit code {code}"
+
+
+def _stamp(path: Path) -> int | None:
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime_ns
+    return None
+
+
+def _under_way(heart: Path) -> frozenset[str]:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        jobs = json.loads(heart.read_text("utf-8"))["jobs"]
+        return frozenset(jobs) if fits(jobs, tuple[str, ...]) else frozenset()
+    return frozenset()

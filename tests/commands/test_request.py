@@ -1,0 +1,175 @@
+"""What is typed or passed becomes what is meant: names, addresses, paths with `~`; and runs that are taken up again."""
+
+import datetime
+import gzip
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import kit
+from kit.commands import cli, options, request
+from kit.core.errors import KitError
+from kit.core.progress import Progress
+from kit.data import competition
+from tests.data.tiny import TINY, write_folder
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(competition.COMPETITIONS, "tiny", TINY)
+
+
+@pytest.mark.parametrize("name", [
+    "kannada-mnist", "Kannada-MNIST", "c/Kannada-MNIST", "/c/Kannada-MNIST/", "competitions/Kannada-MNIST",
+    "https://www.kaggle.com/c/Kannada-MNIST", "kaggle.com/competitions/kannada-mnist/overview", "Kannada MNIST",
+    "https://www.kaggle.com/competitions/Kannada-MNIST/data?select=train.csv", "http://kaggle.com/c/Kannada-MNIST#x"])
+def test_a_competition_as_people_write_it(name):
+    assert competition.get(name).slug == "kannada-mnist"
+
+
+@pytest.mark.parametrize(("name", "fix"), [
+    ("kanada-mnist", "did you mean kannada-mnist?"), ("imagenet", "choose one of: kannada-mnist"),
+    ("c/", "choose one of"), ("https://www.kaggle.com/code/somebody/kannada-mnist", "choose one of"), ("", "choose")])
+def test_what_is_no_competition_of_the_kit(name, fix):
+    with pytest.raises(KitError, match="no competition") as caught:
+        competition.get(name)
+    assert fix in caught.value.fix
+
+
+# -- `~` ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home folder with the tiny competition's files in `given`, and another folder to be in."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write_folder(tmp_path / "home" / "given")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path / "home"
+
+
+def test_home_is_known_in_every_path_of_the_command_line(home):
+    common = ["--competition", "tiny", "--data-dir=~/data", "--quiet"]
+    assert cli.run(["download", "--from=~/given", *common]) == 0
+    assert (home / "data" / "tiny" / "train.csv").is_file()
+    assert cli.run(["validate", "~/given/sample_submission.csv", "--test=~/given/test.csv", *common]) == 0
+    assert cli.run(["show", "3", "--out=~/three.svg", *common]) == 0 and (home / "three.svg").is_file()
+    assert cli.run(["kernel", "build", "--out=~/kernel", "--user", "me", "--quiet"]) == 0
+    assert (home / "kernel" / "kernel-metadata.json").is_file() and not list(Path().iterdir())
+
+
+def test_what_kaggle_takes_is_exit_code_0_and_its_notes_are_shown(home, capsys):
+    write_folder(home / "data" / "tiny")
+    rows = (home / "given" / "sample_submission.csv").read_bytes().splitlines()
+    Path("mine.csv.gz").write_bytes(gzip.compress(b"\r\n".join([rows[0], *rows[:0:-1]]) + b"\r\n"))
+    command = ["validate", "mine.csv.gz", "--competition", "tiny", "--data-dir", str(home / "data")]
+    assert cli.run(command) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "mine.csv.gz: acceptable" and [line[:6] for line in said[1:]] == ["note: "] * 3
+    assert cli.run([*command, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["ok"] and answer["problems"] == [] and answer["notes"] == [line[6:] for line in said[1:]]
+    assert kit.validate("mine.csv.gz", "tiny", data_dir=home / "data") == answer
+    Path("bom.csv").write_bytes(b"\xef\xbb\xbf" + b"\n".join(rows) + b"\n")
+    assert cli.run(["validate", "bom.csv", *command[2:]]) == 1
+    assert "Kaggle wants the header to match exactly" in capsys.readouterr().out
+
+
+def test_home_is_known_in_every_path_option_there_will_be(home):
+    """`takes` does it for all commands, so no command has to remember."""
+    seen = []
+    app = typer.Typer()
+
+    @app.command()
+    @options.takes(options.common)
+    def some(common: options.Common, file: Annotated[Path, typer.Argument()],
+             out: Annotated[Path | None, typer.Option()] = None, text: Annotated[str, typer.Option()] = "") -> None:
+        seen.extend([file, out, text])
+
+    assert CliRunner().invoke(app, ["~/a.csv", "--out=~/b", "--text=~/c"]).exit_code == 0
+    assert seen == [home / "a.csv", home / "b", "~/c"]
+
+
+def test_home_is_known_in_a_notebook(home):
+    data = kit.download("tiny", "~/given", data_dir="~/data")
+    assert data.path == home / "data" / "tiny"
+    assert kit.validate(Path("~/given/sample_submission.csv"), "tiny", test="~/given/test.csv")["ok"]
+    with pytest.raises(KitError, match=f"no data of tiny in {home}/none"):
+        kit.cv("tiny", model="mlp", data_dir="~/none")
+
+
+def test_a_run_in_the_home_folder_is_found_and_a_name_that_begins_so_is_one(home):
+    for run in (home / "runs" / "first", Path("runs/~second")):
+        run.mkdir(parents=True)
+        for name in ("config.json", "folds.csv", "oof.npz"):
+            (run / name).write_text("")
+    assert request.existing_run("~/runs/first").path == request.scored_folder("~/runs/first") == home / "runs" / "first"
+    assert request.existing_run("~second").path == Path("runs/~second")
+
+
+def test_a_path_given_as_a_run_s_name_is_told_where_it_goes(home, capsys):
+    write_folder(home / "data" / "tiny")
+    assert cli.run(["cv", "--competition", "tiny", "--data-dir=~/data", "--model", "mlp", "--run=~/runs/a"]) == 2
+    assert "--runs-dir" in capsys.readouterr().err
+
+
+def test_numpy_s_numbers_are_numbers_in_every_option(home, monkeypatch):
+    write_folder(home / "data" / "tiny")
+    wish = request.open_request(TINY, Progress(), data_dir=home / "data", model="mlp",
+                                epochs=np.int64(3), n_folds=np.int32(4))
+    assert wish.config.epochs == 3 and wish.config.n_folds == 4
+
+
+# -- runs that nobody named -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def noon(monkeypatch):
+    class Noon:
+        now = staticmethod(lambda: datetime.datetime(2026, 11, 22, 12, 0, 0))
+
+    monkeypatch.setattr(request, "datetime", Noon)
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(home, noon, monkeypatch):
+    """Whoever makes the folder has the name: there is no moment between looking and taking."""
+    write_folder(home / "data" / "tiny")
+    together = threading.Barrier(8)
+    runs = []
+
+    def cv(config, data, run, progress, resume, force=False, goal=None):
+        assert list(run.path.iterdir()) == []
+        (run.path / "config.json").write_text("{}")
+        runs.append(run.name)
+
+    monkeypatch.setattr("kit.pipeline.cv", cv)
+
+    def begin(_):
+        wish = request.open_request(TINY, Progress(), data_dir=home / "data", model="mlp")
+        together.wait(20)
+        return wish.cv(Progress())
+
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(begin, range(8)))
+    assert sorted(runs) == sorted(path.name for path in paths) == [
+        "mlp-20261122-120000", *(f"mlp-20261122-120000-{n}" for n in range(2, 9))]
+
+
+def test_a_run_that_could_not_begin_leaves_no_folder(home, monkeypatch):
+    write_folder(home / "data" / "tiny")
+
+    def no(*_, **__):
+        raise KitError("it cannot be", "change it")
+
+    monkeypatch.setattr("kit.pipeline.cv", no)
+    with pytest.raises(KitError, match="it cannot be"):
+        request.open_request(TINY, Progress(), data_dir=home / "data", model="mlp").cv(Progress())
+    assert list(Path("runs").iterdir()) == []

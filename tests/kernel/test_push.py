@@ -1,0 +1,984 @@
+"""Push, wait, submit, score with the real client against a Kaggle on this machine; every fault, and every restart."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kit import ledger, pipeline
+from kit.commands.request import Request
+from kit.core import storage
+from kit.core.config import RunConfig
+from kit.core.errors import KitError
+from kit.core.progress import Progress
+from kit.core.run_folder import RunFolder
+from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
+from kit.kaggle import client, submissions
+from kit.kernel import dataset, push, upload
+from kit.kernel.folder import STATE
+from tests.kaggle.stand_in import KEY, SIGNATURE, TOKEN, Fault, KaggleStandIn
+
+REF = "ada/kannada-kit"
+
+
+def run(folder: Path, said: list[str] | None = None, **options: Any) -> push.PushResult:
+    """The whole way, as `kit kernel push --wait --submit` goes it."""
+    options = {"wait": True, "submit": True, "message": "first try", **options}
+    return push.push(folder, KANNADA, progress=(said if said is not None else []).append, **options)
+
+
+def rows() -> list[dict[str, str]]:
+    return ledger.read(Path("submissions/ledger.csv"))
+
+
+# -- the whole way ----------------------------------------------------------------------------------------------------
+
+
+def test_push_wait_submit_score(kaggle: KaggleStandIn, built: Path) -> None:
+    said: list[str] = []
+    result = run(built, said)
+    assert (result.what, result.version, result.status) == (REF, 1, "COMPLETE")
+    assert (result.public_score, result.private_score) == (0.9884, 0.9876)
+    assert storage.read_json(Path(result.report))["leaderboard_estimate"]["value"] == 0.985
+    (submission,) = kaggle.submissions
+    assert submission["what"] == f"{REF}/1" and submission["fileName"] == "submission.csv"
+    assert submission["description"] == f"first try [{REF} v1]"
+    assert str(submission["ref"]) == result.submission
+    (row,) = rows()
+    assert row["created"].startswith("20") and row["created"].endswith("Z")
+    assert {**row, "created": ""} == {
+        "run": f"{REF} v1", "created": "", "data": "kaggle", "split": "writer", "cv_accuracy": "0.9912",
+        "estimate": "0.985", "estimate_low": "0.981", "estimate_high": "0.989", "public_score": "0.9884",
+        "private_score": "0.9876", "kaggle_ref": result.submission}
+    assert any("fold 0 done" in text for text in said)
+    assert "public 0.98840" in result.lines()[-1]
+
+
+def test_what_is_pushed_is_what_was_built(kaggle: KaggleStandIn, built: Path) -> None:
+    push.push(built, KANNADA)
+    body = kaggle.kernels[REF][0].body
+    assert body["text"] == (built / "kernel.py").read_text()
+    assert body["enableInternet"] is False and body["isPrivate"] is True
+    assert body["competitionDataSources"] == ["kannada-mnist"]
+    assert kaggle.count("GetKernelSessionStatus") == 0 and not kaggle.submissions
+
+
+def test_the_session_ends_when_it_was_asked_to(kaggle: KaggleStandIn, built: Path) -> None:
+    push.push(built, KANNADA, session_limit=5400)
+    assert kaggle.kernels[REF][0].body["sessionTimeoutSeconds"] == 5400
+    (built / "kernel.py").write_text("print('two')\n")
+    push.push(built, KANNADA)
+    assert not kaggle.kernels[REF][1].body.get("sessionTimeoutSeconds")
+
+
+def test_a_session_too_short_for_the_kernel_is_refused_before_it_costs_a_version(kaggle: KaggleStandIn,
+                                                                                 built: Path) -> None:
+    (built / "kernel.py").write_text('SETTINGS = {"mode": "train", "minutes": 110}\n')
+    with pytest.raises(KitError, match="--session-limit 60m ends this kernel before it is done: it plans with 110 min"):
+        push.push(built, KANNADA, session_limit=3600)
+    assert kaggle.count("SaveKernel") == 0
+    push.push(built, KANNADA, session_limit=7200)
+
+
+def test_again_does_nothing_twice(kaggle: KaggleStandIn, built: Path) -> None:
+    first, second = run(built), run(built)
+    assert first == second
+    assert (kaggle.count("SaveKernel"), kaggle.count("CreateCodeSubmission")) == (1, 1)
+    assert len(rows()) == 1
+
+
+def test_changed_code_is_a_new_version_with_its_own_submission(kaggle: KaggleStandIn, built: Path) -> None:
+    run(built)
+    (built / "kernel.py").write_text("print('two')\n")
+    assert run(built).version == 2
+    assert [entry["what"] for entry in kaggle.submissions] == [f"{REF}/1", f"{REF}/2"]
+    assert [row["run"] for row in rows()] == [f"{REF} v1", f"{REF} v2"]
+
+
+def test_the_steps_can_be_run_alone(kaggle: KaggleStandIn, built: Path) -> None:
+    with pytest.raises(KitError, match="nothing was pushed"):
+        push.submit(built, KANNADA)
+    push.push(built, KANNADA)
+    push.push(built, KANNADA, wait=True)
+    assert push.status(built, KANNADA)["submission"] is None
+    result = push.submit(built, KANNADA, message="alone")
+    assert result.public_score == 0.9884
+    shown = push.status(built, KANNADA)
+    assert shown["status"] == "COMPLETE" and shown["submission"]["ref"] == result.submission
+    assert shown["log"] == ["fold 0 done"] and not shown["changed_since"]
+    assert kaggle.count("CreateCodeSubmission") == 1
+    (built / "kernel.py").write_text("print('two')\n")
+    with pytest.raises(KitError, match="has changed since version 1"):
+        push.submit(built, KANNADA)
+
+
+# -- a version that is not ours ---------------------------------------------------------------------------------------
+
+
+def test_a_stale_complete_is_not_taken_for_ours(kaggle: KaggleStandIn, built: Path) -> None:
+    run(built)
+    (built / "kernel.py").write_text("raise SystemExit(1)\n")
+    kaggle.next_statuses, kaggle.next_failure = ["QUEUED", "RUNNING", "ERROR"], "Notebook Threw Exception"
+    with pytest.raises(KitError, match=r"v2 ended in an error: Notebook Threw Exception"):
+        run(built)
+    assert len(kaggle.submissions) == 1
+
+
+@pytest.mark.parametrize("stale", [1, 2])
+def test_a_stale_answer_even_for_the_right_version_is_seen_through(kaggle: KaggleStandIn, built: Path,
+                                                                   stale: int) -> None:
+    kaggle.next_statuses = ["COMPLETE"] * stale + ["RUNNING", "ERROR"]
+    with pytest.raises(KitError, match="ended in an error"):
+        run(built)
+    assert not kaggle.submissions
+
+
+def test_a_server_that_ignores_the_version_is_looked_at_for_longer(kaggle: KaggleStandIn, built: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = kaggle.do_GetKernelSessionStatus
+    monkeypatch.setattr(kaggle, "do_GetKernelSessionStatus", lambda body: ask({**body, "versionLabel": ""}))
+    run(built)
+    kaggle.stale_polls = 12
+    kaggle.next_statuses = ["RUNNING", "ERROR"]
+    (built / "kernel.py").write_text("raise SystemExit(1)\n")
+    with pytest.raises(KitError, match="v2 ended in an error"):
+        run(built)
+    assert len(kaggle.submissions) == 1
+
+
+def test_a_server_that_knows_plain_numbers_alone_is_understood(kaggle: KaggleStandIn, built: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    inner: Callable[..., Any] = KaggleStandIn._version
+
+    def plain(self: KaggleStandIn, body: dict[str, Any]) -> Any:
+        label = body.get("versionLabel", "")
+        return inner(self, {**body, "versionLabel": f"v{label}" if label.isdigit() else "none"} if label else body)
+
+    monkeypatch.setattr(KaggleStandIn, "_version", plain)
+    assert run(built).public_score == 0.9884
+
+
+def test_a_session_that_is_made_a_while_after_the_push_is_waited_for(
+        kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = kaggle.do_GetKernelSessionStatus
+    looks: list[int] = []
+
+    def late(body: dict[str, Any]) -> Any:
+        looks.append(1)
+        return answer(body) if len(looks) > 4 else (404, {"code": 404, "message": "Not found"})
+
+    monkeypatch.setattr(kaggle, "do_GetKernelSessionStatus", late)
+    assert run(built).status == "COMPLETE"
+    monkeypatch.setattr(kaggle, "do_GetKernelSessionStatus", lambda body: (404, {"code": 404, "message": "Not found"}))
+    (built / "kernel.py").write_text("print('two')\n")
+    with pytest.raises(KitError, match="does not know ada/kannada-kit v2"):
+        run(built)
+
+
+def test_a_title_that_lands_elsewhere_is_followed_there(kaggle: KaggleStandIn, built: Path) -> None:
+    metadata = json.loads((built / "kernel-metadata.json").read_text())
+    (built / "kernel-metadata.json").write_text(json.dumps({**metadata, "title": "Something else"}))
+    said: list[str] = []
+    assert run(built, said).what == "ada/something-else"
+    assert kaggle.submissions[0]["what"] == "ada/something-else/1"
+    assert any("title does not resolve to the specified id" in text for text in said)
+
+
+# -- a server that speaks otherwise -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trouble", [{"hang_up": True}, {"status": 500}])
+@pytest.mark.parametrize("understood", ["v", ""])
+def test_a_label_that_kaggle_stumbles_over_is_asked_for_otherwise(
+        kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch, understood: str,
+        trouble: dict[str, Any]) -> None:
+    """A server that dies of `int("v1")`, or of `"1"[1:]`."""
+    take: Callable[..., Any] = KaggleStandIn._version
+    find_fault: Callable[..., Any] = KaggleStandIn.take_fault
+
+    def stumble(self: KaggleStandIn, method: str) -> Any:
+        name, body = self.requests[-1]
+        label = body.get("versionLabel", "") if name == method else ""
+        return Fault(**trouble) if label and label.startswith("v") != bool(understood) else find_fault(self, method)
+
+    def plain(self: KaggleStandIn, body: dict[str, Any]) -> Any:
+        label = body.get("versionLabel", "")
+        return take(self, {**body, "versionLabel": f"v{label.removeprefix('v')}"} if label else body)
+
+    monkeypatch.setattr(KaggleStandIn, "take_fault", stumble)
+    monkeypatch.setattr(KaggleStandIn, "_version", plain)
+    assert run(built).public_score == 0.9884
+    assert len(kaggle.submissions) == 1
+
+
+def test_status_and_push_answers_with_little_in_them(kaggle: KaggleStandIn, built: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    save, ask = kaggle.do_SaveKernel, kaggle.do_GetKernelSessionStatus
+    monkeypatch.setattr(kaggle, "do_SaveKernel", lambda body: (200, {
+        "versionNumber": str(save(body)[1]["versionNumber"]), "url": None}))
+    monkeypatch.setattr(kaggle, "do_GetKernelSessionStatus", lambda body: (
+        200, {"status": ask(body)[1].get("status", "complete").lower(), "failureMessage": None}))
+    result = run(built)
+    assert (result.what, result.version, result.status, result.public_score) == (REF, 1, "COMPLETE", 0.9884)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_outputs_that_kaggle_does_not_show_do_not_stop_the_hand_in(kaggle: KaggleStandIn, built: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch,
+                                                                   status: int) -> None:
+    monkeypatch.setattr(kaggle, "do_ListKernelSessionOutput", lambda body: (status, {"message": "no such output"}))
+    said: list[str] = []
+    assert run(built, said).public_score == 0.9884
+    assert any("no such output" in text for text in said) and any("left no report.json" in text for text in said)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_list_without_descriptions_and_an_answer_without_a_reference(
+        kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch, lost: bool) -> None:
+    kaggle._submit("kannada-mnist", "", "submission.csv", "somebody's earlier one")
+    submit, shown = kaggle.do_CreateCodeSubmission, kaggle.do_ListSubmissions
+
+    def bare(body: dict[str, Any]) -> Any:
+        submit(body)
+        return (500, {"code": 500}) if lost else (200, {"message": "Successfully submitted to Kannada MNIST"})
+
+    def anonymous(body: dict[str, Any]) -> Any:
+        page = shown(body)[1]
+        return 200, {**page, "submissions": [{**entry, "description": ""} for entry in page["submissions"]]}
+
+    monkeypatch.setattr(kaggle, "do_CreateCodeSubmission", bare)
+    monkeypatch.setattr(kaggle, "do_ListSubmissions", anonymous)
+    result = run(built)
+    assert (result.submission, result.public_score) == ("41000001", 0.9884)
+    assert run(built).submission == "41000001" and len(kaggle.submissions) == 2
+
+
+@pytest.mark.parametrize("facts", [{"publicScore": "0.9884"}, {"status": "complete", "publicScore": 0.9884},
+                                   {"status": "SUBMISSION_STATUS_COMPLETE", "publicScore": "0.98840",
+                                    "privateScore": ""},
+                                   {"status": "COMPLETE", "publicScore": "0.9884", "privateScore": "NaN"}])
+def test_scores_in_each_of_their_forms(kaggle: KaggleStandIn, built: Path, facts: dict[str, Any]) -> None:
+    kaggle.scores = [{"publicScore": ""}, facts]
+    result = run(built)
+    assert (result.public_score, result.private_score) == (0.9884, None)
+    assert [(row["public_score"], row["private_score"]) for row in rows()] == [("0.9884", "")]
+
+
+@pytest.mark.parametrize("answer", [{"message": "not yours"}, {"error": {"code": 403, "message": "not yours"}},
+                                    {"error": "not yours"}])
+def test_kaggles_words_are_found_in_each_form(kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch,
+                                              answer: dict[str, Any]) -> None:
+    monkeypatch.setattr(kaggle, "do_SaveKernel", lambda body: (403, answer))
+    with pytest.raises(KitError, match=r"answers 403, not allowed \(Kaggle says: not yours\)"):
+        run(built)
+
+
+# -- a kernel that fails ----------------------------------------------------------------------------------------------
+
+
+def test_a_failed_kernel_ends_in_its_logs_tail_and_is_not_handed_in(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.next_statuses, kaggle.next_failure = ["RUNNING", "ERROR"], "Notebook Timeout"
+    kaggle.next_log = json.dumps([{"data": f"line {i}\n"} for i in range(50)] + [{"data": f"boom {TOKEN}\n"}])
+    said: list[str] = []
+    with pytest.raises(KitError) as caught:
+        run(built, said)
+    assert "Notebook Timeout" in caught.value.message and "line 49 | boom [hidden]" in caught.value.message
+    assert "\n" not in caught.value.message and "--time-budget 90m" in caught.value.fix
+    assert "  line 49" in said and "  line 31" in said and TOKEN not in "".join(said)
+    assert not kaggle.submissions and not rows()
+    with pytest.raises(KitError, match="Notebook Timeout"):
+        run(built)
+    assert kaggle.count("SaveKernel") == 1
+
+
+def test_a_cancelled_kernel_says_so(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.next_statuses = ["RUNNING", "CANCEL_REQUESTED", "CANCEL_ACKNOWLEDGED"]
+    with pytest.raises(KitError, match="was cancelled"):
+        run(built)
+
+
+def test_a_kernel_without_submission_csv_is_not_handed_in(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.next_outputs = {"report.json": b"{}", "model.keras": b"x"}
+    with pytest.raises(KitError, match=r"left no submission\.csv, only model\.keras, report\.json"):
+        run(built)
+    assert not kaggle.submissions
+
+
+@pytest.mark.parametrize("report", [None, b"no json", b"[]", b'{"cv": [0.99], "data": "kaggle"}'])
+def test_a_kernel_without_a_report_is_handed_in_all_the_same(kaggle: KaggleStandIn, built: Path,
+                                                             report: bytes | None) -> None:
+    kaggle.next_outputs = {"submission.csv": b"x"} | ({} if report is None else {"report.json": report})
+    run(built)
+    (row,) = rows()
+    assert row["estimate"] == "" and row["public_score"] == "0.9884"
+
+
+def test_a_kernel_that_never_ends_tells_how_to_go_on(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.next_statuses = ["RUNNING"]
+    with pytest.raises(KitError, match="has not ended after") as caught:
+        run(built, kernel_timeout=0.05)
+    assert "run the same command again" in caught.value.fix
+
+
+# -- answers that are errors ------------------------------------------------------------------------------------------
+
+
+def test_an_error_in_a_200_push_answer_is_an_error(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.push_answer = {"error": "Something that nobody has seen yet.\n", "versionNumber": 1}
+    with pytest.raises(KitError, match="Something that nobody has seen yet") as caught:
+        run(built)
+    assert "push it again" in caught.value.fix and "\n" not in caught.value.message
+    kaggle.push_answer = {}
+    assert run(built).version == 1
+
+
+def test_sources_that_kaggle_ignores_are_an_error(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.push_answer = {"ref": f"/{REF}", "versionNumber": 1, "invalidCompetitionSources": ["kannada-mnist"]}
+    with pytest.raises(KitError, match="not its data: competition kannada-mnist") as caught:
+        run(built)
+    assert KANNADA.rules_url in caught.value.fix and "names of what it reads" not in caught.value.fix
+    kaggle.push_answer = {"ref": f"/{REF}", "versionNumber": 1, "invalidDatasetSources": ["eve/weights"]}
+    with pytest.raises(KitError, match="not its data: dataset eve/weights") as caught:
+        run(built)
+    assert "names of what it reads" in caught.value.fix and KANNADA.rules_url not in caught.value.fix
+
+
+@pytest.mark.parametrize(("status", "word"), [(401, "expired"), (403, "not allowed"), (404, "no such thing"),
+                                              (400, "400")])
+@pytest.mark.parametrize("method", ["SaveKernel", "CreateCodeSubmission"])
+def test_refusals_are_errors_and_leave_the_way_open(kaggle: KaggleStandIn, built: Path, status: int, word: str,
+                                                    method: str) -> None:
+    kaggle.fault(method, status=status)
+    with pytest.raises(KitError, match=word):
+        run(built)
+    assert run(built).public_score == 0.9884
+    assert (len(kaggle.kernels[REF]), len(kaggle.submissions)) == (1, 1)
+
+
+@pytest.mark.parametrize("method", ["SaveKernel", "GetKernelSessionStatus", "ListKernelSessionOutput",
+                                    "CreateCodeSubmission", "ListSubmissions"])
+def test_429_is_waited_out_everywhere(kaggle: KaggleStandIn, built: Path, method: str) -> None:
+    kaggle.fault(method, status=429, headers={"Retry-After": "0.05"}, times=2)
+    said: list[str] = []
+    assert run(built, said).public_score == 0.9884
+    assert any("429" in text for text in said) or method == "ListKernelSessionOutput"
+    assert (len(kaggle.kernels[REF]), len(kaggle.submissions)) == (1, 1)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("facts", [{"status": 500}, {"hang_up": True}])
+@pytest.mark.parametrize("method", ["SaveKernel", "CreateCodeSubmission"])
+def test_a_lost_answer_makes_no_second_push_and_no_second_submission(
+        kaggle: KaggleStandIn, built: Path, method: str, facts: dict[str, Any], after: bool) -> None:
+    kaggle.fault(method, **facts, after=after)
+    if not after:  # nobody knows that: it is not sent again until the user has looked
+        for _ in range(2):
+            with pytest.raises(KitError, match="arrived is not known") as caught:
+                run(built)
+            assert "https://www.kaggle.com/co" in caught.value.fix and "--resend" in caught.value.fix
+        assert kaggle.count(method) == 1
+        assert run(built, resend=True).public_score == 0.9884
+    assert run(built).public_score == 0.9884
+    assert (len(kaggle.kernels[REF]), len(kaggle.submissions)) == (1, 1)
+    assert kaggle.count(method) == (1 if after else 2)
+
+
+@pytest.mark.parametrize("method", ["SaveKernel", "CreateCodeSubmission"])
+def test_what_kaggle_lists_late_is_found_by_the_next_call_and_not_sent_twice(
+        kaggle: KaggleStandIn, built: Path, method: str) -> None:
+    kaggle.hide_new = True
+    kaggle.fault(method, hang_up=True, after=True)
+    with pytest.raises(KitError, match="arrived is not known"):
+        run(built)
+    with pytest.raises(KitError, match="was left without an answer"):
+        run(built)
+    kaggle.hide_new = False
+    assert run(built).public_score == 0.9884
+    assert (len(kaggle.kernels[REF]), len(kaggle.submissions)) == (1, 1)
+
+
+def test_resend_looks_first(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.hide_new = True
+    kaggle.fault("CreateCodeSubmission", status=502, after=True)
+    with pytest.raises(KitError, match="arrived is not known"):
+        run(built)
+    kaggle.hide_new = False
+    assert run(built, resend=True).public_score == 0.9884
+    assert len(kaggle.submissions) == 1
+
+
+@pytest.mark.parametrize("method", ["SaveKernel", "CreateCodeSubmission"])
+def test_what_cannot_have_been_sent_is_sent_again(kaggle: KaggleStandIn, built: Path, method: str,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network was down for a moment: no connection, so nothing can have been carried out."""
+    import urllib3
+
+    failed: list[str] = []
+    send = urllib3.connection.HTTPConnection.request
+
+    def refuse_once(self: Any, verb: str, url: str, *arguments: Any, **options: Any) -> Any:
+        if url.endswith(method) and not failed:
+            failed.append(url)
+            raise urllib3.exceptions.NewConnectionError(self, "Failed to establish a new connection: [Errno 111]")
+        return send(self, verb, url, *arguments, **options)
+
+    monkeypatch.setattr(urllib3.connection.HTTPConnection, "request", refuse_once)
+    assert run(built).public_score == 0.9884
+    assert failed and kaggle.count(method) == 1
+
+
+@pytest.mark.parametrize("method", ["SaveKernel", "CreateCodeSubmission"])
+def test_a_network_that_is_down_for_good_leaves_the_way_open(kaggle: KaggleStandIn, built: Path, method: str,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    import urllib3
+
+    send = urllib3.connection.HTTPConnection.request
+
+    def refuse(self: Any, verb: str, url: str, *arguments: Any, **options: Any) -> Any:
+        if url.endswith(method):
+            raise urllib3.exceptions.NewConnectionError(self, "Failed to establish a new connection: [Errno 111]")
+        return send(self, verb, url, *arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KitError, match="the proxy cannot be reached"):
+        patch.setattr(urllib3.connection.HTTPConnection, "request", refuse)
+        run(built)
+    assert run(built).public_score == 0.9884  # nothing was sent: no looking, no --resend
+    assert kaggle.count(method) == 1
+
+
+def test_interrupted_while_waiting_out_a_429_is_no_lost_answer(kaggle: KaggleStandIn, built: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    for method in ("SaveKernel", "CreateCodeSubmission"):
+        kaggle.fault(method, status=429, headers={"Retry-After": "0.01"})
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(client.time, "sleep", interrupted)
+            run(built)
+        monkeypatch.setattr(kaggle, "next_statuses", ["COMPLETE"])
+        push.push(built, KANNADA)
+    assert run(built).public_score == 0.9884
+    assert (len(kaggle.kernels[REF]), len(kaggle.submissions)) == (1, 1)
+
+
+def test_500_for_ever_is_an_error(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.fault("CreateCodeSubmission", status=500, times=1000)
+    with pytest.raises(KitError, match=r"fault of its own \(500\).*arrived is not known"):
+        run(built)
+    assert not kaggle.submissions and not rows()
+
+
+def test_a_submission_that_kaggle_does_not_take_is_an_error(kaggle: KaggleStandIn, built: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kaggle, "do_CreateCodeSubmission",
+                        lambda body: (200, {"message": "Submission not allowed: daily limit of 5 reached"}))
+    with pytest.raises(KitError, match="daily limit of 5 reached"):
+        run(built)
+    assert not rows()
+
+
+@pytest.mark.parametrize(("words", "meaning", "fix"), [
+    ("Maximum weekly GPU quota of 30.00 hours reached.", "hours of this week are used up", "--accelerator none"),
+    ("Maximum batch GPU session count of 2 reached.", "as many sessions", "Nothing has to be built anew"),
+    ('The requested title "Kannada Kit" is already in use by a kernel.', "in use already", "--slug OTHER-NAME"),
+    ("You must verify your phone number to use GPUs", "not verified", "https://www.kaggle.com/settings"),
+    ("Permission 'kernels.update' was denied", "not allowed", "https://www.kaggle.com/work/code"),
+    ("Your client is outdated, please upgrade kaggle", "too old (kaggle 2", "pip install --upgrade kaggle")])
+@pytest.mark.parametrize("status", [200, 400])
+def test_each_refusal_of_a_push_has_its_own_fix(kaggle: KaggleStandIn, built: Path, words: str, meaning: str, fix: str,
+                                                status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kaggle says some in an answer of 200, some in one of 400."""
+    monkeypatch.setattr(kaggle, "do_SaveKernel", lambda body: (200, {"error": words}) if status == 200
+                        else (400, {"code": 400, "message": words}))
+    with pytest.raises(KitError) as caught:
+        push.push(built, KANNADA, submit=True)
+    assert meaning in caught.value.message and words in caught.value.message and fix in caught.value.fix
+    assert kaggle.count("SaveKernel") == 1
+    monkeypatch.undo()
+
+
+def test_a_push_waits_for_a_free_session(kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "SLOT_PAUSE", 0.02)
+    kaggle.fault("SaveKernel", status=400, message="Maximum batch GPU session count of 2 reached.", times=3)
+    said: list[str] = []
+    assert run(built, said).public_score == 0.9884
+    assert sum("waiting for one to end" in text for text in said) == 3 and len(kaggle.kernels[REF]) == 1
+
+
+QUOTA = {"quotaRefreshTime": "2026-11-28T00:00:00Z", "gpuQuota": {"timeUsed": "44280s", "totalTimeAllowed": "108000s"},
+         "tpuQuota": {"timeUsed": "0s", "totalTimeAllowed": "72000s"}}
+
+
+def test_the_hours_that_are_left_are_said_before_a_push(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.quota = QUOTA
+    said: list[str] = []
+    push.push(built, KANNADA, progress=said.append)
+    assert "GPU: 17.7 of 30 h of this week are left (until 2026-11-28 00:00 UTC)" in said
+    assert not [text for text in said if text.startswith("TPU")]  # the kernel uses none
+    assert push.status(built, KANNADA)["quota"]["TPU"] == {"used": 0.0, "left": 20.0, "total": 20.0,
+                                                           "until": "2026-11-28 00:00 UTC"}
+
+
+def test_used_up_hours_say_when_they_come_back(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.quota = {**QUOTA, "gpuQuota": {"timeUsed": "108000s", "totalTimeAllowed": "108000s"}}
+    kaggle.push_answer = {"error": "Maximum weekly GPU quota of 30.00 hours reached."}
+    with pytest.raises(KitError) as caught:
+        push.push(built, KANNADA)
+    assert caught.value.fix.startswith("GPU: 0.0 of 30 h of this week are left (until 2026-11-28 00:00 UTC)")
+
+
+@pytest.mark.parametrize("missing", ["method", "endpoint"])
+def test_a_client_or_a_server_without_quota_and_limits_does_without(
+        kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    kaggle.limits = None
+    if missing == "method":
+        from kaggle.api.kaggle_api_extended import KaggleApi
+
+        monkeypatch.delattr(KaggleApi, "quota_view")
+        monkeypatch.delattr(KaggleApi, "competition_get_submission_limits")
+    said: list[str] = []
+    assert run(built, said).public_score == 0.9884
+    assert not [text for text in said if "left" in text]
+    assert push.status(built, KANNADA)["quota"] == {}
+
+
+def test_what_is_left_today_is_said_before_one_is_spent(kaggle: KaggleStandIn, built: Path) -> None:
+    said: list[str] = []
+    run(built, said)
+    assert "submissions today: 1 made, 4 left before this one" in said
+    names = [name for name, _ in kaggle.requests]
+    assert names.index("GetSubmissionLimits") < names.index("CreateCodeSubmission")
+
+
+@pytest.mark.parametrize(("status", "words", "meaning", "fix"), [
+    (400, "Submission not allowed: Your team has used its daily Submission allowance (1) today", "of today are used up",
+     "midnight UTC"),
+    (403, "Your team has used its submission allowance (5 of 5). This resets at midnight UTC (9.4 hours from now).",
+     "of today are used up", "in "),
+    (400, "Submission not allowed: This competition only accepts Submissions from Notebooks.", "takes notebooks",
+     "kit kernel build"),
+    (400, "Submission not allowed: Submissions have been disabled for this competition.", "no submissions any more",
+     "Kannada-MNIST for whether"),
+    (403, "You cannot submit until you accept the competition rules", "rules are not accepted", KANNADA.rules_url),
+    (403, "Permission 'competitions.participate' was denied", "has not joined", KANNADA.rules_url),
+    (400, "Bad Request", "without a reason", KANNADA.rules_url), (400, " ", "without a reason", "midnight UTC")])
+def test_each_refusal_of_a_submission_has_its_own_fix(kaggle: KaggleStandIn, built: Path, status: int, words: str,
+                                                      meaning: str, fix: str) -> None:
+    kaggle.fault("CreateCodeSubmission", status=status, message=words)
+    with pytest.raises(KitError) as caught:
+        run(built)
+    assert meaning in caught.value.message and fix in caught.value.fix
+    assert kaggle.count("CreateCodeSubmission") == 1 and not rows()
+    assert run(built).public_score == 0.9884  # a refusal is an answer: nothing stands in the way of the next try
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_refusal_without_words_is_explained_by_what_is_left_today(kaggle: KaggleStandIn, built: Path,
+                                                                    status: int) -> None:
+    kaggle.limits = {"numToday": 5, "numTotal": 9, "numAllowedNow": 0}
+    kaggle.fault("CreateCodeSubmission", status=status, message="Bad Request")
+    with pytest.raises(KitError, match="the submissions of today are used up") as caught:
+        run(built)
+    assert "midnight UTC, in " in caught.value.fix
+
+
+def test_a_success_without_a_reference_that_is_not_listed_is_not_sent_again(
+        kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = kaggle.do_CreateCodeSubmission
+
+    def bare(body: dict[str, Any]) -> Any:
+        submit(body)
+        return 200, {"message": "Successfully submitted to Kannada MNIST"}
+
+    monkeypatch.setattr(kaggle, "do_CreateCodeSubmission", bare)
+    kaggle.hide_new = True
+    for _ in range(2):
+        with pytest.raises(KitError, match="arrived is not known"):
+            run(built)
+    kaggle.hide_new = False
+    assert run(built).submission == "41000000" and len(kaggle.submissions) == 1
+
+
+# -- the log ----------------------------------------------------------------------------------------------------------
+
+
+def followed(folder: Path) -> tuple[list[str], dict[str, Any]]:
+    shown: list[str] = []
+    return shown, push.logs(folder, KANNADA, follow=True, show=shown.append)
+
+
+def test_a_log_is_followed_as_it_is_streamed(kaggle: KaggleStandIn, built: Path) -> None:
+    """A lost connection begins again from the first line; no line is shown twice, and no credential at all."""
+    kaggle.next_statuses = ["RUNNING", "RUNNING", "COMPLETE"]
+    push.push(built, KANNADA)
+    log = ["epoch 1\n", f"epoch 2 {TOKEN}\n", "epoch 3\n"]
+    kaggle.next_log = kaggle.kernels[REF][0].log = json.dumps([{"data": line} for line in log])
+    kaggle.streams = [log[:2], [*log, "END_OF_LOG"]]
+    shown, result = followed(built)
+    assert shown == result["log"] == ["epoch 1", "epoch 2 [hidden]", "epoch 3"]
+    assert (result["status"], result["version"]) == ("COMPLETE", 1)
+    assert kaggle.stream_paths
+
+
+@pytest.mark.parametrize("has_stream", [True, False])
+def test_a_log_is_followed_where_nothing_is_streamed(kaggle: KaggleStandIn, built: Path, has_stream: bool,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    from kaggle.api.kaggle_api_extended import KaggleApi
+
+    if not has_stream:
+        monkeypatch.delattr(KaggleApi, "kernels_logs_stream")
+    push.push(built, KANNADA)
+    shown, result = followed(built)
+    assert shown == ["fold 0 done"] and result["status"] == "COMPLETE"
+    assert push.logs(built, KANNADA)["log"] == ["fold 0 done"]
+
+
+# -- scores -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_score_that_never_comes_tells_how_to_go_on(kaggle: KaggleStandIn, built: Path) -> None:
+    kaggle.scores = [{}]
+    with pytest.raises(KitError, match="has no score after") as caught:
+        run(built, score_timeout=0.1)
+    assert caught.value.fix == "fetch the score later: kit ledger sync"
+    (row,) = rows()
+    assert row["kaggle_ref"] and row["public_score"] == ""
+    with pytest.raises(KitError, match="has no score after"):
+        run(built, score_timeout=0.1)
+    assert len(kaggle.submissions) == 1
+    kaggle.submissions[0]["looks"] = [{"status": "COMPLETE", "publicScore": "0.99", "privateScore": "0.98"}]
+    assert ledger.sync(KANNADA) == 1
+    assert [(row["public_score"], row["private_score"]) for row in rows()] == [("0.99", "0.98")]
+
+
+@pytest.mark.parametrize(("why", "fix"), [
+    ("Submission Scoring Error", "kit validate"), ("Notebook Threw Exception", "kit kernel rehearse"),
+    ("Notebook Timeout", "--time-budget"), ("Submission CSV Not Found", "must write submission.csv"),
+    ("Notebook Exceeded Allowed Compute", "fewer or smaller models")])
+def test_a_submission_that_kaggle_cannot_score_says_why(kaggle: KaggleStandIn, built: Path, why: str,
+                                                        fix: str) -> None:
+    kaggle.scores = [{}, {"status": "ERROR", "errorDescription": why}]
+    with pytest.raises(KitError, match=f"could not score submission 41000000: {why}") as caught:
+        run(built)
+    assert fix in caught.value.fix and f"{KANNADA.url}/submissions" in caught.value.fix
+    assert len(rows()) == 1
+
+
+# -- interruptions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["_accept", "_follow", "_hand_in", "score"])
+def test_killed_between_two_steps_goes_on(kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch,
+                                          where: str) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(submissions if where == "score" else push, where, interrupted)
+        run(built)
+    assert run(built).public_score == 0.9884
+    assert (kaggle.count("SaveKernel"), kaggle.count("CreateCodeSubmission")) == (1, 1)
+    assert len(rows()) == 1
+
+
+def test_killed_between_the_submission_and_its_note_goes_on(kaggle: KaggleStandIn, built: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(submissions, "HandIn", interrupted)
+        run(built)
+    assert len(kaggle.submissions) == 1 and storage.read_json(built / STATE)["submitting"] is True
+    assert run(built, message="another message").submission == "41000000"
+    assert len(kaggle.submissions) == 1
+
+
+def interrupted(*_: Any, **__: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+def test_a_lost_push_json_makes_no_second_submission(kaggle: KaggleStandIn, built: Path) -> None:
+    run(built)
+    for other in range(7):  # others come after it, so that it is on a later page of the list
+        kaggle._submit("kannada-mnist", f"other {other}", "submission.csv", "")
+    state = storage.read_json(built / STATE)
+    storage.write_json(built / STATE, {**state, "submission": "", "ended": ""})
+    assert run(built).submission == "41000000"
+    assert kaggle.count("CreateCodeSubmission") == 1
+
+
+def test_an_interrupted_notebook_push_is_recognised(kaggle: KaggleStandIn, built: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [{"cell_type": "code", "source": ["a = 1\n", "b = 2\n"], "outputs": [{"x": 1}], "metadata": {}}]
+    notebook = {"cells": cells, "metadata": {"kernelspec": {"name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}
+    metadata = json.loads((built / "kernel-metadata.json").read_text())
+    (built / "kernel.ipynb").write_text(json.dumps(notebook, indent=1))
+    (built / "kernel-metadata.json").write_text(
+        json.dumps({**metadata, "kernel_type": "notebook", "code_file": "kernel.ipynb"}))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(push, "_accept", interrupted)
+        push.push(built, KANNADA)
+    push.push(built, KANNADA)
+    assert kaggle.count("SaveKernel") == 1
+
+
+def test_two_processes_do_not_push_one_folder(kaggle: KaggleStandIn, built: Path) -> None:
+    import filelock
+
+    with filelock.FileLock(built / ".push.lock"), pytest.raises(KitError, match="being pushed by another process"):
+        push.push(built, KANNADA)
+
+
+# -- folders that are none --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"id": "INSERT_USERNAME_HERE/kannada-kit"}, "without a Kaggle account"), ({"id": "kannada-kit"}, "damaged"),
+    ({"code_file": "gone.py"}, r"gone\.py is missing"),
+    ({"competition_sources": ["digit-recognizer"]}, "not built for kannada-mnist, but for digit-recognizer"),
+    ({"competition_sources": []}, "not built for kannada-mnist, but for none"), ({"id": None}, "damaged"),
+    ({"competition_sources": None}, "not built for kannada-mnist, but for none"),
+    ({"competition_sources": [5]}, r"competition_sources cannot be \[5\]"), ({"id": [1]}, "damaged"),
+    ({"dataset_sources": ["../../x"]}, "dataset_sources cannot be"), ({"code_file": 5}, "code_file cannot be 5"),
+    ({"kernel_type": "rmarkdown"}, "kernel_type cannot be"), ({"language": "cobol"}, "valid language")])
+def test_folders_that_cannot_be_pushed(kaggle: KaggleStandIn, built: Path, change: dict[str, Any],
+                                       message: str) -> None:
+    metadata = json.loads((built / "kernel-metadata.json").read_text())
+    (built / "kernel-metadata.json").write_text(json.dumps({**metadata, **change}))
+    with pytest.raises(KitError, match=message):
+        push.push(built, KANNADA)
+    assert not kaggle.kernels
+
+
+@pytest.mark.parametrize("text", [b"[]", b"5", b"\xff", b"{", b"null"])
+def test_metadata_that_is_no_table_is_damaged(built: Path, text: bytes) -> None:
+    (built / "kernel-metadata.json").write_bytes(text)
+    with pytest.raises(KitError, match="is damaged"):
+        push.push(built, KANNADA)
+
+
+def test_code_that_is_not_utf_8_is_named_by_its_line(kaggle: KaggleStandIn, built: Path) -> None:
+    (built / "kernel.py").write_bytes(b"print('one')\n# caf\xe9\n")
+    with pytest.raises(KitError, match=r"kernel\.py, line 2: byte 19 of the file is not UTF-8"):
+        push.push(built, KANNADA)
+    assert not kaggle.kernels
+
+
+@pytest.mark.parametrize("change", [{"version": "3"}, {"digest": None}, {"weights": []}, {"weights": {"before": "2"}},
+                                    {"submitting": "yes"}, {"weights": {"other": 1}}, {"other": 1}])
+def test_a_push_json_of_another_kind_is_damaged(kaggle: KaggleStandIn, built: Path, change: dict[str, Any]) -> None:
+    push.push(built, KANNADA)
+    (built / storage.CHECKSUMS).unlink()
+    (built / STATE).write_text(json.dumps({**json.loads((built / STATE).read_text()), **change}))
+    with pytest.raises(KitError, match=r"push\.json is damaged"):
+        push.push(built, KANNADA)
+    assert kaggle.count("SaveKernel") == 1
+
+
+def test_weights_whose_metadata_names_no_dataset_are_not_uploaded(kaggle: KaggleStandIn, predicting: Path) -> None:
+    (predicting / "weights" / "dataset-metadata.json").write_text('{"id": "kannada-kit-weights"}')
+    with pytest.raises(KitError, match=r"dataset-metadata\.json is damaged"):
+        push.push(predicting, KANNADA)
+    assert not kaggle.datasets and not kaggle.kernels
+
+
+def test_no_folder_is_told(kaggle: KaggleStandIn) -> None:
+    with pytest.raises(KitError, match="no kernel folder") as caught:
+        push.push(Path("nowhere"), KANNADA)
+    assert "kit kernel build" in caught.value.fix
+
+
+# -- weights ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_weights_are_uploaded_once_before_the_push(kaggle: KaggleStandIn, predicting: Path) -> None:
+    run(predicting)
+    run(predicting)
+    names = [name for name, _ in kaggle.requests]
+    assert names.index("CreateDataset") < names.index("SaveKernel") and names.count("CreateDataset") == 1
+    assert kaggle.datasets["ada/kannada-kit-weights"]["versions"] == [
+        {"cnn-0-fold_0.keras": b"weights of fold 0", "manifest.json": b"{}"}]
+    body = next(body for name, body in kaggle.requests if name == "CreateDataset")
+    assert body["isPrivate"] is True
+
+
+def test_changed_weights_are_a_new_version(kaggle: KaggleStandIn, predicting: Path) -> None:
+    push.push(predicting, KANNADA)
+    (predicting / "weights" / "cnn-0-fold_0.keras").write_bytes(b"better weights")
+    push.push(predicting, KANNADA)
+    versions = kaggle.datasets["ada/kannada-kit-weights"]["versions"]
+    assert [version["cnn-0-fold_0.keras"] for version in versions] == [b"weights of fold 0", b"better weights"]
+    assert len(kaggle.kernels[REF]) == 2
+
+
+def test_a_lost_answer_makes_no_second_dataset(kaggle: KaggleStandIn, predicting: Path) -> None:
+    kaggle.fault("CreateDataset", hang_up=True, after=True)
+    push.push(predicting, KANNADA)
+    assert len(kaggle.datasets["ada/kannada-kit-weights"]["versions"]) == 1
+
+
+def test_killed_after_the_upload_goes_on(kaggle: KaggleStandIn, predicting: Path,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(dataset, "_wait", interrupted)
+        push.push(predicting, KANNADA)
+    assert not kaggle.kernels
+    push.push(predicting, KANNADA)
+    assert len(kaggle.datasets["ada/kannada-kit-weights"]["versions"]) == 1
+
+
+@pytest.mark.parametrize("prints", [True, False], ids=["kaggle 2.2.4 prints it", "kaggle 2.2.5 raises it"])
+def test_a_file_that_does_not_arrive_stops_the_push(kaggle: KaggleStandIn, predicting: Path,
+                                                    monkeypatch: pytest.MonkeyPatch, prints: bool) -> None:
+    from kaggle.api.kaggle_api_extended import KaggleApi
+
+    upload = KaggleApi._upload_file
+
+    def as_that_client(*arguments: Any) -> Any:
+        name = arguments[1]
+        try:
+            sent = upload(*arguments)
+        except ValueError:
+            sent = None
+        if sent is None and not prints:
+            raise ValueError(f"Upload unsuccessful: {name}")
+        return sent or print(f"Upload unsuccessful: {name}")  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(KaggleApi, "_upload_file", as_that_client)
+    kaggle.fault("PUT", status=400)
+    with pytest.raises(KitError, match="did not arrive in the dataset"):
+        push.push(predicting, KANNADA)
+    assert not kaggle.kernels
+    push.push(predicting, KANNADA)
+    assert len(kaggle.datasets["ada/kannada-kit-weights"]["versions"][-1]) == 2
+
+
+def test_an_upload_to_which_nobody_answers_is_given_up(kaggle: KaggleStandIn, predicting: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client uploads through an adapter of its own, without a time-out."""
+    from kaggle.api import kaggle_api_extended as extended
+
+    monkeypatch.setattr(client, "READ_TIMEOUT", 0.2)
+    monkeypatch.setattr(extended, "Retry", lambda **_: 0)
+    monkeypatch.setattr(kaggle.http.RequestHandlerClass, "do_PUT", lambda handler: threading.Event().wait(3))
+    began = time.monotonic()
+    with pytest.raises(KitError, match="did not arrive in the dataset"):
+        push.push(predicting, KANNADA)
+    assert time.monotonic() - began < 10 and not kaggle.kernels
+
+
+def test_an_error_in_a_200_dataset_answer_is_an_error(kaggle: KaggleStandIn, predicting: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kaggle, "do_CreateDataset", lambda body: (200, {"status": "error", "error": "title in use"}))
+    with pytest.raises(KitError, match="title in use"):
+        push.push(predicting, KANNADA)
+
+
+def test_a_dataset_that_kaggle_cannot_unpack_is_an_error(kaggle: KaggleStandIn, predicting: Path,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kaggle, "do_GetDatasetStatus", lambda body: (200, {"status": "FAILED"})
+                        if kaggle.datasets else (403, {"code": 403, "message": "no"}))
+    with pytest.raises(KitError, match="could not make the dataset"):
+        push.push(predicting, KANNADA)
+    assert not kaggle.kernels
+
+
+def test_429_of_an_upload_is_waited_out(kaggle: KaggleStandIn, predicting: Path) -> None:
+    kaggle.fault("StartBlobUpload", status=429, headers={"Retry-After": "0.05"})
+    kaggle.fault("CreateDataset", status=429, headers={"Retry-After": "0.05"})
+    said: list[str] = []
+    push.push(predicting, KANNADA, progress=said.append)
+    assert sum("429" in text for text in said) == 2
+    assert len(kaggle.datasets["ada/kannada-kit-weights"]["versions"]) == 1
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def submission(kaggle: KaggleStandIn) -> Path:
+    kaggle.slug = "digit-recognizer"
+    folder = Path("submissions/first")
+    storage.write_text(folder / "submission.csv", "ImageId,Label\n1,2\n")
+    storage.write_json(folder / "report.json", {"cv": {"oof_accuracy": 0.99}, "data": {"source": "kaggle"}})
+    return folder / "submission.csv"
+
+
+def test_a_file_is_handed_in_once(kaggle: KaggleStandIn, submission: Path) -> None:
+    first = upload.upload(submission, DIGIT_RECOGNIZER, "mine", wait=True)
+    second = upload.upload(submission, DIGIT_RECOGNIZER, "mine")
+    assert first.submission == second.submission and first.public_score == 0.9884
+    assert kaggle.blobs[kaggle.submissions[0]["what"]] == submission.read_bytes()
+    assert len(kaggle.submissions) == 1
+    (row,) = rows()
+    assert (row["run"], row["cv_accuracy"], row["kaggle_ref"]) == ("first", "0.99", first.submission)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_lost_answer_makes_no_second_hand_in_of_a_file(kaggle: KaggleStandIn, submission: Path, after: bool) -> None:
+    kaggle.fault("CreateSubmission", hang_up=True, after=after)
+    kaggle.hide_new = True
+    for _ in range(2):
+        with pytest.raises(KitError, match="arrived is not known") as caught:
+            upload.upload(submission, DIGIT_RECOGNIZER)
+    sending = submission.with_name(upload.SENDING)
+    assert f"delete {sending}" in caught.value.fix and kaggle.count("CreateSubmission") == 1
+    kaggle.hide_new = False
+    if not after:
+        sending.unlink()
+    upload.upload(submission, DIGIT_RECOGNIZER)
+    assert len(kaggle.submissions) == 1 and not sending.exists()
+    storage.read_json(submission.with_name("report.json"))  # the folder's checksums are as they were
+
+
+def test_the_row_and_kaggle_s_reference_go_into_one_ledger(kaggle: KaggleStandIn,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """`kit submit --submissions out --upload`, after its training."""
+    kaggle.slug = "digit-recognizer"
+    folder = Path("out/first")
+    storage.write_text(folder / "submission.csv", "ImageId,Label\n1,2\n")
+    storage.write_json(folder / "report.json", {"run": "first", "cv": {"oof_accuracy": 0.99},
+                                                "data": {"source": "kaggle", "is_sample": False}})
+    monkeypatch.setattr(pipeline, "submit", lambda *_: folder)
+    data: Any = SimpleNamespace(competition=DIGIT_RECOGNIZER)
+    asked = Request(RunConfig(), data, RunFolder(Path("runs/first")), resume=False, force=False)
+    _, lines = asked.submit(Path("out"), True, "mine", Progress())
+    (row,) = ledger.read(Path("out/ledger.csv"))
+    assert (row["run"], row["cv_accuracy"], row["kaggle_ref"]) == ("first", "0.99", "41000000")
+    assert not Path("submissions").exists()
+    assert "kit ledger sync --competition digit-recognizer --ledger out/ledger.csv" in lines[-1]
+
+
+def test_a_file_that_does_not_arrive_is_not_handed_in(kaggle: KaggleStandIn, submission: Path) -> None:
+    kaggle.fault("PUT", status=400, times=1000)
+    with pytest.raises(KitError, match="did not arrive"):
+        upload.upload(submission, DIGIT_RECOGNIZER)
+    assert not kaggle.submissions
+
+
+def test_a_code_competition_takes_no_file(kaggle: KaggleStandIn, submission: Path) -> None:
+    with pytest.raises(KitError, match="takes notebooks, not files") as caught:
+        upload.upload(submission, KANNADA)
+    assert "kit kernel push" in caught.value.fix and not kaggle.requests
+
+
+# -- secrets ----------------------------------------------------------------------------------------------------------
+
+
+def test_no_credential_in_anything_said_printed_or_written(kaggle: KaggleStandIn, predicting: Path, tmp_path: Path,
+                                                           capsys: pytest.CaptureFixture[str]) -> None:
+    leak = f"for Bearer {TOKEN} or {KEY} see https://x.example/y?{SIGNATURE}"
+    kaggle.next_log = json.dumps([{"data": leak + "\n"}])
+    said: list[str] = []
+    errors: list[str] = []
+    for method in ("SaveKernel", "GetKernelSessionStatus", "CreateCodeSubmission", "ListSubmissions",
+                   "StartBlobUpload"):
+        kaggle.fault(method, status=400 if method != "GetKernelSessionStatus" else 418, message=leak)
+    for _ in range(8):
+        try:
+            run(predicting, said)
+        except KitError as error:
+            errors.append(str(error))
+    assert len(errors) == 5 and kaggle.submissions
+    texts = [*said, *errors, *capsys.readouterr()]
+    texts += [path.read_text("utf-8", "replace") for path in tmp_path.rglob("*") if path.is_file()]
+    for secret in (TOKEN, KEY, SIGNATURE.split("=")[1]):
+        assert not [text for text in texts if secret in text]
