@@ -1,7 +1,8 @@
 """A Kaggle competition submission kit for Kannada-MNIST. `kit --help` lists what it does; see README.md.
 
-In a notebook the commands are functions: `kit.download()`, `kit.cv(model="cnn")` (see `kit.commands.notebook`). They are loaded
-when they are first asked for, since `import kit` must cost nothing where a kernel is short of time.
+In a notebook the commands are functions: `kit.download()`, `kit.cv(model="cnn")`; see
+`kit.commands.notebook`. They are loaded when they are first asked for, since `import kit` must cost
+nothing where a kernel is short of time.
 """
 
 from typing import TYPE_CHECKING, Any

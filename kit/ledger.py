@@ -21,7 +21,10 @@ from kit.core.config import fits
 from kit.core.errors import KitError
 from kit.data.competition import KANNADA, Competition
 from kit.data.csvfile import open_csv, shown
-from kit.kaggle.client import Say, silent
+from kit.kaggle import client as kaggle_client
+from kit.kaggle import submissions
+from kit.kaggle.client import Client, Say, silent
+from kit.kaggle.submissions import HandIn
 
 LEDGER = Path("submissions/ledger.csv")
 COLUMNS = ("run", "created", "data", "split", "cv_accuracy", "estimate", "estimate_low", "estimate_high",
@@ -99,14 +102,19 @@ def set_scores(scores: dict[str, tuple[float | None, float | None]], path: Path 
     return changed
 
 
-def sync(competition: Competition, path: Path = LEDGER, progress: Say = silent) -> int:
-    """Fetch the scores of every row that was handed in; the number of rows that changed. KitError as `kit.kaggle.client`."""
-    from kit.kaggle import client, submissions
+def wait_for_score(client: Client, competition: Competition, ref: str, path: Path, timeout: float) -> HandIn:
+    """The hand-in with its scores, once Kaggle has them; they are entered into the ledger, too."""
+    entry = submissions.wait_for_score(client, competition.slug, ref, timeout, sync_command(competition, path))
+    set_scores({ref: (entry.public_score, entry.private_score)}, path)
+    return entry
 
+
+def sync(competition: Competition, path: Path = LEDGER, progress: Say = silent) -> int:
+    """Fetch the scores of every row that was handed in; how many rows changed. KitError as `kit.kaggle.client`."""
     wanted = {row["kaggle_ref"] for row in read(path) if row["kaggle_ref"]}
     if not wanted:
         return 0
-    connected = client.connect(progress, competition.rules_url)
+    connected = kaggle_client.connect(progress, competition.rules_url)
     scores: dict[str, tuple[float | None, float | None]] = {}
     for entry in submissions.listing(connected, competition.slug):
         if entry.ref in wanted:

@@ -4,12 +4,10 @@
 """
 
 import contextlib
-import hashlib
 import multiprocessing
 import platform
 import re
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from kit.core import storage
+from kit.core import backend, provenance, storage
 from kit.core.config import RunConfig, differences, fits
 from kit.core.errors import KitError
 from kit.core.progress import Progress, Relay
@@ -29,7 +27,7 @@ from kit.data import folds as folds_module
 from kit.data.source import DataFolder
 from kit.ensembling import blend, submission
 from kit.ensembling.blend import RunResults
-from kit.training import backend, executors, planning
+from kit.training import executors, planning
 from kit.training.plan import Plan, make_jobs, self_training
 from kit.training.planning import Goal, Schedule
 from kit.training.records import read_config
@@ -288,7 +286,7 @@ def changes(run: RunFolder, config: dict[str, Any], sha256: dict[str, str], kera
         raise storage.damaged(run.config, "it does not say which data the run was trained on")
     if files := other_files(stored["data"]["sha256"], sha256):
         changed.append((f"data: {files}", "put the old data back"))
-    if stored["code"] != code_hash():
+    if stored["code"] != provenance.code_hash():
         commit = re.fullmatch("[0-9a-f]{40}", str(stored.get("git_commit")))
         changed.append(("the training code", f"go back to the kit's commit {commit[0]}" if commit else
                         "go back to the kit's code of then"))
@@ -338,31 +336,7 @@ def _describe(config: RunConfig, data: DataFolder, settled: RunConfig) -> dict[s
     typed = sys.argv[1:] if Path(sys.argv[0]).name in ("kit", "__main__.py") else ["cv", *config.options()]
     return {"config": config.to_dict(), "command": shlex.join(["kit", *typed]),
             "data": {"source": data.source, "is_sample": data.is_sample, "sha256": data.sha256},
-            "code": code_hash(), "git_commit": source_commit(),
+            "code": provenance.code_hash(), "git_commit": provenance.source_commit(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": platform.node(), "environment": environment,
             "settled": {**{name: getattr(settled, name) for name in SETTLED}, "backend": environment["backend"]}}
-
-
-def code_hash() -> str:
-    """SHA-256 over the source that decides a fold's numbers: all of training, and how rows are split."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parent
-    for path in sorted([*root.glob("training/*.py"), root / "data" / "folds.py"]):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
-def source_commit() -> str:
-    """The git commit that the kit's source is at, and whether its files differ from it."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(Path(__file__).parent), *arguments],  # noqa: S607  the user's own git
-                              capture_output=True, text=True, check=True, timeout=20)
-        return done.stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # it may lie in somebody else's repository
-        return git("rev-parse", "HEAD") + (", with local changes" if git("status", "--porcelain", "--", ".") else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown (not a git checkout)"

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout 
 import numpy as np
 
 from kit import pipeline
+from kit.core import backend
 from kit.core.config import RunConfig
 from kit.core.progress import Live, Plain
 from kit.core.run_folder import RunFolder
@@ -36,7 +37,7 @@ from kit.data.competition import KANNADA
 from kit.data.folds import make_folds
 from kit.data.source import DataFolder
 from kit.data.table import read_table
-from kit.training import backend, checkpoints, executors, fit, models, predict
+from kit.training import checkpoints, executors, fit, models, predict
 
 Result = dict[str, Any]
 Measure = Callable[[], Result]

@@ -1,13 +1,18 @@
 """What every test gets: no credentials, no network beyond this machine, and skips that fail where all must run."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from kit.kaggle import client, session, submissions
 from kit.rehearsal.sandbox import loopback_up
+from tests.kaggle.stand_in import KaggleStandIn, point_client
 
 # Where CI starts this in the background, the shell has Ctrl-C ignored, and so would every kit that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -16,6 +21,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 with contextlib.suppress(OSError, ImportError):
     loopback_up()
 
+REPORT = {"data": {"source": "kaggle"}, "cv": {"split": "writer", "mean": 0.991, "oof_accuracy": 0.9912},
+          "leaderboard_estimate": {"value": 0.985, "low": 0.981, "high": 0.989}}
 LOCAL = {"127.0.0.1", "::1", "localhost", "0.0.0.0", ""}
 
 
@@ -38,6 +45,23 @@ def _no_network(monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KaggleStandIn]:
+    """The stand-in, the client sent to it, and waits of hundredths of a second. The current folder is empty."""
+    server = KaggleStandIn({}).start()
+    server.next_outputs["report.json"] = json.dumps(REPORT).encode()
+    (tmp_path / "home").mkdir()
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    point_client(monkeypatch, tmp_path / "home", server)
+    monkeypatch.setattr(client, "BACKOFF", 0.01)
+    monkeypatch.setattr(session, "POLL_FIRST", 0.01)
+    monkeypatch.setattr(session, "POLL_LONGEST", 0.05)
+    monkeypatch.setattr(submissions, "LOOK_FOR", 0.05)
+    yield server
+    server.stop()
 
 
 @pytest.hookimpl(hookwrapper=True)

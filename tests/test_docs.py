@@ -5,6 +5,7 @@ are only parsed, and why). Those in running text are parsed as far as they go (`
 option beside it is one of its own).
 """
 
+import configparser
 import dataclasses
 import importlib.util
 import os
@@ -31,7 +32,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TYPER_APP = typer.main.get_command(app)
 COMPLETION = {"--install-completion", "--show-completion", "--help"}
 
-KAGGLE = "needs Kaggle; tests/delivery/ runs it against a stand-in"
+KAGGLE = "needs Kaggle; tests/kernel/ runs it against a stand-in"
 NOT_RUN = {
     "bash scripts/test.sh": "runs the tests, of which this is one",
     "bash scripts/test.sh --all": "runs the tests, of which this is one",
@@ -293,22 +294,14 @@ def test_the_architecture_names_every_module():
     assert named == there
 
 
-def test_rooms_import_only_from_above():
-    """As the architecture draws them. Keras' own digits need Keras loaded, which `training.backend` does."""
+def test_the_architecture_draws_the_rooms_as_import_linter_keeps_them():
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     paths = next(tree(block) for block in blocks(text, "text") if block.startswith("kit/"))
-    rooms = list(dict.fromkeys(path.split("/")[1].removesuffix(".py") for path in paths if path.endswith(".py")))
-    below = []
-    for path in (ROOT / "kit").rglob("*.py"):
-        room = path.relative_to(ROOT / "kit").parts[0].removesuffix(".py")
-        source = path.read_text("utf-8")
-        modules = re.findall(r"^\s*(?:from|import) kit\.(\w+)", source, re.MULTILINE)
-        for names in re.findall(r"^\s*from kit import ([\w, ]+)", source, re.MULTILINE):
-            modules += [name.split()[0] for name in names.split(",")]
-        for module in modules:
-            if room in rooms and module in rooms and rooms.index(module) > rooms.index(room):
-                below.append((path.name, module))
-    assert set(below) <= {("npz.py", "training")}
+    drawn = list(dict.fromkeys(path.split("/")[1].removesuffix(".py") for path in paths if path.endswith(".py")))
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    layers = settings["importlinter:contract:rooms"]["layers"].split("\n")
+    assert drawn == [room.strip() for line in reversed(layers) if line for room in line.split("|")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
@@ -335,8 +328,9 @@ def test_the_shell_completes_commands_and_options():
     """What `kit --install-completion` installs asks `kit` itself, this way."""
     def completed(words: str) -> list[str]:
         asked = {"_KIT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
-        return subprocess.run([sys.executable, "-c", "from kit.commands.cli import main; main()"], env={**os.environ, **asked},
-                              cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+        code = "from kit.commands.cli import main; main()"
+        return subprocess.run([sys.executable, "-c", code], env={**os.environ, **asked}, cwd=ROOT,
+                              capture_output=True, text=True, check=False).stdout.split()
 
     assert completed("kit su") == ["submit"]
     assert completed("kit kernel re") == ["rehearse"]

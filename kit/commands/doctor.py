@@ -1,6 +1,6 @@
 """`kit doctor`: what this machine has and what is missing, a line for each thing, and a fix for what is not right.
 
-The doctor asks the same functions that training and downloading ask (`kit.training.backend`, `kit.kaggle.credentials`,
+The doctor asks the same functions that training and downloading ask (`kit.core.backend`, `kit.kaggle.credentials`,
 `kit.data.source`), so that its answers are theirs. An examination that fails is a finding; the others still run.
 """
 
@@ -14,16 +14,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kit.core import locks, provenance, storage, system
+from kit.core import ambient, backend, locks, provenance, storage, system
 from kit.core.errors import KitError
 from kit.data import source as sources
 from kit.data.competition import Competition
 from kit.data.source import DataFolder
 from kit.kaggle.credentials import SETTINGS_PAGE, check, credentials
-from kit.training import ambient, backend, executors
+from kit.training import executors
 
 OK, NOTE, BAD = "ok", "note", "bad"
-PYTHONS = ((3, 11), (3, 13))  # TensorFlow's wheels, see kit.training.backend
+PYTHONS = ((3, 11), (3, 13))  # TensorFlow's wheels, see kit.core.backend
 MEMORY_GB = 3.0  # what two training processes and their parent held, of all 60,000 rows on two cores
 DISK_GB = 2.0  # data with its cache: 0.3 GB; a run of 5 folds: some 0.1 GB; the rest is room for more
 

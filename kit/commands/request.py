@@ -238,7 +238,7 @@ def _unfinished(runs_dir: Path,
 def _changed(run: Path, stored: RunConfig, data: DataFolder) -> list[str]:
     """What has changed since a run began, options apart, so that it cannot be continued."""
     from kit import pipeline
-    from kit.training import backend
+    from kit.core import backend
 
     try:
         return [what for what, _ in pipeline.changes(RunFolder(run), stored.to_dict(), data.sha256,

@@ -1,11 +1,23 @@
-"""Which versions of the packages that the kit needs are installed here, and which are in Kaggle's image.
+"""What a result was made with: the versions of packages, the kit's commit, and a hash of the code that makes numbers.
 
-Nothing is imported to find out, so this works in a process that must not load TensorFlow, and where an
-import fails.
+No package is imported to find out, so this works in a process that must not load TensorFlow, and where
+an import fails.
 """
 
+import ast
+import hashlib
 import importlib.metadata
+import io
 import platform
+import subprocess
+import tokenize
+from pathlib import Path
+
+KIT = Path(__file__).parents[1]
+# The modules that decide a fold's numbers, as paths below kit/. Who trains a fold, and when, does not.
+DECISIVE = ("core/backend.py", "data/folds.py", "training/augment.py", "training/checkpoints.py",
+            "training/fit.py", "training/jobs.py", "training/layers.py", "training/loops.py",
+            "training/models.py", "training/plan.py", "training/predict.py")
 
 # Kaggle's image v170, for CPU and GPU; `constraints-kaggle.txt` installs the same. What a kernel really
 # ran with is in its report.json.
@@ -40,3 +52,34 @@ def installed(package: str) -> str | None:
 def all_installed() -> dict[str, str]:
     """The version of each package of `KAGGLE_IMAGE` that is installed here."""
     return {package: version for package in KAGGLE_IMAGE if (version := installed(package))}
+
+
+def code_hash(root: Path = KIT) -> str:
+    """SHA-256 over the code of the DECISIVE modules below `root`; comments, docstrings and layout don't count."""
+    digest = hashlib.sha256()
+    for name in DECISIVE:
+        source = (root / name).read_text("utf-8")
+        docstrings = {node.body[0].lineno for node in ast.walk(ast.parse(source))
+                      if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+                      and ast.get_docstring(node, clean=False) is not None}
+        words = [token.string for token in tokenize.generate_tokens(io.StringIO(source).readline)
+                 if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE)
+                 and not (token.type == tokenize.STRING and token.start[0] in docstrings)]
+        # An indent is a token of its own, so where a block ends is part of the hash.
+        digest.update("\0".join([name, *words]).encode())
+    return digest.hexdigest()
+
+
+def source_commit() -> str:
+    """The git commit that the kit's source is at, and whether its files differ from it."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(KIT), *arguments],  # noqa: S607  the user's own git
+                              capture_output=True, text=True, check=True, timeout=20)
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # it may lie in somebody else's repository
+        return git("rev-parse", "HEAD") + (", with local changes" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown (not a git checkout)"

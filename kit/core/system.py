@@ -1,4 +1,4 @@
-"""What this machine, or the container on it, lets this process use: cores and memory.
+"""What this machine, or the container on it, lets this process use: cores and memory; and its trees of processes.
 
 In a container these are what it may use, not what the machine has: a process that takes the others' share is slowed
 down or killed. Both kinds of Linux' control groups are read, in the process' own group and in those above it.
@@ -7,6 +7,7 @@ down or killed. Both kinds of Linux' control groups are read, in the process' ow
 import contextlib
 import math
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,3 +105,41 @@ def _text(path: Path) -> str:
         return path.read_text()
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+# -- process trees. Without /proc (macOS) a tree is its first process alone, and its memory reads 0 ------------------
+
+
+def process_tree(pid: int) -> list[int]:
+    """`pid` and all its descendants, parents first."""
+    children: dict[int, list[int]] = {}
+    for entry in PROC.glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # it may end while we look
+            parent = int(entry.read_text("utf-8", "replace").rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(entry.parent.name))
+    found = [pid]
+    for member in found:
+        found.extend(children.get(member, ()))
+    return found
+
+
+def tree_memory(pid: int) -> int:
+    """Bytes of resident memory of the whole tree; pages that two of its processes share count twice."""
+    pages = 0
+    for member in process_tree(pid):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            pages += int((PROC / str(member) / "statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL for the session that `pid` began, and for the tree below it, deepest first.
+
+    The session holds those whose parents ended before them, and the tree those who began a session of their own.
+    """
+    members = process_tree(pid)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    for member in reversed(members):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(member, signal.SIGKILL)

@@ -87,7 +87,7 @@ def _from_keras(competition: Competition) -> dict[str, np.ndarray]:
         raise KitError(f"keras.datasets has no digits of {competition.slug}",
                        f"kit download --from kaggle --competition {competition.slug}; or give --from a zip, a folder "
                        "or an .npz")
-    from kit.training import backend
+    from kit.core import backend
 
     backend.load()
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kit.core import storage
+from kit.core import backend, storage
 from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.progress import Progress
@@ -19,7 +19,7 @@ from kit.data.table import read_table
 from kit.ensembling import submission
 from kit.ensembling.blend import vote
 from kit.ensembling.prior import class_prior
-from kit.training import backend, fit, models, predict, records
+from kit.training import fit, models, predict, records
 
 
 def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | None = None) -> int:
@@ -75,7 +75,7 @@ def precision_note(job: fit.FoldJob) -> str:
 def fold_probs(weights: Path, job: fit.FoldJob, competition: Competition, pixels: np.ndarray) -> np.ndarray:
     """Probs `(n, n_classes)` float32 of one trained fold, whose `model.keras` is the file `weights`.
 
-    pixels: uint8 `(n, h·w)`. Computed as `kit.training.backend.predicting_precision` decides. KitError where the file
+    pixels: uint8 `(n, h·w)`. Computed as `kit.core.backend.predicting_precision` decides. KitError where the file
     is damaged.
     """
     precision, _ = backend.predicting_precision(job.precision)

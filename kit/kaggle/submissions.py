@@ -8,12 +8,9 @@ list may be late, and a second submission would cost one of the day's few.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
-from kit import ledger
 from kit.core.errors import KitError
-from kit.data.competition import Competition
 from kit.kaggle import answers, refusals
 from kit.kaggle.answers import one_line
 from kit.kaggle.client import Client, Rejected, Unanswered, span
@@ -156,13 +153,6 @@ def find(client: Client, slug: str, tag: str, seconds: float = 0.0,
             if tag in entry.description or is_new:
                 return entry
     return None
-
-
-def score(client: Client, competition: Competition, ref: str, ledger_path: Path, timeout: float) -> HandIn:
-    """`wait_for_score`, and the scores put into the ledger."""
-    entry = wait_for_score(client, competition.slug, ref, timeout, ledger.sync_command(competition, ledger_path))
-    ledger.set_scores({ref: (entry.public_score, entry.private_score)}, ledger_path)
-    return entry
 
 
 def wait_for_score(client: Client, slug: str, ref: str, timeout: float, sync: str) -> HandIn:

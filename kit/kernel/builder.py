@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import kit
-from kit.core import storage
+from kit.core import provenance, storage
 from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.data.competition import Competition
@@ -193,10 +193,9 @@ def pack_source() -> bytes:
 
 def _facts(competition: Competition, accelerator: str) -> dict[str, str]:
     """What the code file says about itself to the person who opens it."""
-    from kit.pipeline import source_commit
 
-    return {"title": competition.title, "url": competition.url, "version": kit.__version__, "commit": source_commit(),
-            "accelerator": accelerator}
+    return {"title": competition.title, "url": competition.url, "version": kit.__version__,
+            "commit": provenance.source_commit(), "accelerator": accelerator}
 
 
 def _json(value: Any) -> bytes:

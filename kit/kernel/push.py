@@ -197,7 +197,8 @@ def _push_once(client: Client, kernel: KernelFolder, state: State, wait: float, 
         client.say(line)
     for _ in session.polls(wait, SLOT_PAUSE):
         try:
-            answer = client.call(f"push {kernel.ref}", submissions.marked(send, mark), repeat=False, owner=_owner(kernel))
+            answer = client.call(f"push {kernel.ref}", submissions.marked(send, mark), repeat=False,
+                                 owner=_owner(kernel))
             return _accept(client, kernel, state, answer)
         except Unanswered as error:
             if not error.sent:
@@ -358,5 +359,5 @@ def _hand_in(client: Client, kernel: KernelFolder, state: State, competition: Co
         client.say(f"handed in {version} as submission {entry.ref}")
     report = kernel_folder.read_report(_report_path(kernel, state))
     ledger.add(ledger.row_of(str(version), report, state.submission), ledger_path)
-    scored = submissions.score(client, competition, state.submission, ledger_path, timeout) if wait else None
+    scored = ledger.wait_for_score(client, competition, state.submission, ledger_path, timeout) if wait else None
     return dataclasses.replace(_result(kernel, state, scored), sync=ledger.sync_command(competition, ledger_path))

@@ -77,6 +77,6 @@ def upload(path: Path, competition: Competition, message: str = "", wait: bool =
     run = path.resolve().parent.name
     ledger.add(ledger.row_of(run, kernel_folder.read_report(path.with_name(REPORT)), entry.ref), ledger_path)
     if wait:
-        entry = submissions.score(client, competition, entry.ref, ledger_path, score_timeout)
+        entry = ledger.wait_for_score(client, competition, entry.ref, ledger_path, score_timeout)
     return PushResult(str(path), status="handed in", submission=entry.ref, public_score=entry.public_score,
                       private_score=entry.private_score, sync=ledger.sync_command(competition, ledger_path))

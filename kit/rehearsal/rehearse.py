@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from kit.core import processes, storage
+from kit.core import storage, system
 from kit.core.errors import KitError
 from kit.data import competition as competitions
 from kit.data.competition import Competition
@@ -204,7 +204,7 @@ def _run(stage: Path, code: Path, competition: Competition, verdict: Verdict, ti
         try:
             why = _watch(process, begin, time_limit, memory_limit, verdict, lambda: _relay(output, say))
         finally:
-            processes.kill(process.pid)
+            system.kill_tree(process.pid)
             process.wait()
         _relay(output, say, ended=True)
     verdict.seconds = round(time.monotonic() - begin, 2)
@@ -232,7 +232,7 @@ def _watch(process: subprocess.Popen, begin: float, time_limit: float, memory_li
     """Wait for the end; a reason where a limit came first."""
     while process.poll() is None:
         tick()
-        verdict.peak_memory = max(verdict.peak_memory, processes.memory(process.pid))
+        verdict.peak_memory = max(verdict.peak_memory, system.tree_memory(process.pid))
         if verdict.peak_memory > memory_limit:
             return f"it took {verdict.peak_memory / 2**30:.1f} GiB of memory; the limit is {memory_limit / 2**30:.1f}"
         if time.monotonic() - begin > time_limit:

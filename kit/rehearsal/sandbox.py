@@ -20,7 +20,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from kit.core import processes, provenance
+from kit.core import provenance, system
 from kit.rehearsal import guard
 
 # Modules that are in Kaggle's image (its Dockerfile, and Colab's list of packages on which it is built; November 2026)
@@ -102,7 +102,7 @@ def _try_namespaces() -> tuple[tuple[str, ...], str]:
 
 def differences() -> list[str]:
     """Where the walls on this machine are not Kaggle's."""
-    unmeasured = [] if processes.PROC.is_dir() else ["not as on Kaggle: memory is neither measured nor limited here"]
+    unmeasured = [] if system.PROC.is_dir() else ["not as on Kaggle: memory is neither measured nor limited here"]
     if namespaces():
         return unmeasured
     return [*unmeasured,

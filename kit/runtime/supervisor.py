@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kit.core import processes
+from kit.core import system
 from kit.core.config import fits
 from kit.core.run_folder import finished
 
@@ -107,7 +107,7 @@ def _follow(command: list[str], run: Path, limits: Limits, changed: Callable[[],
                 return why
         return _ending(process.returncode)
     finally:
-        processes.kill(process.pid)
+        system.kill_tree(process.pid)
         process.wait()
         if finished(run) != known:
             changed()
@@ -121,7 +121,7 @@ def _trouble(pid: int, limits: Limits, now: float, last: float, stopped: bool) -
         return "the time is over: the child was ended"
     if now - last > limits.stall:
         return f"the child hung: no sign of progress for {limits.stall:.0f} s"
-    if limits.memory and (used := processes.memory(pid)) > limits.memory:
+    if limits.memory and (used := system.tree_memory(pid)) > limits.memory:
         return f"the child took {used / 2**30:.1f} GiB of memory, more than {limits.memory / 2**30:.1f}"
     return ""
 

@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from kit.core import progress, storage
+from kit.core import backend, progress, storage
 from kit.core.config import RunConfig
 from kit.core.run_folder import RunFolder, finished, fold_keys
 from kit.data import competition as competitions
 from kit.data.source import DataFolder
 from kit.kernel import weights
 from kit.runtime.supervisor import HEARTBEAT
-from kit.training import backend
 
 ENVIRONMENT = "environment.json"  # versions and machine, for the kernel's report even where no fold gets done
 

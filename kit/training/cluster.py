@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 import kit
-from kit.core import storage, system
+from kit.core import backend, storage, system
 from kit.core.errors import KitError
 from kit.core.progress import Progress
-from kit.training import backend, checkpoints, executors, fit
+from kit.training import checkpoints, executors, fit
 from kit.training.executors import Clock
 from kit.training.plan import Plan, fold_data
 from kit.training.workers import KEEP_MEMORY

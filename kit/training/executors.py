@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from kit.core import system
+from kit.core import backend, system
 from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.progress import Progress
-from kit.training import backend, fit, models, records, workers
+from kit.training import fit, models, records, workers
 from kit.training.plan import Plan, fold_data
 
 FAR_BELOW = 0.2  # of the median accuracy: the hardest writers of a fold may cost a tenth

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from kit.core import storage
+from kit.core import backend, storage
 from kit.data.competition import Competition
-from kit.training import backend, checkpoints, loops, predict
+from kit.training import checkpoints, loops, predict
 from kit.training.augment import warp
 from kit.training.checkpoints import Course
 from kit.training.jobs import FoldData, FoldJob

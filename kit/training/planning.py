@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kit.core import storage
+from kit.core import backend, storage
 from kit.core.config import BOUNDS, RunConfig, fits
 from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.data.source import DataFolder
-from kit.training import backend, executors, fit, models, predict
+from kit.training import executors, fit, models, predict
 from kit.training.jobs import FoldJob
 from kit.training.plan import GUESSES_TIMES, make_jobs, read_tables
 from kit.training.settings import SETTINGS, Setting

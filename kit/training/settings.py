@@ -7,8 +7,8 @@ keeps it by its epochs (kit.training.planning).
 from dataclasses import dataclass, field
 from typing import Any
 
+from kit.core import backend
 from kit.core.errors import KitError
-from kit.training import backend
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kit.core import system
+from kit.core import backend, system
 from kit.core.errors import KitError
-from kit.training import backend
 from kit.training.fit import Report
 
 Together = Callable[[], None]

@@ -10,10 +10,10 @@ import stat
 import pytest
 
 from kit.commands import doctor
-from kit.core import provenance
+from kit.core import ambient, backend, provenance
 from kit.core.errors import KitError
 from kit.data.source import download
-from kit.training import ambient, backend, executors
+from kit.training import executors
 from tests.data.tiny import TINY, write_folder
 from tests.test_docs import ROOT
 

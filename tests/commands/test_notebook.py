@@ -21,7 +21,7 @@ from kit.ensembling import submission
 from tests.data.tiny import TINY, write_folder
 from tests.reporting.conftest import build, make_results
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MNIST = dataclasses.replace(DIGIT_RECOGNIZER, shape=(2, 3))
 
 

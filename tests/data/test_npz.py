@@ -73,7 +73,7 @@ def test_keras_datasets(root, monkeypatch, capsys):
         print("a progress bar")
         return (digits["x_train"], digits["y_train"]), (digits["x_test"], digits["y_test"])
 
-    monkeypatch.setattr("kit.training.backend.load", lambda: "tensorflow")
+    monkeypatch.setattr("kit.core.backend.load", lambda: "tensorflow")
     for name in ("keras", "keras.datasets"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     module = types.ModuleType("keras.datasets.mnist")
@@ -263,7 +263,7 @@ def test_the_same_numbers_are_read_however_they_are_laid_down(root, tmp_path, na
 def test_why_keras_datasets_cannot_be_loaded(root, monkeypatch, error, fix):
     module = types.ModuleType("keras.datasets.mnist")
     module.load_data = lambda: (_ for _ in ()).throw(error)
-    monkeypatch.setattr("kit.training.backend.load", lambda: "tensorflow")
+    monkeypatch.setattr("kit.core.backend.load", lambda: "tensorflow")
     monkeypatch.setattr("importlib.import_module", lambda name: module)
     with pytest.raises(KitError, match=r"cannot load keras\.datasets\.mnist") as caught:
         download(SMALL, "keras", root)

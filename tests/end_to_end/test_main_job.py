@@ -54,7 +54,7 @@ def test_submit_leaves_a_submission_that_validates_and_its_report(workplace, cap
 @pytest.mark.slow  # a quicker one is in tests/training/test_executors.py
 def test_the_same_run_by_processes_gives_the_same_probs(workplace):
     """Bit for bit, at equal threads per fold; each in a Python of its own, since TensorFlow fixes its threads once."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
     for name in ("local", "processes"):
         command = [sys.executable, "-m", "kit", "cv", *QUICK, "--run", name, "--executor", name, "--threads", "1"]
         subprocess.run(command, cwd=workplace, env=environment, check=True, capture_output=True)

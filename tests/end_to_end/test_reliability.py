@@ -249,11 +249,11 @@ def test_a_run_is_not_resumed_in_another_precision_than_it_was_begun_in(workplac
     about = storage.read_json(run.config)
     storage.write_json(run.config, {**about, "settled": {**about["settled"], "precision": "bfloat16"}})
     resume = [word for word in ("cv", *QUICK, "--run", "a", "--resume") if word != "--quiet"]
-    monkeypatch.setattr("kit.training.backend.cpu_flags", lambda: {"avx2"})
+    monkeypatch.setattr("kit.core.backend.cpu_flags", lambda: {"avx2"})
     code, out, err = kit(capsys, *resume)
     assert code == 0 and "bfloat16 (as it began; this CPU emulates bfloat16: slow" in out + err
     cannot = ("not at all", "TensorFlow cannot convolve bfloat16 on Tesla T4")
-    monkeypatch.setattr("kit.training.backend.support", lambda p: cannot if p == "bfloat16" else ("fast", ""))
+    monkeypatch.setattr("kit.core.backend.support", lambda p: cannot if p == "bfloat16" else ("fast", ""))
     code, _, err = kit(capsys, *resume)
     assert code == 2 and two_lines(err)
     assert "the run 'a' was begun in bfloat16: TensorFlow cannot convolve bfloat16 on Tesla T4" in err

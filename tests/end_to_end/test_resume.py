@@ -7,9 +7,8 @@ import shlex
 import numpy as np
 import pytest
 
-from kit import pipeline
 from kit.commands import cli
-from kit.core import storage
+from kit.core import provenance, storage
 from kit.core.run_folder import RunFolder
 from kit.training import executors, planning
 from kit.training.planning import Cost
@@ -89,7 +88,7 @@ def test_a_run_of_other_data_is_not_said_to_be_the_same(workplace, capsys, inter
 
 def test_a_run_of_other_code_is_not_said_to_be_the_same(workplace, capsys, interrupt, monkeypatch):
     interrupt("cv", *OPTIONS)
-    monkeypatch.setattr(pipeline, "code_hash", lambda: "another")
+    monkeypatch.setattr(provenance, "code_hash", lambda: "another")
     assert "continue it" not in interrupt("cv", *OPTIONS)
     (first, *_) = sorted((workplace / "runs").iterdir(), key=lambda run: run.stat().st_mtime)
     code, _, err = kit(capsys, "cv", "--resume", "--run", first.name)

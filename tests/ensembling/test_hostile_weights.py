@@ -4,7 +4,8 @@ import os
 
 import numpy as np
 
-from kit.training import backend, records
+from kit.core import backend
+from kit.training import records
 
 RAN = "KIT_TEST_HOSTILE_CODE_RAN"
 

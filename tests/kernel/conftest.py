@@ -1,33 +1,11 @@
-"""A Kaggle on this machine, an account on it, and built kernel folders to push there."""
+"""Built kernel folders, to push to the Kaggle of tests/conftest.py."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kit.kaggle import client, session, submissions
-from tests.kaggle.stand_in import KaggleStandIn, point_client
-
-REPORT = {"data": {"source": "kaggle"}, "cv": {"split": "writer", "mean": 0.991, "oof_accuracy": 0.9912},
-          "leaderboard_estimate": {"value": 0.985, "low": 0.981, "high": 0.989}}
-
-
-@pytest.fixture
-def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KaggleStandIn]:
-    """The stand-in, the client sent to it, and waits of hundredths of a second. The current folder is empty."""
-    server = KaggleStandIn({}).start()
-    server.next_outputs["report.json"] = json.dumps(REPORT).encode()
-    (tmp_path / "home").mkdir()
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    point_client(monkeypatch, tmp_path / "home", server)
-    monkeypatch.setattr(client, "BACKOFF", 0.01)
-    monkeypatch.setattr(session, "POLL_FIRST", 0.01)
-    monkeypatch.setattr(session, "POLL_LONGEST", 0.05)
-    monkeypatch.setattr(submissions, "LOOK_FOR", 0.05)
-    yield server
-    server.stop()
+from tests.kaggle.stand_in import KaggleStandIn
 
 
 @pytest.fixture

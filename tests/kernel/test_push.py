@@ -670,11 +670,11 @@ def test_a_submission_that_kaggle_cannot_score_says_why(kaggle: KaggleStandIn, b
 # -- interruptions ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["_accept", "_follow", "_hand_in", "score"])
+@pytest.mark.parametrize("where", ["_accept", "_follow", "_hand_in", "wait_for_score"])
 def test_killed_between_two_steps_goes_on(kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch,
                                           where: str) -> None:
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(submissions if where == "score" else push, where, interrupted)
+        patch.setattr(ledger if where == "wait_for_score" else push, where, interrupted)
         run(built)
     assert run(built).public_score == 0.9884
     assert (kaggle.count("SaveKernel"), kaggle.count("CreateCodeSubmission")) == (1, 1)

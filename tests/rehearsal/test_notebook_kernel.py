@@ -171,8 +171,8 @@ def test_a_notebook_dies_with_what_runs_it(tmp_path, data, victim, walls):
     pid_file = tmp_path / "pid"
     cell = f"import time\nopen({str(pid_file)!r}, 'w').write('there')\ntime.sleep(600)"
     folder = write_notebook(tmp_path / "k", cell)
-    code = ("from pathlib import Path; from kit.delivery import jail; "
-            + ("jail.namespaces = tuple; " if walls == "python" else "")
+    code = ("from pathlib import Path; from kit.rehearsal import sandbox; "
+            + ("sandbox.namespaces = tuple; " if walls == "python" else "")
             + "from kit.rehearsal.rehearse import rehearse; "
             f"print(rehearse(Path({str(folder)!r}), Path({str(data)!r})).reasons)")
     said = tmp_path / "said"

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kit.core import processes
+from kit.core import system
 from kit.core.errors import KitError
 from kit.data import source
 from kit.data.competition import KANNADA
@@ -133,8 +133,8 @@ def test_a_rehearsal_that_is_killed_takes_its_kernel_along(tmp_path, data, monke
     folder = write_kernel(tmp_path / "k", sleep)
     code = (f"from pathlib import Path; from kit.rehearsal.rehearse import rehearse; "
             f"rehearse(Path({str(folder)!r}), Path({str(data)!r}))")
-    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path),
-                                                                   "PYTHONPATH": str(Path(builder.__file__).parents[2])})
+    process = subprocess.Popen([sys.executable, "-c", code], env={
+        **os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(builder.__file__).parents[2])})
     try:
         wait_until(pid_file.exists)
     finally:
@@ -279,7 +279,7 @@ class Killer:
     def __call__(self, line: str) -> None:
         left = [words for words in self.wanted if words not in line]
         if self.wanted and not left:
-            children = [pid for pid in processes.tree(os.getpid()) if b"kit.runtime.worker" in command_line(pid)]
+            children = [pid for pid in system.process_tree(os.getpid()) if b"kit.runtime.worker" in command_line(pid)]
             os.kill(children[0], signal.SIGKILL)
         self.wanted = left
 

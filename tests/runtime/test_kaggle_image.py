@@ -158,7 +158,8 @@ STEPS = """
 import time
 import numpy as np
 from kit.data.competition import KANNADA
-from kit.training import backend, fit, models
+from kit.core import backend
+from kit.training import fit, models
 
 backend.prepare(2)
 trainer = fit.trainer_for(models.get("cnn"), KANNADA.slug, "float32", 64)

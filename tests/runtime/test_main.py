@@ -257,8 +257,8 @@ def test_no_data_at_all_is_said_and_ends_well(root, capsys):
 
 
 def test_sigterm_ends_it_early_and_well(root):
-    code = ("import sys; from kit.delivery import runtime; "
-            f"runtime.main({SETTINGS!r}, lambda wish: [sys.executable, '-c', 'import time; time.sleep(600)'])")
+    code = ("import sys; from kit.runtime import main; "
+            f"main.main({SETTINGS!r}, lambda wish: [sys.executable, '-c', 'import time; time.sleep(600)'])")
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL,
                                env={**os.environ, "PYTHONPATH": str(Path(main.__file__).parents[2])})
     for _ in range(300):

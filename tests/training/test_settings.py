@@ -3,10 +3,11 @@
 import pytest
 
 from kit.commands import request
+from kit.core import backend
 from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.data import competition, source
-from kit.training import backend, models, settings
+from kit.training import models, settings
 from tests.data.tiny import TINY, write_folder
 
 

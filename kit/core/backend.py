@@ -16,9 +16,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from kit.core import system
+from kit.core import ambient, system
 from kit.core.errors import KitError
-from kit.training import ambient
 
 SET_UP = ("run bash scripts/submit.sh, which sets it up; TensorFlow has wheels for Python 3.11 to 3.13 on Linux, macOS "
           "(Apple silicon) and Windows")

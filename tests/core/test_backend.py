@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
+from kit.core import backend
 from kit.core.errors import KitError
-from kit.training import backend
 from tests.test_docs import ROOT
 
 LOAD = """
 from kit.core.errors import KitError
-from kit.training import backend
+from kit.core import backend
 try:
     backend.load()
 except backend.KitError as error:

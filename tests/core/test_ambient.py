@@ -7,14 +7,15 @@ import sys
 
 import pytest
 
+from kit.core import ambient
 from kit.core.errors import KitError
-from kit.training import ambient
 from tests.test_docs import ROOT
 
 # A network whose shapes, dtypes and numbers depend on every one of keras.json's settings, if they are not overridden.
 PREDICT = """
 import hashlib, numpy as np
-from kit.training import backend, fit, models
+from kit.core import backend
+from kit.training import fit, models
 from kit.training.jobs import FoldJob
 backend.prepare(1)
 trainer = fit.trainer_for(models.get("cnn"), "kannada-mnist", "float32", 32)
