@@ -183,7 +183,7 @@ def test_a_child_that_hangs_is_replaced(root, monkeypatch):
 
 
 def test_a_child_that_takes_too_much_memory_is_replaced(root, monkeypatch):
-    monkeypatch.setattr(main.machine, "memory_limit", lambda: 1 << 20)
+    monkeypatch.setattr(main.system, "memory_limit", lambda: 1 << 20)
     _, _, report, _ = run(root, {"slow": 1.0})
     check_valid(root)
     assert "GiB of memory" in report["kernel"]["events"][0]

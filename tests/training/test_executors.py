@@ -171,8 +171,8 @@ def test_a_process_that_cannot_be_started_is_two_lines(data, tmp_path, monkeypat
 def test_a_share_of_all_cores_is_no_core_of_ones_own(monkeypatch, throttled, threads, pinned):
     """With a quota, containers side by side would all sit on the machine's first cores."""
     calls, prepared = [], []
-    monkeypatch.setattr(executors.machine, "is_throttled", lambda: throttled)
-    monkeypatch.setattr(executors.machine, "cores", lambda: [0, 1])
+    monkeypatch.setattr(executors.system, "is_throttled", lambda: throttled)
+    monkeypatch.setattr(executors.system, "cores", lambda: [0, 1])
     monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: calls.append(cores), raising=False)
     monkeypatch.setattr(executors.backend, "prepare", prepared.append)
     monkeypatch.setattr(workers, "_die_with", lambda parent: None)
@@ -189,16 +189,16 @@ def test_one_process_alone_may_have_a_tpu(monkeypatch):
 
 def test_no_more_workers_than_there_is_memory_for(monkeypatch):
     monkeypatch.setattr(executors.backend, "gpus", lambda: [])
-    monkeypatch.setattr(executors.machine, "cores", lambda: list(range(16)))
+    monkeypatch.setattr(executors.system, "cores", lambda: list(range(16)))
     for free, sizes in ((None, [1] * 16), (10**11, [1] * 16), (4 * workers.WORKER_BYTES, [4] * 4), (0, [16])):
-        monkeypatch.setattr(executors.machine, "free_memory", lambda free=free: free)
+        monkeypatch.setattr(executors.system, "free_memory", lambda free=free: free)
         assert [len(place.cores) for place in workers.worker_places(20, None)] == sizes
 
 
 def test_core_groups_are_disjoint_and_as_large_as_asked(monkeypatch):
     monkeypatch.setattr(executors.backend, "gpus", lambda: [])
-    monkeypatch.setattr(executors.machine, "free_memory", lambda: None)
-    monkeypatch.setattr(executors.machine, "CGROUP", Path("/nowhere"))
+    monkeypatch.setattr(executors.system, "free_memory", lambda: None)
+    monkeypatch.setattr(executors.system, "CGROUP", Path("/nowhere"))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     for n_jobs, threads, sizes in ((10, None, [1] * 8), (3, None, [2] * 3), (10, 3, [3, 3]), (1, None, [8]),
                                    (2, 16, [8])):
@@ -214,7 +214,7 @@ def test_core_groups_are_disjoint_and_as_large_as_asked(monkeypatch):
 def test_the_folds_of_the_asked_models_share_all_cores(monkeypatch, cores, options, threads):
     """The baseline is in every run, and short: were it counted, 16 cores would train five folds with a thread each."""
     monkeypatch.setattr(executors.backend, "gpus", lambda: [])
-    monkeypatch.setattr(executors.machine, "free_memory", lambda: None)
-    monkeypatch.setattr(executors.machine, "cores", lambda: list(range(cores)))
+    monkeypatch.setattr(executors.system, "free_memory", lambda: None)
+    monkeypatch.setattr(executors.system, "cores", lambda: list(range(cores)))
     settled, _ = executors.settle(RunConfig(models=("strong",), precision="float32", **options))
     assert (settled.executor, settled.threads) == ("processes", threads)
