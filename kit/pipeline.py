@@ -29,7 +29,7 @@ from kit.ensembling import blend, submission
 from kit.ensembling.blend import RunResults
 from kit.training import executors, planning
 from kit.training.plan import Plan, make_jobs, self_training
-from kit.training.planning import Goal, Schedule
+from kit.training.planning import Cost, Goal, Schedule
 from kit.training.records import read_config
 
 TIMING = "timing.json"
@@ -100,12 +100,13 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
             executors.run_jobs(Plan(settled, data, run.path, baseline), journal, deadline, crew)
         if resumed and not baseline_first:
             goal = replace(goal, keep_epochs=config.epochs is not None)
-        schedule = planned[0] if planned else _schedule(crew, Plan(settled, data, run.path, jobs), goal, journal,
-                                                        deadline, measured=not died)
+        schedule, fold_costs = planned or _schedule(crew, Plan(settled, data, run.path, jobs), goal, journal,
+                                                    deadline, measured=not died)
         timing |= {"predicted_seconds": schedule.predicted, "epochs": schedule.epochs}
         jobs = tuple(job for job in schedule.apply(jobs) if job.key not in schedule.left_out)
         partial = bool(leave_out or schedule.left_out)
-        complete = _train(Plan(settled, data, run.path, jobs), journal, deadline, partial, crew) and not partial
+        complete = _train(Plan(settled, data, run.path, jobs), journal, deadline, partial, crew,
+                          fold_costs) and not partial
         journal.write()
         if not complete:
             progress.say("the time budget left folds out: this ensemble is partial (complete: false)")
@@ -119,21 +120,26 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
 
 
 def _schedule(crew: executors.Crew, plan: Plan, goal: Goal, progress: Progress, deadline: float | None,
-              measured: bool) -> Schedule:
-    """What was decided for this run before, and is in its schedule.json; or what is decided now, and then is."""
+              measured: bool) -> tuple[Schedule, dict[str, Cost]]:
+    """What was decided for this run before, and is in its schedule.json; or what is decided now, and then is.
+
+    With the costs of a fold of each model that it was decided by.
+    """
     path, config, done = plan.run / planning.SCHEDULE, plan.config, finished(plan.run)
     todo = [job for job in plan.jobs if job.key not in done]
     if path.is_file() and (deadline is None or any(plan.folder(job).is_dir() for job in plan.jobs)):
         stored, costs = planning.load(path, config.models)  # of a budget that was too short for anything, nothing stays
-        return planning.resume(crew, config, stored.apply(todo), stored, costs, progress, deadline)
+        return planning.resume(crew, config, stored.apply(todo), stored, costs, progress, deadline), costs
     schedule, costs = planning.decide(crew, config, todo, plan.data, goal, progress, deadline, measured)
     planning.save(path, schedule, costs)
-    return schedule
+    return schedule, costs
 
 
-def _train(plan: Plan, progress: Progress, deadline: float | None, partial: bool, crew: executors.Crew) -> bool:
+def _train(plan: Plan, progress: Progress, deadline: float | None, partial: bool, crew: executors.Crew,
+           costs: dict[str, Cost]) -> bool:
     """All rounds of a run; whether all of it got done."""
-    complete = executors.run_jobs(plan, progress, deadline, crew)
+    seconds = {job.key: costs[job.model].of(job.epochs) for job in plan.jobs if job.model in costs}
+    complete = executors.run_jobs(plan, progress, deadline, crew, seconds)
     for n in range(1, plan.config.self_train + 1):
         plan = replace(plan, jobs=self_training(plan))
         complete = complete and not partial and _self_train(plan, n, progress, deadline, crew)

@@ -7,6 +7,7 @@ stdout stays free for results. Several jobs may train at once, in this process o
 import json
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 TOO_EARLY = 0.02  # of the work to be done here: until then, how long it takes is not said
@@ -18,8 +19,10 @@ class Progress:
     def say(self, text: str) -> None:
         """One sentence for a person."""
 
-    def start(self, costs: dict[str, float]) -> None:
-        """Jobs begin: their keys, and what each costs in any one unit, for the time left."""
+    def start(self, costs: dict[str, float], at_once: int = 1) -> None:
+        """Jobs begin, `at_once` of them at a time: their keys, in the order in which they will be
+        trained, and what each costs. The unit is free: it only serves to say how long the rest takes.
+        """
 
     def handle(self, event: dict[str, Any]) -> None:
         """A job's news: `event` is `step` or `done`, `job` its key."""
@@ -40,8 +43,8 @@ class Relay(Progress):
     def say(self, text: str) -> None:
         self.progress.say(text)
 
-    def start(self, costs: dict[str, float]) -> None:
-        self.progress.start(costs)
+    def start(self, costs: dict[str, float], at_once: int = 1) -> None:
+        self.progress.start(costs, at_once)
 
     def handle(self, event: dict[str, Any]) -> None:
         self.progress.handle(event)
@@ -74,8 +77,8 @@ class Plain(Progress):
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    def start(self, costs: dict[str, float]) -> None:
-        self._share = _Share(costs)
+    def start(self, costs: dict[str, float], at_once: int = 1) -> None:
+        self._share = _Share(costs, at_once)
 
     def handle(self, event: dict[str, Any]) -> None:
         self._share.update(event)
@@ -106,11 +109,11 @@ class Live(Progress):
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
 
-    def start(self, costs: dict[str, float]) -> None:
+    def start(self, costs: dict[str, float], at_once: int = 1) -> None:
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bars
 
-        self._share = _Share(costs)
+        self._share = _Share(costs, at_once)
         self._bars = Bars(TextColumn("{task.fields[name]}"), BarColumn(bar_width=24),
                           TextColumn("{task.percentage:>3.0f} %  {task.description}"),
                           console=self.console, transient=True)
@@ -137,11 +140,20 @@ class Live(Progress):
         self._tasks.clear()
 
 
+def makespan(durations: Iterable[float], at_once: int) -> float:
+    """The time that jobs take of which `at_once` run at a time, each begun when one before it ends."""
+    ends = [0.0] * at_once
+    for duration in durations:
+        ends[ends.index(min(ends))] += duration
+    return max(ends)
+
+
 class _Share:
     """How much of all jobs is done, and what the rest will take at the pace so far."""
 
-    def __init__(self, costs: dict[str, float]) -> None:
+    def __init__(self, costs: dict[str, float], at_once: int = 1) -> None:
         self.costs, self.parts = costs, dict.fromkeys(costs, 0.0)
+        self.at_once = max(1, min(at_once, len(costs)))
         self.began = time.monotonic()
         self.before: dict[str, float] = {}  # done before we looked, in a run that was resumed
 
@@ -157,8 +169,13 @@ class _Share:
         """0.0 while it is not known: what comes first is slow, since it compiles and reads, and would promise hours."""
         here = self._weigh(self.parts) - self._weigh(self.before)
         known = here > TOO_EARLY * (sum(self.costs.values()) - self._weigh(self.before))
-        elapsed = time.monotonic() - self.began
-        return elapsed / here * (sum(self.costs.values()) - self._weigh(self.parts)) if known else 0.0
+        if not known:
+            return 0.0
+        # Of five folds, two at a time, the last one trains alone: what is left is no mere share of the sum.
+        rest = [self.costs[key] * (1 - part) for key, part in
+                sorted(self.parts.items(), key=lambda item: item[1] == 0) if key in self.costs]
+        pace = here / self.at_once / (time.monotonic() - self.began)
+        return makespan(rest, self.at_once) / pace
 
     def _weigh(self, parts: dict[str, float]) -> float:
         return sum(self.costs.get(key, 0.0) * part for key, part in parts.items())

@@ -48,10 +48,10 @@ class Beat(progress.Plain):
         self.path, self.lanes = path, lanes
         self.todo: list[str] = []
 
-    def start(self, costs: dict[str, float]) -> None:
+    def start(self, costs: dict[str, float], at_once: int = 1) -> None:
         self.todo = list(costs)
         self._beat()
-        super().start(costs)
+        super().start(costs, at_once)
 
     def say(self, text: str) -> None:
         self._beat()

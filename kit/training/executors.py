@@ -4,7 +4,7 @@ Executors differ only in who trains: at equal threads per fold the probs are the
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,16 +24,20 @@ class OutOfTime(Exception):
     """The time budget ended while a fold was training; its checkpoint stays."""
 
 
-def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None, crew: "Crew | None" = None) -> bool:
+def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None, crew: "Crew | None" = None,
+             seconds: Mapping[str, float] | None = None) -> bool:
     """Train what is not done yet. `deadline` (of time.time) may leave folds out: then False comes back.
 
-    `crew`: who trains; by default one for these jobs alone.
+    `crew`: who trains; by default one for these jobs alone. `seconds`: what each job takes here, by its
+    key, where that was measured; it serves to say how long the rest takes.
     """
     if crew is None:
         with Crew(plan.config) as crew:
-            return run_jobs(plan, progress, deadline, crew)
+            return run_jobs(plan, progress, deadline, crew, seconds)
     todo = [job for job in plan.jobs if not fit.is_done(plan.folder(job))]
-    progress.start({job.key: job.epochs * models.get(job.model).cost for job in plan.jobs})
+    stated = {job.key: job.epochs * models.get(job.model).cost for job in plan.jobs}
+    known = seconds and all(job.key in seconds for job in plan.jobs)
+    progress.start({key: seconds[key] for key in stated} if seconds and known else stated, crew.lanes)
     try:
         for job in plan.jobs:
             if job not in todo:

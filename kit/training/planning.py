@@ -16,7 +16,7 @@ import numpy as np
 from kit.core import backend, storage
 from kit.core.config import BOUNDS, RunConfig, fits
 from kit.core.errors import KitError
-from kit.core.progress import Progress
+from kit.core.progress import Progress, makespan
 from kit.data.source import DataFolder
 from kit.training import executors, fit, models, predict
 from kit.training.jobs import FoldJob
@@ -84,14 +84,7 @@ def seconds_of(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], lanes: int, r
     `n_rounds` of self-training follow for the models named in `rounds`; a round begins when the one before has ended.
     """
     again = [costs[job.model].round for job in jobs if job.model in rounds]
-    return _makespan([costs[job.model].of(job.epochs) for job in jobs], lanes) + n_rounds * _makespan(again, lanes)
-
-
-def _makespan(durations: Sequence[float], lanes: int) -> float:
-    ends = [0.0] * lanes
-    for duration in durations:
-        ends[ends.index(min(ends))] += duration
-    return max(ends)
+    return makespan([costs[job.model].of(job.epochs) for job in jobs], lanes) + n_rounds * makespan(again, lanes)
 
 
 def plan(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], seconds: float, lanes: int, named: Sequence[str], *,

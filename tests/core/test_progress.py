@@ -62,6 +62,21 @@ def test_what_a_resumed_run_had_done_before_does_not_count_as_quick(clock):
     assert share.seconds_left() == pytest.approx(10.0)
 
 
+def test_of_five_folds_two_at_a_time_the_last_one_trains_alone(clock):
+    """Each takes 60 s: after a minute two minutes are left, not one and a half."""
+    share = progress._Share(dict.fromkeys("abcde", 7.0), at_once=2)
+    clock[0] = 160.0
+    for job in "ab":
+        share.update(step(job, 0.0))
+        share.update(finished(job))
+    assert share.seconds_left() == pytest.approx(120.0)
+    clock[0] = 190.0
+    for job in "cd":
+        share.update(step(job, 0.0))
+        share.update(step(job, 0.5))
+    assert share.seconds_left() == pytest.approx(90.0)
+
+
 def test_json_is_one_object_a_line(capsys):
     out = Json()
     out.say("reading")
