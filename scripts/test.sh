@@ -39,7 +39,7 @@ if [ "${1:-}" = --all ]; then
     setup_kit dev ray tensorboard
     $venv/bin/ruff check kit tests scripts
     $venv/bin/mypy
-    $venv/bin/lint-imports
+    $venv/bin/lint-imports --no-cache
     $venv/bin/bandit --quiet --recursive kit --severity-level medium
     tests="not kaggle_image"
 else

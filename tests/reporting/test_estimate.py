@@ -42,6 +42,34 @@ def test_harder_writers_are_expected_to_be_harder():
     assert high - low < 0.04
 
 
+def simulated_writers(rng, hardness, rows=1280):
+    """Margins, errors and writers at the real file's size: a row is wrong as often as its margin says, times
+    a factor of its writer's own, which nobody can see in the margins."""
+    n = len(hardness)
+    margins = np.minimum(rng.exponential(40 / np.asarray(hardness)[:, None], (n, rows)), 12)
+    share = 0.45 * np.exp(-margins) * np.exp(rng.normal(0, 0.35, n))[:, None]
+    wrong = rng.uniform(size=(n, rows)) < share
+    return margins.ravel(), wrong.ravel(), np.repeat(np.arange(n), rows)
+
+
+def test_the_interval_holds_in_nine_of_ten_simulated_competitions_of_the_real_size():
+    """47 training writers of 1,280 rows each, a test file of eight that are harder than most of them."""
+    held, widths, expected, true = [], [], [], []
+    for world in range(40):
+        rng = np.random.default_rng(world)
+        known = simulated_writers(rng, np.exp(rng.normal(0, 0.4, 47)))
+        margins, wrong, _ = simulated_writers(rng, np.exp(rng.normal(0.6, 0.2, 8)), rows=625)
+        single, draws = estimates._extrapolate(*known, [margins], 8)
+        low, high = estimates._interval(draws, len(wrong))
+        expected.append(single)
+        true.append(wrong.mean())
+        held.append(low <= 1 - wrong.mean() <= high)
+        widths.append(high - low)
+    assert sum(held) >= 36
+    assert np.mean(widths) < 0.03  # an interval from 0 to 1 would hold as well
+    assert 0.015 < np.mean(true) < 0.03 and np.mean(expected) == pytest.approx(np.mean(true), rel=0.1)
+
+
 def test_the_cross_check_never_shows_a_group_its_own_answers():
     rng = np.random.default_rng(2)
     margins, wrong, writers = writers_like(rng, 40, np.linspace(0.04, 0.005, 40))
