@@ -9,7 +9,7 @@ import csv
 import io
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from kit.kaggle import client as kaggle_client
 from kit.kaggle import submissions
 from kit.kaggle.client import Client, Say, silent
 from kit.kaggle.submissions import HandIn
+from kit.reporting import figures
 
 LEDGER = Path("submissions/ledger.csv")
 COLUMNS = ("run", "created", "data", "split", "cv_accuracy", "estimate", "estimate_low", "estimate_high",
@@ -34,6 +35,8 @@ WORK = (COLUMNS[0], *COLUMNS[2:8])  # what is another where a run was made again
 LOCK_TIMEOUT = 60.0
 MAX_BYTES = 16 << 20  # a row has some 100 bytes
 MOST_DRAWN = 200  # hand-ins in a picture
+SCORES = {"public_score": ("ring public", "public score"),  # how a picture shows each: class, words
+          "private_score": ("ring private", "private score")}
 MOST = 1e9  # of a score, in any competition's metric
 
 Row = dict[str, str]
@@ -263,30 +266,36 @@ def _agreement(rows: list[Row], column: str) -> Agreement:
 
 
 def plot(path: Path = LEDGER) -> str:
-    """An SVG: each hand-in's estimate with its interval, and the scores that came; of the last `MOST_DRAWN`."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    """The last `MOST_DRAWN` hand-ins as an SVG file, one row each, the oldest first.
 
+    A row shows the estimate with its interval, and the leaderboard scores that came.
+    """
     rows = [row for row in read(path) if _number(row["estimate"]) is not None][-MOST_DRAWN:]
-    with rc_context({"svg.hashsalt": "ledger", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(max(4.0, 1.2 + 0.5 * len(rows)), 3.6), layout="constrained")
-        axes = figure.add_subplot(title="estimate and leaderboard", ylabel="accuracy")
-        _draw(axes, rows, lambda column: [_number(row[column]) for row in rows])
-        out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    return out.getvalue()
-
-
-def _draw(axes: Any, rows: list[Row], column: Callable[[str], list[float | None]]) -> None:
-    places = range(len(rows))
-    for place, value, low, high in zip(places, column("estimate"), column("estimate_low"), column("estimate_high"),
-                                       strict=True):
-        if low is not None and high is not None:
-            axes.vlines(place, low, high, color="tab:gray", linewidth=5, alpha=0.4)
-        axes.plot([place], [value], "_", color="black", markersize=12, label="estimate" if place == 0 else None)
-    for name, colour, mark in (("public_score", "tab:blue", "o"), ("private_score", "tab:orange", "D")):
-        points = [(place, score) for place, score in zip(places, column(name), strict=True) if score is not None]
-        axes.plot([p for p, _ in points], [s for _, s in points], mark, color=colour, label=name.replace("_", " "))
-    axes.set_xticks(list(places), [row["run"] for row in rows], rotation=45, ha="right",
-                    parse_math=False)
-    axes.legend()
+    known = [{column: value for column in NUMBERS[1:]
+              if (value := _number(row[column])) is not None} for row in rows]
+    values = [value for numbers in known for value in numbers.values()] or [0.0, 1.0]
+    ticks = figures.nice_ticks(min(values), max(values))
+    gutter = 20 + 7 * max((len(row["run"]) for row in rows), default=0)  # a letter is 7 wide
+    top, width = 58, gutter + 380
+    bottom = top + 26 * len(rows)
+    x = figures.linear(ticks[0], ticks[-1], gutter + 24, width - 30)
+    parts = [figures.text(width / 2, 16, "estimate and leaderboard", "middle", "name")]
+    for place, (kind, words) in enumerate((("dot", "estimate"), *SCORES.values())):
+        left = 20 + 120 * place
+        parts += [figures.dot(left, 36, 4, kind), figures.text(left + 10, 40, words)]
+    for tick, words in zip(ticks, figures.percents(ticks), strict=True):
+        parts += [figures.line(x(tick), top - 4, x(tick), bottom, "grid"),
+                  figures.text(x(tick), bottom + 16, words, "middle")]
+    parts.append(figures.text(width - 30, bottom + 36, "accuracy", "end"))
+    for place, (row, numbers) in enumerate(zip(rows, known, strict=True)):
+        y = top + 26 * (place + 0.5)
+        title = [row["run"], *(f"{column.replace('_', ' ')} {row[column]}" for column in numbers)]
+        marks = [figures.text(gutter, y + 4, row["run"], "end", "name")]
+        if "estimate_low" in numbers and "estimate_high" in numbers:
+            low, high = numbers["estimate_low"], numbers["estimate_high"]
+            marks.append(figures.line(x(low), y, x(high), y, "whisker"))
+        marks.append(figures.dot(x(numbers["estimate"]), y))
+        marks += [figures.dot(x(numbers[column]), y, 5, kind)
+                  for column, (kind, _) in SCORES.items() if column in numbers]
+        parts.append(figures.mark("; ".join(title), *marks))
+    return figures.svg_file(width, bottom + 46, "estimate and leaderboard", *parts)

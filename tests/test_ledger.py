@@ -209,6 +209,27 @@ def test_the_plot_is_an_svg_that_names_the_runs_and_depends_on_them_alone(path: 
     assert svg == ledger.plot(path)
 
 
+def test_each_hand_in_is_drawn_with_its_interval_and_its_scores(path: Path, monkeypatch) -> None:
+    ledger.add(row("old", "0", estimate="0.5"), path)
+    scores = {"public_score": "0.981", "private_score": "0.983"}
+    ledger.add(row("<a & b>", "1", estimate="0.985", estimate_low="0.98", estimate_high="0.99",
+                   **scores), path)
+    ledger.add(row("second", "2", estimate="0.986"), path)
+    monkeypatch.setattr(ledger, "MOST_DRAWN", 2)
+    svg = "{http://www.w3.org/2000/svg}"
+    first, second = ElementTree.fromstring(ledger.plot(path)).iter(f"{svg}g")
+    assert first.find(f"{svg}title").text == (
+        "<a & b>; estimate 0.985; estimate low 0.98; estimate high 0.99; public score 0.981; "
+        "private score 0.983")
+    (whisker,), dots = first.findall(f"{svg}line"), first.findall(f"{svg}circle")
+    assert [dot.get("class") for dot in dots] == ["dot", "ring public", "ring private"]
+    estimate, public, private = (float(dot.get("cx")) for dot in dots)
+    places = [float(whisker.get("x1")), public, private, estimate, float(whisker.get("x2"))]
+    assert places == sorted(places) and len(set(places)) == 5
+    assert second.find(f"{svg}text").text == "second"
+    assert second.find(f"{svg}line") is None and len(second.findall(f"{svg}circle")) == 1
+
+
 def test_a_submission_folder_gets_its_row_and_a_samples_none(tmp_path):
     for name, is_sample in (("real", False), ("drawn", True), ("real", False)):
         (tmp_path / name).mkdir(exist_ok=True)

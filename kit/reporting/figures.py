@@ -16,11 +16,28 @@ from kit.reporting.verdict import percent
 
 WIDTH = 420  # of every drawing, in its own units: about what a phone shows 1:1, so that text stays readable there
 Scale = Callable[[float], float]
+# The page's colours, for a drawing that is a file of its own. They are written out, since not every
+# program that shows SVG knows CSS variables.
+FILE_STYLE = """
+text { font: 12px sans-serif; fill: #5b606a } .name { fill: #1c1e22 } .grid { stroke: #dedcd6 }
+.paper { fill: #ffffff } .dot { fill: #1d5c87 }
+.whisker { stroke: #1d5c87; stroke-width: 5; opacity: .4 }
+.ring { fill: none; stroke-width: 2 } .public { stroke: #a63d1c } .private { stroke: #1c1e22 }
+"""
 
 
 def drawing(height: float, label: str, *parts: Markup) -> Markup:
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, round(height), label, Markup("").join(parts))
+
+
+def svg_file(width: float, height: float, label: str, *parts: Markup) -> str:
+    """A drawing as the text of an .svg file, which no page styles."""
+    return Markup(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="{0}" height="{1}" viewBox="0 0 {0} {1}"'
+        ' role="img" aria-label="{2}"><style>{3}</style>{4}{5}</svg>\n').format(
+        round(width), round(height), label, FILE_STYLE, box(0, 0, width, height, "paper"),
+        Markup("").join(parts))
 
 
 def text(x: float, y: float, words: str, anchor: str = "start", kind: str = "tick") -> Markup:
