@@ -93,7 +93,8 @@ ROWS = [
       for precision in ("float32", "bfloat16")),
     Row("memory/one", "one thread", "copy", "GB/s", {"mib": 512}),
     Row("memory/per-core", "a process per core", "copy", "GB/s", {"mib": 512}, PER_CORE),
-    *(Row(f"read/{how}", what, "read", "s", {"how": how}) for how, what in (
+    *(Row(f"read/{how}", what, "read", "s", {"how": how},
+          needs="pyarrow" if how == "pyarrow" else "") for how, what in (
         ("pandas", "pandas.read_csv"), ("pyarrow", "pandas.read_csv, pyarrow"),
         ("kit", "kit, first time: every cell checked"), ("cached", "kit, from its cache"))),
     *_training(),

@@ -23,7 +23,7 @@ DECISIVE = ("core/backend.py", "data/folds.py", "training/augment.py", "training
 # ran with is in its report.json.
 KAGGLE_IMAGE = {
     "python": "3.12", "tensorflow": "2.20.0", "keras": "3.13.2", "jax": "0.7.2", "numpy": "2.0.2",
-    "pandas": "2.2.2", "pyarrow": "18.1.0", "scikit-learn": "1.6.1", "scipy": "1.16.3",
+    "pandas": "2.2.2", "scikit-learn": "1.6.1", "scipy": "1.16.3",
     "matplotlib": "3.10.0", "jinja2": "3.1.6", "filelock": "3.29.0", "tqdm": "4.67.3", "rich": "13.9.4"}
 KAGGLE_IMAGE_DATE = "August 2026"  # when its versions were last looked up; the image's base is of May
 

@@ -70,7 +70,7 @@ class Ended:
         assert self.report["kernel"]["missing_folds"] == {} and self.report["kernel"]["events"] == [], self.log
         lines = (ROOT / "constraints-kaggle.txt").read_text("utf-8").splitlines()
         pinned = dict(line.split("==") for line in lines if "==" in line)
-        for package in ("tensorflow", "keras", "numpy", "pandas", "pyarrow", "scikit-learn", "scipy"):
+        for package in ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "scipy"):
             assert self.report["kernel"]["versions"][package] == pinned[package]
         assert self.report["environment"]["versions"]["keras"] == pinned["keras"]
         with (self.working / "submission.csv").open() as file:
