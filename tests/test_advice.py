@@ -1,6 +1,7 @@
 """Advice is taken: what a KitError tells the user to type is something that the kit then accepts."""
 
 import ast
+import configparser
 import re
 import shlex
 
@@ -55,6 +56,14 @@ def test_every_option_that_advice_names_is_one_of_the_command_it_names():
                           if re.fullmatch("--[a-z-]+", word) and word not in taken]
     other_programs = ("pip install", "kaggle ", "chmod", "git ", "jupyter ", "ray start")  # whose options are theirs
     assert [line for line in wrong if not any(program in line for program in other_programs)] == []
+
+
+def test_every_extra_that_advice_names_is_one_of_setup_cfg():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", "utf-8")
+    texts = " ".join(text for _, text in advice())
+    named = set(re.findall(r"scripts/setup\.sh (\w+)", texts))
+    assert named == {"ray", "rehearse", "tensorboard"} & set(parser["options.extras_require"])
 
 
 # -- as it is said --------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def _check_packages(code: Path) -> None:
     if lacking:
         raise KitError(f"{code} is a notebook, and {' and '.join(lacking)}, with which Kaggle runs one, "
                        f"{'is' if len(lacking) == 1 else 'are'} not installed here",
-                       ".venv/bin/python -m pip install -e '.[rehearse]' in the kit's folder")
+                       "bash scripts/setup.sh rehearse in the kit's folder")
 
 
 def read_notebook(path: Path) -> dict[str, Any]:

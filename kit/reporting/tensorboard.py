@@ -36,7 +36,8 @@ class Board(Relay):
             from tensorboard.summary.writer.event_file_writer import EventFileWriter
         except ModuleNotFoundError as error:
             raise KitError(f"--tensorboard needs a package that is missing: {error.name}",
-                           "pip install tensorboard, or leave --tensorboard out") from error
+                           "bash scripts/setup.sh tensorboard in the kit's folder, or leave "
+                           "--tensorboard out") from error
         super().__init__(progress)
         self.folder, self.train, self.competition = folder, train, competition
         self._open: Any = EventFileWriter

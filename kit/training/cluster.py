@@ -66,7 +66,8 @@ def load_ray() -> Any:
         import ray
     except ModuleNotFoundError as error:
         raise KitError(f"--executor ray needs Ray, which is not installed ({error})",
-                       "pip install '.[ray]' in the kit's folder, or use --executor processes") from error
+                       "bash scripts/setup.sh ray in the kit's folder, or use --executor "
+                       "processes") from error
     return ray
 
 

@@ -204,7 +204,7 @@ def test_the_missing_extra_is_named(tmp_path, data, monkeypatch, missing):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else find(name))
     with pytest.raises(KitError, match=" and ".join(missing)) as caught:
         rehearse(write_notebook(tmp_path), data)
-    assert "pip install -e '.[rehearse]'" in caught.value.fix
+    assert "bash scripts/setup.sh rehearse " in caught.value.fix
     assert rehearse(write_kernel(tmp_path / "script", GOOD), data, time_limit=60).ok  # which needs nothing of it
 
 

@@ -99,7 +99,7 @@ def test_without_the_package_the_fix_is_said(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
     with pytest.raises(KitError, match="needs a package") as caught:
         Board(Progress(), tmp_path, None, KANNADA)
-    assert "pip install tensorboard" in caught.value.fix
+    assert "bash scripts/setup.sh tensorboard " in caught.value.fix
 
 
 def test_nobody_else_imports_it():

@@ -306,4 +306,4 @@ def test_without_ray(plan, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(KitError, match="needs Ray, which is not installed") as caught:
         executors.run_jobs(plan, Progress())
-    assert "[ray]" in caught.value.fix
+    assert "bash scripts/setup.sh ray " in caught.value.fix
