@@ -1,59 +1,43 @@
-"""Throw mutated files at the kit's readers and its validator: python scripts/fuzz.py [--seconds 600] [--only table]
+"""Thousands of mutated files: each is read, or refused in two printable lines, within seconds.
 
-In go the good and the bad files of tests/data, as seeds; out comes how many inputs each reader took. Each input must be
-read or end in a KitError of two printable lines, within 2 s; of an archive nothing else is written. The idea:
-with atheris (pip install atheris) the mutations follow the branches of the kit's code; without it, or with
---without-atheris, they are blind but need nothing.
+The seeds are the good and the bad files of tests/data. KIT_FUZZ_SECONDS=600 in the environment looks longer at each
+reader than the half second of an ordinary test run.
 """
 
-import argparse
-import importlib.util
 import io
 import json
+import os
 import random
 import re
-import signal
-import subprocess
-import sys
-import tempfile
 import time
-import traceback
 import zipfile
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas  # noqa: F401  # what the kit imports when it is needed is not to be instrumented, nor counted as slow
+import pandas  # noqa: F401  # loaded before the clock runs
+import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout that this script is in, installed or not
-
+from kit.core import storage
+from kit.core.config import RunConfig
+from kit.core.errors import KitError
+from kit.data import archive, folds, npz
+from kit.data.source import DataFolder
+from kit.data.table import read_table
+from kit.ensembling import submission
 from tests.data.bad_files import TEST, TRAIN
 from tests.data.tiny import TINY, table_text
 
-WITH_ATHERIS = "--with-atheris" in sys.argv
-with ExitStack() as imports:
-    if WITH_ATHERIS:
-        import atheris
-
-        imports.enter_context(atheris.instrument_imports(include=["kit"]))
-    from kit.core import storage
-    from kit.core.config import RunConfig
-    from kit.core.errors import KitError
-    from kit.data import archive, folds, npz
-    from kit.data.source import DataFolder
-    from kit.data.table import read_table
-    from kit.ensembling import submission
-
-SLOWEST = 2.0  # seconds that an input may take beyond being read; they have at most some KB here
+SECONDS = float(os.environ.get("KIT_FUZZ_SECONDS", "0.5"))
+SLOWEST = 2.0  # seconds of CPU time that an input may take; they have at most some KB here
 MOST_BYTES = 1 << 16
 WORDS = [b"\n", b"\r\n", b",", b'"', b"\0", b"\xef\xbb\xbf", b"256", b"-1", b"1e3", b"nan", b"\xff", b"../",
          b"PK\x01\x02", b"PK\x05\x06", b"\xff\xff\xff\xff", b"{", b"[", b"null", b"label", b"id", b"pixel0", b"9" * 30]
 Target = Callable[[Path], Any]
 
 
-# -- what is fuzzed -------------------------------------------------------------------------------------------------
+# -- what is read --------------------------------------------------------------------------------------------------
 
 
 def _unpack(path: Path) -> None:
@@ -153,9 +137,6 @@ def check(target: str, data: bytes, folder: Path) -> None:
         raise AssertionError(f"{time.process_time() - began:.1f} s")
 
 
-# -- blind mutations ------------------------------------------------------------------------------------------------
-
-
 def mutated(rng: random.Random, pool: list[bytes]) -> bytes:
     data = bytearray(rng.choice(pool))
     for _ in range(rng.randint(1, 4)):
@@ -178,79 +159,12 @@ def mutated(rng: random.Random, pool: list[bytes]) -> bytes:
     return bytes(data[:MOST_BYTES])
 
 
-def blind(target: str, seconds: float, folder: Path, seed: int) -> int:
-    """Check mutations of the seeds for so long; how many. Saves what fails, and raises."""
-    rng, pool, n, began = random.Random(seed), seeds(target), 0, time.monotonic()
-    signal.signal(signal.SIGALRM, _hangs)
-    while time.monotonic() - began < seconds:
+@pytest.mark.timeout(SECONDS + 60)  # one that hangs is the file `last`
+@pytest.mark.parametrize("target", TARGETS)
+def test_mutated_files_are_read_or_refused(tmp_path, target):
+    rng, pool, n, began = random.Random(0), seeds(target), 0, time.monotonic()
+    while n < len(pool) or time.monotonic() - began < SECONDS:
         data = pool[n] if n < len(pool) else mutated(rng, pool)
-        signal.setitimer(signal.ITIMER_REAL, 5 * SLOWEST)
-        try:
-            check(target, data, folder)
-        except Exception:
-            Path(f"fuzz-{target}.bin").write_bytes(data)
-            raise
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        (tmp_path / "last").write_bytes(data)  # what failed, for whoever wants to see it
+        check(target, data, tmp_path)
         n += 1
-    return n
-
-
-def _hangs(number: int, frame: Any) -> None:
-    raise AssertionError(f"no end within {5 * SLOWEST} s")
-
-
-# -- with atheris ---------------------------------------------------------------------------------------------------
-
-
-def guided(target: str, seconds: float, folder: Path) -> int:
-    """The same in a process of its own, led by the kit's branches; how many inputs. Raises where one failed."""
-    corpus = folder / f"corpus-{target}"
-    corpus.mkdir()
-    for i, data in enumerate(seeds(target)):
-        (corpus / str(i)).write_bytes(data)
-    limits = {"max_total_time": round(seconds), "max_len": MOST_BYTES, "timeout": round(5 * SLOWEST),
-              "rss_limit_mb": 1024, "print_final_stats": 1, "artifact_prefix": f"fuzz-{target}-"}
-    done = subprocess.run([sys.executable, __file__, "--with-atheris", "--only", target,
-                           *[f"-{name}={value}" for name, value in limits.items()], str(corpus)],
-                          capture_output=True, text=True)
-    units = re.search(r"number_of_executed_units: (\d+)", done.stderr)
-    if done.returncode or not units:
-        raise AssertionError(f"{target}: exit {done.returncode}\n{done.stderr[-3000:]}")
-    return int(units[1])
-
-
-def child() -> None:
-    """What libFuzzer calls, in the process that `guided` starts."""
-    target = sys.argv[sys.argv.index("--only") + 1]
-    arguments = [word for word in sys.argv if word not in ("--with-atheris", "--only", target)]
-    folder = Path(tempfile.mkdtemp())
-    atheris.Setup(arguments, lambda data: check(target, data, folder))
-    atheris.Fuzz()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=600.0, help="for all readers together")
-    parser.add_argument("--only", choices=TARGETS, help="one reader")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--without-atheris", action="store_true", help="blind mutations")
-    asked = parser.parse_args()
-    targets = [asked.only] if asked.only else list(TARGETS)
-    lead = not asked.without_atheris and importlib.util.find_spec("atheris") is not None
-    print(f"{'led by atheris' if lead else 'blind mutations'}, {asked.seconds:.0f} s for {len(targets)} readers")
-    failed: list[str] = []
-    with tempfile.TemporaryDirectory() as name:
-        for target in targets:
-            seconds = asked.seconds / len(targets)
-            try:
-                n = guided(target, seconds, Path(name)) if lead else blind(target, seconds, Path(name), asked.seed)
-                print(f"{target + ':':<14} {n:>10,} inputs, each read or refused as it should be", flush=True)
-            except Exception:
-                traceback.print_exc()
-                failed.append(target)
-    sys.exit(f"failed: {', '.join(failed)}; the inputs are in fuzz-*" if failed else 0)
-
-
-if __name__ == "__main__":
-    child() if WITH_ATHERIS else main()
