@@ -17,21 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from kit.core import locks, storage
-from kit.core.config import fits
+from kit.core.config import matches_type
 from kit.core.errors import KitError
 from kit.data.competition import KANNADA, Competition
-from kit.data.csvfile import open_csv, shown
+from kit.data.csvfile import open_csv, quoted
 from kit.kaggle import client as kaggle_client
 from kit.kaggle import submissions
 from kit.kaggle.client import Client, Say, silent
-from kit.kaggle.submissions import HandIn
+from kit.kaggle.submissions import Submission
 from kit.reporting import figures
 
 LEDGER = Path("submissions/ledger.csv")
 COLUMNS = ("run", "created", "data", "split", "cv_accuracy", "estimate", "estimate_low", "estimate_high",
            "public_score", "private_score", "kaggle_ref")
 NUMBERS = COLUMNS[4:10]
-WORK = (COLUMNS[0], *COLUMNS[2:8])  # what is another where a run was made again, and the same where it was resumed
+IDENTITY = (COLUMNS[0], *COLUMNS[2:8])  # what is another where a run was made again, and the same where it was resumed
 LOCK_TIMEOUT = 60.0
 MAX_BYTES = 16 << 20  # a row has some 100 bytes
 MOST_DRAWN = 200  # hand-ins in a picture
@@ -42,7 +42,7 @@ MOST = 1e9  # of a score, in any competition's metric
 Row = dict[str, str]
 
 
-def row_of(run: str, report: dict[str, Any], ref: str = "") -> Row:
+def make_row(run: str, report: dict[str, Any], ref: str = "") -> Row:
     """The row of a hand-in, its numbers from a `report.json`; what it lacks or has as another kind is empty."""
     data, cv, estimate = (part if isinstance(part, dict) else {} for part in
                           map(report.get, ("data", "cv", "leaderboard_estimate")))
@@ -50,18 +50,18 @@ def row_of(run: str, report: dict[str, Any], ref: str = "") -> Row:
                "estimate_low": estimate.get("low"), "estimate_high": estimate.get("high")}
     words = {"run": run, "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "data": data.get("source"),
              "split": cv.get("split"), "kaggle_ref": ref}
-    value = {name: number for name, number in numbers.items() if fits(number, float) and abs(number) < MOST}
+    value = {name: number for name, number in numbers.items() if matches_type(number, float) and abs(number) < MOST}
     value |= {name: word for name, word in words.items() if isinstance(word, str) and word.isprintable()}
     return {column: _text(value.get(column)) for column in COLUMNS}
 
 
-def add(row: Row, path: Path = LEDGER) -> None:
+def add_row(row: Row, path: Path = LEDGER) -> None:
     """Append `row`; where its hand-in has a row already, or its run has one without a reference, fill that one in."""
     with _locked(path):
-        rows = read(path)
+        rows = read_rows(path)
         for known in rows:
             same_run, ref = known["run"] == row["run"], row["kaggle_ref"]
-            same_work = all(known[column] == row[column] for column in WORK)
+            same_work = all(known[column] == row[column] for column in IDENTITY)
             if (known["kaggle_ref"] == ref if ref else same_work) or (same_run and not known["kaggle_ref"]):
                 known |= {column: text for column, text in row.items() if text and column != "created"}
                 break
@@ -70,11 +70,11 @@ def add(row: Row, path: Path = LEDGER) -> None:
         _write(path, rows)
 
 
-def record(submission: Path) -> None:
+def record_submission(submission: Path) -> None:
     """The row of a submission folder, in the ledger beside it; a drawn sample's is nothing to keep."""
     report = storage.read_json(Path(submission) / "report.json")
     if not report["data"]["is_sample"]:
-        add(row_of(report["run"], report), beside(submission))
+        add_row(make_row(report["run"], report), ledger_beside(submission))
 
 
 def sync_command(competition: Competition, path: Path = LEDGER) -> str:
@@ -85,7 +85,7 @@ def sync_command(competition: Competition, path: Path = LEDGER) -> str:
     return shlex.join(words)
 
 
-def beside(submission: Path) -> Path:
+def ledger_beside(submission: Path) -> Path:
     """The ledger of the folder in which a submission's folder lies."""
     return Path(submission).parent / LEDGER.name
 
@@ -93,7 +93,7 @@ def beside(submission: Path) -> Path:
 def set_scores(scores: dict[str, tuple[float | None, float | None]], path: Path = LEDGER) -> int:
     """Enter (public, private) by Kaggle's reference; the number of rows that changed."""
     with _locked(path):
-        rows, changed = read(path), 0
+        rows, changed = read_rows(path), 0
         for row in rows:
             found = dict(zip(("public_score", "private_score"), map(_text, scores.get(row["kaggle_ref"], ())),
                              strict=False))
@@ -105,7 +105,7 @@ def set_scores(scores: dict[str, tuple[float | None, float | None]], path: Path 
     return changed
 
 
-def wait_for_score(client: Client, competition: Competition, ref: str, path: Path, timeout: float) -> HandIn:
+def wait_for_score(client: Client, competition: Competition, ref: str, path: Path, timeout: float) -> Submission:
     """The hand-in with its scores, once Kaggle has them; they are entered into the ledger, too."""
     entry = submissions.wait_for_score(client, competition.slug, ref, timeout, sync_command(competition, path))
     set_scores({ref: (entry.public_score, entry.private_score)}, path)
@@ -114,12 +114,12 @@ def wait_for_score(client: Client, competition: Competition, ref: str, path: Pat
 
 def sync(competition: Competition, path: Path = LEDGER, progress: Say = silent) -> int:
     """Fetch the scores of every row that was handed in; how many rows changed. KitError as `kit.kaggle.client`."""
-    wanted = {row["kaggle_ref"] for row in read(path) if row["kaggle_ref"]}
+    wanted = {row["kaggle_ref"] for row in read_rows(path) if row["kaggle_ref"]}
     if not wanted:
         return 0
     connected = kaggle_client.connect(progress, competition.rules_url)
     scores: dict[str, tuple[float | None, float | None]] = {}
-    for entry in submissions.listing(connected, competition.slug):
+    for entry in submissions.list_submissions(connected, competition.slug):
         if entry.ref in wanted:
             scores[entry.ref] = (entry.public_score, entry.private_score)
         if entry.ref in wanted and entry.status == "ERROR":
@@ -132,7 +132,7 @@ def sync(competition: Competition, path: Path = LEDGER, progress: Say = silent) 
     return set_scores(scores, path)
 
 
-def read(path: Path = LEDGER) -> list[Row]:
+def read_rows(path: Path = LEDGER) -> list[Row]:
     """The rows, oldest first; none where there is no file. KitError names a line that is not one."""
     path = Path(path)
     if not path.exists():
@@ -166,7 +166,7 @@ def read(path: Path = LEDGER) -> list[Row]:
             raise _damaged(path, f"line {number} has control characters in it")
         for column in NUMBERS:
             if row[column] and _number(row[column]) is None:
-                raise _damaged(path, f"line {number}: {column} is {shown(row[column])}, which is no score",
+                raise _damaged(path, f"line {number}: {column} is {quoted(row[column])}, which is no score",
                                "write a number such as 0.985, with a point, or leave it empty")
     return rows
 
@@ -176,12 +176,12 @@ def _locked(path: Path) -> Iterator[None]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with locks.hold(path.with_name(f".{path.name}.lock"), timeout=LOCK_TIMEOUT):
+        with locks.acquire(path.with_name(f".{path.name}.lock"), timeout=LOCK_TIMEOUT):
             yield
-    except locks.Held as held:
+    except locks.AlreadyLocked as held:
         raise held.error(path, "run the same command again once it has ended") from None
     except OSError as error:
-        raise storage.refused(error, path, "write") from error
+        raise storage.explain_os_error(error, path, "write") from error
 
 
 def _write(path: Path, rows: list[Row]) -> None:
@@ -250,7 +250,7 @@ class Summary:
 
 def summary(path: Path = LEDGER) -> Summary:
     """The ledger, and how well the estimate has foretold each half of the leaderboard."""
-    rows = read(path)
+    rows = read_rows(path)
     return Summary(rows, _agreement(rows, "public_score"), _agreement(rows, "private_score"))
 
 
@@ -270,7 +270,7 @@ def plot(path: Path = LEDGER) -> str:
 
     A row shows the estimate with its interval, and the leaderboard scores that came.
     """
-    rows = [row for row in read(path) if _number(row["estimate"]) is not None][-MOST_DRAWN:]
+    rows = [row for row in read_rows(path) if _number(row["estimate"]) is not None][-MOST_DRAWN:]
     known = [{column: value for column in NUMBERS[1:]
               if (value := _number(row[column])) is not None} for row in rows]
     values = [value for numbers in known for value in numbers.values()] or [0.0, 1.0]

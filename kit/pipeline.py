@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from kit.core import backend, provenance, storage
-from kit.core.config import RunConfig, differences, fits
+from kit.core.config import RunConfig, differences, matches_type
 from kit.core.errors import KitError
-from kit.core.progress import Progress, Relay
-from kit.core.run_folder import RunFolder, finished
+from kit.core.progress import ForwardingProgress, Progress
+from kit.core.run_folder import RunFolder, finished_folds
 from kit.data import folds as folds_module
 from kit.data.source import DataFolder
 from kit.ensembling import blend, submission
@@ -79,7 +79,7 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         resumed = _open_run(run, _describe(config, data, settled), resume)
         if resumed:
             settled = _as_it_began(run, config, settled)
-            _, slow = backend.support(settled.precision)
+            _, slow = backend.precision_support(settled.precision)
             why = f"as it began; {slow}: slow, but the folds stay comparable" if slow else "as it began"
         if not run.folds.is_file():
             folds_module.save_folds(run.folds, folds)
@@ -95,7 +95,7 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         journal = _Journal(progress, run.path / TIMING, timing, earlier.get("train", 0.0))
         # Where the baseline is done without a schedule, the process that measured the pace did not survive it.
         baseline = tuple(job for job in jobs if job.model not in config.models) if baseline_first else ()
-        died = bool(baseline) and {job.key for job in baseline} <= finished(run.path)
+        died = bool(baseline) and {job.key for job in baseline} <= finished_folds(run.path)
         if baseline:
             executors.run_jobs(Plan(settled, data, run.path, baseline), journal, deadline, crew)
         if resumed and not baseline_first:
@@ -125,7 +125,7 @@ def _schedule(crew: executors.Crew, plan: Plan, goal: Goal, progress: Progress, 
 
     With the costs of a fold of each model that it was decided by.
     """
-    path, config, done = plan.run / planning.SCHEDULE, plan.config, finished(plan.run)
+    path, config, done = plan.run / planning.SCHEDULE, plan.config, finished_folds(plan.run)
     todo = [job for job in plan.jobs if job.key not in done]
     if path.is_file() and (deadline is None or any(plan.folder(job).is_dir() for job in plan.jobs)):
         stored, costs = planning.load(path, config.models)  # of a budget that was too short for anything, nothing stays
@@ -163,7 +163,7 @@ def _self_train(plan: Plan, n: int, progress: Progress, deadline: float | None, 
     return executors.run_jobs(plan, progress, deadline, crew)
 
 
-class _Journal(Relay):
+class _Journal(ForwardingProgress):
     """Passes the news on, and writes the seconds of training down as they go by: a run may be killed at any time."""
 
     def __init__(self, progress: Progress, path: Path, timing: dict[str, Any], before: float) -> None:
@@ -253,7 +253,7 @@ def _timed(timing: dict[str, Any], stage: str) -> Iterator[None]:
 def _read_timing(run: RunFolder) -> dict[str, Any]:
     timing = storage.read_json(run.path / TIMING, "seconds")
     seconds = timing["seconds"]
-    if not isinstance(seconds, dict) or not all(fits(s, float) and 0 <= s < 1e9 for s in seconds.values()):
+    if not isinstance(seconds, dict) or not all(matches_type(s, float) and 0 <= s < 1e9 for s in seconds.values()):
         raise storage.damaged(run.path / TIMING, "its seconds are no numbers")
     return timing
 
@@ -264,7 +264,7 @@ def _read_timing(run: RunFolder) -> dict[str, Any]:
 def _open_run(run: RunFolder, about: dict[str, Any], resume: bool) -> bool:
     """Write config.json into a new run folder, or check that what is there is this very run. True if it is resumed."""
     if not run.config.is_file():
-        if finished(run.path):
+        if finished_folds(run.path):
             raise KitError(f"{run.path} has trained folds, but not the config.json that says how they were trained",
                            "train them again with --force, or choose another name with --run")
         storage.write_json(run.config, about)
@@ -316,7 +316,7 @@ def _as_it_began(run: RunFolder, config: RunConfig, settled: RunConfig) -> RunCo
     KitError where this machine cannot compute so: folds of two precisions are two experiments.
     """
     began = _read_settled(run)
-    speed, why = backend.support(began["precision"])
+    speed, why = backend.precision_support(began["precision"])
     if speed == backend.NONE:
         raise KitError(f"the run {run.name!r} was begun in {began['precision']}: {why}",
                        "resume it on a machine like the one that it was begun on, or start a new run with --run")

@@ -29,7 +29,7 @@ import numpy as np
 from kit import pipeline
 from kit.core import backend
 from kit.core.config import RunConfig
-from kit.core.progress import Live, Plain
+from kit.core.progress import LiveProgress, PlainProgress
 from kit.core.run_folder import RunFolder
 from kit.core.storage import read_csv, read_json
 from kit.core.system import cores
@@ -98,7 +98,7 @@ def matmul(precision: str, size: int) -> Measure:
     """TFLOP/s of a square matrix product, the fastest of a hundred: the most that convolutions can hope for."""
     from keras import ops
 
-    backend.prepare()
+    backend.configure_devices()
     numbers = np.random.default_rng(0).normal(size=(size, size)).astype("float32")
     matrix = ops.cast(numbers, precision)
 
@@ -180,7 +180,7 @@ def keras_fit(data: str, rows: int, epochs: int, batch_size: int = 32) -> Measur
 def kit_fit(data: str, model: str, rows: int, epochs: int, precision: str = "auto",
             threads: int | None = None) -> Measure:
     """Images a second of the kit's training, its steps alone."""
-    backend.prepare(threads)
+    backend.configure_devices(threads)
     precision = backend.resolve_precision(precision)[0]
     recipe = models.get(model)
     fold = one_fold(data, rows)
@@ -189,7 +189,7 @@ def kit_fit(data: str, model: str, rows: int, epochs: int, precision: str = "aut
 
     def train(job: fit.FoldJob, fold: fit.FoldData) -> Result:
         with tempfile.TemporaryDirectory(prefix="kit-bench-") as folder:
-            fit.train_fold(job, recipe, KANNADA, fold, Path(folder), executors.relay(Plain()))
+            fit.train_fold(job, recipe, KANNADA, fold, Path(folder), executors.relay(PlainProgress()))
             took = read_csv(Path(folder) / "history.csv")["seconds"].sum()
         steps = len(fold.train_rows) // job.batch_size
         network = fit.trainer_for(recipe, KANNADA.slug, precision, job.batch_size).model
@@ -223,7 +223,7 @@ def augmentation(data: str, model: str, rows: int, epochs: int) -> Measure:
     """
     from keras import ops
 
-    backend.prepare(1)
+    backend.configure_devices(1)
     recipe, batch = models.get(model), min(models.get(model).batch_size, rows)
     pixels, labels = training_rows(data, rows)
     images, classes = (ops.convert_to_tensor(array) for array in (
@@ -253,7 +253,7 @@ def augmentation(data: str, model: str, rows: int, epochs: int) -> Measure:
 
 def bookkeeping(data: str, model: str, rows: int, epochs: int) -> Measure:
     """% of a fold's training that goes into the live display, the logs and the checkpoints, timed where it does."""
-    backend.prepare(1)
+    backend.configure_devices(1)
     recipe, spent = models.get(model), []
     job = fit.FoldJob(model, 0, 0, epochs, min(recipe.batch_size, rows), backend.resolve_precision("auto")[0], 1)
     fold = one_fold(data, rows)
@@ -262,7 +262,7 @@ def bookkeeping(data: str, model: str, rows: int, epochs: int) -> Measure:
         return lambda *arguments: spent.append(seconds(lambda: function(*arguments)))
 
     def measure() -> Result:
-        display = Live()
+        display = LiveProgress()
         display.start({job.key: 1.0})
         checkpoints.Keeper.maybe = timed(checkpoints.Keeper.maybe)  # type: ignore[method-assign]
         with tempfile.TemporaryDirectory(prefix="kit-bench-") as folder:
@@ -335,7 +335,7 @@ def race(data: str, model: str, epochs: int, rows: int) -> Measure:
 
     model: `tutorial`, or one of the kit's with a schedule of so many epochs.
     """
-    backend.prepare()
+    backend.configure_devices()
     table = DataFolder(Path(data), KANNADA)
     train = table.train()
     limit = rows // KANNADA.n_classes if rows < len(train) else None
@@ -364,7 +364,7 @@ def race(data: str, model: str, epochs: int, rows: int) -> Measure:
 
 def inference(data: str, views: int, rows: int, model: str = "cnn") -> Measure:
     """Images a second from pixels to probs; views 0: Keras' `predict` of the tutorial's network."""
-    backend.prepare()
+    backend.configure_devices()
     pixels, _ = training_rows(data, rows)
     if views:
         trainer = fit.trainer_for(models.get(model), KANNADA.slug, backend.resolve_precision("auto")[0], 256)

@@ -59,7 +59,7 @@ def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KaggleSt
     monkeypatch.setattr(client, "BACKOFF", 0.01)
     monkeypatch.setattr(session, "POLL_FIRST", 0.01)
     monkeypatch.setattr(session, "POLL_LONGEST", 0.05)
-    monkeypatch.setattr(submissions, "LOOK_FOR", 0.05)
+    monkeypatch.setattr(submissions, "SEARCH_SECONDS", 0.05)
     yield server
     server.stop()
 

@@ -28,18 +28,18 @@ def row(run: str, ref: str = "", **cells: Any) -> ledger.Row:
 
 
 def test_the_columns_are_the_contract(path: Path) -> None:
-    ledger.add(row("first, with a comma", "1", estimate="0.985"), path)
+    ledger.add_row(row("first, with a comma", "1", estimate="0.985"), path)
     assert path.read_text() == HEADER + '"first, with a comma",,,,,0.985,,,,,1\n'
-    assert ledger.read(path) == [row("first, with a comma", "1", estimate="0.985")]
+    assert ledger.read_rows(path) == [row("first, with a comma", "1", estimate="0.985")]
 
 
 def test_a_row_from_a_report() -> None:
     report = {"data": {"source": "kaggle"}, "cv": {"split": "writer", "oof_accuracy": 0.98765432, "mean": 0.5},
               "leaderboard_estimate": {"value": 0.985, "low": None, "high": 0.99}}
-    made = ledger.row_of("first", report, "7")
+    made = ledger.make_row("first", report, "7")
     assert (made["cv_accuracy"], made["estimate"], made["estimate_low"]) == ("0.987654", "0.985", "")
     assert tuple(made) == ledger.COLUMNS
-    assert ledger.row_of("first", {})["data"] == ""
+    assert ledger.make_row("first", {})["data"] == ""
 
 
 @pytest.mark.parametrize("report", [
@@ -47,36 +47,36 @@ def test_a_row_from_a_report() -> None:
     {"cv": {"oof_accuracy": "high", "split": 3}, "leaderboard_estimate": {"value": [1], "low": 1e300, "high": True}},
     {"cv": {"mean": float("nan")}, "leaderboard_estimate": {"value": 10**400}}])
 def test_a_report_of_another_kind_gives_a_row_that_can_be_read(path: Path, report: dict[str, Any]) -> None:
-    ledger.add(ledger.row_of("first", report, "7"), path)
-    (made,) = ledger.read(path)
+    ledger.add_row(ledger.make_row("first", report, "7"), path)
+    (made,) = ledger.read_rows(path)
     assert {column for column, text in made.items() if text} == {"run", "created", "kaggle_ref"}
 
 
 def test_adding_twice_changes_nothing_and_a_reference_fills_in(path: Path) -> None:
-    ledger.add(row("first", created="monday"), path)
-    ledger.add(row("second", "8"), path)
-    ledger.add(row("first", "7", created="tuesday", estimate="0.9"), path)
-    ledger.add(row("first", "7", created="friday"), path)
-    assert ledger.read(path) == [row("first", "7", created="monday", estimate="0.9"), row("second", "8")]
-    ledger.add(row("first", "9"), path)  # handed in once more: another row
-    ledger.add(row("first", estimate="0.5"), path)  # made again, not handed in yet: another one, the old ones stay
-    assert [r["kaggle_ref"] for r in ledger.read(path)] == ["7", "8", "9", ""]
+    ledger.add_row(row("first", created="monday"), path)
+    ledger.add_row(row("second", "8"), path)
+    ledger.add_row(row("first", "7", created="tuesday", estimate="0.9"), path)
+    ledger.add_row(row("first", "7", created="friday"), path)
+    assert ledger.read_rows(path) == [row("first", "7", created="monday", estimate="0.9"), row("second", "8")]
+    ledger.add_row(row("first", "9"), path)  # handed in once more: another row
+    ledger.add_row(row("first", estimate="0.5"), path)  # made again, not handed in yet: another one, the old ones stay
+    assert [r["kaggle_ref"] for r in ledger.read_rows(path)] == ["7", "8", "9", ""]
 
 
 def test_a_run_that_is_resumed_after_its_hand_in_has_no_second_row(path: Path) -> None:
     made = row("first", data="kaggle", split="writer", cv_accuracy="0.99", estimate="0.985")
-    ledger.add({**made, "created": "monday"}, path)
-    ledger.add({**made, "created": "monday", "kaggle_ref": "7"}, path)
+    ledger.add_row({**made, "created": "monday"}, path)
+    ledger.add_row({**made, "created": "monday", "kaggle_ref": "7"}, path)
     ledger.set_scores({"7": (0.98, 0.97)}, path)
-    ledger.add({**made, "created": "tuesday"}, path)  # kit submit --resume
-    ledger.add({**made, "created": "tuesday", "kaggle_ref": "7"}, path)  # … --upload: handed in already
-    (only,) = ledger.read(path)
+    ledger.add_row({**made, "created": "tuesday"}, path)  # kit submit --resume
+    ledger.add_row({**made, "created": "tuesday", "kaggle_ref": "7"}, path)  # … --upload: handed in already
+    (only,) = ledger.read_rows(path)
     assert (only["created"], only["kaggle_ref"], only["public_score"]) == ("monday", "7", "0.98")
 
 
 def add_many(path: Path, who: int) -> None:
     for number in range(10):
-        ledger.add(row(f"run {who}-{number}", f"{who}{number}"), path)
+        ledger.add_row(row(f"run {who}-{number}", f"{who}{number}"), path)
 
 
 def test_several_processes_lose_no_row(path: Path) -> None:
@@ -86,15 +86,16 @@ def test_several_processes_lose_no_row(path: Path) -> None:
         process.start()
     for process in processes:
         process.join()
-    assert sorted(r["run"] for r in ledger.read(path)) == sorted(f"run {w}-{n}" for w in range(2) for n in range(10))
+    assert sorted(r["run"] for r in ledger.read_rows(path)) \
+        == sorted(f"run {w}-{n}" for w in range(2) for n in range(10))
     assert [process.exitcode for process in processes] == [0, 0]
 
 
 def test_a_ledger_edited_by_hand_is_read_and_its_other_columns_stay(path: Path) -> None:
-    ledger.add(row("first", "1"), path)
+    ledger.add_row(row("first", "1"), path)
     path.write_text(HEADER.replace("\n", ",note\n") + "first,,,,,,,,,,1,mine\n")
-    ledger.add(row("second", "2"), path)
-    assert [r["note"] for r in ledger.read(path)] == ["mine", ""]
+    ledger.add_row(row("second", "2"), path)
+    assert [r["note"] for r in ledger.read_rows(path)] == ["mine", ""]
 
 
 @pytest.mark.parametrize(("text", "why"), [
@@ -109,7 +110,7 @@ def test_a_damaged_ledger_is_named_by_its_line(path: Path, text: str, why: str) 
     path.parent.mkdir()
     path.write_text(text)
     with pytest.raises(KitError, match=why):
-        ledger.read(path)
+        ledger.read_rows(path)
 
 
 @pytest.mark.parametrize(("data", "why", "fix"), [
@@ -124,7 +125,7 @@ def test_what_git_and_spreadsheets_do_to_a_ledger_has_its_own_fix(path: Path, da
     path.parent.mkdir()
     path.write_bytes(data)
     with pytest.raises(KitError, match=why) as caught:
-        ledger.read(path)
+        ledger.read_rows(path)
     assert fix in caught.value.fix
 
 
@@ -132,7 +133,7 @@ def test_what_is_no_file_is_no_empty_ledger(path: Path) -> None:
     path.parent.mkdir()
     os.mkfifo(path)
     with pytest.raises(KitError, match="not a regular file"):
-        ledger.read(path)
+        ledger.read_rows(path)
 
 
 def test_a_file_that_cannot_be_a_ledger_is_not_read_to_its_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +141,7 @@ def test_a_file_that_cannot_be_a_ledger_is_not_read_to_its_end(path: Path, monke
     path.parent.mkdir()
     path.write_text(HEADER + "a,,,,,,,,,,\n" * 100_000)
     with pytest.raises(KitError, match="more than 1 MiB"):
-        ledger.read(path)
+        ledger.read_rows(path)
 
 
 def test_sync_fetches_the_scores_of_what_was_handed_in(kaggle: KaggleStandIn, path: Path) -> None:
@@ -149,10 +150,10 @@ def test_sync_fetches_the_scores_of_what_was_handed_in(kaggle: KaggleStandIn, pa
         kaggle._submit("kannada-mnist", f"try {number}", "submission.csv", "")
     kaggle.submissions[3]["looks"] = [{"status": "ERROR", "errorDescription": "no rows"}]
     for run, ref in (("a", "41000000"), ("b", "41000003"), ("c", ""), ("d", "5")):
-        ledger.add(row(run, ref), path)
+        ledger.add_row(row(run, ref), path)
     said: list[str] = []
     assert ledger.sync(KANNADA, path, said.append) == 1
-    assert [(r["run"], r["public_score"], r["private_score"]) for r in ledger.read(path)] == [
+    assert [(r["run"], r["public_score"], r["private_score"]) for r in ledger.read_rows(path)] == [
         ("a", "0.98", "0.97"), ("b", "", ""), ("c", "", ""), ("d", "", "")]
     assert any("41000003 has no score: no rows" in text for text in said)
     assert any("not among the submissions of ada to kannada-mnist: 5; those of another competition" in text
@@ -162,16 +163,16 @@ def test_sync_fetches_the_scores_of_what_was_handed_in(kaggle: KaggleStandIn, pa
 
 def test_sync_of_nothing_asks_nobody(kaggle: KaggleStandIn, path: Path) -> None:
     assert ledger.sync(KANNADA, path) == 0
-    ledger.add(row("a"), path)
+    ledger.add_row(row("a"), path)
     assert ledger.sync(KANNADA, path) == 0
     assert not kaggle.requests
 
 
 def test_the_summary_counts_gaps_and_intervals(path: Path) -> None:
     for number, (estimate, public, private) in enumerate(((0.985, 0.99, 0.98), (0.985, 0.984, 0.9), (0.5, "", ""))):
-        ledger.add(row(f"run {number}", str(number + 1), estimate=str(estimate), estimate_low="0.98",
+        ledger.add_row(row(f"run {number}", str(number + 1), estimate=str(estimate), estimate_low="0.98",
                        estimate_high="0.99", public_score=str(public), private_score=str(private)), path)
-    ledger.add(row("no estimate", "9", public_score="0.9"), path)
+    ledger.add_row(row("no estimate", "9", public_score="0.9"), path)
     result = ledger.summary(path)
     assert (result.public.n, result.public.inside) == (2, 2)
     assert result.public.mean_gap == pytest.approx((0.985 - 0.99 + 0.985 - 0.984) / 2)
@@ -184,7 +185,7 @@ def test_the_summary_counts_gaps_and_intervals(path: Path) -> None:
 
 
 def test_a_run_without_an_estimate_is_said_to_have_none(path: Path) -> None:
-    ledger.add(row("untrained", "1", cv_accuracy="0.16"), path)
+    ledger.add_row(row("untrained", "1", cv_accuracy="0.16"), path)
     assert "untrained: no estimate was made; its report says why" in ledger.summary(path).lines()
 
 
@@ -195,14 +196,15 @@ def test_an_empty_ledger_has_a_summary_and_a_plot(path: Path) -> None:
 
 
 def test_a_name_is_no_formula(path: Path) -> None:
-    row = {**ledger.row_of("a", {}), "run": "$a^$", "estimate": "0.99"}
-    ledger.add(row, path)
+    row = {**ledger.make_row("a", {}), "run": "$a^$", "estimate": "0.99"}
+    ledger.add_row(row, path)
     assert "$a^$" in ledger.plot(path)
 
 
 def test_the_plot_is_an_svg_that_names_the_runs_and_depends_on_them_alone(path: Path) -> None:
-    ledger.add(row("first", "1", estimate="0.985", estimate_low="0.98", estimate_high="0.99", public_score="1"), path)
-    ledger.add(row("second", "2", estimate="0.986"), path)
+    ledger.add_row(row("first", "1", estimate="0.985", estimate_low="0.98", estimate_high="0.99",
+                       public_score="1"), path)
+    ledger.add_row(row("second", "2", estimate="0.986"), path)
     svg = ledger.plot(path)
     assert ElementTree.fromstring(svg).tag.endswith("svg")
     assert "first" in svg and "second" in svg and "public score" in svg
@@ -210,11 +212,11 @@ def test_the_plot_is_an_svg_that_names_the_runs_and_depends_on_them_alone(path: 
 
 
 def test_each_hand_in_is_drawn_with_its_interval_and_its_scores(path: Path, monkeypatch) -> None:
-    ledger.add(row("old", "0", estimate="0.5"), path)
+    ledger.add_row(row("old", "0", estimate="0.5"), path)
     scores = {"public_score": "0.981", "private_score": "0.983"}
-    ledger.add(row("<a & b>", "1", estimate="0.985", estimate_low="0.98", estimate_high="0.99",
+    ledger.add_row(row("<a & b>", "1", estimate="0.985", estimate_low="0.98", estimate_high="0.99",
                    **scores), path)
-    ledger.add(row("second", "2", estimate="0.986"), path)
+    ledger.add_row(row("second", "2", estimate="0.986"), path)
     monkeypatch.setattr(ledger, "MOST_DRAWN", 2)
     svg = "{http://www.w3.org/2000/svg}"
     first, second = ElementTree.fromstring(ledger.plot(path)).iter(f"{svg}g")
@@ -236,6 +238,6 @@ def test_a_submission_folder_gets_its_row_and_a_samples_none(tmp_path):
         report = {"run": name, "data": {"source": "path", "is_sample": is_sample}, "cv": {"oof_accuracy": 0.99},
                   "leaderboard_estimate": {"value": 0.98, "low": 0.97, "high": 0.99}}
         (tmp_path / name / "report.json").write_text(json.dumps(report))
-        ledger.record(tmp_path / name)
-    (row,) = ledger.read(tmp_path / "ledger.csv")
+        ledger.record_submission(tmp_path / name)
+    (row,) = ledger.read_rows(tmp_path / "ledger.csv")
     assert (row["run"], row["cv_accuracy"], row["estimate"]) == ("real", "0.99", "0.98")

@@ -19,7 +19,7 @@ from kit.core.errors import KitError
 from kit.data import source as sources
 from kit.data.competition import Competition
 from kit.data.source import DataFolder
-from kit.kaggle.credentials import SETTINGS_PAGE, check, credentials
+from kit.kaggle.credentials import SETTINGS_PAGE, check_credential, find_credential
 from kit.training import executors
 
 OK, NOTE, BAD = "ok", "note", "bad"
@@ -78,7 +78,7 @@ def _python() -> Finding:
 
 def _backend() -> Finding:
     name = backend.load()
-    keras, there = (provenance.installed(package) or "(version unknown)" for package in ("keras", name))
+    keras, there = (provenance.installed_version(package) or "(version unknown)" for package in ("keras", name))
     return Finding("backend", OK, f"Keras {keras} on {name} {there}")
 
 
@@ -157,10 +157,10 @@ def _disk(data_dir: Path) -> Finding:
     try:
         with tempfile.TemporaryFile(dir=place):
             pass
-        found += "" if locks.has_locks(place) else ", without file locks: a run that is killed there on another " \
+        found += "" if locks.supports_locks(place) else ", without file locks: a run that is killed there on another " \
             "machine stays locked until kit cv --break-lock"
     except OSError as error:
-        refused = storage.refused(error, place, "write into")
+        refused = storage.explain_os_error(error, place, "write into")
         return Finding("disk", BAD, refused.message, refused.fix)
     if free >= DISK_GB * 1e9:
         return Finding("disk", OK, found)
@@ -172,13 +172,13 @@ def _disk(data_dir: Path) -> Finding:
 
 def _credentials() -> Finding:
     """Kind and place, never the value."""
-    found = credentials()
+    found = find_credential()
     if not found.present:
         passed_over = f" ({found.note})" if found.note else ""
         return Finding("credentials", NOTE, "none: the kit works on the drawn sample, or on files that you have"
                        + passed_over,
                        f"make an access token at {SETTINGS_PAGE} and save it as ~/.kaggle/access_token (chmod 600)")
-    check(found)
+    check_credential(found)
     what = f"{found.kind}, in {found.where}" + (f" ({found.note})" if found.note else "")
     if not found.readable_by_others:
         return Finding("credentials", OK, what)
@@ -203,9 +203,9 @@ def check_data(data: DataFolder) -> None:
     for name, digest in data.manifest.get("sha256", {}).items():
         path = data.path / name
         if not path.is_file():
-            raise KitError(f"{path} is missing", data.again)
+            raise KitError(f"{path} is missing", data.download_again)
         if storage.sha256_file(path) != digest:
-            raise KitError(f"{path} is corrupt: it is not the file that came in", data.again)
+            raise KitError(f"{path} is corrupt: it is not the file that came in", data.download_again)
 
 
 def data_rows(data: DataFolder) -> dict[str, int]:
@@ -218,7 +218,7 @@ def _kaggle_image() -> Finding:
     """Where a package here is of a newer release than there: what works here may not work in a kernel."""
     newer = []
     for package, there in provenance.KAGGLE_IMAGE.items():
-        here = provenance.installed(package)
+        here = provenance.installed_version(package)
         if here and _release(here) > _release(there):
             newer.append(f"{package} {here} (there {there})")
     looked = f"Kaggle's image of {provenance.KAGGLE_IMAGE_DATE}"

@@ -16,9 +16,9 @@ from markupsafe import Markup
 
 from kit.commands import request
 from kit.core import storage
-from kit.core.config import EXAMPLES, KINDS, instead, plain
+from kit.core.config import EXAMPLES, KINDS, suggest_value, unwrap_optional
 from kit.core.errors import KitError
-from kit.core.progress import Plain, Progress
+from kit.core.progress import PlainProgress, Progress
 from kit.data import competition as competitions
 from kit.data import source as sources
 from kit.data.source import DataFolder
@@ -31,7 +31,7 @@ Answered = TypeVar("Answered")
 BANNER = "padding:.5em .8em;background:#7c1f0e;color:#fff"
 
 
-class Spoken(Plain):
+class Spoken(PlainProgress):
     """Plain lines on stdout, since notebooks paint stderr red."""
 
     def say(self, text: str) -> None:
@@ -91,9 +91,9 @@ def _command(function: Callable[..., Answered]) -> Callable[..., Answered]:
                 given.arguments[name] = value = value.item()  # NumPy's numbers are numbers here, too
             if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD \
                     and not isinstance(value, hints[name]):
-                if plain(hints[name]) is int:
+                if unwrap_optional(hints[name]) is int:
                     raise KitError(f"{name}={value!r:.60} is not {KINDS[int]}",
-                                   f"write {name}={instead(value, int, EXAMPLES.get(name, 5))!r}")
+                                   f"write {name}={suggest_value(value, int, EXAMPLES.get(name, 5))!r}")
                 raise KitError(f"{name}={value!r:.60} is of the wrong kind",
                                f"give {getattr(hints[name], '__name__', hints[name])}: help(kit.{function.__name__})")
             if isinstance(value, str | Path) and Path in get_args(hints[name]):
@@ -101,7 +101,7 @@ def _command(function: Callable[..., Answered]) -> Callable[..., Answered]:
         try:
             return function(*given.args, **given.kwargs)
         except OSError as error:  # of what a library writes for itself; the kit's own files say more
-            raise storage.refused(error, error.filename or "a file", "use") from error
+            raise storage.explain_os_error(error, error.filename or "a file", "use") from error
 
     return call
 

@@ -34,7 +34,7 @@ class Common:
     def progress(self) -> Any:
         from kit.core import progress
 
-        return progress.choose(self.quiet, self.as_json)
+        return progress.choose_progress(self.quiet, self.as_json)
 
     def show(self, result: dict[str, Any], *lines: str) -> None:
         """The result: as JSON where asked for, else the lines."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kit.core import locks, storage
-from kit.core.config import FREE_TO_CHANGE, RunConfig, differences, fits, option
+from kit.core.config import FREE_TO_CHANGE, RunConfig, differences, matches_type, option_name
 from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.core.run_folder import LOCK, RunFolder, check_run_name
@@ -66,9 +66,9 @@ class Request:
         with self._reserved() as run:
             folder = pipeline.submit(self.config, self.data, run, submissions, progress, self.resume, self.force,
                                      self.goal)
-        ledger.record(folder)
+        ledger.record_submission(folder)
         file = folder / "submission.csv"
-        sent = uploading.upload(file, about, message, progress=progress.say).lines() if upload else []
+        sent = uploading.submit_file(file, about, message, progress=progress.say).lines() if upload else []
         return folder, [f"submission: {file}", *sent]
 
     @contextlib.contextmanager
@@ -180,7 +180,7 @@ def _resume(competition: Competition, name: str | None, given: dict[str, Any], d
     if competition.slug not in (stored.competition, competitions.KANNADA.slug):
         given = {"competition": competition.slug, **given}
     if changed := differences(stored.to_dict(), stored.to_dict() | given):
-        names = [option(each) for each, value in given.items()
+        names = [option_name(each) for each, value in given.items()
                  if differences({each: getattr(stored, each)}, {each: value})]
         raise KitError(f"the run {name!r} was made differently: {'; '.join(changed)}",
                        f"leave {', '.join(names)} out to continue it as it began, or leave "
@@ -276,7 +276,7 @@ def existing_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
     begun = RunFolder(Path(runs_dir) / name)
     if begun.config.is_file():
         raise KitError(f"the run {name!r} in {runs_dir} was interrupted before it trained anything",
-                       f"go on with it: {begun.resume}")
+                       f"go on with it: {begun.resume_command}")
     there = sorted(path.parent.name for path in Path(runs_dir).glob("*/config.json"))
     raise KitError(f"there is no run {name!r} in {runs_dir}",
                    f"choose one of: {', '.join(there)}" if there else "make one: kit cv, or kit submit")
@@ -288,7 +288,8 @@ def scored_folder(name: str) -> Path:
         if (path / "oof.npz").is_file():
             return path
     if (begun := RunFolder(Path("runs") / name)).config.is_file():
-        raise KitError(f"the run {name!r} is not finished, so it has no OOF probs", f"go on with it: {begun.resume}")
+        raise KitError(f"the run {name!r} is not finished, so it has no OOF probs",
+                       f"go on with it: {begun.resume_command}")
     there = sorted({path.parent.name for kind in ("runs", "submissions") for path in Path(kind).glob("*/oof.npz")})
     raise KitError(f"there are no OOF probs of {name!r} in runs/ or submissions/",
                    f"choose one of: {', '.join(there)}" if there else "make a run first: kit cv, or kit submit")
@@ -301,7 +302,7 @@ def data_of(run: RunFolder, data_dir: Path) -> DataFolder:
     competition = competitions.get(read_config(run.path).competition)
     about = storage.read_json(run.config, "data")["data"]
     if not isinstance(about, dict) or not isinstance(about.get("sha256"), dict) \
-            or not fits(about.get("is_sample"), bool):
+            or not matches_type(about.get("is_sample"), bool):
         raise storage.damaged(run.config, "it does not say which data the run was trained on")
     data = sources.data_folder(competition, data_dir, sample=about["is_sample"])
     if data.sha256 != about["sha256"]:

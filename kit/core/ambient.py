@@ -71,7 +71,7 @@ LEFT_TO_ALL = {"CUDA_VISIBLE_DEVICES": "the GPUs to use"}
 _removed: dict[str, str] = {}  # variable → the value that it had
 
 
-def override() -> None:
+def override_environment() -> None:
     """Make the environment the kit's, for libraries that are not loaded yet. KitError for a keras.json that is damaged.
 
     A backend that keras.json names, which holds for every program of the user's, is passed over where the kit cannot
@@ -79,7 +79,7 @@ def override() -> None:
     """
     if "keras" not in sys.modules:
         _check_keras_json()
-        name, _ = asked_backend()
+        name, _ = requested_backend()
         if not os.environ.get("KERAS_BACKEND") and (name not in BACKENDS or not importlib.util.find_spec(name)):
             os.environ["KERAS_BACKEND"] = BACKENDS[0]
     for module, variables in OVERRIDDEN.items():
@@ -112,7 +112,7 @@ def keras_json() -> Path:
     return (folder / "keras.json").expanduser()
 
 
-def asked_backend() -> tuple[str, str]:
+def requested_backend() -> tuple[str, str]:
     """The backend that Keras is to use, and who says so: KERAS_BACKEND, a keras.json, or nobody."""
     if name := os.environ.get("KERAS_BACKEND"):
         return name, "KERAS_BACKEND"

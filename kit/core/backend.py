@@ -19,8 +19,8 @@ from pathlib import Path
 from kit.core import ambient, system
 from kit.core.errors import KitError
 
-SET_UP = ("run bash scripts/submit.sh, which sets it up; TensorFlow has wheels for Python 3.11 to 3.13 on Linux, macOS "
-          "(Apple silicon) and Windows")
+HOW_TO_INSTALL = ("run bash scripts/submit.sh, which sets it up; TensorFlow has wheels for "
+                  "Python 3.11 to 3.13 on Linux, macOS (Apple silicon) and Windows")
 
 
 def load() -> str:
@@ -28,16 +28,16 @@ def load() -> str:
 
     KitError where it is missing, or one that the kit does not train on.
     """
-    name = _import()
+    name = _import_keras()
     ambient.set_defaults()
     return name
 
 
 @functools.cache
-def _import() -> str:
+def _import_keras() -> str:
     earlier = "keras" in sys.modules
-    ambient.override()
-    asked, source = ambient.asked_backend()
+    ambient.override_environment()
+    asked, source = ambient.requested_backend()
     if asked not in ambient.BACKENDS and not earlier:
         raise KitError(f"the kit trains on TensorFlow or JAX, not on {asked}, which {source} asks for",
                        "unset KERAS_BACKEND, or set it to jax")
@@ -54,7 +54,7 @@ def _import() -> str:
                 other = "unset KERAS_BACKEND" if source == "KERAS_BACKEND" else "set KERAS_BACKEND=tensorflow"
                 raise KitError(f"JAX cannot be loaded, which {source} asks for: {error}",
                                f"install the JAX that fits this machine, or {other} for TensorFlow") from error
-            raise KitError(f"the training library is missing: {error}", SET_UP) from error
+            raise KitError(f"the training library is missing: {error}", HOW_TO_INSTALL) from error
     name = str(keras.backend.backend())
     if name not in ambient.BACKENDS:
         raise KitError(f"Keras was loaded {'before the kit ' * earlier}with the backend {name}, on which the kit does "
@@ -82,7 +82,7 @@ def _quiet_stderr() -> Iterator[None]:
             os.close(stderr)
 
 
-def prepare(threads: int | None = None) -> None:
+def configure_devices(threads: int | None = None) -> None:
     """Set CPU threads (per process) and GPU memory growth. Later calls with the same threads do nothing."""
     if load() != "tensorflow":
         return
@@ -145,7 +145,7 @@ def _jax_devices() -> tuple[str, list[str]]:
     return platform_name, kinds
 
 
-def compiles_chunks() -> bool:
+def compiles_per_step_count() -> bool:
     """Whether a training loop is compiled for each number of steps: JAX's is, where it is one scan."""
     if load() != "jax":
         return False
@@ -163,7 +163,7 @@ def resolve_precision(asked: str) -> tuple[str, str]:
         raise KitError("--precision float16 needs loss scaling, which the kit has on TensorFlow only",
                        "use --precision bfloat16 on JAX")
     if asked != "auto":
-        speed, why = support(asked)
+        speed, why = precision_support(asked)
         if speed == NONE:
             raise KitError(f"--precision {asked} cannot be had here: {why}", "use --precision auto")
         return asked, "asked for"
@@ -179,7 +179,7 @@ def resolve_precision(asked: str) -> tuple[str, str]:
 FAST, SLOW, NONE = "fast", "slow", "not at all"
 
 
-def support(precision: str) -> tuple[str, str]:
+def precision_support(precision: str) -> tuple[str, str]:
     """How this machine computes in `precision`: FAST, SLOW (right, but emulated) or NONE; and why it is not fast."""
     if precision == "float32":
         return FAST, ""
@@ -197,7 +197,7 @@ def support(precision: str) -> tuple[str, str]:
     return SLOW, f"this CPU emulates {precision}"
 
 
-def predicting_precision(trained: str) -> tuple[str, str]:
+def prediction_precision(trained: str) -> tuple[str, str]:
     """`(precision, reason)` in which a model that was trained in `trained` predicts here, at home or on Kaggle.
 
     That of its training where this machine can do it at all: emulated, a prediction takes 0 to 30 % longer (cnn and
@@ -205,7 +205,7 @@ def predicting_precision(trained: str) -> tuple[str, str]:
     empty where nothing changes. What was trained on a CPU in bfloat16 meets a T4 on Kaggle, for which TensorFlow has
     no such convolution.
     """
-    speed, why = support(trained)
+    speed, why = precision_support(trained)
     return (trained, "") if speed != NONE else ("float32", f"it was trained in {trained}, and {why}")
 
 
@@ -233,7 +233,7 @@ def _details(gpu: object) -> dict:
     return tf.config.experimental.get_device_details(gpu)
 
 
-def policy(precision: str) -> str:
+def dtype_policy(precision: str) -> str:
     """The Keras dtype policy of a precision: variables stay float32."""
     return {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}[precision]
 

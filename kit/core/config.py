@@ -16,10 +16,10 @@ SPLITS = ("auto", "stratified", "writer")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 EXECUTORS = ("auto", "local", "processes", "ray")
 CLASS_PRIORS = ("auto", "none", "equal")
-MOST_VIEWS = 7  # of kit.training.augment.VIEWS
+MAX_VIEWS = 7  # of kit.training.augment.VIEWS
 # Least and most: beyond these a run would not end, not fit into memory, or not be numbered (int8 folds, 32-bit seeds).
 BOUNDS: dict[str, tuple[int, int]] = {
-    "n_folds": (2, 127), "n_seeds": (1, 100), "epochs": (1, 10_000), "batch_size": (1, 1 << 20), "tta": (1, MOST_VIEWS),
+    "n_folds": (2, 127), "n_seeds": (1, 100), "epochs": (1, 10_000), "batch_size": (1, 1 << 20), "tta": (1, MAX_VIEWS),
     "threads": (1, 1024), "limit": (1, 10**9), "seed": (0, 2**32 - 101), "time_budget": (0, 10**8),
     "self_train": (0, 9)}
 OPTIONS = {"models": "model", "n_folds": "folds", "n_seeds": "seeds"}  # of the command line, where named otherwise
@@ -56,22 +56,23 @@ class RunConfig:
         kinds = get_type_hints(type(self))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if not fits(value, kinds[field.name]):
-                kind = plain(kinds[field.name])
+            if not matches_type(value, kinds[field.name]):
+                kind = unwrap_optional(kinds[field.name])
                 example = EXAMPLES.get(field.name, field.default)
-                raise KitError(f"{option(field.name)} {value!r:.60} is not {KINDS[kind]}",
-                               f"write {field.name}={instead(value, kind, example)!r}")
+                raise KitError(f"{option_name(field.name)} {value!r:.60} is not {KINDS[kind]}",
+                               f"write {field.name}={suggest_value(value, kind, example)!r}")
             least, most = BOUNDS.get(field.name, (None, None))
             if field.name == "limit":
                 least = self.n_folds  # each fold holds out a row of every class
             if value is not None and least is not None and not least <= value <= most:
-                raise KitError(f"{option(field.name)} {value!r:.60} is too {'small' if value < least else 'large'}",
-                               f"give one from {least} to {most}, such as {option(field.name)} "
+                too = "small" if value < least else "large"
+                raise KitError(f"{option_name(field.name)} {value!r:.60} is too {too}",
+                               f"give one from {least} to {most}, such as {option_name(field.name)} "
                                f"{EXAMPLES.get(field.name, field.default):g}")
         for name, choices in (("split", SPLITS), ("precision", PRECISIONS), ("executor", EXECUTORS),
                               ("class_prior", CLASS_PRIORS)):
             if getattr(self, name) not in choices:
-                raise KitError(f"{option(name)} {getattr(self, name)!r} is unknown",
+                raise KitError(f"{option_name(name)} {getattr(self, name)!r} is unknown",
                                f"choose one of: {', '.join(choices)}")
         if not self.models:
             raise KitError("--model names no model", "name one, such as --model cnn (see kit models)")
@@ -98,9 +99,9 @@ class RunConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) and value is not field.default:
-                words.append(option(field.name) if value else option(f"no_{field.name}"))
+                words.append(option_name(field.name) if value else option_name(f"no_{field.name}"))
             elif value != field.default or field.name == "models":
-                words += [option(field.name), ",".join(value) if isinstance(value, tuple) else str(value)]
+                words += [option_name(field.name), ",".join(value) if isinstance(value, tuple) else str(value)]
         return words
 
     @classmethod
@@ -126,23 +127,23 @@ class RunConfig:
                            "put the original config.json back, or start a new run with --run") from error
 
 
-def fits(value: Any, kind: Any) -> bool:
+def matches_type(value: Any, kind: Any) -> bool:
     """Whether a value out of a JSON file is of the kind that a dataclass's field is declared to be."""
     if isinstance(kind, UnionType):
-        return any(fits(value, part) for part in get_args(kind))
+        return any(matches_type(value, part) for part in get_args(kind))
     if get_origin(kind) is tuple:
         return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
     return type(value) in ((int, float) if kind is float else (kind,)) and value == value  # NaN is no number
 
 
-def plain(kind: Any) -> Any:
+def unwrap_optional(kind: Any) -> Any:
     """The type of a field or an argument that may also be None."""
     if isinstance(kind, UnionType):
         kind = next(part for part in get_args(kind) if part is not type(None))
     return get_origin(kind) or kind
 
 
-def instead(value: Any, kind: type, example: Any) -> Any:
+def suggest_value(value: Any, kind: type, example: Any) -> Any:
     """What the user may have meant by a `value` that is not of its `kind`: 3 by "3"; else the example."""
     if kind is tuple and isinstance(value, str):
         return tuple(value.split(","))
@@ -155,7 +156,7 @@ def instead(value: Any, kind: type, example: Any) -> Any:
     return round(number) if kind is int else number
 
 
-def option(name: str) -> str:
+def option_name(name: str) -> str:
     """How a field is called on the command line."""
     return f"--{OPTIONS.get(name, name.replace('_', '-'))}"
 

@@ -44,15 +44,15 @@ class Holder:
     @property
     def is_here(self) -> bool:
         """Whether this machine can tell if the process still runs."""
-        return self.host == socket.gethostname() and self.machine == _machine()
+        return self.host == socket.gethostname() and self.machine == _machine_id()
 
     @property
     def is_dead(self) -> bool:
         """Whether the process ran on this machine and has ended."""
-        return self.is_here and (not _runs(self.process) or _born(self.process) != self.born)
+        return self.is_here and (not _is_running(self.process) or _start_time(self.process) != self.born)
 
 
-class Held(Exception):
+class AlreadyLocked(Exception):
     """Somebody else has the lock. `holder`: None where that is not known."""
 
     def __init__(self, path: Path, holder: Holder | None, soft: bool) -> None:
@@ -60,7 +60,7 @@ class Held(Exception):
         self.path, self.holder, self.soft = path, holder, soft
 
     @property
-    def is_lost(self) -> bool:
+    def holder_is_unknown(self) -> bool:
         """Whether only the user can tell if the holder still runs."""
         return self.soft and not (self.holder and self.holder.is_here)
 
@@ -69,12 +69,12 @@ class Held(Exception):
 
         option: what does that, where a command has one.
         """
-        if self.is_lost:
+        if self.holder_is_unknown:
             fix = f"if that process is gone, rm '{_holder_file(self.path)}'{option}; if it still runs, {fix}"
         return KitError(f"{what} {state} {self.holder or 'another process'}", fix)
 
 
-def has_locks(folder: Path) -> bool:
+def supports_locks(folder: Path) -> bool:
     """Whether the file system of `folder` has locks. OSError where nothing can be written there.
 
     Asked with a new file, which nobody else can hold: whatever error comes back (ENOLCK, EOPNOTSUPP, ENOSYS, Linux' 524
@@ -93,23 +93,24 @@ def has_locks(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def hold(path: Path, timeout: float = 0.0, break_lock: bool = False) -> Iterator[None]:
+def acquire(path: Path, timeout: float = 0.0, break_lock: bool = False) -> Iterator[None]:
     """Hold the lock at `path`, whose folder exists, for one process. `Held` if it is another's after `timeout` seconds.
 
     `break_lock`: replace the holder of a soft lock that is on another machine; never one that runs on this one. OSError
     where the system refuses to write.
     """
     path = Path(path)
-    if has_locks(path.parent):
+    if supports_locks(path.parent):
         with _native(path, timeout, break_lock):
             yield
         return
-    me = _me(soft=True)
+    me = _this_process(soft=True)
     deadline = time.monotonic() + timeout
-    while not _take(_holder_file(path), me):
+    while not _create_holder_file(_holder_file(path), me):
         holder = read_holder(path)
-        held = Held(path, holder, soft=True)
-        if ((holder and holder.is_dead) or (break_lock and held.is_lost)) and _replace(path, holder):
+        held = AlreadyLocked(path, holder, soft=True)
+        is_stale = (holder and holder.is_dead) or (break_lock and held.holder_is_unknown)
+        if is_stale and _remove_stale_holder(path, holder):
             continue
         if time.monotonic() >= deadline:
             raise held
@@ -124,15 +125,15 @@ def hold(path: Path, timeout: float = 0.0, break_lock: bool = False) -> Iterator
 def _native(path: Path, timeout: float, break_lock: bool) -> Iterator[None]:
     import filelock
 
-    lock, me = filelock.FileLock(path), _me(soft=False)
+    lock, me = filelock.FileLock(path), _this_process(soft=False)
     try:
         lock.acquire(timeout=timeout)
     except filelock.Timeout:
-        raise Held(path, read_holder(path), soft=False) from None
+        raise AlreadyLocked(path, read_holder(path), soft=False) from None
     try:
         # The same folder may be mounted elsewhere without locks: a soft holder there counts here as well.
-        held = Held(path, holder := read_holder(path), soft=True)
-        if holder and holder.soft and not holder.is_dead and not (break_lock and held.is_lost):
+        held = AlreadyLocked(path, holder := read_holder(path), soft=True)
+        if holder and holder.soft and not holder.is_dead and not (break_lock and held.holder_is_unknown):
             raise held
         file = _holder_file(path)
         file.unlink(missing_ok=True)  # what a killed process left, or no file at all but a pipe
@@ -163,7 +164,7 @@ def _holder_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.holder")
 
 
-def _take(file: Path, me: Holder) -> bool:
+def _create_holder_file(file: Path, me: Holder) -> bool:
     """Whether the soft lock is ours now: only one process can make the file."""
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -174,7 +175,7 @@ def _take(file: Path, me: Holder) -> bool:
     return True
 
 
-def _replace(path: Path, holder: Holder | None) -> bool:
+def _remove_stale_holder(path: Path, holder: Holder | None) -> bool:
     """Remove the file of a holder that is gone; whether that may be tried again at once.
 
     One process at a time may do so (those that do make a second file), and only while the file is still that holder's:
@@ -209,12 +210,12 @@ def _text(holder: Holder) -> str:
 # -- processes ------------------------------------------------------------------------------------------------------
 
 
-def _me(soft: bool) -> Holder:
+def _this_process(soft: bool) -> Holder:
     own = os.getpid()
-    return Holder(own, socket.gethostname(), time.time(), _machine(), _born(own), soft, uuid.uuid4().hex)
+    return Holder(own, socket.gethostname(), time.time(), _machine_id(), _start_time(own), soft, uuid.uuid4().hex)
 
 
-def _machine() -> str:
+def _machine_id() -> str:
     """In which boot and which container this process has its number; empty where the system does not say."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115
@@ -222,7 +223,7 @@ def _machine() -> str:
         return ""
 
 
-def _born(process: int) -> str:
+def _start_time(process: int) -> str:
     """Field 22 of Linux' /proc/<pid>/stat, clock ticks after boot; empty where there is none."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
@@ -230,7 +231,7 @@ def _born(process: int) -> str:
         return ""
 
 
-def _runs(process: int) -> bool:
+def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-TOO_EARLY = 0.02  # of the work to be done here: until then, how long it takes is not said
+MIN_SHARE_FOR_ESTIMATE = 0.02  # of the work to be done here: until then, how long it takes is not said
 
 
 class Progress:
@@ -27,14 +27,14 @@ class Progress:
     def handle(self, event: dict[str, Any]) -> None:
         """A job's news: `event` is `step` or `done`, `job` its key."""
 
-    def epoch(self, event: dict[str, Any]) -> None:
+    def on_epoch_end(self, event: dict[str, Any]) -> None:
         """A job has ended an epoch: its line of the history, and the probs of some val rows, for `--tensorboard`."""
 
     def stop(self) -> None:
         """The jobs have ended."""
 
 
-class Relay(Progress):
+class ForwardingProgress(Progress):
     """Passes everything on to `progress`; a subclass does something of its own beside it."""
 
     def __init__(self, progress: Progress) -> None:
@@ -49,14 +49,14 @@ class Relay(Progress):
     def handle(self, event: dict[str, Any]) -> None:
         self.progress.handle(event)
 
-    def epoch(self, event: dict[str, Any]) -> None:
-        self.progress.epoch(event)
+    def on_epoch_end(self, event: dict[str, Any]) -> None:
+        self.progress.on_epoch_end(event)
 
     def stop(self) -> None:
         self.progress.stop()
 
 
-class Json(Progress):
+class JsonProgress(Progress):
     """One JSON object a line."""
 
     def say(self, text: str) -> None:
@@ -66,19 +66,19 @@ class Json(Progress):
         print(json.dumps(event), file=sys.stderr, flush=True)
 
 
-class Plain(Progress):
+class PlainProgress(Progress):
     """A line per sentence, and per epoch of a job, but no more than one every `pause` seconds for a job."""
 
     def __init__(self, pause: float = 10.0) -> None:
         self.pause = pause
-        self._share = _Share({})
+        self._share = _Workload({})
         self._said: dict[str, tuple[int, float]] = {}
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
     def start(self, costs: dict[str, float], at_once: int = 1) -> None:
-        self._share = _Share(costs, at_once)
+        self._share = _Workload(costs, at_once)
 
     def handle(self, event: dict[str, Any]) -> None:
         self._share.update(event)
@@ -95,7 +95,7 @@ class Plain(Progress):
         return f", {_duration(left)} left" if left else ""
 
 
-class Live(Progress):
+class LiveProgress(Progress):
     """Bars that are drawn over and over: one for all, one for each job that is training."""
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class Live(Progress):
         self.console = Console(stderr=True)
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
-        self._share = _Share({})
+        self._share = _Workload({})
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
@@ -113,7 +113,7 @@ class Live(Progress):
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bars
 
-        self._share = _Share(costs, at_once)
+        self._share = _Workload(costs, at_once)
         self._bars = Bars(TextColumn("{task.fields[name]}"), BarColumn(bar_width=24),
                           TextColumn("{task.percentage:>3.0f} %  {task.description}"),
                           console=self.console, transient=True)
@@ -148,7 +148,7 @@ def makespan(durations: Iterable[float], at_once: int) -> float:
     return max(ends)
 
 
-class _Share:
+class _Workload:
     """How much of all jobs is done, and what the rest will take at the pace so far."""
 
     def __init__(self, costs: dict[str, float], at_once: int = 1) -> None:
@@ -168,7 +168,7 @@ class _Share:
     def seconds_left(self) -> float:
         """0.0 while it is not known: what comes first is slow, since it compiles and reads, and would promise hours."""
         here = self._weigh(self.parts) - self._weigh(self.before)
-        known = here > TOO_EARLY * (sum(self.costs.values()) - self._weigh(self.before))
+        known = here > MIN_SHARE_FOR_ESTIMATE * (sum(self.costs.values()) - self._weigh(self.before))
         if not known:
             return 0.0
         # Of five folds, two at a time, the last one trains alone: what is left is no mere share of the sum.
@@ -191,10 +191,10 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes}:{rest:02d} min"
 
 
-def choose(quiet: bool = False, as_json: bool = False) -> Progress:
+def choose_progress(quiet: bool = False, as_json: bool = False) -> Progress:
     """What suits where stderr goes."""
     if as_json:
-        return Json()
+        return JsonProgress()
     if quiet:
         return Progress()
-    return Live() if sys.stderr.isatty() else Plain()
+    return LiveProgress() if sys.stderr.isatty() else PlainProgress()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 KIT = Path(__file__).parents[1]
 # The modules that decide a fold's numbers, as paths below kit/. Who trains a fold, and when, does not.
-DECISIVE = ("core/backend.py", "data/folds.py", "training/augment.py", "training/checkpoints.py",
+HASHED_MODULES = ("core/backend.py", "data/folds.py", "training/augment.py", "training/checkpoints.py",
             "training/fit.py", "training/jobs.py", "training/layers.py", "training/loops.py",
             "training/models.py", "training/plan.py", "training/predict.py")
 
@@ -32,16 +32,16 @@ ALSO_KNOWN_AS = {"tensorflow": ("tensorflow-cpu", "tensorflow-macos", "tensorflo
                                 "tensorflow-rocm", "tf-nightly")}
 
 
-def names(package: str) -> tuple[str, ...]:
+def distribution_names(package: str) -> tuple[str, ...]:
     """The names under which `package` may be installed, the usual one first."""
     return (package, *ALSO_KNOWN_AS.get(package, ()))
 
 
-def installed(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
     """The version of `package` that is installed here; None if it is not. `python` is Python itself."""
     if package == "python":
         return platform.python_version()
-    for name in names(package):
+    for name in distribution_names(package):
         try:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -49,15 +49,15 @@ def installed(package: str) -> str | None:
     return None
 
 
-def all_installed() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """The version of each package of `KAGGLE_IMAGE` that is installed here."""
-    return {package: version for package in KAGGLE_IMAGE if (version := installed(package))}
+    return {package: version for package in KAGGLE_IMAGE if (version := installed_version(package))}
 
 
 def code_hash(root: Path = KIT) -> str:
     """SHA-256 over the code of the DECISIVE modules below `root`; comments, docstrings and layout don't count."""
     digest = hashlib.sha256()
-    for name in DECISIVE:
+    for name in HASHED_MODULES:
         source = (root / name).read_text("utf-8")
         docstrings = {node.body[0].lineno for node in ast.walk(ast.parse(source))
                       if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)

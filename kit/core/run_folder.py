@@ -47,7 +47,7 @@ class RunFolder:
         return Path(os.path.abspath(self.path)).name  # noqa: PTH100  "." and ".." have none; links keep theirs
 
     @property
-    def resume(self) -> str:
+    def resume_command(self) -> str:
         """The command that trains what is missing here; the run's config has its options."""
         words = ["kit", "cv", "--resume", "--run", self.name]
         return shlex.join([*words, "--runs-dir", str(self.path.parent)] if self.path.parent != Path("runs") else words)
@@ -74,7 +74,7 @@ class RunFolder:
     def clear(self) -> None:
         """Remove all that is in the folder, for its lock's holder alone. KitError where it is no run's, or stays."""
         others = [path.name for path in self.path.iterdir() if not path.name.startswith(".lock")]
-        if others and not self.config.is_file() and not finished(self.path):
+        if others and not self.config.is_file() and not finished_folds(self.path):
             raise KitError(f"{self.path} is no run: it holds {sorted(others)[0]!r}, but no config.json",
                            "choose another name with --run, or empty the folder yourself")
         with disk_errors(self.path, "empty"):
@@ -94,15 +94,15 @@ class RunFolder:
             with disk_errors(self.path, "write into"):
                 self.path.mkdir(parents=True, exist_ok=True)
                 try:
-                    held.enter_context(locks.hold(self.path / LOCK, break_lock=self.break_lock))
-                except locks.Held as other:
+                    held.enter_context(locks.acquire(self.path / LOCK, break_lock=self.break_lock))
+                except locks.AlreadyLocked as other:
                     raise other.error(self.path, "wait until it has ended, or choose another name with --run",
                                       option=" (kit cv and kit submit: --break-lock)") from None
-            sweep(self.path)
+            remove_leftovers(self.path)
             yield
 
 
-def sweep(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files and folders that a killed writer left below `folder`; for its lock's holder alone."""
     for leftover in list(Path(folder).rglob(".*.tmp")):
         with contextlib.suppress(OSError):
@@ -112,7 +112,7 @@ def sweep(folder: Path) -> None:
                 leftover.unlink()
 
 
-def finished(run: Path) -> frozenset[str]:
+def finished_folds(run: Path) -> frozenset[str]:
     """The keys of the folds that are done."""
     return frozenset(fold_keys(run))
 

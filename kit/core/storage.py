@@ -47,7 +47,7 @@ def write_bytes(path: Path, data: bytes, record: bool = True) -> None:
             raise KitError(f"{path} is an artifact of the kit's own", "choose another place with --out")
         if record:
             _record(path, hashlib.sha256(data).hexdigest())
-        replace(path, data)
+        write_atomically(path, data)
 
 
 def write_text(path: Path, text: str, record: bool = True) -> None:
@@ -90,7 +90,7 @@ IN_USE = {errno.EBUSY, errno.EACCES, errno.EPERM, errno.ETXTBSY}  # to a rename 
 RENAME_TRIES, RENAME_PAUSE = 5, 0.1  # a virus scanner or an indexer looks at a new file for a moment
 
 
-def replace(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """Put `data` in the place of the file `path`, flushed to the disk. OSError, with the old file as it was."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
@@ -146,7 +146,7 @@ def _record(path: Path, digest: str) -> None:
     """Accept `digest` for `path` from now on, and the one that is there until the rename."""
     sums = _checksums(path.parent)
     sums[path.name] = [digest, *sums.get(path.name, [])][:2]
-    replace(path.parent / CHECKSUMS, (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
+    write_atomically(path.parent / CHECKSUMS, (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
 
 
 def remove(path: Path) -> None:
@@ -156,7 +156,7 @@ def remove(path: Path) -> None:
     with disk_errors(path, "remove"):
         path.unlink()
         sums = {name: digests for name, digests in _checksums(path.parent).items() if name != path.name}
-        replace(path.parent / CHECKSUMS, (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
+        write_atomically(path.parent / CHECKSUMS, (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
 
 
 def _is_recorded(path: Path) -> bool:
@@ -172,7 +172,7 @@ def disk_errors(path: Path, verb: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise refused(error, path, verb) from error
+        raise explain_os_error(error, path, verb) from error
     except ValueError as error:  # a NUL in its name
         raise KitError(f"cannot {verb} {str(path)!r}: {error}", "choose another name") from error
 
@@ -217,7 +217,7 @@ ON_WINDOWS = {32: "another program has it open: close it there, and try again",
               33: "another program has locked a part of it: close it there, and try again"}
 
 
-def refused(error: OSError, path: Path | str, verb: str) -> KitError:
+def explain_os_error(error: OSError, path: Path | str, verb: str) -> KitError:
     """What the system would not do, as a KitError whose fix is of this very cause."""
     number = error.errno or 0
     words = "the file system does not support it" if number == _NFS_UNSUPPORTED else error.strerror or str(error)
@@ -308,7 +308,7 @@ def read_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
     """The arrays of an `.npz`, none of them pickled; `names` must all be there. KitError if damaged."""
     data = read_bytes(path)
     try:
-        check_unpacked(path, data)
+        check_unpacked_size(path, data)
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         if not all(isinstance(array, np.ndarray) for array in arrays.values()):
@@ -323,7 +323,7 @@ def read_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def check_unpacked(path: Path, data: bytes) -> None:
+def check_unpacked_size(path: Path, data: bytes) -> None:
     """KitError where a zip (.npz, .keras) would unpack to more than any artifact of the kit."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         total = sum(info.file_size for info in archive.infolist())

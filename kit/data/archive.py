@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import IO
 
 from kit.core.errors import KitError
-from kit.data.csvfile import MAX_LINE_BYTES, named, open_csv, too_long, unreadable
-from kit.data.packed import MAX_BYTES, WHOLE, open_packed, open_zip, reading
+from kit.data.csvfile import MAX_LINE_BYTES, list_names, open_csv, too_long, unreadable
+from kit.data.packed import DOWNLOAD_AGAIN, MAX_BYTES, open_packed, open_zip, unpacking_errors
 from kit.kaggle import transfer
 
-PACKED = (".zip", ".gz")
+PACKED_SUFFIXES = (".zip", ".gz")
 _CHUNK = 2 * MAX_LINE_BYTES  # a chunk without a line end therefore shows a line that is too long
 
 
@@ -43,7 +43,7 @@ def unpack(source: Path, required: Sequence[str], optional: Sequence[str], targe
 def _from_folder(source: Path, required: Sequence[str], optional: Sequence[str], target: Path) -> None:
     there = {path.name: path for path in source.iterdir() if path.is_file()}
     for name in _wanted(str(source), list(there), required, optional):
-        if name.endswith(PACKED):
+        if name.endswith(PACKED_SUFFIXES):
             _from_inner(there[name], str(there[name]), target / name.removesuffix(there[name].suffix))
         else:
             with open_csv(there[name]) as stream:
@@ -57,7 +57,7 @@ def _from_zip(source: Path, required: Sequence[str], optional: Sequence[str], ta
         for name, info in members:
             if name in names:
                 _extract(archive, info, target / name, f"{source} → {name}")
-                if name.endswith(PACKED):
+                if name.endswith(PACKED_SUFFIXES):
                     _from_inner(target / name, f"{source} → {name}", target / name.rsplit(".", 1)[0])
                     (target / name).unlink()
 
@@ -71,28 +71,29 @@ def _from_inner(path: Path, called: str, target: Path) -> None:
     with open_zip(path, called) as archive:
         members = [info for info in archive.infolist() if info.filename.rsplit("/", 1)[-1] == target.name]
         if len(members) != 1:
-            raise KitError(f"{called} holds {named(archive.namelist()) or 'nothing'}, not {target.name}",
+            raise KitError(f"{called} holds {list_names(archive.namelist()) or 'nothing'}, not {target.name}",
                            f"put {target.name} itself in its place")
         _extract(archive, members[0], target, f"{called} → {target.name}")
 
 
 def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, called: str) -> None:
-    transfer.check_space(target.parent, info.file_size)
-    with reading(called), archive.open(info) as stream:
+    transfer.check_disk_space(target.parent, info.file_size)
+    with unpacking_errors(called), archive.open(info) as stream:
         _copy(stream, target, called)
     if target.stat().st_size != info.file_size:
-        raise KitError(f"{called} has not the size that the archive says: it is damaged", WHOLE)
+        raise KitError(f"{called} has not the size that the archive says: it is damaged", DOWNLOAD_AGAIN)
 
 
 def _wanted(called: str, there: list[str], required: Sequence[str], optional: Sequence[str]) -> list[str]:
     """The names to copy, each plain or packed; KitError for one that is missing or there twice."""
     names = []
     for name in (*required, *optional):
-        found = [other for other in there if other in (name, *(name + suffix for suffix in PACKED))]
+        found = [other for other in there if other in (name, *(name + suffix for suffix in PACKED_SUFFIXES))]
         if len(found) > 1:
-            raise KitError(f"{called} has more than one {name}: {named(sorted(found))}", "keep the one that is right")
+            raise KitError(f"{called} has more than one {name}: {list_names(sorted(found))}",
+                           "keep the one that is right")
         if not found and name in required:
-            raise KitError(f"{called} has no {name}; it holds {named(sorted(there)) or 'nothing'}",
+            raise KitError(f"{called} has no {name}; it holds {list_names(sorted(there)) or 'nothing'}",
                            f"it must hold {', '.join(required)}, each as .csv, .csv.zip or .csv.gz")
         names += found
     return names

@@ -22,7 +22,7 @@ VERSION = 1  # of what the reader accepts and how it is laid down here: a cache 
 Arrays = tuple[np.ndarray, np.ndarray, str]  # pixels, labels or ids, SHA-256 of the CSV file
 
 
-def stamp(info: os.stat_result) -> list[int]:
+def file_stamp(info: os.stat_result) -> list[int]:
     """What changes whenever a file does: size, mtime and ctime in nanoseconds, inode."""
     return [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino]
 
@@ -35,9 +35,9 @@ def load(path: Path, columns: tuple[str, ...], n_classes: int) -> Arrays | None:
         about = json.loads(_file(path, "json").read_text("utf-8"))
         if about["layout"] != _layout(columns, n_classes):
             return None
-        now = stamp(path.stat())
+        now = file_stamp(path.stat())
         if about["stamp"] != now:
-            if about["size"] != now[0] or sha256_file(path) != about["sha256"] or stamp(path.stat()) != now:
+            if about["size"] != now[0] or sha256_file(path) != about["sha256"] or file_stamp(path.stat()) != now:
                 return None
             with contextlib.suppress(OSError):  # where nothing can be written it is hashed again the next time
                 _write_about(path, about | {"stamp": _trusted(now)})
@@ -62,7 +62,7 @@ def save(path: Path, columns: tuple[str, ...], n_classes: int, before: list[int]
     """Lay `arrays` down beside `path`, unless it changed since `before` or its folder cannot be written."""
     pixels, names, sha256 = arrays
     with contextlib.suppress(OSError):
-        if stamp(path.stat()) != before:
+        if file_stamp(path.stat()) != before:
             return
         _file(path, "json").parent.mkdir(exist_ok=True)
         for kind, array in (("pixels.npy", pixels), ("names.npy", names)):

@@ -15,14 +15,14 @@ from typing import NoReturn
 import numpy as np
 
 from kit.core.errors import KitError
-from kit.data.csvfile import AGAIN, shown
+from kit.data.csvfile import AGAIN, quoted
 
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,2}")
 _QUOTED_ID = re.compile(rb'"((?:[^"]|"")*)"(?:,|$)')
 _COMMA, _LINE_END, _QUOTE = b",\n\""
 
 
-def parse(block: bytes, n_columns: int) -> np.ndarray | None:
+def parse_cells(block: bytes, n_columns: int) -> np.ndarray | None:
     """The cells of `block` as uint8 (rows, n_columns); None unless every cell is plain digits from 0 to 255."""
     plain = _without_quotes(block)
     if plain is None:
@@ -85,7 +85,7 @@ def split_ids(block: bytes) -> tuple[list[bytes], bytes]:
     return ids, b"\n".join(rests)
 
 
-def explain(path: Path, line: int, block: bytes, columns: Sequence[str], n_classes: int | None,
+def raise_bad_cell(path: Path, line: int, block: bytes, columns: Sequence[str], n_classes: int | None,
             has_id: bool) -> NoReturn:
     """Raise the KitError that names the first bad cell of a block that `parse` refused.
 
@@ -109,13 +109,13 @@ def _explain_line(place: str, text: bytes, columns: Sequence[str], n_classes: in
         most = n_classes - 1 if n_classes and not index else 255
         number = cell[1:-1] if len(cell) > 2 and cell[:1] == cell[-1:] == b'"' else cell
         if index >= len(ids) and (not _NUMBER.fullmatch(number) or int(number) > most):
-            what = f"{shown(cell)} is not a whole number from 0 to {most}" if cell else "the cell is empty"
+            what = f"{quoted(cell)} is not a whole number from 0 to {most}" if cell else "the cell is empty"
             also = f" (and the line has {wrong_number})" if len(cells) != len(columns) else ""
-            raise KitError(f"{place}, column {shown(column)}: {what}{also}",
+            raise KitError(f"{place}, column {quoted(column)}: {what}{also}",
                            f"write a whole number from 0 to {most} in plain digits; or {AGAIN}")
     if len(cells) < len(columns):
-        raise KitError(f"{place}: {wrong_number}; the first missing one is of column {shown(columns[len(cells)])}",
+        raise KitError(f"{place}: {wrong_number}; the first missing one is of column {quoted(columns[len(cells)])}",
                        AGAIN)
     if len(cells) > len(columns):
-        raise KitError(f"{place}: {wrong_number}; the first too many, after column {shown(columns[-1])}, "
-                       f"is {shown(cells[len(columns)])}", AGAIN)
+        raise KitError(f"{place}: {wrong_number}; the first too many, after column {quoted(columns[-1])}, "
+                       f"is {quoted(cells[len(columns)])}", AGAIN)

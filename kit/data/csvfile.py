@@ -89,7 +89,7 @@ _KINDS = (  # how files begin that people take for a CSV file or a zip, what the
     (rb"\x89PNG|\xff\xd8\xff|GIF8|%PDF", "a picture or a PDF", "give the CSV file itself"))
 
 
-def foreign(start: bytes) -> tuple[str, str] | None:
+def identify_foreign_format(start: bytes) -> tuple[str, str] | None:
     """What a file is that begins so, and what to do; None where it may be a CSV file, plain or packed."""
     return next(((what, fix) for pattern, what, fix in _KINDS
                  if re.match(pattern, start, re.IGNORECASE | re.DOTALL)), None)
@@ -100,7 +100,7 @@ def read_header(file: BinaryIO, path: Path) -> list[str]:
     line = file.readline(MAX_LINE_BYTES + 1)
     if not line:
         raise KitError(f"{path} is empty", "get it again, and see that the download ends")
-    if found := foreign(line[:512]):
+    if found := identify_foreign_format(line[:512]):
         raise KitError(f"{path} is {found[0]}", found[1])
     if line.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise KitError(f"{path}, line 1: the file is UTF-16, not UTF-8", "save it again as UTF-8")
@@ -126,7 +126,7 @@ def check_columns(path: Path, found: Sequence[str], expected: Sequence[str]) -> 
     problem = columns_problem(found, expected)
     if problem:
         raise KitError(f"{path}, line 1: {problem}", "save it again with commas" if problem.endswith("not by commas")
-                       else f"the columns must be {named(expected)}, in this order")
+                       else f"the columns must be {list_names(expected)}, in this order")
 
 
 def columns_problem(found: Sequence[str], expected: Sequence[str]) -> str | None:
@@ -142,15 +142,16 @@ def columns_problem(found: Sequence[str], expected: Sequence[str]) -> str | None
     for name in found:
         counts[name] = counts.get(name, 0) + 1
     if len(found) == 1 and (mark := next((mark for mark in ";\t|" if found[0].split(mark) == list(expected)), None)):
-        return f"the columns are separated by {shown(mark)}, not by commas"
+        return f"the columns are separated by {quoted(mark)}, not by commas"
     parts = [("missing", [name for name in expected if name not in there]),
              ("unknown", [name for name in counts if name not in wanted]),
              ("there more than once", [name for name, count in counts.items() if count > 1])]
-    said = [f"{'columns' if len(names) > 1 else 'column'} {kind}: {named(names)}" for kind, names in parts if names]
+    said = [f"{'columns' if len(names) > 1 else 'column'} {kind}: {list_names(names)}"
+            for kind, names in parts if names]
     if said:
         return "; ".join(said)
     place = next(i for i, (name, other) in enumerate(zip(found, expected, strict=True)) if name != other)
-    return f"columns in another order: column {place + 1} is {shown(found[place])}, not {shown(expected[place])}"
+    return f"columns in another order: column {place + 1} is {quoted(found[place])}, not {quoted(expected[place])}"
 
 
 def line_blocks(file: BinaryIO, path: Path, digest: "hashlib._Hash") -> Iterator[tuple[int, bytes]]:
@@ -182,18 +183,18 @@ def too_long(path: Path | str, line: int) -> KitError:
     return KitError(f"{path}, line {line}: longer than {MAX_LINE_BYTES >> 20} MiB", AGAIN)
 
 
-def shown(text: str | bytes, limit: int = 40) -> str:
+def quoted(text: str | bytes, limit: int = 40) -> str:
     """`text` as it can be shown in one line: quoted, control characters escaped, shortened."""
     if isinstance(text, bytes):
         text = text[: 4 * limit].decode("utf-8", "backslashreplace") + (" …" if len(text) > 4 * limit else "")
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")
 
 
-def named(names: Sequence[str], limit: int = 4) -> str:
+def list_names(names: Sequence[str], limit: int = 4) -> str:
     """Some of `names`, and how many there are if not all of them are shown."""
     names = list(names)
     if len(names) <= limit:
-        return ", ".join(shown(name) for name in names)
-    return f"{', '.join(shown(name) for name in names[: limit - 1])} … {shown(names[-1])} ({len(names)})"
+        return ", ".join(quoted(name) for name in names)
+    return f"{', '.join(quoted(name) for name in names[: limit - 1])} … {quoted(names[-1])} ({len(names)})"
 
 

@@ -21,8 +21,8 @@ import numpy as np
 from kit.core import storage
 from kit.core.errors import KitError
 from kit.data.competition import Competition
-from kit.data.csvfile import named, open_csv
-from kit.data.packed import open_zip, reading
+from kit.data.csvfile import list_names, open_csv
+from kit.data.packed import open_zip, unpacking_errors
 from kit.data.table import write_table
 
 TEST_LABELS = "test_labels.csv"
@@ -111,11 +111,11 @@ def _from_npz(path: Path, competition: Competition) -> dict[str, np.ndarray]:
     with open_csv(path) as file:
         if file.read(6) == b"\x93NUMPY":
             raise KitError(f"{path} is one array, as numpy.save writes it", _FIX)
-    with open_zip(path, str(path), _FIX) as archive, reading(str(path)):
+    with open_zip(path, str(path), _FIX) as archive, unpacking_errors(str(path)):
         there = archive.namelist()
         missing = [name for name in LAYOUT if f"{name}.npy" not in there]
         if missing:
-            raise KitError(f"{path} has no {', '.join(missing)}; it holds {named(there) or 'nothing'}", _FIX)
+            raise KitError(f"{path} has no {', '.join(missing)}; it holds {list_names(there) or 'nothing'}", _FIX)
         headers = {name: _header(archive, name, path) for name in LAYOUT}
         for kind in PARTS:
             _check(headers, kind, str(path), competition)

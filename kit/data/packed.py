@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from kit.core.errors import KitError
-from kit.data.csvfile import foreign, named, open_csv, shown
+from kit.data.csvfile import identify_foreign_format, list_names, open_csv, quoted
 
 # Unpacked, all files of a zip together; ten times the competition's training rows take 1 GB.
 MAX_BYTES = 4 << 30
 MAX_ENTRIES = 1000
 GZIP, ZIP, EMPTY_ZIP = b"\x1f\x8b", b"PK\x03\x04", b"PK\x05\x06"
-WHOLE = "get it again, and see that the download ends"
-UNPACK = "unpack it yourself, and give what is in it"
+DOWNLOAD_AGAIN = "get it again, and see that the download ends"
+UNPACK_YOURSELF = "unpack it yourself, and give what is in it"
 # What stands at the end of a zip's directory.
 _END, _END_64, _LOCATOR_64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"
 
@@ -48,7 +48,7 @@ def open_packed(path: Path, called: str = "") -> Iterator[BinaryIO]:
             with open_zip(path, called) as archive:
                 info = _the_csv(archive, called)
                 called = f"{called} → {info.filename.rsplit('/', 1)[-1]}"
-                with reading(called):
+                with unpacking_errors(called):
                     stream = archive.open(info)
                 with stream:
                     yield io.BufferedReader(_Unpacked(stream, called))
@@ -77,14 +77,14 @@ class _Unpacked(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        with reading(self.called):
+        with unpacking_errors(self.called):
             return self.stream.seek(offset, whence)
 
     def tell(self) -> int:
         return self.stream.tell()
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        with reading(self.called):
+        with unpacking_errors(self.called):
             data = self.stream.read(len(buffer))
         buffer[:len(data)] = data
         if self.tell() > MAX_BYTES:
@@ -103,13 +103,13 @@ def _the_csv(archive: zipfile.ZipFile, called: str) -> zipfile.ZipInfo:
     if len(found) == 1:
         return found[0]
     if found:
-        found_names = named([info.filename for info in found])
+        found_names = list_names([info.filename for info in found])
         raise KitError(f"{called} holds {len(found)} CSV files: {found_names}",
                        "unpack it, and give the one that is meant")
     if "[Content_Types].xml" in names:
         raise KitError(f"{called} is an Office document, such as an Excel workbook, no CSV file",
                        "save it from there as CSV (UTF-8, comma delimited)")
-    raise KitError(f"{called} holds no CSV file; it holds {named(names) or 'nothing'}",
+    raise KitError(f"{called} holds no CSV file; it holds {list_names(names) or 'nothing'}",
                    "give a zip of the CSV file, or the CSV file itself")
 
 
@@ -124,30 +124,30 @@ def open_zip(
     """
     with path.open("rb") as file:
         start = file.read(512)
-    what, fix = foreign(start) or (None, "")
+    what, fix = identify_foreign_format(start) or (None, "")
     if what:
         raise KitError(f"{called} is {what}", fix)
     if not start:
-        raise KitError(f"{called} is empty", WHOLE)
-    with reading(called):
-        check_directory(path, called)
+        raise KitError(f"{called} is empty", DOWNLOAD_AGAIN)
+    with unpacking_errors(called):
+        check_zip_directory(path, called)
         if not zipfile.is_zipfile(path):
             if start.startswith(ZIP):
                 raise KitError(f"{called} is cut off: its end, the list of its files, is missing",
-                               WHOLE)
+                               DOWNLOAD_AGAIN)
             raise KitError(f"{called} is {'a gzip, ' * start.startswith(GZIP)}not a zip", wanted)
         archive = zipfile.ZipFile(path)
     with archive:
         seen: set[str] = set()
         for info in archive.infolist():
             if info.flag_bits & 1:
-                raise KitError(f"{called}: {shown(info.filename)} is encrypted",
+                raise KitError(f"{called}: {quoted(info.filename)} is encrypted",
                                "unpack it yourself, with its password, and give what is in it")
             problem = _problem(info)
             if info.filename.lower() in seen:
                 problem = "is there twice (upper and lower case count the same)"
             if problem:
-                raise KitError(f"{called}: {shown(info.filename)} {problem}",
+                raise KitError(f"{called}: {quoted(info.filename)} {problem}",
                                "do not trust it: get it again from the competition")
             seen.add(info.filename.lower())
         total = sum(info.file_size for info in archive.infolist())
@@ -167,7 +167,7 @@ def _problem(info: zipfile.ZipInfo) -> str | None:
     return None
 
 
-def check_directory(path: Path, called: str) -> None:
+def check_zip_directory(path: Path, called: str) -> None:
     """KitError for more entries than a competition's zip ever has.
 
     Python would keep hundreds of bytes for each.
@@ -192,24 +192,24 @@ def check_directory(path: Path, called: str) -> None:
 
 
 @contextlib.contextmanager
-def reading(called: str) -> Iterator[None]:
+def unpacking_errors(called: str) -> Iterator[None]:
     """What unpacking raises inside is a KitError: the file is cut off, damaged or of an odd kind."""
     try:
         yield
     except (KitError, MemoryError):
         raise
     except EOFError as error:
-        raise KitError(f"{called} is cut off: it ends in the middle of a file", WHOLE) from error
+        raise KitError(f"{called} is cut off: it ends in the middle of a file", DOWNLOAD_AGAIN) from error
     except NotImplementedError as error:
         raise KitError(f"{called} is packed by a method that Python cannot unpack: {_said(error)}",
-                       UNPACK) from error
+                       UNPACK_YOURSELF) from error
     except Exception as error:  # zipfile and the decompressors raise a dozen kinds on damaged bytes
         # EINVAL is a place before the file; other numbers are the system's own.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
-        raise KitError(f"{called} is damaged: {_said(error)}", WHOLE) from error
+        raise KitError(f"{called} is damaged: {_said(error)}", DOWNLOAD_AGAIN) from error
 
 
 def _said(error: Exception) -> str:
     """What a library says of damaged bytes, which it may quote."""
-    return shown(str(error) or type(error).__name__, 100)
+    return quoted(str(error) or type(error).__name__, 100)

@@ -14,7 +14,7 @@ MAX_RADIUS = 2.0  # what that window can hold: radius + 1/2 <= REACH + 1/2
 UNSEEN = 0.0  # the radius of a lifted pen
 
 
-def place_in_box(points: np.ndarray, radius: np.ndarray) -> np.ndarray:
+def fit_to_box(points: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """Scale and move each digit so that its ink fits BOX×BOX, tightly on the longer side.
 
     points (n, 2, p), x before y, in any unit; radius (n, p) in pixels; returns points in pixels, the box from 0 to BOX.
@@ -37,7 +37,7 @@ def bounds(points: np.ndarray, radius: np.ndarray, share: float = 0.0) -> tuple[
     return (points - reach).min(axis=2), (points + reach).max(axis=2)
 
 
-def ink(points: np.ndarray, radius: np.ndarray) -> np.ndarray:
+def rasterize(points: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """The cover of each pixel of the box, 0 to 1: float64 (n, BOX, BOX). Points as `place_in_box` leaves them."""
     n, margin = len(points), REACH + 1
     side = BOX + 2 * margin
@@ -55,7 +55,7 @@ def ink(points: np.ndarray, radius: np.ndarray) -> np.ndarray:
     return canvas.reshape(n, side, side)[:, margin:-margin, margin:-margin]
 
 
-def centre(box: np.ndarray) -> np.ndarray:
+def center_by_mass(box: np.ndarray) -> np.ndarray:
     """Put each box (n, BOX, BOX) into (n, SIDE, SIDE), moved by whole pixels, its centre of mass nearest to index 14.
 
     There the competition's own files have it, within half a pixel. A box that would leave the frame stops at its edge.

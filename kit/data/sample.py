@@ -74,7 +74,7 @@ def draw_sample(folder: Path, seed: int = 0, n_writers: int = N_WRITERS, rows_pe
     folder = Path(folder)
     train = draw_digits(n_writers, rows_per_writer, seed)
     write_table(folder / competition.train, competition, train.pixels, competition.label_column, train.labels)
-    test = draw_test(n_test_writers, seed)
+    test = draw_test_digits(n_test_writers, seed)
     ids = np.arange(competition.first_id, competition.first_id + len(test.labels))
     id_column = competition.id_column or competition.submission_columns[0]
     write_table(folder / competition.test, competition, test.pixels, id_column, ids)
@@ -100,20 +100,20 @@ def draw_digits(n_writers: int = N_WRITERS, rows_per_writer: int = ROWS_PER_WRIT
     labels = np.arange(rows_per_writer) % N_DIGITS
     blocks = []
     for writer, hard in enumerate(np.linspace(*difficulty, n_writers)):
-        random = Random(seed, stream, writer)
-        blocks.append(_write_digits(_hand(random, float(hard), paper), labels, paper, random))
+        random = PortableRandom(seed, stream, writer)
+        blocks.append(_write_digits(_draw_handwriting(random, float(hard), paper), labels, paper, random))
     return Digits(np.concatenate(blocks), np.tile(labels, n_writers).astype(np.uint8),
                   np.repeat(np.arange(n_writers), rows_per_writer).astype(np.int32))
 
 
-def draw_test(n_writers: int = N_TEST_WRITERS, seed: int = 0) -> Digits:
+def draw_test_digits(n_writers: int = N_TEST_WRITERS, seed: int = 0) -> Digits:
     """The rows of a sample's test.csv in their order, shuffled, with the answers that the file does not hold."""
     digits = draw_digits(n_writers, ROWS_PER_OTHER_WRITER, seed, TEST_DIFFICULTY, stream=1)
-    order = np.argsort(Random(seed, 3).uniform(len(digits.labels)), kind="stable")
+    order = np.argsort(PortableRandom(seed, 3).uniform(len(digits.labels)), kind="stable")
     return Digits(*(column[order] for column in digits))
 
 
-class Random:
+class PortableRandom:
     """Uniform and normal numbers out of PCG64's raw bits alone."""
 
     def __init__(self, *seed: int) -> None:
@@ -134,7 +134,7 @@ class Random:
 
 
 @dataclass(frozen=True)
-class Hand:
+class Handwriting:
     """One writer: lengths in digit heights, angles in radians, the pen in pixels."""
 
     slant: float
@@ -155,7 +155,7 @@ class Hand:
     usual: tuple[int, ...]  # for each digit: the usual habit
 
 
-def _hand(random: Random, hard: float, paper: Paper) -> Hand:
+def _draw_handwriting(random: PortableRandom, hard: float, paper: Paper) -> Handwriting:
     """A writer of that difficulty, which scales the numbers drawn but neither their count nor their order."""
     n = random.normal(11)
     own = 0.018 + 0.030 * hard
@@ -164,7 +164,7 @@ def _hand(random: Random, hard: float, paper: Paper) -> Hand:
         usual.append(int(_choose(random, label, 1, sharpness=1.0 - 0.6 * hard)[0]))
         stretch = np.exp(random.normal(2) * (0.08 + 0.10 * hard))
         shapes.append(tuple(line.control * stretch + own * _moves(random, line, 1)[0] for line in _curves(label)))
-    return Hand(
+    return Handwriting(
         slant=n[0] * (0.09 + 0.09 * hard) + 0.03, turn=n[1] * (0.04 + 0.03 * hard),
         width=float(np.exp(n[2] * (0.12 + 0.14 * hard))), taper=n[3] * (0.08 + 0.12 * hard),
         bend=n[4] * (0.05 + 0.10 * hard), shake=0.014 + 0.024 * hard,
@@ -174,40 +174,40 @@ def _hand(random: Random, hard: float, paper: Paper) -> Hand:
         shapes=tuple(shapes), usual=tuple(usual))
 
 
-def _choose(random: Random, label: int, n: int, sharpness: float = 1.0) -> np.ndarray:
+def _choose(random: PortableRandom, label: int, n: int, sharpness: float = 1.0) -> np.ndarray:
     """n habits of a digit by their weights (n,); a lower sharpness evens the weights out."""
     weights = np.array([habit.weight for habit in strokes.GLYPHS[label]]) ** sharpness
     chosen = np.searchsorted(np.cumsum(weights) / weights.sum(), random.uniform(n), side="right")
     return np.minimum(chosen, len(weights) - 1)
 
 
-def _moves(random: Random, line: strokes.Curve, n: int) -> np.ndarray:
+def _moves(random: PortableRandom, line: strokes.Curve, n: int) -> np.ndarray:
     """Random moves of the control points (n, k, 2); the points of a corner stay together."""
     return random.normal(n, int(line.knot[-1]) + 1, 2)[:, line.knot]
 
 
 @cache
 def _curves(label: int) -> tuple[strokes.Curve, ...]:
-    return tuple(strokes.curve(habit) for habit in strokes.GLYPHS[label])
+    return tuple(strokes.make_curve(habit) for habit in strokes.GLYPHS[label])
 
 
 # -- what a writer writes -------------------------------------------------------------------------------------------
 
 
-def _write_digits(hand: Hand, labels: np.ndarray, paper: Paper, random: Random) -> np.ndarray:
+def _write_digits(hand: Handwriting, labels: np.ndarray, paper: Paper, random: PortableRandom) -> np.ndarray:
     """Pixels uint8 (n, 784) of one writer's digits."""
     points, along, down = _lines(hand, labels, random)
     points = _warp(hand, points, along, random)
     radius = np.where(down, _pen(hand, points, along, random), pen.UNSEEN)
     points, radius = _marks(paper, points, radius, random)
-    box = pen.ink(pen.place_in_box(points, radius), radius)
+    box = pen.rasterize(pen.fit_to_box(points, radius), radius)
     edge = box * (1 - box) * 4  # only what is neither paper nor ink can be ragged
     box = np.clip(box + hand.ragged * edge * (2 * random.uniform(*box.shape) - 1), 0.0, 1.0)
-    frame = pen.centre(box / np.maximum(box.max(axis=(1, 2), keepdims=True), 1e-9))
+    frame = pen.center_by_mass(box / np.maximum(box.max(axis=(1, 2), keepdims=True), 1e-9))
     return np.rint(frame * 255).astype(np.uint8).reshape(len(labels), -1)
 
 
-def _lines(hand: Hand, labels: np.ndarray, random: Random) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _lines(hand: Handwriting, labels: np.ndarray, random: PortableRandom) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each digit's line, padded to the longest: points (n, 2, p), along (n, p), and where the pen is down (n, p)."""
     longest = max(len(line.along) for label in range(N_DIGITS) for line in _curves(label))
     points, along = np.zeros((len(labels), 2, longest)), np.zeros((len(labels), longest))
@@ -225,7 +225,7 @@ def _lines(hand: Hand, labels: np.ndarray, random: Random) -> tuple[np.ndarray, 
     return points, along, down
 
 
-def _warp(hand: Hand, points: np.ndarray, along: np.ndarray, random: Random) -> np.ndarray:
+def _warp(hand: Handwriting, points: np.ndarray, along: np.ndarray, random: PortableRandom) -> np.ndarray:
     """Width, taper, bend, slant, turn and wobble of each digit; points and result (n, 2, p)."""
     n = len(points)
     loose = random.normal(5, n, 1)
@@ -242,7 +242,7 @@ def _warp(hand: Hand, points: np.ndarray, along: np.ndarray, random: Random) -> 
     return warped
 
 
-def _pen(hand: Hand, points: np.ndarray, along: np.ndarray, random: Random) -> np.ndarray:
+def _pen(hand: Handwriting, points: np.ndarray, along: np.ndarray, random: PortableRandom) -> np.ndarray:
     """Radius of the pen at each point (n, p), in pixels; UNSEEN where the ink has run out."""
     n = len(points)
     step = np.gradient(points, axis=2)
@@ -259,7 +259,8 @@ def _pen(hand: Hand, points: np.ndarray, along: np.ndarray, random: Random) -> n
     return np.clip(radius, pen.UNSEEN, pen.MAX_RADIUS)
 
 
-def _marks(paper: Paper, points: np.ndarray, radius: np.ndarray, random: Random) -> tuple[np.ndarray, np.ndarray]:
+def _marks(paper: Paper, points: np.ndarray, radius: np.ndarray,
+           random: PortableRandom) -> tuple[np.ndarray, np.ndarray]:
     """Add a ruled line and a speck after the points of every digit, most of them invisible."""
     n, line = len(points), np.linspace(-1.2, 1.2, 50)
     low, high = pen.bounds(points, radius)

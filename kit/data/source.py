@@ -22,10 +22,10 @@ from kit.core.progress import Progress
 from kit.data import archive, npz
 from kit.data.cells import split_ids
 from kit.data.competition import KANNADA, Competition
-from kit.data.csvfile import AGAIN, check_columns, line_blocks, open_csv, read_header, shown
+from kit.data.csvfile import AGAIN, check_columns, line_blocks, open_csv, quoted, read_header
 from kit.data.table import Table, read_table
 from kit.kaggle import transfer
-from kit.kaggle.credentials import has_credentials
+from kit.kaggle.credentials import has_credential
 
 MANIFEST = "manifest.json"
 _SAMPLE = "-sample"
@@ -50,7 +50,7 @@ class DataFolder:
                 or not (block is None or (type(block) is int and 0 < block < 1 << 31)):
             raise storage.damaged(self.path / MANIFEST, "not a manifest of the kit's")
         if manifest.get("competition") != self.competition.slug:
-            raise KitError(f"{self.path} holds {shown(str(manifest.get('competition')))}, not {self.competition.slug}",
+            raise KitError(f"{self.path} holds {quoted(str(manifest.get('competition')))}, not {self.competition.slug}",
                            "choose another --data-dir or --competition")
         return manifest
 
@@ -77,7 +77,7 @@ class DataFolder:
         return sums | ({about.extra: extra.sha256} if about.extra and extra is not None else {})
 
     @property
-    def again(self) -> str:
+    def download_again(self) -> str:
         """What the user can do to have the same data once more: a command, if the kit brought it here."""
         origin = self.manifest.get("origin")
         if origin is None:
@@ -87,7 +87,7 @@ class DataFolder:
 
     def file(self, name: str) -> Path | None:
         """Where the CSV file of that name lies here, plain or packed as Kaggle serves it; None where it does not."""
-        return next((path for path in (self.path / (name + suffix) for suffix in ("", *archive.PACKED))
+        return next((path for path in (self.path / (name + suffix) for suffix in ("", *archive.PACKED_SUFFIXES))
                      if path.is_file()), None)
 
     def train(self) -> Table:
@@ -118,11 +118,11 @@ class DataFolder:
     def _table(self, name: str, labelled: bool) -> Table:
         path = self.file(name)
         if path is None:
-            raise KitError(f"there is no {name} in {self.path}", self.again)
+            raise KitError(f"there is no {name} in {self.path}", self.download_again)
         try:
             table = read_table(path, self.competition, labelled)
         except KitError as error:
-            raise KitError(error.message, error.fix.replace(AGAIN, self.again)) from error
+            raise KitError(error.message, error.fix.replace(AGAIN, self.download_again)) from error
         recorded = self.manifest.get("sha256", {})
         if recorded and recorded.get(name) != table.sha256:
             raise self._changed(table.path)
@@ -130,7 +130,7 @@ class DataFolder:
 
     def _changed(self, path: Path) -> KitError:
         return KitError(f"{path} is not the file that {MANIFEST} records: it was changed, or half replaced",
-                        f"{self.again}; or delete {self.path / MANIFEST} if the file is meant to be so")
+                        f"{self.download_again}; or delete {self.path / MANIFEST} if the file is meant to be so")
 
 
 def find_data(competition: Competition, root: Path) -> DataFolder:
@@ -166,7 +166,7 @@ def download(competition: Competition, source: str | Path | None, root: Path, fo
         if not force and _is_all_there_is(real):
             say(f"{real.path} is there")
             return real
-        source = "kaggle" if has_credentials() else "sample"
+        source = "kaggle" if has_credential() else "sample"
     if "://" in str(source):
         raise KitError(f"{source} is an address, not a path",
                        "download it in a browser and give the file to --from; or take --from kaggle")
@@ -175,7 +175,7 @@ def download(competition: Competition, source: str | Path | None, root: Path, fo
     if not force and _is_intact(folder, origin):
         say(f"{folder.path} is there and intact")
         return folder
-    with transfer.scratch(Path(root)) as scratch:
+    with transfer.scratch_folder(Path(root)) as scratch:
         new = DataFolder(scratch / "new", competition)
         new.path.mkdir()
         try:
@@ -198,7 +198,7 @@ def data_folder(competition: Competition, root: Path, sample: bool) -> DataFolde
 def _is_all_there_is(real: DataFolder) -> bool:
     """Whether real data is there that came by hand, or that no account is at hand to fetch again."""
     by_hand = not (real.path / MANIFEST).is_file()
-    return real.file(real.competition.train) is not None and (by_hand or not has_credentials())
+    return real.file(real.competition.train) is not None and (by_hand or not has_credential())
 
 
 def _tables_of(competition: Competition) -> tuple[str, ...]:
@@ -324,4 +324,4 @@ def _move(new: DataFolder, folder: DataFolder) -> None:
         raise KitError(f"cannot write {folder.path}: {error.strerror}",
                        "rename that folder, or choose another place with --data-dir") from error
     except OSError as error:
-        raise storage.refused(error, folder.path, "write") from error
+        raise storage.explain_os_error(error, folder.path, "write") from error

@@ -39,7 +39,7 @@ class Curve:
     along: np.ndarray
 
 
-def curve(habit: Habit) -> Curve:
+def make_curve(habit: Habit) -> Curve:
     """Catmull-Rom splines through the points of every stroke (Catmull and Rom 1974, the uniform kind)."""
     strokes = [np.array(stroke, dtype=np.float64) for stroke in habit.strokes]
     parts = [_basis(stroke) for stroke in strokes]

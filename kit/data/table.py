@@ -20,9 +20,9 @@ import numpy as np
 from kit.core import storage
 from kit.core.errors import KitError
 from kit.data import cache as table_cache
-from kit.data.cells import explain, parse, split_ids
+from kit.data.cells import parse_cells, raise_bad_cell, split_ids
 from kit.data.competition import Competition
-from kit.data.csvfile import AGAIN, check_columns, line_blocks, read_header, shown
+from kit.data.csvfile import AGAIN, check_columns, line_blocks, quoted, read_header
 from kit.data.packed import open_packed
 
 MAX_ID_BYTES = 256
@@ -107,11 +107,11 @@ def _read(path: Path, competition: Competition, labelled: bool,
 
         def parsed(line: int, block: bytes) -> tuple[int, bytes, list[bytes], np.ndarray | None]:
             ids, rest = split_ids(block) if has_id else ([], block)
-            return line, block, ids, parse(rest, len(columns) - has_id)
+            return line, block, ids, parse_cells(rest, len(columns) - has_id)
 
         for line, block, ids, cells in _in_order(pool, parsed, line_blocks(file, path, digest)):
             if cells is None or (n_classes and (cells[:, 0] >= n_classes).any()):
-                explain(path, line, block, columns, n_classes, has_id)
+                raise_bad_cell(path, line, block, columns, n_classes, has_id)
             _check_ids(path, line, ids)
             names += ids
             parts.append(cells)
@@ -129,7 +129,7 @@ def _read(path: Path, competition: Competition, labelled: bool,
 
 def _stamp(path: Path) -> list[int]:
     try:
-        return table_cache.stamp(path.stat())
+        return table_cache.file_stamp(path.stat())
     except (OSError, ValueError):  # open_packed says why
         return [0]
 
@@ -153,14 +153,14 @@ def _check_ids(path: Path, line: int, ids: list[bytes]) -> None:
         if name.strip().lower() in _MISSING:
             problem = "the id is missing"
         elif len(name) > MAX_ID_BYTES:
-            problem = f"the id {shown(name)} has more than {MAX_ID_BYTES} bytes"
+            problem = f"the id {quoted(name)} has more than {MAX_ID_BYTES} bytes"
         elif name.strip() != name or min(name) < 32 or b"\x7f" in name or b'"' in name:
-            problem = f"the id {shown(name)} has spaces around it, control characters or quotes in it"
+            problem = f"the id {quoted(name)} has spaces around it, control characters or quotes in it"
         elif not name.isascii():
             try:
                 name.decode("utf-8")
             except UnicodeDecodeError:
-                problem = f"the id {shown(name)} is not UTF-8"
+                problem = f"the id {quoted(name)} is not UTF-8"
         if problem:
             raise KitError(f"{path}, line {number}: {problem}", f"give each row an id of its own; or {AGAIN}")
 
@@ -171,7 +171,7 @@ def _ids(path: Path, names: list[bytes]) -> np.ndarray:
         first_line: dict[bytes, int] = {}
         for line, name in enumerate(names, 2):
             if name in first_line:
-                raise KitError(f"{path}, line {line}: the id {shown(name)} is there already, "
+                raise KitError(f"{path}, line {line}: the id {quoted(name)} is there already, "
                                f"on line {first_line[name]}", f"give each row an id of its own; or {AGAIN}")
             first_line[name] = line
     if all(map(_WHOLE_NUMBER.fullmatch, names)):
@@ -189,5 +189,5 @@ def _notes(path: Path, competition: Competition, labels: np.ndarray | None, ids:
         if absent.size:
             notes.append(f"{path.name} has no row of class {', '.join(map(str, absent))}")
     if ids.dtype.kind == "U":
-        notes.append(f"the ids of {path.name} are text, such as {shown(str(ids[0]))}")
+        notes.append(f"the ids of {path.name} are text, such as {quoted(str(ids[0]))}")
     return tuple(notes)

@@ -88,7 +88,7 @@ def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], rounds: int
     present = [member for member in members if member.done]
     if not present:
         raise KitError(f"{run.path} has no finished fold of {', '.join(config.models)}",
-                       f"give it more time: {run.resume} --time-budget 2h")
+                       f"give it more time: {run.resume_command} --time-budget 2h")
     parameters = {member.model: member.done[0]["parameters"] for member in present}
     self_trained = rounds > 0 and any(done["job"].get("guesses") for member in present for done in member.done)
     return RunResults(
@@ -147,7 +147,7 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
             if partial:
                 continue
             raise KitError(f"fold {k} of {model} (seed {seed}) is missing in {run.path}",
-                           f"train it: {run.resume}")
+                           f"train it: {run.resume_command}")
         rounds = records.rounds(folder, most)
         voting = rounds[-1]
         done, history = records.read_fold(rounds)

@@ -46,14 +46,14 @@ def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | Non
 
 def predict_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray, progress: Progress) -> np.ndarray:
     """Probs `(n, n_classes)` float32 of the run's ensemble, folds and members weighing as in `kit.ensembling.blend`."""
-    backend.prepare(config.threads)
+    backend.configure_devices(config.threads)
     competition, members = competitions.get(config.competition), []
     for model, seed in config.members:
         folders = [run.fold(model, seed, k) for k in range(config.n_folds)]
         missing = [k for k, folder in enumerate(folders) if not fit.is_done(folder)]
         if missing and config.time_budget is None:
             raise KitError(f"fold {missing[0]} of {model} (seed {seed}) is missing in {run.path}",
-                           f"train it: {run.resume}")
+                           f"train it: {run.resume_command}")
         finished = [records.rounds(folder, config.self_train)[-1] for folder in folders if fit.is_done(folder)]
         jobs = [fit.FoldJob(**records.read_done(folder)["job"]) for folder in finished]
         progress.say(f"{model}, seed {seed}: {len(finished)} folds")
@@ -62,23 +62,23 @@ def predict_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray, progres
         members.append([fold_probs(folder / "model.keras", job, competition, pixels)
                         for folder, job in zip(finished, jobs, strict=True)])
     if not any(members):
-        raise KitError(f"{run.path} has no finished fold", f"train it: {run.resume}")
+        raise KitError(f"{run.path} has no finished fold", f"train it: {run.resume_command}")
     return vote(folds for folds in members if folds)
 
 
 def precision_note(job: fit.FoldJob) -> str:
     """What to tell the user where `fold_probs` computes in another precision than the training; empty otherwise."""
-    precision, why = backend.predicting_precision(job.precision)
+    precision, why = backend.prediction_precision(job.precision)
     return f"predicting in {precision}: {why}; probs differ a little from the training machine's" if why else ""
 
 
 def fold_probs(weights: Path, job: fit.FoldJob, competition: Competition, pixels: np.ndarray) -> np.ndarray:
     """Probs `(n, n_classes)` float32 of one trained fold, whose `model.keras` is the file `weights`.
 
-    pixels: uint8 `(n, h·w)`. Computed as `kit.core.backend.predicting_precision` decides. KitError where the file
+    pixels: uint8 `(n, h·w)`. Computed as `kit.core.backend.prediction_precision` decides. KitError where the file
     is damaged.
     """
-    precision, _ = backend.predicting_precision(job.precision)
+    precision, _ = backend.prediction_precision(job.precision)
     trainer = fit.trainer_for(models.get(job.model), competition.slug, precision, job.batch_size)
     records.load_weights(trainer.model, weights)
     probs = predict.predict_probs(trainer, pixels, job.tta)

@@ -20,7 +20,7 @@ import numpy as np
 from kit.core import storage
 from kit.core.errors import KitError
 from kit.data.competition import Competition
-from kit.data.csvfile import BOM, columns_problem, line_blocks, named, read_header, shown
+from kit.data.csvfile import BOM, columns_problem, line_blocks, list_names, quoted, read_header
 from kit.data.packed import is_packed, open_packed
 
 MAX_BYTES = 64 << 20  # 5,000 rows take 34 KB, 200,000 rows with ids of 256 characters 52 MB
@@ -41,7 +41,8 @@ def write_submission(path: Path, ids: np.ndarray, probs: np.ndarray, competition
                        "predict the test file again")
     if not np.isfinite(probs).all():
         row = int(np.flatnonzero(~np.isfinite(probs).all(axis=1))[0])
-        raise KitError(f"the probs of id {shown(str(ids[row]))} are not numbers", "train a new run with another --seed")
+        raise KitError(f"the probs of id {quoted(str(ids[row]))} are not numbers",
+                       "train a new run with another --seed")
     if len(np.unique(ids)) < len(ids):
         raise KitError("an id comes twice", "give the ids of the test file, as read_table returns them")
     text = io.StringIO()
@@ -171,7 +172,7 @@ class _Rows:
         self._check_id(line, cells[self.id_at])
         label = cells[self.label_at]
         if label not in self.labels:
-            what = f"the label {shown(label)} is not" if label else "the label is empty: it must be"
+            what = f"the label {quoted(label)} is not" if label else "the label is empty: it must be"
             self.found.add("label", f"line {line}: {what} a whole number from 0 to {len(self.labels) - 1} "
                                     "in plain digits")
 
@@ -183,22 +184,22 @@ class _Rows:
             text = raw.decode("utf-8")
             cells = next(csv.reader([text], strict=True)) if '"' in text else text.split(",")
         except UnicodeDecodeError as error:
-            self.found.add("encoding", f"line {line}: {shown(raw)} is not UTF-8 at byte {error.start + 1}; "
+            self.found.add("encoding", f"line {line}: {quoted(raw)} is not UTF-8 at byte {error.start + 1}; "
                                        "save it as UTF-8")
             return None
         except csv.Error as error:
-            self.found.add("cells", f"line {line}: {shown(raw)} is not readable as CSV ({error}); "
+            self.found.add("cells", f"line {line}: {quoted(raw)} is not readable as CSV ({error}); "
                                     "write the id and the label")
             return None
         if len(cells) != self.n_cells:
-            self.found.add("cells", f"line {line}: {shown(raw)} has {len(cells)} cells, line 1 has {self.n_cells}; "
+            self.found.add("cells", f"line {line}: {quoted(raw)} has {len(cells)} cells, line 1 has {self.n_cells}; "
                                     "write as many in each line")
             return None
         return cells
 
     def _check_id(self, line: int, name: str) -> None:
         if name in self.line_of:
-            self.found.add("duplicate id", f"line {line}: the id {shown(name)} is there already, on line "
+            self.found.add("duplicate id", f"line {line}: the id {quoted(name)} is there already, on line "
                                            f"{self.line_of[name]}; keep one of the two")
             self.others += 1
             return
@@ -206,7 +207,8 @@ class _Rows:
         if not name.strip():
             self.found.add("missing id", f"line {line}: the id is empty; write that of the test file")
         elif self.wanted is not None and name not in self.known:
-            self.found.add("unknown id", f"line {line}: there is no id {shown(name)} in the test file; delete the line "
+            self.found.add("unknown id", f"line {line}: there is no id {quoted(name)} in the test file; "
+                           "delete the line "
                                          "or write the right id")
 
     def finish(self) -> None:
@@ -219,13 +221,13 @@ class _Rows:
         missing = [name for name in self.wanted if name not in self.line_of]
         if missing:
             self.found.add("ids", f"rows of {len(missing):,} of the {len(self.wanted):,} ids are missing: "
-                                  f"{named(missing)}; add them")
+                                  f"{list_names(missing)}; add them")
         if n_rows != len(self.wanted):
             self.found.add("rows", f"there are {n_rows:,} rows below line 1; the test file has {len(self.wanted):,}")
         there = [name for name in self.line_of if name in self.known]
         if not missing and there != self.wanted:
             place = next(i for i, (name, other) in enumerate(zip(there, self.wanted, strict=True)) if name != other)
-            self.moved = f"line {self.line_of[there[place]]}, the id {shown(there[place])}"
+            self.moved = f"line {self.line_of[there[place]]}, the id {quoted(there[place])}"
 
     def notes(self) -> list[str]:
         """What is odd and does no harm."""

@@ -13,12 +13,12 @@ from kit.kaggle.credentials import redact
 LONGEST = 300  # characters of Kaggle's words that are shown
 
 
-def one_line(text: str | None) -> str:
+def redacted_line(text: str | None) -> str:
     """Kaggle's own words, fit for an error message: no credential, one line, not endless."""
     return " ".join(redact(text or "").split())[:LONGEST]
 
 
-def span(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds in words: 90 s, 5 min, 24 h."""
     for unit, size, most in (("s", 1, 120), ("min", 60, 7200)):
         if seconds < most:
@@ -26,11 +26,11 @@ def span(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h"
 
 
-def until_midnight() -> str:
+def time_until_midnight() -> str:
     """How long it is until midnight UTC, when Kaggle's day begins, in words."""
     now = datetime.now(UTC)
     tomorrow = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    return span((tomorrow - now).total_seconds())
+    return format_duration((tomorrow - now).total_seconds())
 
 
 def http_status(error: Exception) -> int | None:
@@ -42,24 +42,24 @@ def http_status(error: Exception) -> int | None:
     return int(code) if isinstance(code, int) else int(response.status_code)
 
 
-def message(error: Exception) -> str:
+def error_message(error: Exception) -> str:
     """What Kaggle says about it; nothing where that is only the status in words."""
     response = getattr(error, "response", None)
     if response is None:
         return ""
     body = _body(response)
     inner = body.get("error")  # Google's own services answer {"error": {"message": …}}
-    text = one_line(str(body.get("message") or (inner.get("message") if isinstance(inner, dict) else inner) or ""))
+    text = redacted_line(str(body.get("message") or (inner.get("message") if isinstance(inner, dict) else inner) or ""))
     return "" if text.replace(" ", "").lower() in ("badrequest", "forbidden", "notfound", "unauthorized") else text
 
 
-def is_page(error: Exception) -> bool:
+def is_web_page(error: Exception) -> bool:
     """Whether the answer is a web page: Kaggle's own errors are JSON, and those of its storage XML."""
     response = getattr(error, "response", None)
     return response is not None and "html" in response.headers.get("Content-Type", "").lower()
 
 
-def is_storage(error: Exception) -> bool:
+def is_from_storage(error: Exception) -> bool:
     """Whether the answer is of the storage to which Kaggle leads up- and downloads."""
     response = getattr(error, "response", None)
     return response is not None and "xml" in response.headers.get("Content-Type", "").lower()

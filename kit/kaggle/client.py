@@ -21,27 +21,26 @@ from urllib.parse import urlsplit
 
 from kit.core.errors import KitError
 from kit.kaggle import answers, refusals, transfer
-from kit.kaggle.answers import span
+from kit.kaggle.answers import format_duration
 from kit.kaggle.credentials import (
     HOW_TO,
     TOKEN,
     Credential,
-    check,
-    credentials,
-    for_the_client,
-    has_credentials,
+    check_credential,
+    client_environment,
+    find_credential,
     key_file,
     redact,
 )
-from kit.kaggle.refusals import KAGGLE_COMPETITIONS, Asker, Rejected, Unanswered
+from kit.kaggle.refusals import KAGGLE_COMPETITIONS, Rejected, RequestContext, Unanswered
 
-__all__ = ["Client", "Rejected", "Say", "Unanswered", "connect", "credentials", "download_competition",
-           "has_credentials", "redact", "silent", "span"]
+__all__ = ["Client", "Rejected", "Say", "Unanswered", "connect", "download_competition",
+           "format_duration", "redact", "silent"]
 
 Say = Callable[[str], None]
 T = TypeVar("T")
 
-LEAST = (2, 2, 4)  # the oldest official client that is known to work
+OLDEST_CLIENT = (2, 2, 4)  # the oldest official client that is known to work
 CONNECT_TIMEOUT = 10.0  # seconds until a machine that does not answer counts as offline
 READ_TIMEOUT = 60.0  # seconds without a byte
 ATTEMPTS = 5  # of one request, where Kaggle fails (5xx) or the connection is lost
@@ -69,11 +68,11 @@ class Client:
     def user(self) -> str:
         return str(self.api.config_values.get("username") or "") if self.api else ""
 
-    def asker(self, owner: str = "") -> Asker:
+    def request_context(self, owner: str = "") -> RequestContext:
         """Who asks, for `kit.kaggle.refusals`; `owner` is whose kernel or dataset it is about."""
-        return Asker(self.credential, self.user, self.rules_url or KAGGLE_COMPETITIONS, owner)
+        return RequestContext(self.credential, self.user, self.rules_url or KAGGLE_COMPETITIONS, owner)
 
-    def sdk(self, doing: str, request: Callable[[Any], T], repeat: bool = True, owner: str = "") -> T:
+    def call_sdk(self, doing: str, request: Callable[[Any], T], repeat: bool = True, owner: str = "") -> T:
         """`call` for a request of the SDK's: `request` gets the client's `KaggleClient`."""
 
         def send() -> T:
@@ -101,14 +100,14 @@ class Client:
             except SystemExit:
                 raise self._refused() from None
             except Exception as error:  # requests, urllib3, json and the client raise a dozen kinds
-                problem, failure = error, refusals.explain(doing, error, self.asker(owner))
+                problem, failure = error, refusals.explain(doing, error, self.request_context(owner))
             status = answers.http_status(problem)
             if (response := getattr(problem, "response", None)) is not None:
                 response.close()
             if status == 429:
                 self._pause(doing, answers.retry_after(problem), attempt)
             else:
-                may = isinstance(failure, Unanswered) and (repeat or not failure.sent)
+                may = isinstance(failure, Unanswered) and (repeat or not failure.may_have_arrived)
                 if not may or attempt >= (attempts or ATTEMPTS):
                     raise failure from None  # the cause may quote a credential
                 seconds = _backoff(attempt)
@@ -128,16 +127,17 @@ class Client:
         """Sleep as long as a 429 asks for, and say so; KitError where that is too long."""
         seconds = _backoff(attempt) if asked is None else asked
         if seconds > LONGEST_WAIT or self.waited + seconds > TOTAL_WAIT or attempt >= 4 * ATTEMPTS:
-            raise KitError(f"cannot {doing}: too many requests (429), Kaggle asks to wait {span(seconds)}"
-                           + (f", after {span(self.waited)} of waiting" if self.waited else ""),
-                           f"run the same command again in {span(max(seconds, 60))}; it goes on where it stopped")
+            raise KitError(f"cannot {doing}: too many requests (429), Kaggle asks to wait {format_duration(seconds)}"
+                           + (f", after {format_duration(self.waited)} of waiting" if self.waited else ""),
+                           f"run the same command again in {format_duration(max(seconds, 60))}; "
+                           "it goes on where it stopped")
         self.say(f"too many requests (429): waiting {seconds:.0f} s as Kaggle asks, then: {doing}")
         time.sleep(seconds)
         self.waited += max(seconds, 0.1)
 
     def _refused(self) -> KitError:
         return KitError(f"Kaggle does not accept the {self.credential.kind} from {self.credential.where}: "
-                        "it is expired, revoked or mistyped", refusals.renew(self.credential))
+                        "it is expired, revoked or mistyped", refusals.how_to_renew(self.credential))
 
 
 # -- authentication -------------------------------------------------------------------------------------------------
@@ -145,11 +145,11 @@ class Client:
 
 def connect(say: Say = silent, rules_url: str = "") -> Client:
     """The official client, authenticated. KitError: no credential, one that Kaggle refuses, no network."""
-    credential = credentials()
+    credential = find_credential()
     if not credential.present:
         raise KitError("there is no Kaggle credential on this machine"
                        + (f" ({credential.note})" if credential.note else ""), HOW_TO)
-    check(credential)
+    check_credential(credential)
     if credential.note:
         say(f"note: {credential.note}; the {credential.kind} in {credential.where} is used")
     if credential.warning:
@@ -157,7 +157,7 @@ def connect(say: Say = silent, rules_url: str = "") -> Client:
     _check_version()
     _check_network()
     client = Client(None, credential, say, rules_url)
-    with for_the_client(credential):
+    with client_environment(credential):
         client.api = client.call("load the official client", _new_api)
         client.call("log in", client.api.authenticate)
     used = client.api.config_values.get("auth_method")
@@ -173,7 +173,7 @@ def _check_version() -> None:
     except importlib.metadata.PackageNotFoundError:
         raise KitError("the official client is not installed", "pip install 'kaggle>=2.2.4'") from None
     parts = tuple(int(part) for part in found.split(".")[:3] if part.isdigit())
-    if parts < LEAST:
+    if parts < OLDEST_CLIENT:
         raise KitError(f"the official client is too old: kaggle {found}", "pip install --upgrade 'kaggle>=2.2.4'")
 
 
@@ -187,7 +187,7 @@ def _new_api() -> Any:
         place = str((spec and (spec.origin or next(iter(spec.submodule_search_locations or []), ""))) or "")
         if place and "site-packages" not in place and "dist-packages" not in place:
             raise KitError(f"{place} is imported in the place of the official client", "rename it") from None
-        raise KitError(f"the official client ({refusals.versions()}) cannot be loaded: {error}",
+        raise KitError(f"the official client ({refusals.client_versions()}) cannot be loaded: {error}",
                        "pip install --upgrade --force-reinstall kaggle kagglesdk") from None
 
     class Api(KaggleApi):
@@ -254,11 +254,12 @@ def download_competition(slug: str, folder: Path, progress: Say = silent, rules_
     doing = f"download the data of {slug}"
 
     def first() -> Any:
-        return client.sdk(doing, lambda kaggle: kaggle.competitions.competition_api_client.download_data_files(request))
+        return client.call_sdk(
+            doing, lambda kaggle: kaggle.competitions.competition_api_client.download_data_files(request))
 
     def again(url: str, headers: dict[str, str]) -> Any:
-        return client.call(doing, lambda: transfer.get(url, headers, (CONNECT_TIMEOUT, READ_TIMEOUT)))
+        return client.call(doing, lambda: transfer.open_url(url, headers, (CONNECT_TIMEOUT, READ_TIMEOUT)))
 
-    with transfer.scratch(Path(folder)) as scratch:
-        archive = transfer.fetch(first, again, scratch / f"{slug}.zip", progress, ATTEMPTS, _backoff)
+    with transfer.scratch_folder(Path(folder)) as scratch:
+        archive = transfer.download_file(first, again, scratch / f"{slug}.zip", progress, ATTEMPTS, _backoff)
         return archive.replace(Path(folder) / archive.name)

@@ -51,18 +51,18 @@ class Credential:
         return f"{self.where} is readable by other users of this machine; close it: chmod 600 {self.where}"
 
 
-def credentials() -> Credential:
+def find_credential() -> Credential:
     """The credential that is used; `present` is False, and `kind` "none", where there is none."""
     return next(_present(), Credential(NONE, "", present=False, note="; ".join(_passed_over())))
 
 
-def has_credentials() -> bool:
-    return credentials().present
+def has_credential() -> bool:
+    return find_credential().present
 
 
 def user_name() -> str | None:
     """The account's name, where the credential that is used says it: an access token does not."""
-    used = credentials()
+    used = find_credential()
     if used.kind == TOKEN:
         return None
     stored = {KEY: key_file(), OAUTH: _oauth_file()}.get(used.kind)
@@ -79,7 +79,7 @@ def key_file() -> Path:
     return next((path for path in files if _is_file(path)), files[0])
 
 
-def check(credential: Credential) -> None:
+def check_credential(credential: Credential) -> None:
     """KitError where the credential to be used cannot be read, or is not what Kaggle gave."""
     if credential.kind == KEY and credential.where == str(key_file()):
         text = _read(key_file())
@@ -114,7 +114,7 @@ def check(credential: Credential) -> None:
 
 
 @contextlib.contextmanager
-def for_the_client(credential: Credential) -> Iterator[None]:
+def client_environment(credential: Credential) -> Iterator[None]:
     """Inside, the environment gives the official client what was read here, where it would read otherwise or fail.
 
     It takes a file's bytes as they are: with a byte order mark, or in UTF-16, they are no credential to it. And when it

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from kit.core import storage
 from kit.core.errors import KitError
 from kit.kaggle import answers
-from kit.kaggle.answers import until_midnight
+from kit.kaggle.answers import time_until_midnight
 from kit.kaggle.credentials import KEY, OAUTH, PROXIES, SETTINGS_PAGE, Credential
 
 AGAIN = "run the same command again; it goes on where it stopped"
@@ -29,11 +29,14 @@ BY_HAND = "or fetch the zip in a browser and give it: kit download --from FILE.z
 
 
 class Unanswered(KitError):
-    """Kaggle failed, or the connection was lost. `sent`: the request may have been carried out all the same."""
+    """Kaggle failed, or the connection was lost.
 
-    def __init__(self, message: str, fix: str, sent: bool = True) -> None:
+    `may_have_arrived`: the request may have been carried out all the same.
+    """
+
+    def __init__(self, message: str, fix: str, may_have_arrived: bool = True) -> None:
         super().__init__(message, fix)
-        self.sent = sent
+        self.may_have_arrived = may_have_arrived
 
 
 class Rejected(KitError):
@@ -46,7 +49,7 @@ class Rejected(KitError):
 
 
 @dataclass(frozen=True)
-class Asker:
+class RequestContext:
     """Who asked for what: `owner` is whose kernel or dataset it is about, empty for a competition."""
 
     credential: Credential
@@ -59,7 +62,7 @@ class Asker:
         return self.rules_url.removesuffix("/rules")
 
 
-def explain(doing: str, error: Exception, asker: Asker) -> KitError:
+def explain(doing: str, error: Exception, asker: RequestContext) -> KitError:
     """The KitError for what the client, or something below it, raised while it was `doing`."""
     import requests
 
@@ -71,7 +74,7 @@ def explain(doing: str, error: Exception, asker: Asker) -> KitError:
                           "check that no proxy or login page of the network answers instead, then run it again")
     if isinstance(error, requests.RequestException | OSError):
         return _unreachable(doing, error)
-    said = answers.one_line(str(error)) or type(error).__name__
+    said = answers.redacted_line(str(error)) or type(error).__name__
     if isinstance(error, ValueError):  # the client's own checks
         if "upload state directory" in said:
             folder = re.search(r"directory (\S+)", said)
@@ -82,11 +85,11 @@ def explain(doing: str, error: Exception, asker: Asker) -> KitError:
         return KitError(f"cannot {doing}: {said}", where)
     if "KAGGLE_API_ENVIRONMENT" in said:
         return KitError(f"cannot {doing}: {said}", "unset KAGGLE_API_ENVIRONMENT")
-    return KitError(f"cannot {doing}: the official client ({versions()}) failed: {type(error).__name__}: {said}",
+    return KitError(f"cannot {doing}: the official client ({client_versions()}) failed: {type(error).__name__}: {said}",
                     "pip install --upgrade kaggle kagglesdk; if the newest version fails as well, please report it")
 
 
-def versions() -> str:
+def client_versions() -> str:
     """Which client is installed, in words."""
     found = []
     for name in ("kaggle", "kagglesdk"):
@@ -141,7 +144,7 @@ def _unreachable(doing: str, error: Exception) -> KitError:
                         "pip install 'requests[socks]'")
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema
                   | requests.exceptions.MissingSchema):  # of which that of a proxy is one
-        return KitError(f"cannot {doing}: the address of the proxy cannot be read: {answers.one_line(str(error))}",
+        return KitError(f"cannot {doing}: the address of the proxy cannot be read: {answers.redacted_line(str(error))}",
                         "write it as HTTPS_PROXY=http://HOST:PORT")
     if found := re.search(r"Could not find (?:a suitable|the) TLS.*?path: (\S+)", said):
         variable = next((name for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if os.environ.get(name)),
@@ -168,9 +171,9 @@ def _unreachable(doing: str, error: Exception) -> KitError:
     else:
         fix = "mend what is named, then run the same command again"
         if isinstance(error, OSError) and error.errno and (error.filename or not isinstance(error, PermissionError)):
-            fix = storage.refused(error, str(error.filename), "read").fix  # it is a file that was refused
-        return KitError(f"cannot {doing}: {answers.one_line(str(error))}", fix)
-    return Unanswered(f"cannot {doing}: {why}", f"{fix}, then {AGAIN}", sent=not _before_sending(chain))
+            fix = storage.explain_os_error(error, str(error.filename), "read").fix  # it is a file that was refused
+        return KitError(f"cannot {doing}: {answers.redacted_line(str(error))}", fix)
+    return Unanswered(f"cannot {doing}: {why}", f"{fix}, then {AGAIN}", may_have_arrived=not _before_sending(chain))
 
 
 def _before_sending(chain: list[BaseException]) -> bool:
@@ -194,7 +197,8 @@ def proxy_refused(doing: str, status: int) -> KitError:
                         "export HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT (and HTTP_PROXY); where it wants a Windows "
                         "login (NTLM, Kerberos), put a relay such as px or cntlm before it")
     if status >= 500:
-        return Unanswered(f"cannot {doing}: the proxy cannot reach Kaggle ({status})", f"later {AGAIN}", sent=False)
+        return Unanswered(f"cannot {doing}: the proxy cannot reach Kaggle ({status})", f"later {AGAIN}",
+                          may_have_arrived=False)
     return KitError(f"cannot {doing}: the proxy does not let it through ({status})",
                     f"ask who runs the network to permit api.kaggle.com, www.kaggle.com and storage.googleapis.com; "
                     f"{BY_HAND}")
@@ -240,29 +244,29 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 # -- what Kaggle says -----------------------------------------------------------------------------------------------
 
 
-def _answered(doing: str, error: Exception, status: int, asker: Asker) -> KitError:
-    text = answers.message(error)
+def _answered(doing: str, error: Exception, status: int, asker: RequestContext) -> KitError:
+    text = answers.error_message(error)
     said = f" (Kaggle says: {text})" if text else ""
     if status == 407:
         return proxy_refused(doing, status)
     if status >= 500 or status == 408:
         return Unanswered(f"cannot {doing}: Kaggle has a fault of its own ({status}){said}", f"later {AGAIN}")
-    if answers.is_page(error) and status in (401, 403, 404, 451):
+    if answers.is_web_page(error) and status in (401, 403, 404, 451):
         return Rejected(f"cannot {doing}: a web page answers in Kaggle's place ({status})",
                         "a filter of the network stands in between: ask who runs it to permit api.kaggle.com; "
                         f"{BY_HAND}", status)
-    if answers.is_storage(error):
+    if answers.is_from_storage(error):
         return Rejected(f"cannot {doing}: Kaggle's storage refuses it ({status})",
                         f"check this machine's clock (date -u): the address is signed for a few minutes; then {AGAIN}",
                         status)
-    if known := by_words(text, asker):
+    if known := explain_words(text, asker):
         kind, meaning, fix = known
     else:
         kind, (meaning, fix) = "", _by_status(status, bool(text), asker)
     return Rejected(f"cannot {doing}: Kaggle answers {status}{meaning and ', '}{meaning}{said}", fix, status, kind)
 
 
-def by_words(text: str, asker: Asker) -> tuple[str, str, str] | None:
+def explain_words(text: str, asker: RequestContext) -> tuple[str, str, str] | None:
     """(kind, meaning, fix) of what Kaggle says; None where the words are none of those that are known."""
     for pattern, kind, meaning, fix in _known(asker):
         if re.search(pattern, text, re.IGNORECASE):
@@ -270,7 +274,7 @@ def by_words(text: str, asker: Asker) -> tuple[str, str, str] | None:
     return None
 
 
-def _known(asker: Asker) -> Iterator[tuple[str, str, str, str]]:
+def _known(asker: RequestContext) -> Iterator[tuple[str, str, str, str]]:
     """Patterns of Kaggle's words, the kind of refusal, what they mean, and what to do."""
     yield (r"accept .*\brules\b|\brules\b.*\baccept", "", "the competition's rules are not accepted",
            f"accept the rules at {asker.rules_url} (only the web page can do that), then {AGAIN}")
@@ -279,7 +283,7 @@ def _known(asker: Asker) -> Iterator[tuple[str, str, str, str]]:
            f"join it at {asker.rules_url} (Join Competition or Late Submission, and accept the rules), then {AGAIN}")
     yield (r"submission allowance|(daily|per.day).*(limit|submission)|limit.*(daily|per.day|submissions)"
            r"|no (more )?submissions? (left|remaining)", LIMIT, "the submissions of today are used up",
-           f"they come back at midnight UTC, in {until_midnight()}; then {AGAIN}: nothing has to be made anew")
+           f"they come back at midnight UTC, in {time_until_midnight()}; then {AGAIN}: nothing has to be made anew")
     yield (r"only accepts submissions from notebooks|kernels.only", "",
            "the competition takes notebooks, not files",
            "kit kernel build --user NAME, kit kernel rehearse, then kit kernel push --wait --submit")
@@ -299,7 +303,7 @@ def _known(asker: Asker) -> Iterator[tuple[str, str, str, str]]:
     yield (r"(title|slug).*already in use|already (taken|exists)", "", "the name is in use already",
            "choose another one: kit kernel build --slug OTHER-NAME")
     yield (r"(outdated|unsupported|old|upgrade|update).{0,40}(client|cli\b|api version|kaggle)", "",
-           f"the client is too old ({versions()})", "pip install --upgrade kaggle kagglesdk")
+           f"the client is too old ({client_versions()})", "pip install --upgrade kaggle kagglesdk")
     yield (r"still (running|in progress)|not (yet )?(finished|completed?)", "", "the kernel has not ended yet",
            "wait for it: kit kernel push --wait --submit")
     yield (r"exceeds the maximum size|too large", "", "the file is too large", "hand in a smaller file")
@@ -307,7 +311,7 @@ def _known(asker: Asker) -> Iterator[tuple[str, str, str, str]]:
         yield (r"permission|denied|not yours|not allowed", "", "not allowed", _not_yours(asker))
 
 
-def _by_status(status: int, has_words: bool, asker: Asker) -> tuple[str, str]:
+def _by_status(status: int, has_words: bool, asker: RequestContext) -> tuple[str, str]:
     """What a status of 400 to 499 means where Kaggle's words are none or not known, and what to do about it."""
     mend = "mend what Kaggle names; `pip install --upgrade kaggle` if it names the client"
     if status == 400 and not has_words:
@@ -316,10 +320,10 @@ def _by_status(status: int, has_words: bool, asker: Asker) -> tuple[str, str]:
                                         "kit kernel build --user NAME")
         return "without a reason", (f"most often the competition is not joined or its rules are not accepted: "
                                     f"{asker.rules_url}; else today's submissions are used up, and come back at "
-                                    f"midnight UTC, in {until_midnight()}")
+                                    f"midnight UTC, in {time_until_midnight()}")
     if status == 401:
         used = asker.credential
-        return f"the {used.kind} from {used.where} is expired, revoked or mistyped", renew(used)
+        return f"the {used.kind} from {used.where} is expired, revoked or mistyped", how_to_renew(used)
     if status == 403 and asker.owner:
         return "not allowed", _not_yours(asker)
     if status == 403:
@@ -335,13 +339,13 @@ def _by_status(status: int, has_words: bool, asker: Asker) -> tuple[str, str]:
     if status == 413:
         return "too large", "Kaggle, or a proxy of the network, takes no file of that size: make it smaller"
     if status == 426:
-        return f"the client is too old ({versions()})", "pip install --upgrade kaggle kagglesdk"
+        return f"the client is too old ({client_versions()})", "pip install --upgrade kaggle kagglesdk"
     if status == 451:
         return "not available in this country", "Kaggle does not serve it there"
     return "", mend
 
 
-def _not_yours(asker: Asker) -> str:
+def _not_yours(asker: RequestContext) -> str:
     if asker.owner.lower() == asker.user.lower():
         return "check its name at https://www.kaggle.com/work/code; a new account must first verify its phone number " \
                "at https://www.kaggle.com/settings"
@@ -349,7 +353,7 @@ def _not_yours(asker: Asker) -> str:
            f"{asker.user or 'NAME'}"
 
 
-def renew(credential: Credential) -> str:
+def how_to_renew(credential: Credential) -> str:
     """How to replace a credential that Kaggle does not accept."""
     if credential.kind == OAUTH:
         return "log in again: kaggle auth login --force"

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from kit.core.errors import KitError
 from kit.kaggle import client as kaggle_client
 from kit.kaggle import transfer
-from kit.kaggle.answers import one_line
-from kit.kaggle.client import Client, Rejected, Unanswered, redact, span
+from kit.kaggle.answers import redacted_line
+from kit.kaggle.client import Client, Rejected, Unanswered, format_duration, redact
 
 T = TypeVar("T")
 
@@ -24,11 +24,11 @@ UNKNOWN_POLLS = 6  # looks at a version that Kaggle does not know yet: its sessi
 SETTLE_POLLS = 2  # looks that must agree where a version has ended without ever being seen running,
 BLIND_POLLS = 6  # and where Kaggle tells of the newest session, whichever version is asked for: about 40 s
 TAIL, IN_ERROR = 20, 8  # lines of the log that are shown where it failed, and that the error itself repeats
-ENDS = {"COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED"}
+FINAL_STATUSES = {"COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED"}
 
 
 @dataclass(frozen=True)
-class Version:
+class KernelVersion:
     kernel: str  # owner/slug
     number: int
 
@@ -60,7 +60,7 @@ def polls(timeout: float, longest: float | None = None) -> Iterator[None]:
         wait = min(wait * 1.5, POLL_LONGEST if longest is None else longest)
 
 
-def status(client: Client, version: Version) -> tuple[str, str]:
+def status(client: Client, version: KernelVersion) -> tuple[str, str]:
     """(status, failure message) of this version: QUEUED, RUNNING, COMPLETE, ERROR, …; "" where it is not known yet."""
     found, failed = ("", ""), False
     for label in version.labels:
@@ -73,25 +73,25 @@ def status(client: Client, version: Version) -> tuple[str, str]:
             if error.status not in (400, 404):
                 raise
             continue
-        if answer.status.name not in ENDS:  # of two different answers the one that is still running is right
+        if answer.status.name not in FINAL_STATUSES:  # of two different answers the one that is still running is right
             return answer.status.name, ""
-        found = found if found[0] else (answer.status.name, one_line(answer.failure_message))
+        found = found if found[0] else (answer.status.name, redacted_line(answer.failure_message))
     if failed and not found[0]:
         answer = _status(client, version, version.labels[0])
-        found = answer.status.name, one_line(answer.failure_message)
+        found = answer.status.name, redacted_line(answer.failure_message)
     return found
 
 
-def _status(client: Client, version: Version, label: str, repeat: bool = True) -> Any:
+def _status(client: Client, version: KernelVersion, label: str, repeat: bool = True) -> Any:
     from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionStatusRequest
 
     request = version.fill(ApiGetKernelSessionStatusRequest(), label)
-    return client.sdk(f"ask for the status of {version}",
+    return client.call_sdk(f"ask for the status of {version}",
                       lambda k: k.kernels.kernels_api_client.get_kernel_session_status(request), repeat,
                       version.owner)
 
 
-def follow(client: Client, version: Version, timeout: float) -> None:
+def wait_for_completion(client: Client, version: KernelVersion, timeout: float) -> None:
     """Wait until this version has ended, showing its log; KitError unless it ended well."""
     ended, why = _end(client, version, timeout)
     if ended == "COMPLETE":
@@ -121,14 +121,14 @@ def _mended(ended: str, why: str, log: str) -> str:
     return "mend the cause, check it with kit kernel rehearse, then kit kernel build and push again"
 
 
-def _end(client: Client, version: Version, timeout: float) -> tuple[str, str]:
+def _end(client: Client, version: KernelVersion, timeout: float) -> tuple[str, str]:
     last, shown, unknown, agreed, ran = None, 0, 0, 0, False
     for _ in polls(timeout):
         now, why = status(client, version)
         if now != last:
             client.say(f"{version}: {now.lower().replace('_', ' ') or 'not started yet'}")
             last, agreed = now, 0
-        if now in ENDS:
+        if now in FINAL_STATUSES:
             agreed += 1
             if ran or agreed > BLIND_POLLS or (agreed > SETTLE_POLLS and _heeds_labels(client, version)):
                 return now, why
@@ -139,11 +139,11 @@ def _end(client: Client, version: Version, timeout: float) -> tuple[str, str]:
             raise KitError(f"Kaggle does not know {version}",
                            f"look whether https://www.kaggle.com/code/{version.kernel} has that version; if it was "
                            "deleted there, delete push.json and push again")
-    raise KitError(f"{version} has not ended after {span(timeout)}",
+    raise KitError(f"{version} has not ended after {format_duration(timeout)}",
                    "run the same command again to go on waiting; kit kernel status shows where it is")
 
 
-def _heeds_labels(client: Client, version: Version) -> bool:
+def _heeds_labels(client: Client, version: KernelVersion) -> bool:
     """Whether Kaggle looks at the version that is asked for: then it cannot know one that there is not."""
     try:
         _status(client, version, f"v{version.number + 1000}", repeat=False)
@@ -152,7 +152,7 @@ def _heeds_labels(client: Client, version: Version) -> bool:
     return False
 
 
-def _show_log(client: Client, version: Version, shown: int) -> int:
+def _show_log(client: Client, version: KernelVersion, shown: int) -> int:
     """Say the lines that are new; a running session may have no log yet, which is no error."""
     try:
         lines = log(client, version, repeat=False)
@@ -163,7 +163,7 @@ def _show_log(client: Client, version: Version, shown: int) -> int:
     return max(shown, len(lines))
 
 
-def log(client: Client, version: Version, repeat: bool = True) -> list[str]:
+def log(client: Client, version: KernelVersion, repeat: bool = True) -> list[str]:
     """The lines of the log: Kaggle keeps it as a JSON list of pieces with `data`."""
     kept = _page(client, version, None, repeat).log or ""
     try:
@@ -179,7 +179,7 @@ def _lines(text: str) -> list[str]:
     return ["".join(c for c in line if c.isprintable()) for line in redact(text).splitlines() if line.strip()]
 
 
-def follow_log(client: Client, version: Version, show: Callable[[str], None], timeout: float) -> str:
+def follow_log(client: Client, version: KernelVersion, show: Callable[[str], None], timeout: float) -> str:
     """Show the lines of the log as they come until this version has ended; its last status. KitError after `timeout`.
 
     Kaggle streams the log of a running session to clients from 2.2.4 on, and replays it from its beginning after each
@@ -194,23 +194,23 @@ def follow_log(client: Client, version: Version, show: Callable[[str], None], ti
                 if count > shown:
                     show(line)
                     shown = count
-        if now in ENDS or shown == before:
+        if now in FINAL_STATUSES or shown == before:
             try:
-                kept = log(client, version, repeat=now in ENDS)[shown:]
+                kept = log(client, version, repeat=now in FINAL_STATUSES)[shown:]
             except KitError:
-                if now in ENDS:
+                if now in FINAL_STATUSES:
                     raise
                 kept = []  # a running session may have none yet
             for line in kept:
                 show(line)
                 shown += 1
-        if now in ENDS:
+        if now in FINAL_STATUSES:
             return now
-    raise KitError(f"{version} has not ended after {span(timeout)}",
+    raise KitError(f"{version} has not ended after {format_duration(timeout)}",
                    "run the same command again to go on following; kit kernel status shows where it is")
 
 
-def _streamed(client: Client, version: Version) -> Iterator[str]:
+def _streamed(client: Client, version: KernelVersion) -> Iterator[str]:
     """The lines of the client's log stream. Nothing where the client has none; any exception where it breaks."""
     stream = getattr(client.api, "kernels_logs_stream", None)
     if stream is None:
@@ -250,7 +250,7 @@ def quota_lines(quota: dict[str, dict[str, Any]], *names: str) -> list[str]:
 # -- what it left ---------------------------------------------------------------------------------------------------
 
 
-def outputs(client: Client, version: Version) -> dict[str, str]:
+def output_urls(client: Client, version: KernelVersion) -> dict[str, str]:
     """Name → address of each file that this version left. The addresses are signed: never show them."""
     found: dict[str, str] = {}
     token: str | None = None
@@ -262,25 +262,25 @@ def outputs(client: Client, version: Version) -> dict[str, str]:
             return found
 
 
-def fetch(client: Client, name: str, url: str) -> bytes:
+def fetch_output(client: Client, name: str, url: str) -> bytes:
     """The bytes of an output file."""
     timeouts = kaggle_client.CONNECT_TIMEOUT, kaggle_client.READ_TIMEOUT
 
     def send() -> bytes:
-        with transfer.get(url, {}, timeouts) as response:
+        with transfer.open_url(url, {}, timeouts) as response:
             return bytes(response.content)
 
     return client.call(f"fetch {name} of the kernel", send)
 
 
-def _page(client: Client, version: Version, token: str | None, repeat: bool = True) -> Any:
+def _page(client: Client, version: KernelVersion, token: str | None, repeat: bool = True) -> Any:
     """One page of the outputs, with the log."""
     from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
 
     def send(label: str) -> Any:
         request = version.fill(ApiListKernelSessionOutputRequest(), label)
         request.page_size, request.page_token = 100, token
-        return client.sdk(f"read the output of {version}",
+        return client.call_sdk(f"read the output of {version}",
                           lambda k: k.kernels.kernels_api_client.list_kernel_session_output(request), repeat,
                           version.owner)
 
@@ -297,14 +297,14 @@ def _page(client: Client, version: Version, token: str | None, repeat: bool = Tr
         raise problem from None
 
 
-def current(client: Client, kernel: str) -> tuple[int, str]:
+def latest_version(client: Client, kernel: str) -> tuple[int, str]:
     """(newest version, its source) of a kernel; (0, "") where Kaggle has none of that name."""
     from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
 
     request = ApiGetKernelRequest()
     request.user_name, request.kernel_slug = kernel.split("/")
     try:
-        answer = client.sdk(f"look at {kernel}", lambda k: k.kernels.kernels_api_client.get_kernel(request),
+        answer = client.call_sdk(f"look at {kernel}", lambda k: k.kernels.kernels_api_client.get_kernel(request),
                             owner=request.user_name)
     except Rejected as error:
         if error.status in (403, 404):

@@ -12,19 +12,19 @@ from typing import Any, TypeVar
 
 from kit.core.errors import KitError
 from kit.kaggle import answers, refusals
-from kit.kaggle.answers import one_line
-from kit.kaggle.client import Client, Rejected, Unanswered, span
+from kit.kaggle.answers import redacted_line
+from kit.kaggle.client import Client, Rejected, Unanswered, format_duration
 from kit.kaggle.refusals import LIMIT
 from kit.kaggle.session import polls
 
 T = TypeVar("T")
 
 PAGES = 20  # of the list of submissions
-LOOK_FOR = 150.0  # seconds for which a submission that may have arrived is looked for in that list
+SEARCH_SECONDS = 150.0  # seconds for which a submission that may have arrived is looked for in that list
 
 
 @dataclass(frozen=True)
-class HandIn:
+class Submission:
     ref: str
     status: str = "PENDING"
     description: str = ""
@@ -33,47 +33,48 @@ class HandIn:
     private_score: float | None = None
 
     @property
-    def scored(self) -> bool:
+    def is_scored(self) -> bool:
         return self.status != "ERROR" and (self.public_score is not None or self.private_score is not None)
 
 
-def listing(client: Client, slug: str) -> Iterator[HandIn]:
+def list_submissions(client: Client, slug: str) -> Iterator[Submission]:
     """This account's submissions to a competition, the newest first."""
     from kagglesdk.competitions.types.competition_api_service import ApiListSubmissionsRequest
 
     request = ApiListSubmissionsRequest()
     request.competition_name, request.page_size = slug, 100
     for _ in range(PAGES):
-        answer = client.sdk(f"list the submissions to {slug}",
+        answer = client.call_sdk(f"list the submissions to {slug}",
                             lambda k: k.competitions.competition_api_client.list_submissions(request))
         for entry in answer.submissions or []:
-            yield HandIn(str(entry.ref), entry.status.name, entry.description or "",
-                         one_line(entry.error_description), _score(entry.public_score), _score(entry.private_score))
+            yield Submission(str(entry.ref), entry.status.name, entry.description or "",
+                             redacted_line(entry.error_description), _score(entry.public_score),
+                             _score(entry.private_score))
         if not answer.next_page_token:
             return
         request.page_token = answer.next_page_token
 
 
-def once(client: Client, slug: str, tag: str, send: Callable[[], Any], unsure: bool, again: str) -> HandIn:
+def submit_once(client: Client, slug: str, tag: str, send: Callable[[], Any], unsure: bool, again: str) -> Submission:
     """Hand in with `send`, unless a submission with `tag` in its description is there already.
 
     `unsure`: an earlier try may have arrived; it is looked for, and nothing is sent. KitError where Kaggle does not
     take it; its subclass `Unanswered` where it is unknown whether it arrived: `again` then tells how to send it anew.
     """
-    found = find(client, slug, tag, LOOK_FOR if unsure else 0)
+    found = find(client, slug, tag, SEARCH_SECONDS if unsure else 0)
     if found:
         client.say(f"handed in already: {found.ref} {tag}")
         return found
 
     def lost(why: str) -> Unanswered:
         return Unanswered(f"{why}; whether {tag} arrived is not known: Kaggle's list of submissions does not show it",
-                          f"look for {tag} at {client.asker().competition_url}/submissions; if it is there, run the "
-                          f"same command again; if it is not, {again}")
+                          f"look for {tag} at {client.request_context().competition_url}/submissions; "
+                          f"if it is there, run the same command again; if it is not, {again}")
 
     if unsure:
         raise lost("an earlier hand-in was left without an answer")
-    known = frozenset(entry.ref for entry in listing(client, slug))
-    none_left = say_left(client, slug)
+    known = frozenset(entry.ref for entry in list_submissions(client, slug))
+    none_left = report_remaining(client, slug)
     try:
         answer = client.call(f"hand in to {slug}", send, repeat=False)
     except Rejected as error:
@@ -81,25 +82,25 @@ def once(client: Client, slug: str, tag: str, send: Callable[[], Any], unsure: b
             raise _none_left(client, slug) from None
         raise
     except Unanswered as error:
-        if not error.sent:
+        if not error.may_have_arrived:
             raise KitError(error.message, error.fix) from None
         client.say(f"{error.message}; looking whether it arrived")
-        if found := find(client, slug, tag, LOOK_FOR, known):
+        if found := find(client, slug, tag, SEARCH_SECONDS, known):
             return found
         raise lost(error.message) from None
     if answer.ref:
-        return HandIn(str(answer.ref))
-    if found := find(client, slug, tag, LOOK_FOR if "success" in (answer.message or "").lower() else 0, known):
+        return Submission(str(answer.ref))
+    if found := find(client, slug, tag, SEARCH_SECONDS if "success" in (answer.message or "").lower() else 0, known):
         return found
     if "success" in (answer.message or "").lower():
         raise lost("Kaggle's answer has no reference")
-    _, meaning, fix = refusals.by_words(answer.message or "", client.asker()) or (
+    _, meaning, fix = refusals.explain_words(answer.message or "", client.request_context()) or (
         "", "", "mend what Kaggle names, then run the same command again")
     raise KitError(f"Kaggle did not take the submission{meaning and ', '}{meaning}: "
-                   f"{one_line(answer.message) or 'it does not say why'}", fix)
+                   f"{redacted_line(answer.message) or 'it does not say why'}", fix)
 
 
-def marked(send: Callable[[], T], mark: Callable[[bool], None]) -> Callable[[], T]:
+def mark_while_sending(send: Callable[[], T], mark: Callable[[bool], None]) -> Callable[[], T]:
     """`send`, with `mark(True)` before it is sent, and `mark(False)` where Kaggle refused it."""
 
     def sending() -> T:
@@ -114,7 +115,7 @@ def marked(send: Callable[[], T], mark: Callable[[bool], None]) -> Callable[[], 
     return sending
 
 
-def say_left(client: Client, slug: str) -> bool:
+def report_remaining(client: Client, slug: str) -> bool:
     """Say how many submissions are left today, where the client can ask; whether there are none.
 
     What Kaggle counts is no reason not to try: it counts nothing for an account without a team, and it is Kaggle that
@@ -137,39 +138,39 @@ def say_left(client: Client, slug: str) -> bool:
 
 def _none_left(client: Client, slug: str) -> KitError:
     """The day's submissions are used up, in the words of `kit.kaggle.refusals`."""
-    _, meaning, fix = refusals.by_words("submission allowance", client.asker()) or ("", "", "")
+    _, meaning, fix = refusals.explain_words("submission allowance", client.request_context()) or ("", "", "")
     return Rejected(f"cannot hand in to {slug}: {meaning}", fix, 400, LIMIT)
 
 
 def find(client: Client, slug: str, tag: str, seconds: float = 0.0,
-         known: frozenset[str] | None = None) -> HandIn | None:
+         known: frozenset[str] | None = None) -> Submission | None:
     """The submission whose description holds `tag`; where none is shown, one that is not among the `known`.
 
     Looks once, then again and again for `seconds`.
     """
     for _ in polls(seconds):
-        for entry in listing(client, slug):
+        for entry in list_submissions(client, slug):
             is_new = known is not None and entry.ref not in known and not entry.description
             if tag in entry.description or is_new:
                 return entry
     return None
 
 
-def wait_for_score(client: Client, slug: str, ref: str, timeout: float, sync: str) -> HandIn:
+def wait_for_score(client: Client, slug: str, ref: str, timeout: float, sync: str) -> Submission:
     """The submission with its scores. KitError where Kaggle could not score it, or has not after `timeout` seconds.
 
     `sync` is the command that fetches the score later.
     """
     client.say(f"waiting for the score of submission {ref}")
     for _ in polls(timeout):
-        entry = next((entry for entry in listing(client, slug) if entry.ref == ref), None)
+        entry = next((entry for entry in list_submissions(client, slug) if entry.ref == ref), None)
         if entry and entry.status == "ERROR":
-            page = f"{client.asker().competition_url}/submissions"
+            page = f"{client.request_context().competition_url}/submissions"
             raise KitError(f"Kaggle could not score submission {ref}: {entry.error or 'it does not say why'}",
                            f"{_unscored(entry.error)}; more is on {page}")
-        if entry and entry.scored:
+        if entry and entry.is_scored:
             return entry
-    raise KitError(f"submission {ref} has no score after {span(timeout)}; it stays handed in",
+    raise KitError(f"submission {ref} has no score after {format_duration(timeout)}; it stays handed in",
                    f"fetch the score later: {sync}")
 
 

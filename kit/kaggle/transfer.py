@@ -18,7 +18,7 @@ from kit.core import locks, storage
 from kit.core.errors import KitError
 
 CHUNK = 1 << 13  # bytes; what a lost connection loses at most
-SPARE = 50 << 20  # bytes that stay free on the disk
+RESERVED_BYTES = 50 << 20  # bytes that stay free on the disk
 SCRATCH, HELD = ".download-", ".held"
 STALE = 3600.0  # seconds after which a scratch folder without a lock is a killed download's
 
@@ -46,7 +46,7 @@ def timed_sessions(connect: float, read: float, *modules: Any) -> Iterator[None]
             place.HTTPAdapter = adapter
 
 
-def get(url: str, headers: dict[str, str], timeout: tuple[float, float]) -> Any:
+def open_url(url: str, headers: dict[str, str], timeout: tuple[float, float]) -> Any:
     """An open response; raises what `requests` raises for a status of 400 and above."""
     import requests
 
@@ -56,7 +56,7 @@ def get(url: str, headers: dict[str, str], timeout: tuple[float, float]) -> Any:
 
 
 @contextlib.contextmanager
-def scratch(folder: Path, prefix: str = SCRATCH) -> Iterator[Path]:
+def scratch_folder(folder: Path, prefix: str = SCRATCH) -> Iterator[Path]:
     """A folder below `folder` that is gone afterwards, and with it those of that prefix whose processes were killed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def scratch(folder: Path, prefix: str = SCRATCH) -> Iterator[Path]:
         raise unwritable(folder, error) from error
     with temporary as path, contextlib.ExitStack() as held:
         try:
-            held.enter_context(locks.hold(Path(path) / HELD))
+            held.enter_context(locks.acquire(Path(path) / HELD))
         except OSError as error:
             raise unwritable(folder, error) from error
         yield Path(path)
@@ -81,9 +81,9 @@ def _is_abandoned(left: Path) -> bool:
             return False
         if not locks.read_holder(left / HELD) and not (left / HELD).is_file():  # its owner may be about to make it
             return time.time() - left.stat().st_mtime > STALE
-        with locks.hold(left / HELD):
+        with locks.acquire(left / HELD):
             return True
-    except (OSError, locks.Held):  # held, or gone in the meantime
+    except (OSError, locks.AlreadyLocked):  # held, or gone in the meantime
         return False
 
 
@@ -99,8 +99,8 @@ def _remove(left: Path) -> None:
 # -- one file -------------------------------------------------------------------------------------------------------
 
 
-def fetch(first: Callable[[], Any], again: Callable[[str, dict[str, str]], Any], path: Path, say: Callable[[str], None],
-          attempts: int, backoff: Callable[[int], float]) -> Path:
+def download_file(first: Callable[[], Any], again: Callable[[str, dict[str, str]], Any], path: Path,
+                  say: Callable[[str], None], attempts: int, backoff: Callable[[int], float]) -> Path:
     """Write what `first()` opens to `path`; where the connection is lost, go on with `again(url, headers)`.
 
     Gives up after `attempts` tries in a row that brought nothing new. KitError: that, no space, the wrong length.
@@ -108,7 +108,7 @@ def fetch(first: Callable[[], Any], again: Callable[[str, dict[str, str]], Any],
     response, done, best, tries = first(), 0, 0, 0
     size = _size(response)
     try:
-        check_space(path.parent, size or 0)
+        check_disk_space(path.parent, size or 0)
     except KitError:
         response.close()
         raise
@@ -173,11 +173,11 @@ def _size(response: Any) -> int | None:
     return int(length) if re.fullmatch(r"\d+", length) and not response.headers.get("Content-Encoding") else None
 
 
-def check_space(folder: Path, needed: int) -> None:
+def check_disk_space(folder: Path, needed: int) -> None:
     """KitError where `needed` bytes do not fit on the disk of `folder`."""
     free = shutil.disk_usage(folder).free
-    if needed + SPARE > free:
-        raise KitError(f"not enough disk space for {folder}: {(needed + SPARE) / 1e6:,.0f} MB needed, "
+    if needed + RESERVED_BYTES > free:
+        raise KitError(f"not enough disk space for {folder}: {(needed + RESERVED_BYTES) / 1e6:,.0f} MB needed, "
                        f"{free / 1e6:,.0f} MB free", "free some space, or choose another disk with --data-dir")
 
 
@@ -190,4 +190,4 @@ def _write(file: IO[bytes], path: Path, chunk: bytes) -> None:
 
 def unwritable(path: Path, error: OSError) -> KitError:
     """Why nothing can be written to `path`."""
-    return storage.refused(error, path, "write")
+    return storage.explain_os_error(error, path, "write")

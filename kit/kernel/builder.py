@@ -36,7 +36,7 @@ SETTINGS = {"t4x2": "t4x2-2h", "tpu": "t4x2-2h", "none": "cpu-45min"}  # of kit.
 MINUTES = {"t4x2": 110, "tpu": 110, "none": 520}  # of Kaggle's 120 on a GPU and 540 on a CPU
 PLACEHOLDER_USER = "INSERT_USERNAME_HERE"  # built without knowing the account; never to be pushed
 PINNED = ("original", "latest")  # images that Kaggle knows by a word: that of the kernel's first version, the newest
-PACKED = {".py", ".html", ".css", ".js"}
+PACKED_SUFFIXES = {".py", ".html", ".css", ".js"}
 
 
 def build(out: Path, competition: Competition, user: str | None = None, slug: str | None = None,
@@ -155,7 +155,8 @@ def _lay_down(out: Path, files: dict[str, bytes], weights_folder: Path) -> None:
 def _metadata(competition: Competition, ref: str, kind: str, accelerator: str,
               datasets: list[str]) -> dict[str, Any]:
     """`kernel-metadata.json`. Internet is on unless it is said to be off; the title must slugify to the id."""
-    return {"id": ref, "title": weights.title_of(ref.split("/")[1]), "code_file": KINDS[kind], "language": "python",
+    return {"id": ref, "title": weights.title_from_slug(ref.split("/")[1]),
+            "code_file": KINDS[kind], "language": "python",
             "kernel_type": kind, "is_private": True, "enable_internet": False, **ACCELERATORS[accelerator],
             "dataset_sources": datasets, "competition_sources": [competition.slug],
             "kernel_sources": [], "model_sources": [], "keywords": []}
@@ -183,7 +184,7 @@ def pack_source() -> bytes:
     package = Path(kit.__file__).parent
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for path in sorted(path for path in package.rglob("*") if path.suffix in PACKED):
+        for path in sorted(path for path in package.rglob("*") if path.suffix in PACKED_SUFFIXES):
             entry = zipfile.ZipInfo(f"kit/{path.relative_to(package).as_posix()}")  # its default date is 1980-01-01
             entry.create_system, entry.external_attr = 3, 0o644 << 16
             entry.compress_type = zipfile.ZIP_DEFLATED

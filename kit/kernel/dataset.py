@@ -12,8 +12,8 @@ from typing import Any
 from kit.core import storage
 from kit.core.errors import KitError
 from kit.kaggle import refusals, submissions
-from kit.kaggle.answers import one_line
-from kit.kaggle.client import Client, Rejected, Unanswered, span
+from kit.kaggle.answers import redacted_line
+from kit.kaggle.client import Client, Rejected, Unanswered, format_duration
 from kit.kaggle.session import polls
 from kit.kernel import folder as kernel_folder
 from kit.kernel.weights import METADATA
@@ -29,10 +29,10 @@ def upload(client: Client, folder: Path, state: dict[str, Any], save: Callable[[
     `state` (digest, before, done) is kept across runs by `save`. KitError where a file does not arrive or Kaggle
     refuses.
     """
-    ref, digest = _ref(folder), kernel_folder.digest_of(folder)
+    ref, digest = _ref(folder), kernel_folder.hash_folder(folder)
     if state.get("digest") == digest and state.get("done"):
         return
-    before = versions(client, ref)
+    before = count_versions(client, ref)
     if not (state.get("digest") == digest and before > state.get("before", before)):
         state.update(digest=digest, before=before, done=False)
         save()
@@ -60,15 +60,16 @@ def _ref(folder: Path) -> str:
     return f"{owner}/{slug}"
 
 
-def versions(client: Client, ref: str) -> int:
+def count_versions(client: Client, ref: str) -> int:
     """How many versions the dataset has; 0 where there is none. (To a stranger's eyes a private one is a 403.)"""
     from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
 
     request = ApiGetDatasetRequest()
     request.owner_slug, request.dataset_slug = ref.split("/")
     try:
-        answer = client.sdk(f"look at the dataset {ref}", lambda k: k.datasets.dataset_api_client.get_dataset(request),
-                            owner=request.owner_slug)
+        answer = client.call_sdk(f"look at the dataset {ref}",
+                                 lambda k: k.datasets.dataset_api_client.get_dataset(request),
+                                 owner=request.owner_slug)
         return answer.current_version_number or 1
     except Rejected as error:
         if error.status in (403, 404):
@@ -105,16 +106,16 @@ def _send(client: Client, folder: Path, ref: str, before: int) -> None:
     try:
         answer = client.call(f"upload the dataset {ref}", send, repeat=False, owner=ref.split("/")[0])
     except Unanswered as error:
-        if not error.sent:
+        if not error.may_have_arrived:
             raise
         client.say(f"{error.message}; looking whether it arrived")
-        if not any(versions(client, ref) > before for _ in polls(submissions.LOOK_FOR)):
+        if not any(count_versions(client, ref) > before for _ in polls(submissions.SEARCH_SECONDS)):
             raise
         return
     lost = [path.name for path in files if f"Upload successful: {path.name} (" not in client.printed]
     if answer.error or (answer.status or "ok").lower() != "ok":
-        why = one_line(answer.error or answer.status) or "it does not say why"
-        _, meaning, fix = refusals.by_words(why, client.asker(ref.split("/")[0])) or (
+        why = redacted_line(answer.error or answer.status) or "it does not say why"
+        _, meaning, fix = refusals.explain_words(why, client.request_context(ref.split("/")[0])) or (
             "", "", "mend what Kaggle names, then run the same command again")
         raise KitError(f"Kaggle did not take the dataset {ref}{meaning and ', '}{meaning}: {why}", fix)
     if lost:
@@ -138,8 +139,8 @@ def _wait(client: Client, ref: str, before: int) -> None:
                            if status == "failed" else "it was deleted on Kaggle's page: run the same command again")
         if status == "ready":
             ready += 1
-            if versions(client, ref) > before or ready > SETTLE_POLLS:
+            if count_versions(client, ref) > before or ready > SETTLE_POLLS:
                 client.say(f"the dataset {ref} is ready")
                 return
-    raise KitError(f"the dataset {ref} is not ready after {span(TIMEOUT)}",
+    raise KitError(f"the dataset {ref} is not ready after {format_duration(TIMEOUT)}",
                    "run the same command again to go on waiting")

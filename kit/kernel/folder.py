@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from kit.core import locks, storage
-from kit.core.config import fits
+from kit.core.config import matches_type
 from kit.core.errors import KitError
 from kit.kernel import weights
 from kit.kernel.builder import KINDS, METADATA, PLACEHOLDER_USER
@@ -26,7 +26,7 @@ SOURCES = {"competition_sources": (re.compile(r"[\w-][\w.-]*"), "SLUG"), "datase
            "kernel_sources": (REF, "OWNER/SLUG"),
            "model_sources": (re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*){3}/\d+"),
                              "OWNER/MODEL/FRAMEWORK/VARIATION/VERSION")}
-BUILD = "make it again: kit kernel build --user NAME"
+BUILD_AGAIN = "make it again: kit kernel build --user NAME"
 UPLOADED = {"digest": str, "before": int, "done": bool}  # what `State.weights` holds
 
 
@@ -50,22 +50,22 @@ class KernelFolder:
         with contextlib.ExitStack() as held:
             with storage.disk_errors(self.path, "write into"):
                 try:
-                    held.enter_context(locks.hold(self.path / ".push.lock"))
-                except locks.Held as other:
+                    held.enter_context(locks.acquire(self.path / ".push.lock"))
+                except locks.AlreadyLocked as other:
                     raise other.error(self.path, "wait until it has ended; kit kernel status shows where it is",
                                       "is being pushed by") from None
             yield
 
 
-def read(path: Path) -> KernelFolder:
+def read_kernel(path: Path) -> KernelFolder:
     """The kernel folder at `path`. KitError where it is none, or was built without an account."""
     path = Path(path)
     metadata = read_metadata(path)
     ref = metadata.get("id")
     if not isinstance(ref, str) or not REF.fullmatch(ref):
-        raise KitError(f"{path / METADATA} is damaged: id {ref!r:.60} is not OWNER/SLUG", BUILD)
+        raise KitError(f"{path / METADATA} is damaged: id {ref!r:.60} is not OWNER/SLUG", BUILD_AGAIN)
     if ref.startswith(f"{PLACEHOLDER_USER}/"):
-        raise KitError(f"{path} was built without a Kaggle account", BUILD)
+        raise KitError(f"{path} was built without a Kaggle account", BUILD_AGAIN)
     code, dataset = path / metadata["code_file"], path / weights.FOLDER
     has_weights = dataset.is_dir()
     return KernelFolder(path, metadata, _read_code(code),
@@ -87,17 +87,17 @@ def read_metadata(path: Path) -> dict[str, Any]:
     if metadata.get("kernel_type") not in tuple(KINDS):
         raise _wrong(file, metadata, "kernel_type", f"write {' or '.join(KINDS)}")
     for name, (pattern, form) in SOURCES.items():
-        if not fits(metadata[name], tuple[str, ...]) or not all(map(pattern.fullmatch, metadata[name])):
+        if not matches_type(metadata[name], tuple[str, ...]) or not all(map(pattern.fullmatch, metadata[name])):
             raise _wrong(file, metadata, name, f'write a list, such as ["{form}"]')
     if not (path / code).is_file():
-        raise KitError(f"{path / code} is missing", f"put it there, name another code_file in {file}, or {BUILD}")
+        raise KitError(f"{path / code} is missing", f"put it there, name another code_file in {file}, or {BUILD_AGAIN}")
     return metadata
 
 
 def _read_table(file: Path) -> dict[str, Any]:
     """The object in the JSON file. A file that begins with a byte order mark is refused: Kaggle's client refuses it."""
     if file.exists() and not file.is_file():  # a pipe would be waited for
-        raise KitError(f"{file} is no file", BUILD)
+        raise KitError(f"{file} is no file", BUILD_AGAIN)
     try:
         text = file.read_bytes().decode("utf-8")
     except FileNotFoundError:
@@ -105,7 +105,7 @@ def _read_table(file: Path) -> dict[str, Any]:
                        "make one: kit kernel build") from None
     except UnicodeDecodeError as error:
         raise KitError(f"{file} is damaged: byte {error.start + 1} is not UTF-8",
-                       f"save it again as UTF-8, or {BUILD}") from error
+                       f"save it again as UTF-8, or {BUILD_AGAIN}") from error
     except OSError as error:
         fix = "make it readable: chmod u+r" if isinstance(error, PermissionError) else "copy its folder anew:"
         raise KitError(f"cannot read {file}: {error.strerror or error}", f"{fix} {file}") from error
@@ -115,15 +115,15 @@ def _read_table(file: Path) -> dict[str, Any]:
     try:
         table = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise KitError(f"{file} is damaged: {error}", f"correct it there, or {BUILD}") from error
+        raise KitError(f"{file} is damaged: {error}", f"correct it there, or {BUILD_AGAIN}") from error
     if not isinstance(table, dict):
-        raise KitError(f"{file} is damaged: it holds no object", f"begin it with {{; or {BUILD}")
+        raise KitError(f"{file} is damaged: it holds no object", f"begin it with {{; or {BUILD_AGAIN}")
     return table
 
 
 def _wrong(file: Path, metadata: dict[str, Any], name: str, fix: str) -> KitError:
     said = f"cannot be {metadata.get(name)!r:.60}" if name in metadata else "is missing"
-    return KitError(f"{file} is damaged: {name} {said}", f"{fix}; or {BUILD}")
+    return KitError(f"{file} is damaged: {name} {said}", f"{fix}; or {BUILD_AGAIN}")
 
 
 def _read_code(path: Path) -> str:
@@ -146,7 +146,7 @@ def read_report(path: Path) -> dict[str, Any]:
     return report if isinstance(report, dict) else {}
 
 
-def digest_of(folder: Path) -> str:
+def hash_folder(folder: Path) -> str:
     """SHA-256 of all files in `folder`, with their names."""
     return _digest(_files(folder))
 
@@ -166,7 +166,7 @@ def _digest(paths: list[Path]) -> str:
 
 
 @dataclass
-class State:
+class PushState:
     """`push.json`. `pushing` and `submitting` are set while Kaggle's answer is not known yet."""
 
     digest: str = ""  # of what was pushed as `version`
@@ -181,7 +181,7 @@ class State:
     submitted_as: str = ""  # its description
 
     @classmethod
-    def load(cls, folder: KernelFolder) -> "State":
+    def load(cls, folder: KernelFolder) -> "PushState":
         path = folder.path / STATE
         if not path.is_file():
             return cls()
@@ -190,9 +190,9 @@ class State:
         except TypeError as error:
             raise storage.damaged(path, str(error)) from error
         wrong = [name for name, kind in get_type_hints(cls).items()
-                 if not fits(getattr(state, name), get_origin(kind) or kind)]
+                 if not matches_type(getattr(state, name), get_origin(kind) or kind)]
         wrong = wrong or [f"weights.{name}" for name, value in state.weights.items()
-                          if not fits(value, UPLOADED.get(name))]
+                          if not matches_type(value, UPLOADED.get(name))]
         if wrong:
             raise storage.damaged(path, f"{wrong[0]} is of another kind")
         return state

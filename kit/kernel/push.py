@@ -16,14 +16,14 @@ from kit.core import storage
 from kit.core.errors import KitError
 from kit.data.competition import Competition
 from kit.kaggle import refusals, session, submissions
-from kit.kaggle.answers import one_line
+from kit.kaggle.answers import redacted_line
 from kit.kaggle.client import Client, Rejected, Say, Unanswered, connect, redact, silent
 from kit.kaggle.refusals import BUSY, QUOTA
-from kit.kaggle.session import Version
+from kit.kaggle.session import KernelVersion
 from kit.kernel import dataset, template
 from kit.kernel import folder as kernel_folder
 from kit.kernel.builder import METADATA
-from kit.kernel.folder import KernelFolder, State
+from kit.kernel.folder import KernelFolder, PushState
 
 KERNEL_TIMEOUT = 14 * 3600.0  # seconds: nine hours on a CPU, and the queue before them
 SCORE_TIMEOUT = 4 * 3600.0  # seconds: Kaggle runs the kernel once more, on the hidden test file
@@ -72,15 +72,15 @@ def push(path: Path, competition: Competition, wait: bool = False, submit: bool 
     session after `session_limit`, where one is given. KitError for every failure; running it again goes on where it
     stopped. Times in seconds.
     """
-    kernel = kernel_folder.read(path)
+    kernel = kernel_folder.read_kernel(path)
     _check_source(kernel, competition)
-    minutes = template.settings_of(kernel.code).get("minutes", 0)
+    minutes = template.parse_settings(kernel.code).get("minutes", 0)
     if session_limit is not None and session_limit <= minutes * 60:
         raise KitError(f"--session-limit {session_limit / 60:g}m ends this kernel before it is done: it plans with "
                        f"{minutes:g} minutes, and a session that Kaggle ends is no submission",
                        f"build it again with --time-budget {session_limit / 60 * 0.9:.0f}m, or allow it more time")
     with kernel.lock():
-        client, state = connect(progress, competition.rules_url), State.load(kernel)
+        client, state = connect(progress, competition.rules_url), PushState.load(kernel)
         owner = kernel.ref.split("/")[0]
         if owner.lower() != client.user.lower():
             client.say(f"warning: this kernel is {owner}'s, but {client.user or 'another account'} is logged in")
@@ -98,7 +98,7 @@ def submit(path: Path, competition: Competition, message: str = "", wait: bool =
            ledger_path: Path = ledger.LEDGER, kernel_timeout: float = KERNEL_TIMEOUT,
            score_timeout: float = SCORE_TIMEOUT, resend: bool = False) -> PushResult:
     """Hand in the version that was pushed from this folder, as soon as it has ended well. KitError as `push`."""
-    kernel = kernel_folder.read(path)
+    kernel = kernel_folder.read_kernel(path)
     with kernel.lock():
         state = _pushed(kernel)
         if state.digest != kernel.digest:
@@ -115,9 +115,9 @@ def logs(path: Path, competition: Competition, follow: bool = False, show: Say =
 
     `show` gets each line as it comes; `timeout` in seconds. The dict has `kernel`, `version`, `status` and `log`.
     """
-    kernel = kernel_folder.read(path)
+    kernel = kernel_folder.read_kernel(path)
     state = _pushed(kernel)
-    client, version = connect(progress, competition.rules_url), Version(state.kernel, state.version)
+    client, version = connect(progress, competition.rules_url), KernelVersion(state.kernel, state.version)
     lines: list[str] = []
 
     def shown(line: str) -> None:
@@ -135,13 +135,14 @@ def logs(path: Path, competition: Competition, follow: bool = False, show: Say =
 
 def status(path: Path, competition: Competition, progress: Say = silent) -> dict[str, Any]:
     """Where the version that was pushed from this folder is: its status, its log's end, its submission."""
-    kernel = kernel_folder.read(path)
+    kernel = kernel_folder.read_kernel(path)
     state = _pushed(kernel)
-    client, version = connect(progress, competition.rules_url), Version(state.kernel, state.version)
+    client, version = connect(progress, competition.rules_url), KernelVersion(state.kernel, state.version)
     now, why = session.status(client, version)
     found = submissions.find(client, competition.slug, _tag(version))
     return {"kernel": version.kernel, "version": version.number, "url": state.url, "status": now or "UNKNOWN",
-            "failure": why, "log": session.log(client, version)[-session.TAIL:] if now in session.ENDS else [],
+            "failure": why,
+            "log": session.log(client, version)[-session.TAIL:] if now in session.FINAL_STATUSES else [],
             "changed_since": state.digest != kernel.digest, "quota": session.quota(client),
             "submission": dataclasses.asdict(found) if found else None}
 
@@ -156,14 +157,14 @@ def _check_source(kernel: KernelFolder, competition: Competition) -> None:
                        "name its competition with --competition, or build it again")
 
 
-def _pushed(kernel: KernelFolder) -> State:
-    state = State.load(kernel)
+def _pushed(kernel: KernelFolder) -> PushState:
+    state = PushState.load(kernel)
     if not state.version:
         raise KitError(f"nothing was pushed from {kernel.path} yet", "push it: kit kernel push")
     return state
 
 
-def _push_once(client: Client, kernel: KernelFolder, state: State, wait: float, resend: bool,
+def _push_once(client: Client, kernel: KernelFolder, state: PushState, wait: float, resend: bool,
                session_limit: float | None) -> None:
     """Push, unless these bytes were pushed already.
 
@@ -171,7 +172,7 @@ def _push_once(client: Client, kernel: KernelFolder, state: State, wait: float, 
     have arrived and Kaggle does not show it, unless `resend`.
     """
     if state.digest == kernel.digest and state.version and not state.pushing:
-        client.say(f"{Version(state.kernel, state.version)} was pushed already")
+        client.say(f"{KernelVersion(state.kernel, state.version)} was pushed already")
         return
 
     def lost(why: str) -> Unanswered:
@@ -180,7 +181,7 @@ def _push_once(client: Client, kernel: KernelFolder, state: State, wait: float, 
                           "command again; if it is not, run it with --resend")
 
     if state.pushing == kernel.digest:
-        if _adopt(client, kernel, state, 0.0 if resend else submissions.LOOK_FOR):
+        if _adopt(client, kernel, state, 0.0 if resend else submissions.SEARCH_SECONDS):
             return
         if not resend:
             raise lost("an earlier push was left without an answer")
@@ -197,15 +198,15 @@ def _push_once(client: Client, kernel: KernelFolder, state: State, wait: float, 
         client.say(line)
     for _ in session.polls(wait, SLOT_PAUSE):
         try:
-            answer = client.call(f"push {kernel.ref}", submissions.marked(send, mark), repeat=False,
+            answer = client.call(f"push {kernel.ref}", submissions.mark_while_sending(send, mark), repeat=False,
                                  owner=_owner(kernel))
             return _accept(client, kernel, state, answer)
         except Unanswered as error:
-            if not error.sent:
+            if not error.may_have_arrived:
                 mark(False)
                 raise KitError(error.message, error.fix) from None
             client.say(f"{error.message}; looking whether it arrived")
-            if _adopt(client, kernel, state, submissions.LOOK_FOR):
+            if _adopt(client, kernel, state, submissions.SEARCH_SECONDS):
                 return
             raise lost(error.message) from None
         except KitError as error:
@@ -221,29 +222,29 @@ def _owner(kernel: KernelFolder) -> str:
     return kernel.ref.split("/")[0]
 
 
-def _accept(client: Client, kernel: KernelFolder, state: State, answer: Any) -> None:
+def _accept(client: Client, kernel: KernelFolder, state: PushState, answer: Any) -> None:
     """Note the new version. KitError for what the client would only print: an error in a 200, ignored sources."""
     for line in client.printed.splitlines():
         client.say(f"the client says: {line}")
     if answer.error:
-        kind, meaning, fix = refusals.by_words(answer.error, client.asker(_owner(kernel))) or (
+        kind, meaning, fix = refusals.explain_words(answer.error, client.request_context(_owner(kernel))) or (
             "", "", "mend what Kaggle names, build the kernel again, and push it again")
         if kind == QUOTA and (lines := session.quota_lines(session.quota(client))):
             fix = f"{'; '.join(lines)}: {fix}"
-        raise Rejected(f"Kaggle did not take {kernel.ref}{meaning and ', '}{meaning}: {one_line(answer.error)}", fix,
-                       200, kind)
+        raise Rejected(f"Kaggle did not take {kernel.ref}{meaning and ', '}{meaning}: "
+                       f"{redacted_line(answer.error)}", fix, 200, kind)
     ignored = [f"{kind} {source}" for kind in ("dataset", "competition", "kernel", "model")
                for source in getattr(answer, f"invalid_{kind}_sources") or []]
     if ignored:
         fixes = [f"accept the competition's rules: {client.rules_url}"] if answer.invalid_competition_sources else []
         if len(ignored) > len(answer.invalid_competition_sources or []):
             fixes.append(f"check in {METADATA} the names of what it reads, and that {client.user} may see them")
-        raise KitError(f"Kaggle took {kernel.ref}, but not its data: {', '.join(map(one_line, ignored))}",
+        raise KitError(f"Kaggle took {kernel.ref}, but not its data: {', '.join(map(redacted_line, ignored))}",
                        f"{'; '.join(fixes)}; then push again")
     if answer.version_number:
         name = _kernel_name(answer.ref) or kernel.ref
         _pushed_as(client, kernel, state, name, int(answer.version_number), answer.url or "")
-    elif not _adopt(client, kernel, state, submissions.LOOK_FOR):
+    elif not _adopt(client, kernel, state, submissions.SEARCH_SECONDS):
         raise Unanswered(f"Kaggle's answer to the push of {kernel.ref} names no version", "run the same command again")
 
 
@@ -253,13 +254,13 @@ def _kernel_name(ref: str) -> str:
     return "/".join(parts[-2:]) if len(parts) >= 2 else ""
 
 
-def _adopt(client: Client, kernel: KernelFolder, state: State, seconds: float) -> bool:
+def _adopt(client: Client, kernel: KernelFolder, state: PushState, seconds: float) -> bool:
     """Whether a push whose answer was lost did arrive: Kaggle's newest version is a new one, and has our source.
 
     Looks once, then again and again for `seconds`.
     """
     for _ in session.polls(seconds):
-        number, source = session.current(client, kernel.ref)
+        number, source = session.latest_version(client, kernel.ref)
         if number > state.version and _plain(source) == _plain(kernel.code):
             _pushed_as(client, kernel, state, kernel.ref, number, f"https://www.kaggle.com/code/{kernel.ref}")
             return True
@@ -274,23 +275,23 @@ def _plain(source: str) -> Any:
         return source.replace("\r\n", "\n").strip()
 
 
-def _pushed_as(client: Client, kernel: KernelFolder, state: State, name: str, number: int, url: str) -> None:
-    new = State(digest=kernel.digest, kernel=name, version=number, url=redact(url), weights=state.weights)
-    for field in dataclasses.fields(State):
+def _pushed_as(client: Client, kernel: KernelFolder, state: PushState, name: str, number: int, url: str) -> None:
+    new = PushState(digest=kernel.digest, kernel=name, version=number, url=redact(url), weights=state.weights)
+    for field in dataclasses.fields(PushState):
         setattr(state, field.name, getattr(new, field.name))
     state.save(kernel)
-    client.say(f"pushed {Version(name, number)}: {state.url}")
+    client.say(f"pushed {KernelVersion(name, number)}: {state.url}")
 
 
 # -- wait -----------------------------------------------------------------------------------------------------------
 
 
-def _follow(client: Client, kernel: KernelFolder, state: State, timeout: float) -> None:
+def _follow(client: Client, kernel: KernelFolder, state: PushState, timeout: float) -> None:
     """Wait for the version's end, then fetch its report, once. KitError where it ended badly or left no submission."""
-    version, report = Version(state.kernel, state.version), _report_path(kernel, state)
+    version, report = KernelVersion(state.kernel, state.version), _report_path(kernel, state)
     if state.ended == "COMPLETE":
         return
-    session.follow(client, version, timeout)
+    session.wait_for_completion(client, version, timeout)
     left, report_bytes = _left(client, version)
     if left and SUBMISSION not in left:
         raise KitError(f"{version} ended well, but left no {SUBMISSION}, only {', '.join(sorted(left))}",
@@ -303,23 +304,23 @@ def _follow(client: Client, kernel: KernelFolder, state: State, timeout: float) 
     state.save(kernel)
 
 
-def _left(client: Client, version: Version) -> tuple[set[str], bytes | None]:
+def _left(client: Client, version: KernelVersion) -> tuple[set[str], bytes | None]:
     """The names of what this version left, and its report; what Kaggle does not show need not stop a hand-in."""
     names: set[str] = set()
     try:
-        files = session.outputs(client, version)
+        files = session.output_urls(client, version)
         names = set(files)
-        return names, session.fetch(client, REPORT, files[REPORT]) if REPORT in files else None
+        return names, session.fetch_output(client, REPORT, files[REPORT]) if REPORT in files else None
     except Rejected as error:
         client.say(error.message)
         return names, None
 
 
-def _report_path(kernel: KernelFolder, state: State) -> Path:
+def _report_path(kernel: KernelFolder, state: PushState) -> Path:
     return kernel.path / f"v{state.version}" / REPORT
 
 
-def _result(kernel: KernelFolder, state: State, entry: submissions.HandIn | None = None) -> PushResult:
+def _result(kernel: KernelFolder, state: PushState, entry: submissions.Submission | None = None) -> PushResult:
     report = _report_path(kernel, state)
     return PushResult(state.kernel, state.version, state.url, state.ended, str(report) if report.is_file() else "",
                       state.submission, entry.public_score if entry else None, entry.private_score if entry else None)
@@ -328,13 +329,13 @@ def _result(kernel: KernelFolder, state: State, entry: submissions.HandIn | None
 # -- hand in --------------------------------------------------------------------------------------------------------
 
 
-def _tag(version: Version) -> str:
+def _tag(version: KernelVersion) -> str:
     return f"[{version}]"
 
 
-def _hand_in(client: Client, kernel: KernelFolder, state: State, competition: Competition, message: str,
+def _hand_in(client: Client, kernel: KernelFolder, state: PushState, competition: Competition, message: str,
              ledger_path: Path, wait: bool, timeout: float, resend: bool) -> PushResult:
-    version = Version(state.kernel, state.version)
+    version = KernelVersion(state.kernel, state.version)
     if not state.submission:
         state.submitted_as = f"{message} {_tag(version)}".strip()
 
@@ -347,8 +348,9 @@ def _hand_in(client: Client, kernel: KernelFolder, state: State, competition: Co
                                                       version.number, quiet=True)
 
         try:
-            entry = submissions.once(client, competition.slug, _tag(version), submissions.marked(send, mark),
-                                state.submitting and not resend, "run it with --resend")
+            entry = submissions.submit_once(client, competition.slug, _tag(version),
+                                            submissions.mark_while_sending(send, mark),
+                                            state.submitting and not resend, "run it with --resend")
         except Unanswered:
             raise
         except KitError:
@@ -358,6 +360,6 @@ def _hand_in(client: Client, kernel: KernelFolder, state: State, competition: Co
         state.save(kernel)
         client.say(f"handed in {version} as submission {entry.ref}")
     report = kernel_folder.read_report(_report_path(kernel, state))
-    ledger.add(ledger.row_of(str(version), report, state.submission), ledger_path)
+    ledger.add_row(ledger.make_row(str(version), report, state.submission), ledger_path)
     scored = ledger.wait_for_score(client, competition, state.submission, ledger_path, timeout) if wait else None
     return dataclasses.replace(_result(kernel, state, scored), sync=ledger.sync_command(competition, ledger_path))

@@ -83,7 +83,7 @@ def render(kind: str, settings: dict[str, Any], packed: bytes, facts: dict[str, 
     return _script(*parts) if kind == "script" else _notebook(*parts)
 
 
-def settings_of(code: str) -> dict[str, Any]:
+def parse_settings(code: str) -> dict[str, Any]:
     """The `SETTINGS` of a code file that `render` wrote, script or notebook; empty for anybody else's."""
     with contextlib.suppress(ValueError, SyntaxError, TypeError, KeyError, AttributeError, RecursionError):
         if code.lstrip().startswith("{"):

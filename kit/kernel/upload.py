@@ -13,7 +13,7 @@ from kit.core import storage
 from kit.core.errors import KitError
 from kit.data.competition import Competition
 from kit.kaggle import submissions
-from kit.kaggle.answers import one_line
+from kit.kaggle.answers import redacted_line
 from kit.kaggle.client import Say, Unanswered, connect, silent
 from kit.kernel import folder as kernel_folder
 from kit.kernel.push import REPORT, SCORE_TIMEOUT, PushResult
@@ -28,15 +28,16 @@ def check_takes_files(competition: Competition) -> None:
                        "kit kernel build --user NAME, kit kernel rehearse, then kit kernel push --wait --submit")
 
 
-def upload(path: Path, competition: Competition, message: str = "", wait: bool = False, progress: Say = silent,
+def submit_file(path: Path, competition: Competition, message: str = "", wait: bool = False, progress: Say = silent,
            ledger_path: Path | None = None, score_timeout: float = SCORE_TIMEOUT) -> PushResult:
     """Hand in a submission file, once; its report.json is looked for beside it. KitError for a code competition.
 
-    Its row goes into `ledger_path`, by default the ledger beside the submission's folder, where `ledger.record` put it.
+    Its row goes into `ledger_path`, by default the ledger beside the submission's folder, where
+    `ledger.record_submission` put it.
     """
     check_takes_files(competition)
     path = Path(path)
-    ledger_path = ledger_path or ledger.beside(path.parent)
+    ledger_path = ledger_path or ledger.ledger_beside(path.parent)
     tag = f"[sha256 {hashlib.sha256(storage.read_bytes(path)).hexdigest()[:12]}]"
     client, sending = connect(progress, competition.rules_url), path.with_name(SENDING)
 
@@ -55,9 +56,9 @@ def upload(path: Path, competition: Competition, message: str = "", wait: bool =
             if not why:
                 raise
         if why:  # the submission itself comes after the upload, and was not made
-            raise Unanswered(f"the file did not arrive at Kaggle: {one_line(why)}",
+            raise Unanswered(f"the file did not arrive at Kaggle: {redacted_line(why)}",
                              "check the network, and that it lets uploads through to storage.googleapis.com, then run "
-                             "the same command again", sent=False)
+                             "the same command again", may_have_arrived=False)
         return answer
 
     try:
@@ -65,8 +66,9 @@ def upload(path: Path, competition: Competition, message: str = "", wait: bool =
     except (OSError, ValueError, AttributeError):
         unsure = True  # whatever it was, it was being sent
     try:
-        entry = submissions.once(client, competition.slug, tag, submissions.marked(send, mark), unsure,
-                            f"delete {sending} and run it again")
+        entry = submissions.submit_once(client, competition.slug, tag,
+                                        submissions.mark_while_sending(send, mark), unsure,
+                                        f"delete {sending} and run it again")
     except Unanswered:
         raise
     except KitError:
@@ -75,7 +77,7 @@ def upload(path: Path, competition: Competition, message: str = "", wait: bool =
     mark(False)
     client.say(f"handed in {path} as submission {entry.ref}")
     run = path.resolve().parent.name
-    ledger.add(ledger.row_of(run, kernel_folder.read_report(path.with_name(REPORT)), entry.ref), ledger_path)
+    ledger.add_row(ledger.make_row(run, kernel_folder.read_report(path.with_name(REPORT)), entry.ref), ledger_path)
     if wait:
         entry = ledger.wait_for_score(client, competition, entry.ref, ledger_path, score_timeout)
     return PushResult(str(path), status="handed in", submission=entry.ref, public_score=entry.public_score,

@@ -31,7 +31,7 @@ def dataset_slug(kernel_slug: str) -> str:
     return kernel_slug + SUFFIX
 
 
-def title_of(slug: str) -> str:
+def title_from_slug(slug: str) -> str:
     """A title that Kaggle turns into `slug` again."""
     return " ".join(word.capitalize() for word in slug.split("-"))
 
@@ -57,7 +57,7 @@ def pack(run: Path, out: Path, ref: str) -> str:
     manifest = {"run": Path(run).name, "config_sha256": hashlib.sha256(data).hexdigest(), "files": files}
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
     (out / MANIFEST).write_text(text, "utf-8")
-    metadata = {"title": title_of(ref.split("/")[1]), "id": ref, "licenses": [{"name": "other"}]}
+    metadata = {"title": title_from_slug(ref.split("/")[1]), "id": ref, "licenses": [{"name": "other"}]}
     (out / METADATA).write_text(json.dumps(metadata, indent=2) + "\n", "utf-8")
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -47,7 +47,7 @@ def look(folder: Path, metadata: dict[str, Any]) -> tuple[list[str], list[str]]:
 
 def _other_versions() -> list[str]:
     """A note on the packages whose first two numbers are not those of Kaggle's image."""
-    others = [f"{name} {here} (there {there})" for name, here in provenance.all_installed().items()
+    others = [f"{name} {here} (there {there})" for name, here in provenance.installed_versions().items()
               if (there := provenance.KAGGLE_IMAGE[name]).split(".")[:2] != here.split(".")[:2]]
     return [f"not as on Kaggle (its image of {provenance.KAGGLE_IMAGE_DATE}): {', '.join(others)}"] if others else []
 
@@ -78,7 +78,7 @@ def read_notebook(path: Path) -> dict[str, Any]:
         raise KitError(f"{path} is no notebook: byte {error.start + 1} (0x{error.object[error.start]:02x}) is not "
                        "UTF-8", "save it again as UTF-8") from error
     except OSError as error:
-        raise storage.refused(error, path, "read") from error
+        raise storage.explain_os_error(error, path, "read") from error
     if text.startswith("\ufeff"):
         raise KitError(f"{path} is no notebook: it begins with a byte order mark, at which Jupyter stops",
                        "save it as UTF-8 without one (an editor may call it UTF-8 with BOM)")

@@ -96,7 +96,7 @@ def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: f
     metadata = read_metadata(folder)
     inputs = find_inputs(folder, mounts, layout)
     reasons, notes = preflight.look(folder, metadata)
-    with transfer.scratch(Path(tempfile.gettempdir()).resolve(), STAGE) as stage:
+    with transfer.scratch_folder(Path(tempfile.gettempdir()).resolve(), STAGE) as stage:
         verdict = Verdict(walls="namespaces" if sandbox.namespaces() else "python", reasons=reasons, notes=notes)
         with _layout_errors(stage):
             swapped = _lay_out(stage, folder / metadata["code_file"], inputs, data, hidden)

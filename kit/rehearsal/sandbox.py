@@ -152,7 +152,7 @@ def _environment(stage: Path, time_limit: float, root: str | None) -> dict[str, 
 @functools.lru_cache(maxsize=1)
 def image_packages() -> list[str]:
     """Top-level names that Kaggle's image would let a kernel import: the image's packages and all they need."""
-    wanted, names = [name for package in IMAGE.values() for name in provenance.names(package)], set(IMAGE)
+    wanted, names = [name for package in IMAGE.values() for name in provenance.distribution_names(package)], set(IMAGE)
     for package in wanted:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             for requirement in importlib.metadata.requires(package) or ():

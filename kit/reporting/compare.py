@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kit.core import storage
-from kit.core.config import fits
+from kit.core.config import matches_type
 from kit.core.errors import KitError
 from kit.data import competition as competitions
 from kit.data.folds import load_folds
@@ -109,11 +109,12 @@ def _read_config(path: Path) -> dict[str, Any]:
     """What it says of config and data, in one dict. KitError for a config.json that was never the kit's."""
     about = storage.read_json(path, "config", "data")
     config, data = about["config"], about["data"]
-    if not isinstance(config, dict) or not fits(config.get("competition"), str) \
+    if not isinstance(config, dict) or not matches_type(config.get("competition"), str) \
             or config["competition"] not in competitions.COMPETITIONS \
-            or not fits(config.get("models"), tuple[str, ...]):
+            or not matches_type(config.get("models"), tuple[str, ...]):
         raise storage.damaged(path, "it does not say which models were trained for what")
-    if not isinstance(data, dict) or not isinstance(data.get("sha256"), dict) or not fits(data.get("is_sample"), bool):
+    if not isinstance(data, dict) or not isinstance(data.get("sha256"), dict) \
+            or not matches_type(data.get("is_sample"), bool):
         raise storage.damaged(path, "it does not say which data they were trained on")
     return {**config, "data": data}
 

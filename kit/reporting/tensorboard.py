@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kit.core.errors import KitError
-from kit.core.progress import Progress, Relay
+from kit.core.progress import ForwardingProgress, Progress
 from kit.data.competition import Competition
 from kit.data.table import Table
 from kit.reporting.metrics import confusion
@@ -28,7 +28,7 @@ COLUMNS = 6  # of the picture of mistakes, which has as many rows
 CELL = 16  # pixels, of the confusion matrix
 
 
-class Board(Relay):
+class Board(ForwardingProgress):
     """Passes everything on to `progress`, and writes down what the epochs were. KitError without tensorboard."""
 
     def __init__(self, progress: Progress, folder: Path, train: Table, competition: Competition) -> None:
@@ -43,9 +43,9 @@ class Board(Relay):
         self._open: Any = EventFileWriter
         self._writers: dict[str, Any] = {}
 
-    def epoch(self, event: dict[str, Any]) -> None:
+    def on_epoch_end(self, event: dict[str, Any]) -> None:
         """Write a job's epoch: its line of the history, and `probs` (n, n_classes) of the val rows `rows` (n,)."""
-        self.progress.epoch(event)
+        self.progress.on_epoch_end(event)
         labels = np.asarray(self.train.labels)[event["rows"]]
         matrix = confusion(labels, event["probs"].argmax(axis=1), self.competition.n_classes)
         values = [_scalar(tag, event[name]) for name, tag in SCALARS.items()]

@@ -179,7 +179,7 @@ class Kernel:
         with contextlib.suppress(KitError):
             report = storage.read_json(self.run.path / "report.json")
         if "environment" not in report:
-            report["environment"] = {"python": provenance.installed("python")}
+            report["environment"] = {"python": provenance.installed_version("python")}
             with contextlib.suppress(KitError):
                 report["environment"] = storage.read_json(self.run.path / ENVIRONMENT)
         accuracy = {key: self.vote.accuracy[key] for key in self.vote.folds}
@@ -191,7 +191,7 @@ class Kernel:
         return report | {
             "complete": self.vote.complete, "used": self.vote.used,
             "kernel": {"version": kit.__version__, "settings": self.settings, "data": self.mounted,
-                       "versions": provenance.all_installed(),
+                       "versions": provenance.installed_versions(),
                        "test_rows": len(self.ids), "folds": accuracy, "missing_folds": missing,
                        "children": self.outcome.starts, "events": [*self.events, *self.outcome.events],
                        "seconds": round(time.monotonic() - self.began, 1), "budget_seconds": self.budget,

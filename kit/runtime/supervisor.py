@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kit.core import system
-from kit.core.config import fits
-from kit.core.run_folder import finished
+from kit.core.config import matches_type
+from kit.core.run_folder import finished_folds
 
 HEARTBEAT = "heartbeat.json"  # {"jobs": keys of those under way}; written by the child at every sign of progress
 IDLE_FAILURES = 2  # children that die without a fold to blame, before we give up
@@ -63,7 +63,7 @@ def supervise(command: Command, run: Path, wanted: frozenset[str], limits: Limit
         alone = memory_was_short or bool(suspects)
         child = command(frozenset(outcome.left_out), alone)
         why = _follow(child, run, limits, changed, tick, output, environment, suspects)
-        done = finished(run)
+        done = finished_folds(run)
         outcome.finished = not why
         outcome.events += filter(None, [why])
         if not why or tick() or time.monotonic() >= limits.deadline or wanted <= done:
@@ -88,15 +88,15 @@ def _follow(command: list[str], run: Path, limits: Limits, changed: Callable[[],
     with output.open("ab") as log:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log,
                                    stderr=subprocess.STDOUT, start_new_session=True)
-    known, last = finished(run), time.monotonic()
+    known, last = finished_folds(run), time.monotonic()
     heart = None
     try:
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(limits.poll)
             now = time.monotonic()
-            if finished(run) != known:
-                known = finished(run)
+            if finished_folds(run) != known:
+                known = finished_folds(run)
                 changed()
             if suspects and suspects <= known:
                 return "none of them did it again: now several at a time"
@@ -109,7 +109,7 @@ def _follow(command: list[str], run: Path, limits: Limits, changed: Callable[[],
     finally:
         system.kill_tree(process.pid)
         process.wait()
-        if finished(run) != known:
+        if finished_folds(run) != known:
             changed()
 
 
@@ -141,5 +141,5 @@ def _stamp(path: Path) -> int | None:
 def _under_way(heart: Path) -> frozenset[str]:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         jobs = json.loads(heart.read_text("utf-8"))["jobs"]
-        return frozenset(jobs) if fits(jobs, tuple[str, ...]) else frozenset()
+        return frozenset(jobs) if matches_type(jobs, tuple[str, ...]) else frozenset()
     return frozenset()

@@ -12,7 +12,7 @@ import numpy as np
 
 from kit.core import storage
 from kit.core.errors import KitError
-from kit.core.run_folder import RunFolder, finished
+from kit.core.run_folder import RunFolder, finished_folds
 from kit.data.table import Table
 from kit.ensembling.blend import aligned
 from kit.ensembling.blend import vote as vote_of
@@ -37,7 +37,7 @@ class Vote:
 def take(run: RunFolder, planned: Sequence[str], ids: np.ndarray, n_classes: int) -> Vote:
     """The vote of the `planned` folds (keys) that are finished, else of the baseline's."""
     vote, probs = Vote(), {}
-    for key in sorted(finished(run.path)):
+    for key in sorted(finished_folds(run.path)):
         try:
             path = run.path / key / "test.npz"
             probs[key] = aligned(*read_probs(path, "id", n_classes), ids, path)

@@ -16,7 +16,7 @@ import numpy as np
 
 from kit.core import backend, progress, storage
 from kit.core.config import RunConfig
-from kit.core.run_folder import RunFolder, finished, fold_keys
+from kit.core.run_folder import RunFolder, finished_folds, fold_keys
 from kit.data import competition as competitions
 from kit.data.source import DataFolder
 from kit.kernel import weights
@@ -40,7 +40,7 @@ class Wish:
         return [sys.executable, "-m", "kit.runtime.worker", json.dumps(asdict(self))]
 
 
-class Beat(progress.Plain):
+class Beat(progress.PlainProgress):
     """Plain lines, and a heartbeat file that names the first `lanes` folds that are not done: those are under way."""
 
     def __init__(self, path: Path, lanes: int = 1) -> None:
@@ -108,11 +108,11 @@ def _predict(data: DataFolder, run: RunFolder, beat: Beat, wish: Wish) -> None:
     from kit.ensembling import predict
     from kit.training import fit
 
-    test, done = data.test(), finished(run.path)
+    test, done = data.test(), finished_folds(run.path)
     todo = [key for key in fold_keys(run.path, weights.TRAINED) if key not in wish.left_out and key not in done]
     facts = {key: storage.read_json(run.path / key / weights.TRAINED) for key in todo}
     jobs = {key: fit.FoldJob(**facts[key]["job"]) for key in todo}
-    backend.prepare()
+    backend.configure_devices()
     beat.start(dict.fromkeys(todo, 1.0))
     for note in {predict.precision_note(job) for job in jobs.values()} - {""}:
         beat.say(note)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kit.core import storage
-from kit.core.config import fits
+from kit.core.config import matches_type
 from kit.training import records
 from kit.training.jobs import FoldJob
 
@@ -39,9 +39,9 @@ class Course:
         """What a checkpoint says. ValueError, TypeError, AttributeError where that is no course of such a training."""
         course = cls(**stored)
         numbers = [course.seconds, *course.sums, *(value for line in course.history for value in line.values())]
-        if not fits(course.step, int) or not 0 <= course.step <= epochs * per_epoch \
+        if not matches_type(course.step, int) or not 0 <= course.step <= epochs * per_epoch \
                 or len(course.history) != course.step // per_epoch or len(course.sums) != N_SUMS \
-                or not all(fits(value, float) and 0 <= value < records.MOST for value in numbers) \
+                or not all(matches_type(value, float) and 0 <= value < records.MOST for value in numbers) \
                 or any(set(line) != set(records.HISTORY) for line in course.history):
             raise ValueError("no course of a training")
         return course

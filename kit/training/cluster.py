@@ -258,7 +258,7 @@ def _train(plan: Plan, job: fit.FoldJob, arrays: fit.FoldData, rows: tuple[np.nd
 
     The files of its fold folder, or None if time was too short.
     """
-    backend.prepare(threads)
+    backend.configure_devices(threads)
     with tempfile.TemporaryDirectory(prefix="kit-") as scratch:
         plan = replace(plan, run=Path(scratch))
         folder = plan.folder(job)

@@ -69,7 +69,7 @@ def settle(config: RunConfig) -> tuple[RunConfig, str]:
     if executor == "local":
         if system.is_throttled():  # TensorFlow's own number of threads would be that of the machine's cores
             threads = threads or len(system.cores())
-        backend.prepare(threads)
+        backend.configure_devices(threads)
     return replace(config, precision=precision, executor=executor, threads=threads), why
 
 
@@ -163,7 +163,7 @@ def _done_event(plan: Plan, job: fit.FoldJob) -> dict[str, Any]:
 
 
 def _local(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline: float | None) -> bool:
-    backend.prepare(plan.config.threads)
+    backend.configure_devices(plan.config.threads)
     clock = Clock(deadline)
     return all([timely(plan, job, clock, relay(progress)) for job in jobs])
 
@@ -173,7 +173,7 @@ def relay(progress: Progress) -> fit.Report:
         if event["event"] == "say":
             progress.say(event["text"])
         elif event["event"] == "epoch":
-            progress.epoch(event)
+            progress.on_epoch_end(event)
         else:
             progress.handle(event)
 
@@ -253,7 +253,7 @@ class Crew:
         """
         if self.workers:
             return self.workers.everywhere(task, arguments, patience)
-        backend.prepare(self.config.threads)
+        backend.configure_devices(self.config.threads)
         return [task(*arguments, lambda: None)]
 
 

@@ -46,7 +46,7 @@ class Trainer:
 
         self.recipe, self.shape, self.batch_size = recipe, competition.shape, batch_size
         outside = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(backend.policy(precision))
+        keras.config.set_dtype_policy(backend.dtype_policy(precision))
         try:
             self.model = recipe.build(competition)
         finally:

@@ -72,7 +72,7 @@ def read_tables(data: DataFolder) -> tuple[Any, Any, Any]:
 
 def _stamps(data: DataFolder) -> tuple[tuple[int, ...], ...]:
     """What changes when a file of the folder does: a notebook may train on new data of the same name."""
-    return tuple(tuple(cache.stamp(path.stat())) for path in sorted(data.path.glob("*.csv")))
+    return tuple(tuple(cache.file_stamp(path.stat())) for path in sorted(data.path.glob("*.csv")))
 
 
 def fold_data(plan: Plan, job: FoldJob) -> FoldData:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from kit.core import backend, storage
-from kit.core.config import BOUNDS, RunConfig, fits
+from kit.core.config import BOUNDS, RunConfig, matches_type
 from kit.core.errors import KitError
 from kit.core.progress import Progress, makespan
 from kit.data.source import DataFolder
@@ -183,12 +183,12 @@ def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob, together: 
         return time.perf_counter() - began
 
     # A compiled scan has its length in it, so there it must be that of the training; elsewhere it is short.
-    size = chunk if backend.compiles_chunks() else 1
+    size = chunk if backend.compiles_per_step_count() else 1
     steps(size), predicting(1), predicting(job.tta)  # compile
     together()
     one = steps(size) / size
     enough = min(MEASURING, MEASURING_SHARE * one * per_epoch * job.epochs)
-    size = size if backend.compiles_chunks() else min(chunk, max(1, int(enough / 3 / max(one, 1e-6))))
+    size = size if backend.compiles_per_step_count() else min(chunk, max(1, int(enough / 3 / max(one, 1e-6))))
     n, began = 0, time.perf_counter()
     while n == 0 or time.perf_counter() - began < enough:
         steps(size)
@@ -393,9 +393,10 @@ def load(path: Path, named: Sequence[str]) -> tuple[Schedule, dict[str, Cost]]:
     try:
         epochs, costs = dict(stored["epochs"]), {model: Cost(**cost) for model, cost in stored["costs"].items()}
         numbers = [stored["predicted_seconds"], *(value for cost in costs.values() for value in astuple(cost))]
-        right = set(epochs) == set(named) and all(fits(n, int) and least <= n <= most for n in epochs.values()) \
-            and fits(stored["left_out"], tuple[str, ...]) \
-            and all(fits(number, float) and 0 <= number < 1e9 for number in numbers)
+        right = set(epochs) == set(named) \
+            and all(matches_type(n, int) and least <= n <= most for n in epochs.values()) \
+            and matches_type(stored["left_out"], tuple[str, ...]) \
+            and all(matches_type(number, float) and 0 <= number < 1e9 for number in numbers)
     except (TypeError, ValueError, AttributeError) as error:
         raise storage.damaged(path, "it is no schedule of a run") from error
     if not right:

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 import numpy as np
 
 from kit.core import storage
-from kit.core.config import BOUNDS, PRECISIONS, RunConfig, fits
+from kit.core.config import BOUNDS, PRECISIONS, RunConfig, matches_type
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder
 from kit.data import competition
@@ -42,12 +42,13 @@ def read_done(folder: Path) -> dict[str, Any]:
     """A fold's done.json, with a `job` that makes a FoldJob. KitError if it is missing or damaged."""
     path = folder / "done.json"
     done = storage.read_json(path, "job", *NUMBERS)
-    wrong = [name for name, value in done.items() if name != "job" and not (fits(value, float) and abs(value) < MOST)]
+    wrong = [name for name, value in done.items()
+             if name != "job" and not (matches_type(value, float) and abs(value) < MOST)]
     if wrong:
         raise storage.damaged(path, f"no number: {', '.join(wrong)}")
     kinds, job = get_type_hints(FoldJob), done["job"]
     if not isinstance(job, dict) or not set(job) <= set(kinds) \
-            or not all(fits(value, kinds[name]) for name, value in job.items()) \
+            or not all(matches_type(value, kinds[name]) for name, value in job.items()) \
             or job.get("model") not in models.RECIPES:
         raise storage.damaged(path, "its job is none of the kit's")
     try:

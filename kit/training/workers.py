@@ -156,7 +156,7 @@ def _start_worker(places: list[Place], threads: int | None, turn: Any, barrier: 
     elif hasattr(os, "sched_setaffinity") and (not system.is_throttled() or backend.load() == "jax"):
         with contextlib.suppress(OSError):  # a sandbox may forbid it; it is for speed alone
             os.sched_setaffinity(0, place.cores)  # JAX takes its number of threads from here
-    backend.prepare(threads or len(place.cores) or None)
+    backend.configure_devices(threads or len(place.cores) or None)
 
 
 def _gpu_name(i: int) -> str:

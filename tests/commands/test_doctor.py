@@ -164,7 +164,7 @@ def test_processes_that_cannot_work_together(tmp_path, data, machine):
 
 
 def test_a_disk_without_locks_and_one_that_cannot_be_written(tmp_path, data, machine):
-    machine.setattr("kit.core.locks.has_locks", lambda folder: False)
+    machine.setattr("kit.core.locks.supports_locks", lambda folder: False)
     assert "without file locks" in examine(tmp_path)["disk"].found
 
     def refuse(*_, **__):
@@ -236,7 +236,7 @@ def test_newer_versions_than_on_kaggle(tmp_path, data, machine):
 
 def test_a_difference_in_the_third_number_is_none(tmp_path, data, machine):
     machine.setattr(provenance, "KAGGLE_IMAGE", {"numpy": "2.0.2", "pandas": "2.2.2"})
-    machine.setattr(provenance, "installed", {"numpy": "2.0.9rc1", "pandas": "2.2.30"}.get)
+    machine.setattr(provenance, "installed_version", {"numpy": "2.0.9rc1", "pandas": "2.2.30"}.get)
     assert examine(tmp_path)["Kaggle image"].state == doctor.OK
 
 
@@ -254,7 +254,7 @@ def test_tensorflow_is_found_under_the_names_that_it_is_installed_by(tmp_path, d
         return "2.20.0"
 
     machine.setattr(importlib.metadata, "version", version)
-    assert provenance.installed("tensorflow") == "2.20.0" and provenance.installed("keras") is None
+    assert provenance.installed_version("tensorflow") == "2.20.0" and provenance.installed_version("keras") is None
     assert "on tensorflow 2.20.0" in examine(tmp_path)["backend"].found
 
 

@@ -17,7 +17,7 @@ import hashlib, numpy as np
 from kit.core import backend
 from kit.training import fit, models
 from kit.training.jobs import FoldJob
-backend.prepare(1)
+backend.configure_devices(1)
 trainer = fit.trainer_for(models.get("cnn"), "kannada-mnist", "float32", 32)
 job = FoldJob("cnn", 0, 0, 1, 32, "float32", 1)
 trainer.reset(job)
@@ -115,6 +115,6 @@ def test_a_keras_json_that_may_not_be_read(tmp_path, monkeypatch):
 def test_a_notebook_that_loaded_tensorflow_first_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", sys)
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    ambient.override()
+    ambient.override_environment()
     assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == "0"
     assert [line.partition(" ")[0] for line in ambient.findings("tensorflow")[2]] == ["TF_ENABLE_ONEDNN_OPTS=0"]

@@ -53,7 +53,7 @@ def gpu(monkeypatch):
     ((8, 0), "bfloat16", "bfloat16"), ((6, 0), "float16", "float16"), ((6, 0), "bfloat16", "float32")])
 def test_a_model_predicts_as_it_was_trained_where_the_gpu_can(gpu, capability, trained, here):
     gpu(capability)
-    precision, why = backend.predicting_precision(trained)
+    precision, why = backend.prediction_precision(trained)
     assert precision == here
     assert why == ("" if here == trained else f"it was trained in {trained}, and TensorFlow cannot convolve bfloat16 "
                                               "on Tesla T4")
@@ -62,10 +62,10 @@ def test_a_model_predicts_as_it_was_trained_where_the_gpu_can(gpu, capability, t
 def test_a_cpu_without_bfloat16_emulates_it(monkeypatch):
     monkeypatch.setattr(backend, "gpus", lambda: [])
     monkeypatch.setattr(backend, "cpu_flags", lambda: {"avx2"})
-    assert backend.predicting_precision("bfloat16") == ("bfloat16", "")
-    assert backend.support("bfloat16") == (backend.SLOW, "this CPU emulates bfloat16")
+    assert backend.prediction_precision("bfloat16") == ("bfloat16", "")
+    assert backend.precision_support("bfloat16") == (backend.SLOW, "this CPU emulates bfloat16")
     monkeypatch.setattr(backend, "cpu_flags", lambda: {"avx512_bf16"})
-    assert backend.support("bfloat16") == (backend.FAST, "")
+    assert backend.precision_support("bfloat16") == (backend.FAST, "")
 
 
 def test_a_precision_that_the_gpu_lacks_is_refused_by_name(gpu):

@@ -48,7 +48,7 @@ def nfs(monkeypatch):
 
 def left_by(path, **facts):
     """The file of a holder of a soft lock, as another process left it."""
-    holder = dataclasses.replace(locks._me(soft=True), **facts)
+    holder = dataclasses.replace(locks._this_process(soft=True), **facts)
     path.parent.mkdir(parents=True, exist_ok=True)
     locks._holder_file(path).write_text(locks._text(holder))
 
@@ -70,7 +70,7 @@ def test_a_run_is_held_and_released_without_locks(tmp_path, no_flock):
 
 
 def test_all_that_is_locked_works_without_locks(tmp_path, no_flock):
-    with transfer.scratch(tmp_path) as scratch:
+    with transfer.scratch_folder(tmp_path) as scratch:
         assert not transfer._is_abandoned(scratch)
     assert not scratch.exists()
     with ledger._locked(tmp_path / "ledger.csv"):
@@ -128,7 +128,7 @@ def test_the_ledger_names_who_has_it_and_how_to_free_it(tmp_path, nfs, monkeypat
 
 
 def test_a_scratch_folder_of_another_machine_stays(tmp_path, nfs):
-    with transfer.scratch(tmp_path) as scratch:
+    with transfer.scratch_folder(tmp_path) as scratch:
         left_by(scratch / transfer.HELD, host="node-7")
         assert not transfer._is_abandoned(scratch)
         left_by(scratch / transfer.HELD, process=ended_process())
@@ -149,7 +149,7 @@ def _count(path, wins):
 
     fcntl.flock = refuse
     for _ in range(20):
-        with locks.hold(path, timeout=30):
+        with locks.acquire(path, timeout=30):
             before = wins.value
             time.sleep(0.001)
             wins.value = before + 1
@@ -173,7 +173,7 @@ def test_a_breaker_that_was_killed_does_not_stop_the_next(tmp_path, nfs):
     guard = tmp_path / ".lock.breaking"
     guard.touch()
     os.utime(guard, (1, 1))
-    with locks.hold(tmp_path / ".lock", timeout=5):
+    with locks.acquire(tmp_path / ".lock", timeout=5):
         pass
     assert not guard.exists()
 

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from kit.core import progress
-from kit.core.progress import Json, Live, Plain, Progress, choose
+from kit.core.progress import JsonProgress, LiveProgress, PlainProgress, Progress, choose_progress
 
 COSTS = {"mlp/seed_0/fold_0": 1.0, "cnn/seed_0/fold_0": 99.0}
 
@@ -27,7 +27,7 @@ def clock(monkeypatch):
 
 
 def test_plain_lines_say_what_is_left_once_that_is_known(capsys, clock):
-    plain = Plain()
+    plain = PlainProgress()
     plain.start(COSTS)
     for job in COSTS:
         plain.handle(step(job, 0.0, epoch=0))
@@ -44,7 +44,7 @@ def test_plain_lines_say_what_is_left_once_that_is_known(capsys, clock):
 
 
 def test_plain_lines_do_not_flood(capsys, clock):
-    plain = Plain(pause=10.0)
+    plain = PlainProgress(pause=10.0)
     plain.start(COSTS)
     for second in range(30):
         clock[0] = 100.0 + second
@@ -53,7 +53,7 @@ def test_plain_lines_do_not_flood(capsys, clock):
 
 
 def test_what_a_resumed_run_had_done_before_does_not_count_as_quick(clock):
-    share = progress._Share({"a": 50.0, "b": 50.0})
+    share = progress._Workload({"a": 50.0, "b": 50.0})
     share.update(finished("a"))
     assert share.done() == 0.5 and share.seconds_left() == 0.0
     share.update(step("b", 0.2))
@@ -64,7 +64,7 @@ def test_what_a_resumed_run_had_done_before_does_not_count_as_quick(clock):
 
 def test_of_five_folds_two_at_a_time_the_last_one_trains_alone(clock):
     """Each takes 60 s: after a minute two minutes are left, not one and a half."""
-    share = progress._Share(dict.fromkeys("abcde", 7.0), at_once=2)
+    share = progress._Workload(dict.fromkeys("abcde", 7.0), at_once=2)
     clock[0] = 160.0
     for job in "ab":
         share.update(step(job, 0.0))
@@ -78,7 +78,7 @@ def test_of_five_folds_two_at_a_time_the_last_one_trains_alone(clock):
 
 
 def test_json_is_one_object_a_line(capsys):
-    out = Json()
+    out = JsonProgress()
     out.say("reading")
     out.handle(step("cnn/seed_0/fold_0", 0.5))
     said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
@@ -97,8 +97,8 @@ def test_a_terminal_sees_bars_and_no_colour_where_none_is_wanted(monkeypatch, co
         monkeypatch.setenv(name, value)
     terminal = Terminal()
     monkeypatch.setattr(progress.sys, "stderr", terminal)
-    live = choose()
-    assert isinstance(live, Live)
+    live = choose_progress()
+    assert isinstance(live, LiveProgress)
     live.start(COSTS)
     live.handle(step("mlp/seed_0/fold_0", 0.5))
     live.handle(finished("mlp/seed_0/fold_0"))
@@ -109,8 +109,9 @@ def test_a_terminal_sees_bars_and_no_colour_where_none_is_wanted(monkeypatch, co
 
 
 def test_quiet_says_nothing_and_a_pipe_gets_plain_lines(capsys):
-    quiet = choose(quiet=True)
-    assert type(quiet) is Progress and type(choose()) is Plain and type(choose(as_json=True)) is Json
+    quiet = choose_progress(quiet=True)
+    assert type(quiet) is Progress and type(choose_progress()) is PlainProgress
+    assert type(choose_progress(as_json=True)) is JsonProgress
     quiet.say("reading")
     quiet.start(COSTS)
     quiet.handle(finished("mlp/seed_0/fold_0"))

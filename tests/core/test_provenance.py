@@ -9,7 +9,7 @@ from kit.core import provenance
 
 @pytest.fixture
 def source(tmp_path):
-    for name in provenance.DECISIVE:
+    for name in provenance.HASHED_MODULES:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(provenance.KIT / name, tmp_path / name)
     return tmp_path

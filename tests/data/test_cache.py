@@ -96,14 +96,14 @@ def test_a_change_within_one_tick_of_the_clock_is_seen(folder, parsed, monkeypat
     """Even if no time-stamp tells: a stamp so young is not believed."""
     path = folder / "train.csv"
     now = time.time_ns()
-    monkeypatch.setattr("kit.data.cache.stamp", lambda info: [info.st_size, now, now, 7])
+    monkeypatch.setattr("kit.data.cache.file_stamp", lambda info: [info.st_size, now, now, 7])
     read_table(path, TINY, True)
     path.write_text(path.read_text().replace("\n0,", "\n1,", 1))
     assert read_table(path, TINY, True).labels[0] == 1
 
 
 def test_an_old_stamp_is_believed_without_hashing(folder, parsed, monkeypatch):
-    monkeypatch.setattr("kit.data.cache.stamp", lambda info: [info.st_size, OLD, OLD, 7])
+    monkeypatch.setattr("kit.data.cache.file_stamp", lambda info: [info.st_size, OLD, OLD, 7])
     read_table(folder / "train.csv", TINY, True)
     monkeypatch.setattr("kit.data.cache.sha256_file", lambda path: pytest.fail("hashed for nothing"))
     read_table(folder / "train.csv", TINY, True)
@@ -112,9 +112,9 @@ def test_an_old_stamp_is_believed_without_hashing(folder, parsed, monkeypatch):
 
 def test_a_touched_file_is_hashed_and_stamped_again(folder, parsed, monkeypatch):
     path = folder / "train.csv"
-    monkeypatch.setattr("kit.data.cache.stamp", lambda info: [info.st_size, OLD, OLD, 7])
+    monkeypatch.setattr("kit.data.cache.file_stamp", lambda info: [info.st_size, OLD, OLD, 7])
     read_table(path, TINY, True)
-    monkeypatch.setattr("kit.data.cache.stamp", lambda info: [info.st_size, OLD + 1, OLD + 1, 8])
+    monkeypatch.setattr("kit.data.cache.file_stamp", lambda info: [info.st_size, OLD + 1, OLD + 1, 8])
     read_table(path, TINY, True)
     monkeypatch.setattr("kit.data.cache.sha256_file", lambda path: pytest.fail("was not stamped again"))
     read_table(path, TINY, True)

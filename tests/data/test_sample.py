@@ -78,8 +78,8 @@ def test_the_golden_digits():
 
 
 def test_other_machines_rounding_changes_no_grey_by_more_than_one(digits, monkeypatch):
-    exact = sample.Random.normal
-    monkeypatch.setattr(sample.Random, "normal", lambda self, *shape: exact(self, *shape) * (1 + 1e-13))
+    exact = sample.PortableRandom.normal
+    monkeypatch.setattr(sample.PortableRandom, "normal", lambda self, *shape: exact(self, *shape) * (1 + 1e-13))
     other = sample.draw_digits(12, 30, seed=3)
     assert abs(other.pixels.astype(int) - digits.pixels).max() <= 1
 
@@ -158,11 +158,11 @@ def test_rows_that_do_not_hold_every_digit_equally_often_are_refused(writers, ro
 
 def test_uniform_numbers_are_pcg64s_as_numpy_makes_them():
     expected = np.random.Generator(np.random.PCG64(np.random.SeedSequence((7, 1)))).random(5)
-    assert np.array_equal(sample.Random(7, 1).uniform(5), expected)
+    assert np.array_equal(sample.PortableRandom(7, 1).uniform(5), expected)
 
 
 def test_normal_numbers_are_normal():
-    numbers = sample.Random(0).normal(100, 200)
+    numbers = sample.PortableRandom(0).normal(100, 200)
     assert numbers.shape == (100, 200)
     assert abs(numbers.mean()) < 0.03 and abs(numbers.std() - 1) < 0.03
     assert abs(np.mean(abs(numbers) < 1.96) - 0.95) < 0.01
@@ -181,7 +181,7 @@ def test_the_training_file_has_the_competitions_format(folder):
 
 def test_the_test_file_is_shuffled_balanced_and_numbered(folder):
     frame = pd.read_csv(folder / "test.csv")
-    answers = sample.draw_test(2, seed=1)
+    answers = sample.draw_test_digits(2, seed=1)
     assert tuple(frame.columns) == ("id", *KANNADA.pixel_columns)
     assert np.array_equal(frame["id"], np.arange(200))
     assert np.array_equal(frame.to_numpy()[:, 1:], answers.pixels)
@@ -218,7 +218,7 @@ def test_no_sample_of_another_competition(tmp_path):
 @pytest.mark.parametrize("label", range(10))
 def test_every_habit_is_a_line_without_gaps(label):
     for habit in strokes.GLYPHS[label]:
-        line = strokes.curve(habit)
+        line = strokes.make_curve(habit)
         assert np.allclose(line.basis.sum(axis=1), 1)  # moving all control points moves the line
         points, start = line.basis @ line.control, 0
         for stroke in habit.strokes:
@@ -232,19 +232,19 @@ def test_every_habit_is_a_line_without_gaps(label):
 
 
 def test_a_corner_stays_one_point():
-    line = strokes.curve(strokes.Habit(1, (((0, 0), (1, 0), (1, 0), (1, 1)),)))
+    line = strokes.make_curve(strokes.Habit(1, (((0, 0), (1, 0), (1, 0), (1, 1)),)))
     assert line.knot.tolist() == [0, 1, 1, 2]
 
 
 def test_a_dab_covers_its_area_wherever_it_falls():
     at = np.array([[10.0, 10.0], [10.3, 9.6], [5.5, 5.5]])[:, :, None]
-    covered = pen.ink(at, np.full((3, 1), 1.8)).sum(axis=(1, 2))
+    covered = pen.rasterize(at, np.full((3, 1), 1.8)).sum(axis=(1, 2))
     assert np.allclose(covered, np.pi * 1.8**2, rtol=0.06)
 
 
 def test_the_box_is_filled_by_ink_not_by_lines():
     points = np.array([[[0.0, 3.0, 50.0], [0.0, 7.0, 0.0]]])  # the third point is not drawn
-    placed = pen.place_in_box(points, np.array([[1.0, 2.0, pen.UNSEEN]]))
+    placed = pen.fit_to_box(points, np.array([[1.0, 2.0, pen.UNSEEN]]))
     assert placed[0, 1, 0] - 1.0 == pytest.approx(0, abs=0.01) and placed[0, 1, 1] + 2.0 == pytest.approx(20, abs=0.01)
     assert placed[0, 0, 0] - 1.0 > 2  # the shorter side stands in the middle
 
@@ -252,4 +252,5 @@ def test_the_box_is_filled_by_ink_not_by_lines():
 def test_ink_at_the_edge_of_the_frame_stays_whole():
     box = np.zeros((1, 20, 20))
     box[0, :, 0] = 1.0  # a centre of mass that would push the box out of the frame
-    assert pen.centre(box).sum() == 20 and np.flatnonzero(pen.centre(box)[0].any(axis=0)).tolist() == [8]
+    assert pen.center_by_mass(box).sum() == 20
+    assert np.flatnonzero(pen.center_by_mass(box)[0].any(axis=0)).tolist() == [8]

@@ -133,7 +133,7 @@ def test_there_is_no_sample_of_other_digits(root):
 
 def test_without_a_wish_credentials_decide(root, kaggle, sample, monkeypatch):
     assert download(TINY, None, root).is_sample and not kaggle
-    monkeypatch.setattr("kit.data.source.has_credentials", lambda: True)
+    monkeypatch.setattr("kit.data.source.has_credential", lambda: True)
     assert download(TINY, None, root).source == "kaggle" and len(kaggle) == 1
 
 
@@ -144,7 +144,7 @@ def test_without_a_wish_real_data_is_enough(given, root, sample):
 
 @pytest.mark.parametrize("account", [False, True])
 def test_files_that_somebody_put_there_go_before_sample_and_download(given, root, kaggle, sample, monkeypatch, account):
-    monkeypatch.setattr("kit.data.source.has_credentials", lambda: account)
+    monkeypatch.setattr("kit.data.source.has_credential", lambda: account)
     shutil.copytree(given, root / TINY.slug)
     found = download(TINY, None, root)
     assert found.path == root / TINY.slug and not found.is_sample and not kaggle

@@ -88,7 +88,7 @@ def assert_as_if_nothing_had_happened(workplace, capsys, undisturbed):
 
 def refuse(monkeypatch, workplace, name, code):
     """From the write of `name` on, the disk refuses every flush with `code`, as a full one does."""
-    replace, refusing = storage.replace, []
+    replace, refusing = storage.write_atomically, []
     fsync = os.fsync
 
     def watched(path, data):
@@ -101,7 +101,7 @@ def refuse(monkeypatch, workplace, name, code):
             raise OSError(code, os.strerror(code))
         fsync(handle)
 
-    monkeypatch.setattr(storage, "replace", watched)
+    monkeypatch.setattr(storage, "write_atomically", watched)
     monkeypatch.setattr(os, "fsync", flush)
 
 
@@ -120,8 +120,8 @@ def test_a_full_disk_at_any_write_costs_nothing_that_was_finished(workplace, cap
 
 
 def test_every_kind_of_write_is_among_those_refused(workplace, capsys, monkeypatch):
-    written, replace = set(), storage.replace
-    monkeypatch.setattr(storage, "replace", lambda path, data: (written.add(Path(path)), replace(path, data)))
+    written, replace = set(), storage.write_atomically
+    monkeypatch.setattr(storage, "write_atomically", lambda path, data: (written.add(Path(path)), replace(path, data)))
     assert kit(capsys, "submit", *QUICK, "--run", "a")[0] == 0
     names = {path.as_posix() for path in written if path.name != storage.CHECKSUMS}
     assert {re.sub("fold_0", "fold_1", name) for name in names} == set(WRITES)
@@ -253,7 +253,7 @@ def test_a_run_is_not_resumed_in_another_precision_than_it_was_begun_in(workplac
     code, out, err = kit(capsys, *resume)
     assert code == 0 and "bfloat16 (as it began; this CPU emulates bfloat16: slow" in out + err
     cannot = ("not at all", "TensorFlow cannot convolve bfloat16 on Tesla T4")
-    monkeypatch.setattr("kit.core.backend.support", lambda p: cannot if p == "bfloat16" else ("fast", ""))
+    monkeypatch.setattr("kit.core.backend.precision_support", lambda p: cannot if p == "bfloat16" else ("fast", ""))
     code, _, err = kit(capsys, *resume)
     assert code == 2 and two_lines(err)
     assert "the run 'a' was begun in bfloat16: TensorFlow cannot convolve bfloat16 on Tesla T4" in err

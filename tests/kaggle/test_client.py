@@ -88,7 +88,7 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
     """In a process of its own: the official client already asks when it is imported."""
     code = """
 from pathlib import Path
-from kit import client
+from kit.kaggle import client
 client.READ_TIMEOUT, client.BACKOFF = 0.3, 0.01
 try:
     client.download_competition("kannada-mnist", Path("data"))
@@ -161,7 +161,7 @@ def test_scratch_of_a_killed_download_is_swept_and_that_of_a_living_one_is_not(k
     killed = folder / f"{transfer.SCRATCH}killed"
     killed.mkdir(parents=True)
     (killed / transfer.HELD).touch()  # and nobody holds it
-    with transfer.scratch(folder) as living:
+    with transfer.scratch_folder(folder) as living:
         download(folder)
         assert living.is_dir() and not killed.exists()
     assert [path.name for path in folder.iterdir()] == ["kannada-mnist.zip"]
@@ -169,10 +169,10 @@ def test_scratch_of_a_killed_download_is_swept_and_that_of_a_living_one_is_not(k
 
 def test_scratch_without_a_lock_is_swept_once_it_is_old(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / f"{transfer.SCRATCH}old").mkdir(parents=True)
-    with transfer.scratch(folder):
+    with transfer.scratch_folder(folder):
         assert len(list(folder.iterdir())) == 2
     monkeypatch.setattr(transfer, "STALE", -1.0)
-    with transfer.scratch(folder):
+    with transfer.scratch_folder(folder):
         assert len(list(folder.iterdir())) == 1
 
 
@@ -245,7 +245,7 @@ def test_an_error_inside_a_200_answer_is_an_error(kaggle: KaggleStandIn, folder:
     from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
 
     with pytest.raises(KitError, match=r"403.*kernels\.get denied"):
-        connected.sdk("look", lambda kaggle: kaggle.kernels.kernels_api_client.get_kernel(ApiGetKernelRequest()))
+        connected.call_sdk("look", lambda kaggle: kaggle.kernels.kernels_api_client.get_kernel(ApiGetKernelRequest()))
 
 
 def test_a_hung_up_request_is_tried_again(kaggle: KaggleStandIn, folder: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_login_page_of_the_network_is_no_answer(kaggle: KaggleStandIn, folder:
     page = lambda handler, status, value, headers=None: handler._send(200, b"<html>log in</html>")  # noqa: E731
     monkeypatch.setattr(kaggle.http.RequestHandlerClass, "_json", page)
     with pytest.raises(client.Unanswered, match="no answer of Kaggle's"):
-        connected.sdk("look", lambda kaggle: kaggle.kernels.kernels_api_client.get_kernel(ApiGetKernelRequest()))
+        connected.call_sdk("look", lambda kaggle: kaggle.kernels.kernels_api_client.get_kernel(ApiGetKernelRequest()))
 
 
 @pytest.mark.parametrize("scheme", ["http://", ""])
@@ -289,7 +289,7 @@ def test_a_proxy_without_a_port_number_is_said(kaggle: KaggleStandIn, folder: Pa
 def test_no_credential_tells_how_to_get_each_kind(kaggle: KaggleStandIn, folder: Path,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KAGGLE_API_TOKEN")
-    assert not client.has_credentials() and client.credentials().kind == credentials.NONE
+    assert not credentials.has_credential() and credentials.find_credential().kind == credentials.NONE
     error = failure(folder)
     for way in ("KAGGLE_API_TOKEN", "~/.kaggle/access_token", "kaggle.json", "KAGGLE_USERNAME", "kaggle auth login",
                 credentials.SETTINGS_PAGE, "--from sample"):
@@ -303,7 +303,7 @@ def test_token_files_work(kaggle: KaggleStandIn, folder: Path, monkeypatch: pyte
     path = home_file(where, TOKEN + "\n")
     if where == "elsewhere":
         monkeypatch.setenv("KAGGLE_API_TOKEN", str(path))
-    assert client.credentials() == credentials.Credential(credentials.TOKEN, str(path))
+    assert credentials.find_credential() == credentials.Credential(credentials.TOKEN, str(path))
     download(folder)
 
 
@@ -315,7 +315,7 @@ def test_kaggle_json_works_in_each_folder(kaggle: KaggleStandIn, folder: Path, m
     path = home_file(f"{where}/kaggle.json", json.dumps({"username": USER, "key": KEY}))
     if where == "named":
         monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(path.parent))
-    assert client.credentials() == credentials.Credential(credentials.KEY, str(path))
+    assert credentials.find_credential() == credentials.Credential(credentials.KEY, str(path))
     download(folder)
     assert kaggle.seen_authorization[-1].startswith("Basic ")
 
@@ -332,14 +332,14 @@ def test_a_home_that_cannot_be_looked_into_is_none(kaggle: KaggleStandIn, monkey
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(*((Path, "is_file", closed) if home == "closed" else (Path, "home", unknown)))
-    assert not client.has_credentials() and credentials.user_name() is None
+    assert not credentials.has_credential() and credentials.user_name() is None
     assert credentials.redact("as it is") == "as it is"
 
 
 def test_key_in_the_environment_works(kaggle: KaggleStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch,
                                       tmp_path: Path) -> None:
     point_client(monkeypatch, tmp_path / "home", kaggle, "key")
-    assert client.credentials().where == "KAGGLE_USERNAME and KAGGLE_KEY"
+    assert credentials.find_credential().where == "KAGGLE_USERNAME and KAGGLE_KEY"
     download(folder)
 
 
@@ -349,7 +349,7 @@ def test_oauth_login_works_and_an_expired_one_says_how(kaggle: KaggleStandIn, fo
     login = {"refresh_token": "refresh-" + TOKEN, "access_token": "", "access_token_expiration": "", "username": USER,
              "scopes": []}
     home_file(".kaggle/credentials.json", json.dumps(login))
-    assert client.credentials().kind == credentials.OAUTH
+    assert credentials.find_credential().kind == credentials.OAUTH
     download(folder)
     home_file(".kaggle/credentials.json", json.dumps({**login, "refresh_token": "old"}))
     with pytest.raises(KitError, match="OAuth login") as caught:
@@ -361,7 +361,7 @@ def test_kaggle_json_that_others_can_read_is_told(kaggle: KaggleStandIn, folder:
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     path = home_file(".kaggle/kaggle.json", json.dumps({"username": USER, "key": KEY}), mode=0o644)
-    assert client.credentials().readable_by_others
+    assert credentials.find_credential().readable_by_others
     said: list[str] = []
     download(folder, said)
     assert f"chmod 600 {path}" in said[0]
@@ -508,7 +508,7 @@ def refused(path, *rest, **options):
         raise PermissionError(13, "Permission denied", str(path))
     return made(path, *rest, **options)
 made, os.makedirs = os.makedirs, refused
-from kit import client
+from kit.kaggle import client
 print(client.connect().user)
 """
     environment = {**os.environ, **kaggle.environment(), "KAGGLE_API_TOKEN": TOKEN, "HOME": str(tmp_path / "nowhere"),
@@ -543,7 +543,7 @@ def test_a_file_of_the_same_name_is_named(tmp_path: Path, kaggle: KaggleStandIn,
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
     environment = {**os.environ, **kaggle.environment(), "KAGGLE_API_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", "from kit import client; client.connect()"], cwd=tmp_path,
+    done = subprocess.run([sys.executable, "-c", "from kit.kaggle import client; client.connect()"], cwd=tmp_path,
                           env=environment, capture_output=True, text=True, timeout=60)
     assert f"{tmp_path / name} is imported in the place of the official client" in done.stderr
 

@@ -16,7 +16,7 @@ from kit.core.errors import KitError
 from kit.kaggle import client, refusals
 from kit.kaggle.credentials import TOKEN, Credential
 
-ASKER = refusals.Asker(Credential(TOKEN, "KAGGLE_API_TOKEN"), "ada", "https://www.kaggle.com/competitions/x/rules")
+ASKER = refusals.RequestContext(Credential(TOKEN, "KAGGLE_API_TOKEN"), "ada", "https://www.kaggle.com/competitions/x/rules")
 PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy",
            "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
@@ -126,7 +126,7 @@ def test_a_proxy_that_refuses_is_permanent_and_says_what_it_wants(proxy: Any, st
 def test_a_proxy_that_cannot_reach_kaggle_may_later(proxy: Any) -> None:
     proxy(b"503 Service Unavailable")
     error = explained("https://api.kaggle.com/")
-    assert isinstance(error, refusals.Unanswered) and not error.sent and "(503)" in error.message
+    assert isinstance(error, refusals.Unanswered) and not error.may_have_arrived and "(503)" in error.message
 
 
 @pytest.mark.parametrize(("address", "fix"), [("http://[bad", "HTTPS_PROXY=http://HOST:PORT"),
@@ -161,12 +161,13 @@ def test_refused_and_unknown_and_late_are_told_apart_and_were_not_sent(monkeypat
     nameless = explained("http://api.kaggle.com/")
     assert "name of the server is not known" in nameless.message
     for error in (refused, late, nameless):
-        assert isinstance(error, refusals.Unanswered) and not error.sent
+        assert isinstance(error, refusals.Unanswered) and not error.may_have_arrived
 
 
 def test_a_connection_that_dies_may_have_carried_it_out() -> None:
     lost = refusals.explain("log in", requests.exceptions.ConnectionError("Remote end closed"), ASKER)
-    assert isinstance(lost, refusals.Unanswered) and lost.sent and "connection to Kaggle was lost" in lost.message
+    assert isinstance(lost, refusals.Unanswered) and lost.may_have_arrived
+    assert "connection to Kaggle was lost" in lost.message
 
 
 @pytest.mark.parametrize("through", ["", "http://proxy.example:3128"])
@@ -195,7 +196,8 @@ def test_offline_has_a_fix_for_each_cause(monkeypatch: pytest.MonkeyPatch, throu
 # -- answers ----------------------------------------------------------------------------------------------------------
 
 
-def answer(status: int, body: bytes = b"", kind: str = "application/json", asker: refusals.Asker = ASKER) -> KitError:
+def answer(status: int, body: bytes = b"", kind: str = "application/json",
+           asker: refusals.RequestContext = ASKER) -> KitError:
     response = requests.Response()
     response.status_code, response._content, response.headers["Content-Type"] = status, body, kind
     return refusals.explain("do it", requests.exceptions.HTTPError(response=response), asker)
@@ -220,7 +222,7 @@ def test_the_storage_that_refuses_is_not_about_the_rules() -> None:
     (413, "", "too large", "make it smaller"), (426, "", "too old (kaggle", "pip install --upgrade kaggle"),
     (400, "ada", "without a reason", "kernel-metadata.json"), (400, "", "without a reason", ASKER.rules_url)])
 def test_a_status_without_words_is_explained_by_what_was_asked(status: int, owner: str, message: str, fix: str) -> None:
-    asker = refusals.Asker(ASKER.credential, ASKER.user, ASKER.rules_url, owner)
+    asker = refusals.RequestContext(ASKER.credential, ASKER.user, ASKER.rules_url, owner)
     error = answer(status, b"{}", asker=asker)
     assert isinstance(error, refusals.Rejected) and error.status == status
     assert message in error.message and fix in error.fix
@@ -229,7 +231,7 @@ def test_a_status_without_words_is_explained_by_what_was_asked(status: int, owne
 @pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 520])
 def test_what_may_pass_by_itself_is_unanswered(status: int) -> None:
     error = answer(status)
-    assert isinstance(error, refusals.Unanswered) and error.sent and str(status) in error.message
+    assert isinstance(error, refusals.Unanswered) and error.may_have_arrived and str(status) in error.message
 
 
 @pytest.mark.parametrize(("problem", "fix"), [

@@ -44,7 +44,7 @@ def test_the_metadata_is_what_kaggle_needs_to_hear(tmp_path):
 
 @pytest.mark.parametrize("slug", ["kannada-mnist-kit", "a1-b2-c3", "12345", "digit-recognizer-2"])
 def test_the_title_slugifies_to_the_id_by_the_clients_own_rule(slug):
-    assert slugify(weights.title_of(slug)) == slug
+    assert slugify(weights.title_from_slug(slug)) == slug
 
 
 @pytest.mark.parametrize("accelerator, gpu, tpu, shape", [
@@ -175,14 +175,14 @@ def test_changing_the_kind_leaves_one_code_file(tmp_path):
 @pytest.mark.parametrize("kind", ["script", "notebook"])
 def test_the_settings_can_be_read_back_from_the_code_file(tmp_path, kind):
     folder = builder.build(tmp_path, KANNADA, kind=kind, models=("cnn",), minutes=90)
-    settings = template.settings_of((folder / builder.KINDS[kind]).read_text())
+    settings = template.parse_settings((folder / builder.KINDS[kind]).read_text())
     assert (settings["models"], settings["minutes"], settings["epochs"]) == (["cnn"], 90, None)
 
 
 @pytest.mark.parametrize("code", ["", "print(1)", "SETTINGS = make()", "SETTINGS = [1]", "{}", '{"cells": 3}',
                                   '{"cells": [{"cell_type": "code", "source": ["!ls"]}]}', "x = ("])
 def test_the_code_of_others_has_no_settings(code):
-    assert template.settings_of(code) == {}
+    assert template.parse_settings(code) == {}
 
 
 def test_the_packed_source_is_checked_and_is_the_one_that_runs(tmp_path):

@@ -33,7 +33,7 @@ def run(folder: Path, said: list[str] | None = None, **options: Any) -> push.Pus
 
 
 def rows() -> list[dict[str, str]]:
-    return ledger.read(Path("submissions/ledger.csv"))
+    return ledger.read_rows(Path("submissions/ledger.csv"))
 
 
 # -- the whole way ----------------------------------------------------------------------------------------------------
@@ -684,7 +684,7 @@ def test_killed_between_two_steps_goes_on(kaggle: KaggleStandIn, built: Path, mo
 def test_killed_between_the_submission_and_its_note_goes_on(kaggle: KaggleStandIn, built: Path,
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(submissions, "HandIn", interrupted)
+        patch.setattr(submissions, "Submission", interrupted)
         run(built)
     assert len(kaggle.submissions) == 1 and storage.read_json(built / STATE)["submitting"] is True
     assert run(built, message="another message").submission == "41000000"
@@ -903,8 +903,8 @@ def submission(kaggle: KaggleStandIn) -> Path:
 
 
 def test_a_file_is_handed_in_once(kaggle: KaggleStandIn, submission: Path) -> None:
-    first = upload.upload(submission, DIGIT_RECOGNIZER, "mine", wait=True)
-    second = upload.upload(submission, DIGIT_RECOGNIZER, "mine")
+    first = upload.submit_file(submission, DIGIT_RECOGNIZER, "mine", wait=True)
+    second = upload.submit_file(submission, DIGIT_RECOGNIZER, "mine")
     assert first.submission == second.submission and first.public_score == 0.9884
     assert kaggle.blobs[kaggle.submissions[0]["what"]] == submission.read_bytes()
     assert len(kaggle.submissions) == 1
@@ -918,13 +918,13 @@ def test_a_lost_answer_makes_no_second_hand_in_of_a_file(kaggle: KaggleStandIn, 
     kaggle.hide_new = True
     for _ in range(2):
         with pytest.raises(KitError, match="arrived is not known") as caught:
-            upload.upload(submission, DIGIT_RECOGNIZER)
+            upload.submit_file(submission, DIGIT_RECOGNIZER)
     sending = submission.with_name(upload.SENDING)
     assert f"delete {sending}" in caught.value.fix and kaggle.count("CreateSubmission") == 1
     kaggle.hide_new = False
     if not after:
         sending.unlink()
-    upload.upload(submission, DIGIT_RECOGNIZER)
+    upload.submit_file(submission, DIGIT_RECOGNIZER)
     assert len(kaggle.submissions) == 1 and not sending.exists()
     storage.read_json(submission.with_name("report.json"))  # the folder's checksums are as they were
 
@@ -941,7 +941,7 @@ def test_the_row_and_kaggle_s_reference_go_into_one_ledger(kaggle: KaggleStandIn
     data: Any = SimpleNamespace(competition=DIGIT_RECOGNIZER)
     asked = Request(RunConfig(), data, RunFolder(Path("runs/first")), resume=False, force=False)
     _, lines = asked.submit(Path("out"), True, "mine", Progress())
-    (row,) = ledger.read(Path("out/ledger.csv"))
+    (row,) = ledger.read_rows(Path("out/ledger.csv"))
     assert (row["run"], row["cv_accuracy"], row["kaggle_ref"]) == ("first", "0.99", "41000000")
     assert not Path("submissions").exists()
     assert "kit ledger sync --competition digit-recognizer --ledger out/ledger.csv" in lines[-1]
@@ -950,13 +950,13 @@ def test_the_row_and_kaggle_s_reference_go_into_one_ledger(kaggle: KaggleStandIn
 def test_a_file_that_does_not_arrive_is_not_handed_in(kaggle: KaggleStandIn, submission: Path) -> None:
     kaggle.fault("PUT", status=400, times=1000)
     with pytest.raises(KitError, match="did not arrive"):
-        upload.upload(submission, DIGIT_RECOGNIZER)
+        upload.submit_file(submission, DIGIT_RECOGNIZER)
     assert not kaggle.submissions
 
 
 def test_a_code_competition_takes_no_file(kaggle: KaggleStandIn, submission: Path) -> None:
     with pytest.raises(KitError, match="takes notebooks, not files") as caught:
-        upload.upload(submission, KANNADA)
+        upload.submit_file(submission, KANNADA)
     assert "kit kernel push" in caught.value.fix and not kaggle.requests
 
 

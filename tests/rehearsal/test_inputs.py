@@ -235,13 +235,14 @@ def test_a_machine_without_namespaces_says_where_it_is_not_kaggle(tmp_path, data
 
 @pytest.mark.skipif(not sandbox.namespaces(), reason="namespaces are not permitted here")
 def test_a_machine_with_namespaces_and_kaggle_s_versions_has_nothing_to_say(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(provenance, "KAGGLE_IMAGE", provenance.all_installed())
+    monkeypatch.setattr(provenance, "KAGGLE_IMAGE", provenance.installed_versions())
     assert rehearse(write_kernel(tmp_path, GOOD), data, time_limit=60).notes == []
 
 
 def test_other_versions_than_kaggle_s_are_said(tmp_path, data, monkeypatch):
-    here = provenance.installed("numpy")
-    monkeypatch.setattr(provenance, "KAGGLE_IMAGE", {"numpy": "1.0.2", "pandas": provenance.installed("pandas")})
+    here = provenance.installed_version("numpy")
+    there = {"numpy": "1.0.2", "pandas": provenance.installed_version("pandas")}
+    monkeypatch.setattr(provenance, "KAGGLE_IMAGE", there)
     [note] = rehearse(write_kernel(tmp_path, GOOD), data, time_limit=60).notes[-1:]
     assert f"numpy {here} (there 1.0.2)" in note and "pandas" not in note
 

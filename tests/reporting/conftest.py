@@ -11,7 +11,7 @@ import pytest
 from kit.core import storage
 from kit.data import competition as competitions
 from kit.data.folds import Folds
-from kit.data.strokes import GLYPHS, curve
+from kit.data.strokes import GLYPHS, make_curve
 from kit.data.table import Table
 from kit.ensembling.blend import Member, RunResults, mean_probs
 from kit.reporting import compare as comparing
@@ -43,7 +43,7 @@ class FakeData:
 def shapes(k):
     """(6, 784) uint8: six ways to draw the Kannada digit k, sheared and scaled."""
     rng, (y, x) = np.random.default_rng(k), np.mgrid[:28, :28].astype(np.float32)
-    glyph = curve(GLYPHS[k][0])
+    glyph = make_curve(GLYPHS[k][0])
     points = (glyph.basis @ glyph.control)[::2] - [0.35, 0.5]
     images = []
     for shear, width, height in rng.normal([0, 17, 18], [0.15, 2, 1], (6, 3)):

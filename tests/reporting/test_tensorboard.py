@@ -49,8 +49,8 @@ def written(tmp_path):
     board.start({JOB.key: 1.0})
     board.handle({"event": "step", "job": JOB.key})
     for epoch, predicted in ((1, wrong), (2, labels[rows])):
-        board.epoch({"event": "epoch", "job": JOB.key, "settings": dataclasses.asdict(JOB), "epoch": epoch, **LINE,
-                     "rows": rows, "probs": probs_of(predicted)})
+        board.on_epoch_end({"event": "epoch", "job": JOB.key, "settings": dataclasses.asdict(JOB),
+                            "epoch": epoch, **LINE, "rows": rows, "probs": probs_of(predicted)})
     board.stop()
     assert heard.events == [{"event": "step", "job": JOB.key}]
     return tmp_path

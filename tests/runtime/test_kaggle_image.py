@@ -161,7 +161,7 @@ from kit.data.competition import KANNADA
 from kit.core import backend
 from kit.training import fit, models
 
-backend.prepare(2)
+backend.configure_devices(2)
 trainer = fit.trainer_for(models.get("cnn"), KANNADA.slug, "float32", 64)
 rng = np.random.default_rng(0)
 arrays = (rng.integers(0, 255, (256, 28, 28, 1)).astype("uint8"), rng.integers(0, 10, 256).astype("int32"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kit.core.config import MOST_VIEWS
+from kit.core.config import MAX_VIEWS
 from kit.training.augment import VIEWS, Augment, affine, views, warp
 
 SHAPE = (28, 28)
@@ -60,8 +60,8 @@ def test_the_same_generator_draws_the_same():
 
 def test_the_first_view_is_the_image_itself_and_the_others_stay_near():
     image = blob(14, 12)
-    assert len(VIEWS) == MOST_VIEWS
-    seen = warped(image, views(MOST_VIEWS, SHAPE))
+    assert len(VIEWS) == MAX_VIEWS
+    seen = warped(image, views(MAX_VIEWS, SHAPE))
     np.testing.assert_allclose(seen[0], image, atol=1e-3)
     assert all(np.hypot(*np.subtract(centre(view), centre(image))) < 1.1 for view in seen)
-    assert len({view.tobytes() for view in seen}) == MOST_VIEWS
+    assert len({view.tobytes() for view in seen}) == MAX_VIEWS

@@ -118,7 +118,7 @@ def test_a_display_that_fails_does_not_stop_the_folds(data, tmp_path):
             if event["event"] == "step":
                 raise BrokenPipeError
 
-        def epoch(self, event):
+        def on_epoch_end(self, event):
             raise BrokenPipeError
 
     plan = plan_of(data, tmp_path, executor="processes", threads=1)
@@ -143,7 +143,7 @@ def test_without_semaphores_folds_train_in_this_process(monkeypatch, number):
 
     monkeypatch.setattr("_multiprocessing.SemLock", refuse)
     monkeypatch.setattr(workers, "worker_places", lambda *_: [workers.Place((0,)), workers.Place((1,))])
-    monkeypatch.setattr(executors.backend, "prepare", lambda threads: None)
+    monkeypatch.setattr(executors.backend, "configure_devices", lambda threads: None)
     settled, _ = executors.settle(RunConfig(precision="float32"))
     assert settled.executor == "local"
     note = executors.fallback(RunConfig())
@@ -174,7 +174,7 @@ def test_a_share_of_all_cores_is_no_core_of_ones_own(monkeypatch, throttled, thr
     monkeypatch.setattr(executors.system, "is_throttled", lambda: throttled)
     monkeypatch.setattr(executors.system, "cores", lambda: [0, 1])
     monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: calls.append(cores), raising=False)
-    monkeypatch.setattr(executors.backend, "prepare", prepared.append)
+    monkeypatch.setattr(executors.backend, "configure_devices", prepared.append)
     monkeypatch.setattr(workers, "_die_with", lambda parent: None)
     executors.settle(RunConfig(precision="float32", executor="local"))
     turn = multiprocessing.get_context("spawn").Value("i", 0)
