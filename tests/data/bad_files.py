@@ -4,9 +4,9 @@ The good training file has a header on line 1 and `label,pixel0…pixel5` rows; 
 """
 
 import gzip
-import io
-import zipfile
 from collections.abc import Callable
+
+from tests.data.zips import make_zip
 
 Spoil = Callable[[bytes], bytes]
 
@@ -32,14 +32,6 @@ def cell(number: int, column: int, text: bytes) -> Spoil:
 def columns(change: Callable[[list[bytes]], list[bytes]]) -> Spoil:
     """Change the columns in every line alike."""
     return lambda data: b"\n".join(b",".join(change(row.split(b","))) if row else row for row in data.split(b"\n"))
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
 
 
 def swap(a: bytes, b: bytes) -> Spoil:
@@ -133,13 +125,14 @@ TRAIN: dict[str, tuple[Spoil, str]] = {
     "carriage return in a line": (line(7, b"5,1,2\r,3,4,5,6"), "line 7: a carriage return"),
     "two carriage returns": (line(7, b"5,1,2,3,4,5,6\r\r"), "line 7: a carriage return"),
     "a zip cut off": (lambda data: b"PK\x03\x04\x14\0\0\0" + data, "is cut off: its end"),
-    "a zip of two CSV files": (lambda data: zipped({"a.csv": data, "b.csv": data}),
+    "a zip of two CSV files": (lambda data: make_zip({"a.csv": data, "b.csv": data}),
                                "holds 2 CSV files: 'a.csv', 'b.csv'"),
     "a gzip cut off": (lambda data: gzip.compress(data)[:-20], "is cut off"),
-    "bad in a zip": (lambda data: zipped({"train.csv": cell(7, 2, b"256")(data)}),
+    "bad in a zip": (lambda data: make_zip({"train.csv": cell(7, 2, b"256")(data)}),
                      "line 7, column 'pixel1': '256' is not"),
     "a picture": (lambda data: b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "is a picture or a PDF"),
-    "an Excel workbook": (lambda data: zipped({"[Content_Types].xml": b"<x/>"}), "is an Office document"),
+    "an Excel workbook": (lambda data: make_zip({"[Content_Types].xml": b"<x/>"}),
+                          "is an Office document"),
     "a Parquet file": (lambda data: b"PAR1" + bytes(20), "is a table in a binary format"),
     "a web page": (lambda data: b"<!DOCTYPE html>\n<html><body>Sign in</body></html>\n", "is a web page"),
     "a pointer of Git LFS": (lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n",

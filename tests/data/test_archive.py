@@ -15,16 +15,9 @@ from hypothesis import strategies as st
 
 from kit.core.errors import KitError
 from kit.data import archive, packed
+from tests.data.zips import make_zip
 
 FILES = {"train.csv": b"label,pixel0\n1,2\n", "test.csv": b"id,pixel0\n0,3\n"}
-
-
-def make_zip(entries: dict[str, bytes] | list, compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as file:
-        for name, data in entries.items() if isinstance(entries, dict) else entries:
-            file.writestr(name, data)
-    return buffer.getvalue()
 
 
 def link(name: str, target: str) -> list:

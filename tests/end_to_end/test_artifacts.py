@@ -64,25 +64,17 @@ def changed(**values):
     return spoil
 
 
-def config(**values):
-    def spoil(data):
-        about = json.loads(data)
-        return json.dumps({**about, "config": {**about["config"], **values}}).encode()
-    return spoil
+def changed_in(name):
+    """`changed` for the object that the JSON file holds as `name`."""
+    def change(**values):
+        def spoil(data):
+            value = json.loads(data)
+            return json.dumps({**value, name: {**value[name], **values}}).encode()
+        return spoil
+    return change
 
 
-def settled(**values):
-    def spoil(data):
-        about = json.loads(data)
-        return json.dumps({**about, "settled": {**about["settled"], **values}}).encode()
-    return spoil
-
-
-def job(**values):
-    def spoil(data):
-        done = json.loads(data)
-        return json.dumps({**done, "job": {**done["job"], **values}}).encode()
-    return spoil
+config, settled, job = changed_in("config"), changed_in("settled"), changed_in("job")
 
 
 def relabelled(data):

@@ -1,11 +1,9 @@
 """What is written is accepted; what differs from it is named with its line, and told how to mend."""
 
 import gzip
-import io
 import os
 import re
 import time
-import zipfile
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from kit.core.errors import KitError
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
 from kit.ensembling import submission
 from kit.ensembling.submission import judge, read_labels, validate, write_submission
+from tests.data.zips import make_zip
 
 IDS = np.arange(20)
 LABELS = np.arange(20) % 10
@@ -164,14 +163,6 @@ def test_says_what_is_wrong_and_where(tmp_path, name):
     assert said and all(problem.isprintable() and len(problem) < 300 for problem in said)
 
 
-def zipped(**files: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name.replace("__", "."), data)
-    return buffer.getvalue()
-
-
 BACKWARDS = b"id,label\n" + b"\n".join(GOOD[9:-1].split(b"\n")[::-1]) + b"\n"
 # name: (a file that Kaggle takes all the same, a pattern for each note)
 NOTED = {
@@ -180,8 +171,10 @@ NOTED = {
     "two swapped": (GOOD.replace(b"3,3\n4,4\n", b"4,4\n3,3\n", 1), ["another order .* line 5, the id '4' on"]),
     "backwards": (BACKWARDS, ["another order .* from line 2, the id '19' on: Kaggle matches rows by id"]),
     "backwards and CRLF": (BACKWARDS.replace(b"\n", b"\r\n"), ["21 lines end", "another order"]),
-    "a zip": (zipped(submission__csv=GOOD), ["is packed: what it holds is judged; Kannada MNIST takes it only unp"]),
-    "a zip from macOS": (zipped(**{"out/s.csv": GOOD, "__MACOSX/out/._s.csv": b"\0\5\x16\7"}), ["is packed"]),
+    "a zip": (make_zip({"submission.csv": GOOD}),
+              ["is packed: what it holds is judged; Kannada MNIST takes it only unp"]),
+    "a zip from macOS": (
+        make_zip({"out/s.csv": GOOD, "__MACOSX/out/._s.csv": b"\0\5\x16\7"}), ["is packed"]),
     "a gzip": (gzip.compress(GOOD), ["is packed"]),
     "a gzip of another order": (gzip.compress(BACKWARDS), ["is packed", "another order"]),
 }
@@ -202,7 +195,7 @@ def test_what_kaggle_takes_is_acceptable_with_a_note(tmp_path, name):
 
 def test_a_packed_file_of_a_competition_that_takes_files_may_stay_so(tmp_path):
     path = tmp_path / "s.zip"
-    path.write_bytes(zipped(s__csv=b"ImageId,Label\n1,3\n2,4\n"))
+    path.write_bytes(make_zip({"s.csv": b"ImageId,Label\n1,3\n2,4\n"}))
     assert judge(path, DIGIT_RECOGNIZER, np.array([1, 2])) == (
         [], ["the file is packed: what it holds is judged; Kaggle takes it so, too"])
 
@@ -214,12 +207,15 @@ def test_what_is_wrong_in_a_packed_file_is_named_with_its_line(tmp_path):
 
 
 UNREADABLE = {
-    "a zip of two": (zipped(submission__csv=GOOD, oof__csv=b"x\n"), "holds 2 CSV files: 'submission.csv', 'oof.csv'"),
-    "a zip of none": (zipped(notes__txt=b"x\n"), "holds no CSV file; it holds 'notes.txt'"),
-    "a zip of nothing": (zipped(), "holds no CSV file; it holds nothing"),
-    "an Excel workbook": (zipped(**{"[Content_Types].xml": b"<x/>", "xl/workbook.xml": b"<x/>"}), "an Excel workbook"),
-    "a zip cut off": (zipped(submission__csv=GOOD)[:-30], "submission.csv is cut off: its end"),
-    "a zip that climbs": (zipped(**{"../submission.csv": GOOD}), "names a place outside"),
+    "a zip of two": (make_zip({"submission.csv": GOOD, "oof.csv": b"x\n"}),
+                     "holds 2 CSV files: 'submission.csv', 'oof.csv'"),
+    "a zip of none": (make_zip({"notes.txt": b"x\n"}), "holds no CSV file; it holds 'notes.txt'"),
+    "a zip of nothing": (make_zip({}), "holds no CSV file; it holds nothing"),
+    "an Excel workbook": (make_zip({"[Content_Types].xml": b"<x/>", "xl/workbook.xml": b"<x/>"}),
+                          "an Excel workbook"),
+    "a zip cut off": (make_zip({"submission.csv": GOOD})[:-30],
+                      "submission.csv is cut off: its end"),
+    "a zip that climbs": (make_zip({"../submission.csv": GOOD}), "names a place outside"),
     "a gzip cut off": (gzip.compress(GOOD)[:-9], "submission.csv is cut off: it ends in the middle"),
     "a gzip with its bytes flipped": (gzip.compress(GOOD)[:-8] + bytes(8), "is damaged: 'CRC check failed"),
     "a gzip of 200 MB of zeros": (gzip.compress(bytes(200 << 20), 1), "line 1: longer than 1 MiB"),

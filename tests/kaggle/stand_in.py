@@ -5,22 +5,22 @@ shapes that the client's own source reads (`kagglesdk`). What Kaggle itself does
 of a version is asked for with `versionLabel` "v3", and a bare "3" is a 404 (kaggle-cli issue 1200); without it the
 newest session answers, which for a while is the one of the version before; errors of a push come with status 200.
 
-As a script: `python tests/kaggle/stand_in.py --data FOLDER` serves the files of FOLDER as the competition's and prints
-the environment that brings a client here.
+As a script: `python -m tests.kaggle.stand_in --data FOLDER` serves the files of FOLDER as the
+competition's and prints the environment that brings a client here.
 """
 
 import argparse
 import base64
-import io
 import json
 import threading
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from tests.data.zips import make_zip
 
 USER, TOKEN, KEY = "ada", "KGAT_5ecretsecret0123456789abcdef5ecret", "0123456789abcdef0123456789abcdef"
 SIGNATURE = "X-Goog-Signature=5igned0123456789"
@@ -60,7 +60,7 @@ class KaggleStandIn:
     """The server; its fields are Kaggle's state, `requests` is what came in: (method, body)."""
 
     def __init__(self, files: dict[str, bytes] | None = None, slug: str = "kannada-mnist", port: int = 0) -> None:
-        self.slug, self.archive = slug, zipped(files or {})
+        self.slug, self.archive = slug, make_zip(files or {})
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.ranges: list[str] = []
         self.seen_authorization: list[str] = []
@@ -258,14 +258,6 @@ def point_client(monkeypatch: Any, home: Path, kaggle: KaggleStandIn, credential
     elif credential == "key":
         monkeypatch.setenv("KAGGLE_USERNAME", USER)
         monkeypatch.setenv("KAGGLE_KEY", KEY)
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
 
 
 # -- HTTP -------------------------------------------------------------------------------------------------------------

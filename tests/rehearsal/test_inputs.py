@@ -19,14 +19,9 @@ from kit.rehearsal import preflight, sandbox, sources
 from kit.rehearsal import rehearse as rehearsal
 from kit.rehearsal.rehearse import find_inputs, rehearse
 from kit.rehearsal.sources import Source, places
-from tests.rehearsal.kernels import GOOD, write_data, write_kernel
+from tests.rehearsal.kernels import GOOD, write_kernel
 
 NEW, OLD = '"competitions" / "Kannada-MNIST"', '"Kannada-MNIST"'
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 def folder_with(path: Path, **files: str) -> Path:

@@ -18,22 +18,8 @@ from kit.kernel import builder
 from kit.rehearsal import rehearse as rehearsal
 from kit.rehearsal import sandbox
 from kit.rehearsal.rehearse import rehearse
-from tests.rehearsal.kernels import GOOD, write_data, write_kernel
+from tests.rehearsal.kernels import GOOD, write_kernel
 from tests.rehearsal.test_rehearse import command_line, running, wait_until
-
-WALLS = ["namespaces", "python"] if sandbox.namespaces() else ["python"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(params=WALLS)
-def walls(request, monkeypatch):
-    if request.param == "python":
-        monkeypatch.setattr(sandbox, "namespaces", tuple)
-    return request.param
 
 
 def write_notebook(folder: Path, *cells: str, tags: tuple[str, ...] = (), **metadata: object) -> Path:

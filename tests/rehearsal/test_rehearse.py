@@ -33,19 +33,6 @@ from tests.rehearsal.kernels import GOOD, write_data, write_kernel
 
 READ = GOOD[:GOOD.index("ids =")]
 WRITE = GOOD[GOOD.index("lines ="):]
-WALLS = ["namespaces", "python"] if sandbox.namespaces() else ["python"]  # not every machine permits namespaces
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(params=WALLS)
-def walls(request, monkeypatch):
-    if request.param == "python":
-        monkeypatch.setattr(sandbox, "namespaces", tuple)
-    return request.param
 
 
 def test_a_good_script_passes_and_is_scored_on_writers_it_never_saw(tmp_path, data, walls):

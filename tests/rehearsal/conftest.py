@@ -1,0 +1,21 @@
+"""The competition's data and the walls that a kernel is rehearsed in."""
+
+import pytest
+
+from kit.rehearsal import sandbox
+from tests.rehearsal.kernels import write_data
+
+# Not every machine permits namespaces.
+WALLS = ["namespaces", "python"] if sandbox.namespaces() else ["python"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(params=WALLS)
+def walls(request, monkeypatch):
+    if request.param == "python":
+        monkeypatch.setattr(sandbox, "namespaces", tuple)
+    return request.param
