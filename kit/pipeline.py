@@ -1,6 +1,6 @@
-"""cv and submit: the rooms in their order, and nothing else.
+"""A whole run: `cv` trains and reports, `submit` writes the submission folder as well.
 
-`cv` makes a finished run and its report of a config, the data and a folder, and `submit` the folder to hand in besides.
+This is the rooms in their order, and nothing else: data, training, ensembling, reporting.
 """
 
 import contextlib
@@ -28,28 +28,31 @@ from kit.data.source import DataFolder
 from kit.ensembling import blend, submission
 from kit.ensembling.blend import RunResults
 from kit.training import executors, planning
-from kit.training.plan import Plan, make_jobs, self_training
-from kit.training.planning import Cost, Goal, Schedule
+from kit.training.plan import Plan, make_jobs, self_training_jobs
+from kit.training.planning import Cost, Schedule, TimeTarget
 from kit.training.records import read_config
 
 TIMING = "timing.json"
-JOURNAL_SECONDS = 10.0  # between two looks at the watch that are written down
-SETTLED = ("precision", "executor", "threads")  # what a run keeps from its first hour on, wherever it is resumed
+WRITE_SECONDS = 10.0  # between two writes of timing.json
+SETTLED = ("precision", "executor", "threads")  # kept when a run is resumed, wherever
 
 
 def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress | None = None,
        resume: bool = False, leave_out: frozenset[str] = frozenset(), force: bool = False,
-       goal: Goal | None = None, baseline_first: bool = False) -> RunResults:
-    """Train every fold of `config` on `data`, leave all in `run`, and report. KitError where `run` is another run.
+       time_target: TimeTarget | None = None, baseline_first: bool = False) -> RunResults:
+    """Train every fold of `config` on `data`, write all artifacts into `run`, and report.
 
-    `leave_out`: keys of jobs (model/seed_s/fold_k) that are not to be trained; only together with a time budget.
-    `force`: what is in `run` goes, once nothing but the training itself can fail any more. `goal`: what the time is
-    planned by, beside the config. `baseline_first`: train it before the pace is measured and the rest is planned, so
-    that there is something to hand in whatever becomes of that.
+    resume: continue what is in `run`. force: replace it, once nothing but the training can fail any
+    more. leave_out: keys of jobs (model/seed_s/fold_k) that are not trained; only together with a time
+    budget. baseline_first: train the baseline before the rest is measured and planned, so that there is
+    something to hand in whatever happens then. KitError where `run` is another run.
     """
-    _refuse_workers()
-    progress, goal = progress or Progress(), goal or Goal()
-    goal = replace(goal, began=goal.began or time.time())
+    # Python's `spawn` runs a script again in each worker: one without a guard would start a run in each.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise KitError("this script trains as soon as it is imported, as each training process does",
+                       'put what it does below: if __name__ == "__main__":')
+    progress, time_target = progress or Progress(), time_target or TimeTarget()
+    time_target = replace(time_target, began=time_target.began or time.time())
     deadline = time.time() + config.time_budget if config.time_budget is not None else None
     timing: dict[str, Any] = {}
     with _timed(timing, "read"):
@@ -57,20 +60,22 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
     for note in (*train.notes, *test.notes):
         progress.say(note)
     with _timed(timing, "folds"):
-        folds = folds_module.make_folds(train.labels, data.competition, config.n_folds, config.split, config.seed,
-                                        config.limit, data.writer_block)
+        folds = folds_module.make_folds(train.labels, data.competition, config.n_folds, config.split,
+                                        config.seed, config.limit, data.writer_block)
     settled, why = executors.settle(config)
-    if note := executors.fallback(config):
+    if note := executors.fallback_note(config):
         progress.say(note)
     if config.tensorboard:
-        progress = _board(progress, data, run)
+        from kit.reporting.tensorboard import TensorBoardProgress
+
+        progress = TensorBoardProgress(progress, run.path / "tensorboard", data.train(), data.competition)
     with contextlib.ExitStack() as stack:
-        crew, planned = None, None
+        executor, planned = None, None
         if not baseline_first and (force or not run.config.is_file()):
-            crew = stack.enter_context(executors.Crew(settled))
+            executor = stack.enter_context(executors.Executor(settled))
             with _timed(timing, "plan"):  # before anything is written or removed: it may refuse
-                planned = planning.decide(crew, settled, make_jobs(config, settled.precision), data, goal, progress,
-                                          deadline)
+                planned = planning.decide(executor, settled, make_jobs(config, settled.precision), data,
+                                          time_target, progress, deadline)
         stack.enter_context(run.lock())
         if force:
             run.clear()
@@ -78,7 +83,7 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
             planning.save(run.path / planning.SCHEDULE, *planned)
         resumed = _open_run(run, _describe(config, data, settled), resume)
         if resumed:
-            settled = _as_it_began(run, config, settled)
+            settled = _settled_at_the_start(run, config, settled)
             _, slow = backend.precision_support(settled.precision)
             why = f"as it began; {slow}: slow, but the folds stay comparable" if slow else "as it began"
         if not run.folds.is_file():
@@ -88,26 +93,30 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
                      f"{config.n_folds} folds, {settled.precision} ({why})"
                      f"{', drawn sample' if data.is_sample else ''}")
         jobs = tuple(job for job in make_jobs(config, settled.precision) if job.key not in leave_out)
-        crew = crew or stack.enter_context(executors.Crew(settled))
+        executor = executor or stack.enter_context(executors.Executor(settled))
         earlier = _read_timing(run)["seconds"] if resumed and (run.path / TIMING).is_file() else {}
         timing["seconds"] = {stage: earlier.get(stage, 0.0) + timing["seconds"].get(stage, 0.0)
                              for stage in {**earlier, **timing["seconds"]}}
-        journal = _Journal(progress, run.path / TIMING, timing, earlier.get("train", 0.0))
-        # Where the baseline is done without a schedule, the process that measured the pace did not survive it.
+        timed = _TimingWriter(progress, run.path / TIMING, timing, earlier.get("train", 0.0))
+        # If the baseline is done and nothing is planned, an earlier process died while it measured the pace.
         baseline = tuple(job for job in jobs if job.model not in config.models) if baseline_first else ()
         died = bool(baseline) and {job.key for job in baseline} <= finished_folds(run.path)
         if baseline:
-            executors.run_jobs(Plan(settled, data, run.path, baseline), journal, deadline, crew)
+            executors.run_jobs(Plan(settled, data, run.path, baseline), timed, deadline, executor)
         if resumed and not baseline_first:
-            goal = replace(goal, keep_epochs=config.epochs is not None)
-        schedule, fold_costs = planned or _schedule(crew, Plan(settled, data, run.path, jobs), goal, journal,
-                                                    deadline, measured=not died)
+            time_target = replace(time_target, keep_epochs=config.epochs is not None)
+        schedule, costs = planned or _schedule(
+            executor, Plan(settled, data, run.path, jobs), time_target, timed, deadline, measured=not died)
         timing |= {"predicted_seconds": schedule.predicted, "epochs": schedule.epochs}
         jobs = tuple(job for job in schedule.apply(jobs) if job.key not in schedule.left_out)
         partial = bool(leave_out or schedule.left_out)
-        complete = _train(Plan(settled, data, run.path, jobs), journal, deadline, partial, crew,
-                          fold_costs) and not partial
-        journal.write()
+        plan = Plan(settled, data, run.path, jobs)
+        seconds = {job.key: costs[job.model].of(job.epochs) for job in jobs if job.model in costs}
+        complete = executors.run_jobs(plan, timed, deadline, executor, seconds) and not partial
+        for n in range(1, config.self_train + 1):
+            plan = replace(plan, jobs=self_training_jobs(plan))
+            complete = complete and _self_train(plan, n, timed, deadline, executor)
+        timed.write()
         if not complete:
             progress.say("the time budget left folds out: this ensemble is partial (complete: false)")
         with _timed(timing, "blend"):
@@ -119,62 +128,50 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
     return results
 
 
-def _schedule(crew: executors.Crew, plan: Plan, goal: Goal, progress: Progress, deadline: float | None,
-              measured: bool) -> tuple[Schedule, dict[str, Cost]]:
-    """What was decided for this run before, and is in its schedule.json; or what is decided now, and then is.
-
-    With the costs of a fold of each model that it was decided by.
-    """
+def _schedule(executor: executors.Executor, plan: Plan, time_target: TimeTarget, progress: Progress,
+              deadline: float | None, measured: bool) -> tuple[Schedule, dict[str, Cost]]:
+    """The run's schedule, from its schedule.json, or planned now and saved there; and each model's cost."""
     path, config, done = plan.run / planning.SCHEDULE, plan.config, finished_folds(plan.run)
     todo = [job for job in plan.jobs if job.key not in done]
     if path.is_file() and (deadline is None or any(plan.folder(job).is_dir() for job in plan.jobs)):
-        stored, costs = planning.load(path, config.models)  # of a budget that was too short for anything, nothing stays
-        return planning.resume(crew, config, stored.apply(todo), stored, costs, progress, deadline), costs
-    schedule, costs = planning.decide(crew, config, todo, plan.data, goal, progress, deadline, measured)
+        # Under a time budget that was too short to begin any fold, the run is planned anew instead.
+        stored, costs = planning.load(path, config.models)
+        schedule = planning.resume(executor, config, stored.apply(todo), stored, costs, progress, deadline)
+        return schedule, costs
+    schedule, costs = planning.decide(executor, config, todo, plan.data, time_target, progress, deadline,
+                                      measured)
     planning.save(path, schedule, costs)
     return schedule, costs
 
 
-def _train(plan: Plan, progress: Progress, deadline: float | None, partial: bool, crew: executors.Crew,
-           costs: dict[str, Cost]) -> bool:
-    """All rounds of a run; whether all of it got done."""
-    seconds = {job.key: costs[job.model].of(job.epochs) for job in plan.jobs if job.model in costs}
-    complete = executors.run_jobs(plan, progress, deadline, crew, seconds)
-    for n in range(1, plan.config.self_train + 1):
-        plan = replace(plan, jobs=self_training(plan))
-        complete = complete and not partial and _self_train(plan, n, progress, deadline, crew)
-    return complete
+def _self_train(plan: Plan, n: int, progress: Progress, deadline: float | None,
+                executor: executors.Executor) -> bool:
+    """Round `n` of self-training: every fold goes on with the labels that the ensemble guesses for the test rows.
 
-
-def _refuse_workers() -> None:
-    """KitError in a worker that runs the user's whole script again, as Python's `spawn` does with an unguarded one."""
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise KitError("this script trains as soon as it is imported, as each training process does",
-                       'put what it does below: if __name__ == "__main__":')
-
-
-def _self_train(plan: Plan, n: int, progress: Progress, deadline: float | None, crew: executors.Crew) -> bool:
-    """Round `n`: guess the test rows' labels with the ensemble of the round before, and let every fold learn them."""
+    Whether all folds got done.
+    """
     run = RunFolder(plan.run)
     if not run.guesses(n).is_file():
         labels = blend.gather(run, plan.data, {}, rounds=n - 1).submitted.argmax(1).astype("uint8")
         storage.write_npz(run.guesses(n), id=plan.data.test().ids, label=labels)
-    progress.say(f"self-training, round {n}: every fold goes on with the test rows as the ensemble reads them")
-    return executors.run_jobs(plan, progress, deadline, crew)
+    progress.say(f"self-training, round {n}: every fold goes on with the test rows as the ensemble "
+                 "reads them")
+    return executors.run_jobs(plan, progress, deadline, executor)
 
 
-class _Journal(ForwardingProgress):
-    """Passes the news on, and writes the seconds of training down as they go by: a run may be killed at any time."""
+class _TimingWriter(ForwardingProgress):
+    """Passes progress on, and keeps timing.json up to date, since a run may be killed at any time."""
 
-    def __init__(self, progress: Progress, path: Path, timing: dict[str, Any], before: float) -> None:
+    def __init__(self, progress: Progress, path: Path, timing: dict[str, Any], earlier: float) -> None:
+        """earlier: seconds that the run had trained when it was resumed."""
         super().__init__(progress)
         self.path, self.timing = path, timing
-        self.began, self.last = time.perf_counter() - before, time.perf_counter()
+        self.began, self.last = time.perf_counter() - earlier, time.perf_counter()
 
     def handle(self, event: dict[str, Any]) -> None:
         super().handle(event)
-        if event["event"] == "done" or time.perf_counter() - self.last > JOURNAL_SECONDS:
-            with contextlib.suppress(KitError):  # a full disk will stop what is worth more than this
+        if event["event"] == "done" or time.perf_counter() - self.last > WRITE_SECONDS:
+            with contextlib.suppress(KitError):  # a full disk must not stop the training over this
                 self.write()
 
     def write(self) -> None:
@@ -183,20 +180,21 @@ class _Journal(ForwardingProgress):
         storage.write_json(self.path, self.timing)
 
 
-def submit(config: RunConfig, data: DataFolder, run: RunFolder, submissions: Path, progress: Progress | None = None,
-           resume: bool = False, force: bool = False, goal: Goal | None = None) -> Path:
-    """`cv`, then the ensemble's submission with its report in `submissions/<run>/`; returns that folder."""
-    results = cv(config, data, run, progress, resume, force=force, goal=goal)
-    return hand_in(results, run, submissions)
+def submit(config: RunConfig, data: DataFolder, run: RunFolder, submissions: Path,
+           progress: Progress | None = None, resume: bool = False, force: bool = False,
+           time_target: TimeTarget | None = None) -> Path:
+    """`cv`, then the submission folder `submissions/<run>/`, which is returned. Options as for `cv`."""
+    results = cv(config, data, run, progress, resume, force=force, time_target=time_target)
+    return write_submission_folder(results, run, submissions)
 
 
-def hand_in(results: RunResults, run: RunFolder, submissions: Path) -> Path:
+def write_submission_folder(results: RunResults, run: RunFolder, submissions: Path) -> Path:
     """Write the submission folder of a finished run, its `submission.csv` last and validated."""
     folder = Path(submissions) / run.name
     if results.data.is_sample:
-        storage.write_text(folder / ".gitignore", "*\n")  # a drawn sample's submission is nothing to keep
+        storage.write_text(folder / ".gitignore", "*\n")  # a drawn sample's submission is not worth committing
     else:
-        storage.remove(folder / ".gitignore")  # of a sample's run by the same name; Git is to see this one
+        storage.remove(folder / ".gitignore")  # of a sample's run by the same name
     for name in ("config.json", "report.json", "report.html"):
         storage.write_bytes(folder / name, storage.read_bytes(run.path / name))
     scored = np.isfinite(results.oof).all(1)
@@ -216,20 +214,14 @@ def hand_in(results: RunResults, run: RunFolder, submissions: Path) -> Path:
 
 
 def report(run: RunFolder, data: DataFolder, submissions: Path | None = None) -> RunResults:
-    """Write report.json and report.html of a finished run again, and its folder in `submissions` where there is one."""
+    """Write a finished run's report.json and report.html again, and its submission folder if there is one."""
     with run.lock():
         timing = _read_timing(run)
         results = blend.gather(run, data, timing)
         _report(results, run.path, timing)
     if submissions is not None and (Path(submissions) / run.name).is_dir():
-        hand_in(results, run, submissions)
+        write_submission_folder(results, run, submissions)
     return results
-
-
-def _board(progress: Progress, data: DataFolder, run: RunFolder) -> Progress:
-    from kit.reporting.tensorboard import Board
-
-    return Board(progress, run.path / "tensorboard", data.train(), data.competition)
 
 
 def _report(results: RunResults, folder: Path, timing: dict[str, Any]) -> None:
@@ -243,7 +235,7 @@ def _report(results: RunResults, folder: Path, timing: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _timed(timing: dict[str, Any], stage: str) -> Iterator[None]:
-    """Seconds of wall time of a stage, on top of those before a run was resumed, into `timing["seconds"]`."""
+    """Add the seconds of wall time of a stage to `timing["seconds"]`."""
     began = time.perf_counter()
     yield
     seconds = timing.setdefault("seconds", {})
@@ -262,7 +254,7 @@ def _read_timing(run: RunFolder) -> dict[str, Any]:
 
 
 def _open_run(run: RunFolder, about: dict[str, Any], resume: bool) -> bool:
-    """Write config.json into a new run folder, or check that what is there is this very run. True if it is resumed."""
+    """Write config.json into a new run folder, or check that the one there is of this run; whether it is resumed."""
     if not run.config.is_file():
         if finished_folds(run.path):
             raise KitError(f"{run.path} has trained folds, but not the config.json that says how they were trained",
@@ -282,15 +274,15 @@ def _open_run(run: RunFolder, about: dict[str, Any], resume: bool) -> bool:
 
 
 def changes(run: RunFolder, config: dict[str, Any], sha256: dict[str, str], keras: str) -> list[tuple[str, str]]:
-    """What has changed since a run began, so that it cannot be continued, each with what would undo it.
+    """What has changed since a run began, so that it cannot be continued; each change with its fix.
 
-    config, sha256 (of the tables) and keras (its backend): those of today.
+    config, sha256 (of the tables), keras (its backend): as they are now.
     """
     stored, began = storage.read_json(run.config, "data", "code"), read_config(run.path).to_dict()
     changed = [(what, "give the same options") for what in differences(began, config)]
     if not isinstance(stored["data"], dict) or not isinstance(stored["data"].get("sha256"), dict):
         raise storage.damaged(run.config, "it does not say which data the run was trained on")
-    if files := other_files(stored["data"]["sha256"], sha256):
+    if files := changed_files(stored["data"]["sha256"], sha256):
         changed.append((f"data: {files}", "put the old data back"))
     if stored["code"] != provenance.code_hash():
         commit = re.fullmatch("[0-9a-f]{40}", str(stored.get("git_commit")))
@@ -304,28 +296,28 @@ def changes(run: RunFolder, config: dict[str, Any], sha256: dict[str, str], kera
     return changed
 
 
-def other_files(before: dict[str, str], now: dict[str, str]) -> str:
-    """Which tables are not those of before, in words; empty where all are."""
+def changed_files(before: dict[str, str], now: dict[str, str]) -> str:
+    """Which tables are not the same as before, in words; empty where all are."""
     names = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
     return f"{', '.join(names)} {'is another file' if len(names) == 1 else 'are other files'}" if names else ""
 
 
-def _as_it_began(run: RunFolder, config: RunConfig, settled: RunConfig) -> RunConfig:
-    """`settled` with the precision and the threads of the run's first hour; its executor, too, but where one is named.
+def _settled_at_the_start(run: RunFolder, config: RunConfig, settled: RunConfig) -> RunConfig:
+    """`settled` with the precision and threads that the run began with, and its executor unless one is named now.
 
-    KitError where this machine cannot compute so: folds of two precisions are two experiments.
+    KitError where this machine does not have that precision: folds of two precisions cannot be compared.
     """
     began = _read_settled(run)
     speed, why = backend.precision_support(began["precision"])
     if speed == backend.NONE:
         raise KitError(f"the run {run.name!r} was begun in {began['precision']}: {why}",
                        "resume it on a machine like the one that it was begun on, or start a new run with --run")
-    names = set(SETTLED) - {"executor"} if config.executor != "auto" or executors.fallback(config) else SETTLED
+    names = set(SETTLED) - {"executor"} if config.executor != "auto" or executors.fallback_note(config) else SETTLED
     return executors.settle(replace(settled, **{name: began[name] for name in names}))[0]
 
 
 def _read_settled(run: RunFolder) -> dict[str, Any]:
-    """What was settled when the run began. KitError where config.json does not say it."""
+    """The settled precision, executor, threads and backend that config.json holds. KitError where it does not."""
     settled = storage.read_json(run.config, "settled")["settled"]
     if not isinstance(settled, dict) or set(settled) != {*SETTLED, "backend"}:
         raise storage.damaged(run.config, "it does not say how the run was trained")
@@ -337,7 +329,7 @@ def _read_settled(run: RunFolder) -> dict[str, Any]:
 
 
 def _describe(config: RunConfig, data: DataFolder, settled: RunConfig) -> dict[str, Any]:
-    """What config.json says: the config, and what else the result depends on."""
+    """The content of config.json: the config, and what else the result depends on."""
     environment = backend.describe()
     typed = sys.argv[1:] if Path(sys.argv[0]).name in ("kit", "__main__.py") else ["cv", *config.options()]
     return {"config": config.to_dict(), "command": shlex.join(["kit", *typed]),

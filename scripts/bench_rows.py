@@ -37,7 +37,10 @@ from kit.data.competition import KANNADA
 from kit.data.folds import make_folds
 from kit.data.source import DataFolder
 from kit.data.table import read_table
-from kit.training import checkpoints, executors, fit, models, predict
+from kit.training import checkpoints, fit, models, predict
+from kit.training.job_runner import events_to
+from kit.training.jobs import FoldData, FoldJob
+from kit.training.trainer import Trainer, trainer_for
 
 Result = dict[str, Any]
 Measure = Callable[[], Result]
@@ -184,15 +187,15 @@ def kit_fit(data: str, model: str, rows: int, epochs: int, precision: str = "aut
     precision = backend.resolve_precision(precision)[0]
     recipe = models.get(model)
     fold = one_fold(data, rows)
-    job = fit.FoldJob(model, 0, 0, epochs, min(recipe.batch_size, rows), precision, 1)
+    job = FoldJob(model, 0, 0, epochs, min(recipe.batch_size, rows), precision, 1)
     few = replace(fold, train_rows=fold.train_rows[:2 * job.batch_size])
 
-    def train(job: fit.FoldJob, fold: fit.FoldData) -> Result:
+    def train(job: FoldJob, fold: FoldData) -> Result:
         with tempfile.TemporaryDirectory(prefix="kit-bench-") as folder:
-            fit.train_fold(job, recipe, KANNADA, fold, Path(folder), executors.relay(PlainProgress()))
+            fit.train_fold(job, recipe, KANNADA, fold, Path(folder), events_to(PlainProgress()))
             took = read_csv(Path(folder) / "history.csv")["seconds"].sum()
         steps = len(fold.train_rows) // job.batch_size
-        network = fit.trainer_for(recipe, KANNADA.slug, precision, job.batch_size).model
+        network = trainer_for(recipe, KANNADA.slug, precision, job.batch_size).model
         return {"value": steps * job.batch_size * job.epochs / took, "precision": precision, "threads": threads,
                 "batch_size": job.batch_size, "flops": 3 * models.flops(network),
                 "bytes": traffic(network, 4 if precision == "float32" else 2)}
@@ -201,11 +204,11 @@ def kit_fit(data: str, model: str, rows: int, epochs: int, precision: str = "aut
     return lambda: train(job, fold)
 
 
-def one_fold(data: str, rows: int) -> fit.FoldData:
+def one_fold(data: str, rows: int) -> FoldData:
     """So many rows to train on, and a few to predict."""
     pixels, labels = training_rows(data, rows + VAL_ROWS)
     numbers = np.arange(len(pixels))
-    return fit.FoldData(pixels, labels, numbers[VAL_ROWS:], numbers[:VAL_ROWS])
+    return FoldData(pixels, labels, numbers[VAL_ROWS:], numbers[:VAL_ROWS])
 
 
 def traffic(network: Any, size: int) -> int:
@@ -231,9 +234,9 @@ def augmentation(data: str, model: str, rows: int, epochs: int) -> Measure:
     order = np.arange(rows // batch * batch, dtype="int32").reshape(-1, batch)
     rates, rng = np.full(len(order), 1e-4, "float32"), np.random.default_rng(0)
     precision = backend.resolve_precision("auto")[0]
-    trainers = [fit.trainer_for(way, KANNADA.slug, precision, batch) for way in (recipe, replace(recipe, augment=None))]
+    trainers = [trainer_for(way, KANNADA.slug, precision, batch) for way in (recipe, replace(recipe, augment=None))]
 
-    def steps(trainer: fit.Trainer) -> None:
+    def steps(trainer: Trainer) -> None:
         augment = trainer.recipe.augment
         drawn = augment.draw(rng, order.size, KANNADA.shape) if augment else np.zeros((0, 8), "float32")
         trainer.train(images, classes, order, drawn.reshape(len(order), -1, 8), rates)
@@ -255,7 +258,7 @@ def bookkeeping(data: str, model: str, rows: int, epochs: int) -> Measure:
     """% of a fold's training that goes into the live display, the logs and the checkpoints, timed where it does."""
     backend.configure_devices(1)
     recipe, spent = models.get(model), []
-    job = fit.FoldJob(model, 0, 0, epochs, min(recipe.batch_size, rows), backend.resolve_precision("auto")[0], 1)
+    job = FoldJob(model, 0, 0, epochs, min(recipe.batch_size, rows), backend.resolve_precision("auto")[0], 1)
     fold = one_fold(data, rows)
 
     def timed(function: Callable[..., None]) -> Callable[..., None]:
@@ -266,7 +269,7 @@ def bookkeeping(data: str, model: str, rows: int, epochs: int) -> Measure:
         display.start({job.key: 1.0})
         checkpoints.Keeper.maybe = timed(checkpoints.Keeper.maybe)  # type: ignore[method-assign]
         with tempfile.TemporaryDirectory(prefix="kit-bench-") as folder:
-            fit.train_fold(job, recipe, KANNADA, fold, Path(folder), timed(executors.relay(display)))
+            fit.train_fold(job, recipe, KANNADA, fold, Path(folder), timed(events_to(display)))
             took = read_csv(Path(folder) / "history.csv")["seconds"].sum()
         display.stop()
         return {"value": 100 * sum(spent) / (took + sum(spent))}
@@ -352,9 +355,9 @@ def race(data: str, model: str, epochs: int, rows: int) -> Measure:
 
     def kit() -> Result:
         recipe, precision = models.get(model), backend.resolve_precision("auto")[0]
-        job = fit.FoldJob(model, 0, 0, epochs, min(recipe.batch_size, len(inside)), precision, recipe.tta)
+        job = FoldJob(model, 0, 0, epochs, min(recipe.batch_size, len(inside)), precision, recipe.tta)
         with tempfile.TemporaryDirectory(prefix="kit-bench-") as folder:
-            fold = fit.FoldData(train.pixels, train.labels, inside, outside)
+            fold = FoldData(train.pixels, train.labels, inside, outside)
             took = seconds(lambda: fit.train_fold(job, recipe, KANNADA, fold, Path(folder)))
             done = read_json(Path(folder) / "done.json")
         return {"value": took - done["predict_seconds"], "accuracy": done["val_accuracy"], "precision": precision}
@@ -367,7 +370,7 @@ def inference(data: str, views: int, rows: int, model: str = "cnn") -> Measure:
     backend.configure_devices()
     pixels, _ = training_rows(data, rows)
     if views:
-        trainer = fit.trainer_for(models.get(model), KANNADA.slug, backend.resolve_precision("auto")[0], 256)
+        trainer = trainer_for(models.get(model), KANNADA.slug, backend.resolve_precision("auto")[0], 256)
 
         def run(n: int) -> Any:
             return predict.predict_probs(trainer, pixels[:n], views)

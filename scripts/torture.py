@@ -44,7 +44,7 @@ def be_fine() -> None:
     """A step a chunk and checkpoints within epochs, as in runs whose epochs take minutes."""
     from kit.training import checkpoints, fit
 
-    fit.CHUNK_ROWS, checkpoints.SECONDS, checkpoints.SHARE = 1, 0.3, 0.5
+    fit.CHUNK_ROWS, checkpoints.INTERVAL_SECONDS, checkpoints.MAX_TIME_SHARE = 1, 0.3, 0.5
 
 
 @dataclass

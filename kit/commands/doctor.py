@@ -96,7 +96,7 @@ def _environment() -> Finding:
 
 
 def _processes() -> Finding:
-    if why := executors.no_processes():
+    if why := executors.why_no_processes():
         return Finding("processes", NOTE, f"{why}: folds train one after another", executors.SHM)
     quota = ", within a quota of the container's" * system.is_throttled()
     return Finding("processes", OK, f"folds can train side by side, on {len(system.cores())} cores{quota}")

@@ -28,7 +28,7 @@ from kit.data.competition import Competition
 from kit.data.source import DataFolder
 from kit.data.table import Table, read_table
 from kit.training import models, planning, settings
-from kit.training.planning import Goal
+from kit.training.planning import TimeTarget
 from kit.training.records import read_config
 
 PathOrName = TypeVar("PathOrName", str, Path)
@@ -45,14 +45,15 @@ class Request:
     resume: bool
     force: bool  # a run of that name is to be replaced
     named: bool = True  # by the user, or by being there
-    goal: Goal = field(default_factory=Goal)  # what the time of a new run is planned by
+    time_target: TimeTarget = field(default_factory=TimeTarget)  # of a new run
 
     def cv(self, progress: Progress) -> Path:
         """Train and report; the run's folder."""
         from kit import pipeline
 
         with self._reserved() as run:
-            pipeline.cv(self.config, self.data, run, progress, self.resume, force=self.force, goal=self.goal)
+            pipeline.cv(self.config, self.data, run, progress, self.resume, force=self.force,
+                        time_target=self.time_target)
         return run.path
 
     def submit(self, submissions: Path, upload: bool, message: str, progress: Progress) -> tuple[Path, list[str]]:
@@ -65,7 +66,7 @@ class Request:
             uploading.check_takes_files(about)
         with self._reserved() as run:
             folder = pipeline.submit(self.config, self.data, run, submissions, progress, self.resume, self.force,
-                                     self.goal)
+                                     self.time_target)
         ledger.record_submission(folder)
         file = folder / "submission.csv"
         sent = uploading.submit_file(file, about, message, progress=progress.say).lines() if upload else []
@@ -132,22 +133,22 @@ def open_request(competition: Competition, progress: Progress, *, data_dir: Path
         begun = _resume(competition, run, options, data_dir, runs_dir, submissions)
         return replace(begun, run=replace(begun.run, break_lock=break_lock))
     data = fetched or sources.find_data(competition, data_dir)
-    goal = Goal(named=True, keep_epochs="epochs" in options, began=began)
+    time_target = TimeTarget(named=True, keep_epochs="epochs" in options, began=began)
     if model is None and chosen is None:
         suitable, why = settings.suitable(data.is_sample, config.limit is not None)
-        wishes = {each: RunConfig(competition.slug, **{**each.options(), **options}) for each in suitable}
-        goal = replace(goal, named=False)
-        chosen, goal, why = planning.choose(wishes, data, goal, why, progress)
+        configs = {each: RunConfig(competition.slug, **{**each.options(), **options}) for each in suitable}
+        time_target = replace(time_target, named=False)
+        chosen, time_target, why = planning.choose_setting(configs, data, time_target, why, progress)
         progress.say(f"setting: {chosen.name}, {chosen.about}, {why}; choose with --setting or --model")
     if chosen:
         config = RunConfig(competition.slug, **{**chosen.options(), **options})
-        goal = replace(goal, setting=chosen, minutes=chosen.minutes)
+        time_target = replace(time_target, setting=chosen, minutes=chosen.minutes)
     if not force and not run and (unfinished := find_unfinished(config, data, runs_dir)):
         progress.say(f"the run {unfinished} has the same options and is not finished: continue it with "
                      f"--resume --run {shlex.quote(unfinished)}")
     name = run or f"{'+'.join(config.models)}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = RunFolder(runs_dir / name, break_lock)
-    return Request(config, data, folder, resume, force, run is not None, goal)
+    return Request(config, data, folder, resume, force, run is not None, time_target)
 
 
 def _make_folder(path: Path) -> Path:
@@ -307,7 +308,7 @@ def data_of(run: RunFolder, data_dir: Path) -> DataFolder:
     data = sources.data_folder(competition, data_dir, sample=about["is_sample"])
     if data.sha256 != about["sha256"]:
         raise KitError(f"{data.path} is not the data that {run.name} was trained on: "
-                       f"{pipeline.other_files(about['sha256'], data.sha256)}",
+                       f"{pipeline.changed_files(about['sha256'], data.sha256)}",
                        "put the old data back, or train on what is there now under another name: --run")
     return data
 

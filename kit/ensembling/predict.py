@@ -1,7 +1,8 @@
-"""Predict another test file with a trained run: `kit predict`.
+"""Predict another test file with a trained run: `kit predict`, and a kernel that was built with weights.
 
-The same models, test-time views and arithmetic made the run's own test probs, so on the machine that trained the run
-its own test file gives the same numbers. Elsewhere the precision may have to be another one: `fold_probs` says so.
+Models, test-time views and arithmetic are those of the run's own test probs, so on the machine that
+trained the run its own test file gives the same numbers. On another machine the precision may have to be
+another one; `precision_note` says so.
 """
 
 from pathlib import Path
@@ -19,11 +20,16 @@ from kit.data.table import read_table
 from kit.ensembling import submission
 from kit.ensembling.blend import vote
 from kit.ensembling.prior import class_prior
-from kit.training import fit, models, predict, records
+from kit.training import fit, models, records
+from kit.training.jobs import FoldJob
+from kit.training.predict import predict_probs, predictor_for
 
 
 def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | None = None) -> int:
-    """Label `test` with every finished fold of `run`; write `out` (.csv: labels, .npz: id and probs); the row count."""
+    """Label `test` with every finished fold of `run`; returns the number of rows.
+
+    `out` gets labels where it is a .csv, ids and probs where it is a .npz.
+    """
     out = Path(out)
     if out.suffix not in (".csv", ".npz"):
         raise KitError(f"--out {out} is neither .csv nor .npz", "name a .csv for labels or a .npz for probs")
@@ -33,7 +39,7 @@ def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | Non
     competition = competitions.get(config.competition)
     table = read_table(Path(test), competition, labelled=False)
     progress = progress or Progress()
-    probs = predict_probs(run, config, table.pixels, progress)
+    probs = ensemble_probs(run, config, table.pixels, progress)
     if out.suffix == ".csv":
         prior = class_prior(config.class_prior, competition, probs)
         progress.say(f"class prior: {prior.why}")
@@ -44,8 +50,12 @@ def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | Non
     return len(table)
 
 
-def predict_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray, progress: Progress) -> np.ndarray:
-    """Probs `(n, n_classes)` float32 of the run's ensemble, folds and members weighing as in `kit.ensembling.blend`."""
+def ensemble_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray,
+                   progress: Progress) -> np.ndarray:
+    """Probs `(n, n_classes)` float32 of the run's ensemble, weighted as by `kit.ensembling.blend`.
+
+    KitError where a fold is missing that no time budget left out.
+    """
     backend.configure_devices(config.threads)
     competition, members = competitions.get(config.competition), []
     for model, seed in config.members:
@@ -55,7 +65,7 @@ def predict_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray, progres
             raise KitError(f"fold {missing[0]} of {model} (seed {seed}) is missing in {run.path}",
                            f"train it: {run.resume_command}")
         finished = [records.rounds(folder, config.self_train)[-1] for folder in folders if fit.is_done(folder)]
-        jobs = [fit.FoldJob(**records.read_done(folder)["job"]) for folder in finished]
+        jobs = [FoldJob(**records.read_done(folder)["job"]) for folder in finished]
         progress.say(f"{model}, seed {seed}: {len(finished)} folds")
         for note in {precision_note(job) for job in jobs} - {""}:
             progress.say(note)
@@ -66,22 +76,23 @@ def predict_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray, progres
     return vote(folds for folds in members if folds)
 
 
-def precision_note(job: fit.FoldJob) -> str:
-    """What to tell the user where `fold_probs` computes in another precision than the training; empty otherwise."""
+def precision_note(job: FoldJob) -> str:
+    """What to tell the user if `fold_probs` uses another precision than the training did; else empty."""
     precision, why = backend.prediction_precision(job.precision)
     return f"predicting in {precision}: {why}; probs differ a little from the training machine's" if why else ""
 
 
-def fold_probs(weights: Path, job: fit.FoldJob, competition: Competition, pixels: np.ndarray) -> np.ndarray:
+def fold_probs(weights: Path, job: FoldJob, competition: Competition,
+               pixels: np.ndarray) -> np.ndarray:
     """Probs `(n, n_classes)` float32 of one trained fold, whose `model.keras` is the file `weights`.
 
-    pixels: uint8 `(n, h·w)`. Computed as `kit.core.backend.prediction_precision` decides. KitError where the file
-    is damaged.
+    pixels: uint8 `(n, h·w)`. The precision is that of `kit.core.backend.prediction_precision`.
+    KitError where the file is damaged.
     """
     precision, _ = backend.prediction_precision(job.precision)
-    trainer = fit.trainer_for(models.get(job.model), competition.slug, precision, job.batch_size)
-    records.load_weights(trainer.model, weights)
-    probs = predict.predict_probs(trainer, pixels, job.tta)
+    predictor = predictor_for(models.get(job.model), competition.slug, precision)
+    records.load_weights(predictor.model, weights)
+    probs = predict_probs(predictor, pixels, job.tta)
     if not np.isfinite(probs).all():
         raise storage.damaged(weights, "what it predicts is no number")
     return probs

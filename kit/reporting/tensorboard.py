@@ -1,9 +1,8 @@
-"""What a run leaves for TensorBoard: for each fold scalars, confusion matrix and mistakes of every epoch, and HParams.
+"""What `--tensorboard` writes: each epoch's scalars, confusion matrix and mistakes, and the hyperparameters.
 
-In go the events of epochs that trainings send (`kit.training.fit`); out come event files in
-`<run>/tensorboard/<model>/seed_<s>/fold_<k>/`, to be looked at with `tensorboard --logdir runs`. The one idea: this is
-a `Progress` around the other one, in the process that was asked, so it is the same for every executor and backend, and
-nobody who did not ask for it imports it.
+`TensorBoardProgress` wraps the progress display in the process that runs the command, and writes event
+files into `<run>/tensorboard/<model>/seed_<s>/fold_<k>/` (`tensorboard --logdir runs`). So it works alike
+with every executor and backend, and costs nothing where it was not asked for.
 """
 
 import time
@@ -19,7 +18,7 @@ from kit.data.table import Table
 from kit.reporting.metrics import confusion
 from kit.reporting.pictures import png
 from kit.training import models
-from kit.training.fit import FoldJob
+from kit.training.jobs import FoldJob
 
 SCALARS = {"loss": "loss/train", "val_loss": "loss/val", "accuracy": "accuracy/train", "val_accuracy": "accuracy/val",
            "learning_rate": "learning_rate", "images_per_second": "images_per_second"}
@@ -28,8 +27,8 @@ COLUMNS = 6  # of the picture of mistakes, which has as many rows
 CELL = 16  # pixels, of the confusion matrix
 
 
-class Board(ForwardingProgress):
-    """Passes everything on to `progress`, and writes down what the epochs were. KitError without tensorboard."""
+class TensorBoardProgress(ForwardingProgress):
+    """Passes progress on, and writes each epoch for TensorBoard. KitError where tensorboard is missing."""
 
     def __init__(self, progress: Progress, folder: Path, train: Table, competition: Competition) -> None:
         try:
@@ -43,8 +42,8 @@ class Board(ForwardingProgress):
         self._open: Any = EventFileWriter
         self._writers: dict[str, Any] = {}
 
-    def on_epoch_end(self, event: dict[str, Any]) -> None:
-        """Write a job's epoch: its line of the history, and `probs` (n, n_classes) of the val rows `rows` (n,)."""
+    def epoch(self, event: dict[str, Any]) -> None:
+        """Write an epoch; the event holds its history line, and `probs` (n, n_classes) of the val rows `rows` (n,)."""
         self.progress.on_epoch_end(event)
         labels = np.asarray(self.train.labels)[event["rows"]]
         matrix = confusion(labels, event["probs"].argmax(axis=1), self.competition.n_classes)
@@ -73,7 +72,7 @@ class Board(ForwardingProgress):
         self._writers[job.key].flush()
 
     def _mistakes(self, labels: np.ndarray, rows: np.ndarray, probs: np.ndarray) -> list[Any]:
-        """The surest mistakes as a picture, and below it, in its order, what was read as what."""
+        """The most confident mistakes as a picture, with a table of them in the same order."""
         predicted, confidence = probs.argmax(axis=1), probs.max(axis=1)
         wrong = np.flatnonzero(predicted != labels)
         wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:COLUMNS**2]
@@ -89,7 +88,7 @@ class Board(ForwardingProgress):
 
 
 def _hparams(job: FoldJob) -> Any:
-    """What was chosen, without seed and fold: trainings that differ in nothing else are one group."""
+    """The hyperparameters without seed and fold, so that TensorBoard groups jobs that differ only in those."""
     from tensorboard.plugins.hparams import summary_v2
 
     recipe = models.get(job.model)

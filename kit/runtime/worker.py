@@ -100,18 +100,18 @@ def _lanes(config: RunConfig) -> int:
 
     settled, _ = executors.settle(config)
     n_jobs = len(make_jobs(settled, settled.precision))
-    return len(workers.worker_places(n_jobs, settled.threads)) if settled.executor == "processes" else 1
+    return len(workers.worker_slots(n_jobs, settled.threads)) if settled.executor == "processes" else 1
 
 
 def _predict(data: DataFolder, run: RunFolder, beat: Beat, wish: Wish) -> None:
     """Label the test file with every model that came along, one after the other."""
     from kit.ensembling import predict
-    from kit.training import fit
+    from kit.training.jobs import FoldJob
 
     test, done = data.test(), finished_folds(run.path)
     todo = [key for key in fold_keys(run.path, weights.TRAINED) if key not in wish.left_out and key not in done]
     facts = {key: storage.read_json(run.path / key / weights.TRAINED) for key in todo}
-    jobs = {key: fit.FoldJob(**facts[key]["job"]) for key in todo}
+    jobs = {key: FoldJob(**facts[key]["job"]) for key in todo}
     backend.configure_devices()
     beat.start(dict.fromkeys(todo, 1.0))
     for note in {predict.precision_note(job) for job in jobs.values()} - {""}:

@@ -25,8 +25,9 @@ import kit
 from kit.core import backend, storage, system
 from kit.core.errors import KitError
 from kit.core.progress import Progress
-from kit.training import checkpoints, executors, fit
-from kit.training.executors import Clock
+from kit.training import checkpoints
+from kit.training.job_runner import Clock, events_to, train_in_time
+from kit.training.jobs import FoldData, FoldJob
 from kit.training.plan import Plan, fold_data
 from kit.training.workers import KEEP_MEMORY
 
@@ -37,7 +38,7 @@ KNOCK_SECONDS = 10.0  # for a cluster's address to answer
 CHECKPOINT = "checkpoint.npz"
 
 
-def run(plan: Plan, jobs: list[fit.FoldJob], progress: Progress, deadline: float | None) -> bool:
+def run(plan: Plan, jobs: list[FoldJob], progress: Progress, deadline: float | None) -> bool:
     """Train `jobs` as Ray tasks; False if the deadline left some out.
 
     KitError without Ray, where the cluster cannot be reached or lacks what a job needs, and for a job that failed on a
@@ -146,11 +147,11 @@ class Driver:
 
     def __init__(self, ray: Any, plan: Plan, progress: Progress, deadline: float | None) -> None:
         self.ray, self.plan, self.progress, self.deadline = ray, plan, progress, deadline
-        self.relay = executors.relay(progress)
+        self.on_event = events_to(progress)
         self.jobs = {job.key: job for job in plan.jobs}
         self.lost: collections.Counter[str] = collections.Counter()
 
-    def run(self, jobs: list[fit.FoldJob]) -> bool:
+    def run(self, jobs: list[FoldJob]) -> bool:
         """Whether all jobs got done."""
         self._prepare(jobs)
         running = {self._submit(job): job for job in jobs}
@@ -172,7 +173,7 @@ class Driver:
                 self.ray.cancel(task, force=True)
         return complete
 
-    def _prepare(self, jobs: list[fit.FoldJob]) -> None:
+    def _prepare(self, jobs: list[FoldJob]) -> None:
         """Read the data, once, and put on the driver's node what all tasks share: the mailbox and the arrays."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -184,10 +185,10 @@ class Driver:
         self.rows = {fold: (data.train_rows, data.val_rows) for fold, data in folds.items()}
         self.arrays = self.ray.put(_shared(folds[jobs[0].fold]))
 
-    def _submit(self, job: fit.FoldJob) -> Any:
+    def _submit(self, job: FoldJob) -> Any:
         needed = [self.plan.folder(job) / CHECKPOINT]
         if job.guesses:
-            needed.append(self.plan.folder(job.before) / "model.keras")
+            needed.append(self.plan.folder(job.previous_round) / "model.keras")
         files = {path.relative_to(self.plan.run).as_posix(): storage.read_bytes(path)
                  for path in needed if path.is_file()}
         return self.train.remote(self.plan, job, self.arrays, self.rows[job.fold], files, self.threads, self.deadline,
@@ -198,9 +199,9 @@ class Driver:
             if letter["event"] == "checkpoint":
                 storage.write_bytes(self.plan.folder(self.jobs[letter["job"]]) / CHECKPOINT, letter["data"])
             else:
-                self.relay(letter)
+                self.on_event(letter)
 
-    def _result(self, job: fit.FoldJob, task: Any) -> dict[str, bytes] | None:
+    def _result(self, job: FoldJob, task: Any) -> dict[str, bytes] | None:
         """What the task made. `_Lost` if its node or its process died, KitError if it failed."""
         errors = self.ray.exceptions
         try:
@@ -218,7 +219,7 @@ class Driver:
         except errors.RayError as error:
             raise _Lost(_first_line(error)) from error
 
-    def _again(self, job: fit.FoldJob, error: Exception) -> Any:
+    def _again(self, job: FoldJob, error: Exception) -> Any:
         self.lost[job.key] += 1
         if self.lost[job.key] > RETRIES:
             raise KitError(f"{job.key} was lost {self.lost[job.key]} times; the last time: {error}",
@@ -227,7 +228,7 @@ class Driver:
         self.progress.say(f"{job.key}: the node that trained it died; trying again from {start}")
         return self._submit(job)
 
-    def _keep(self, job: fit.FoldJob, files: dict[str, bytes] | None) -> bool:
+    def _keep(self, job: FoldJob, files: dict[str, bytes] | None) -> bool:
         """Write a finished job's files, `done.json` last; whether there are any."""
         folder = self.plan.folder(job)
         for name in sorted(files or {}, key=lambda name: (name == "done.json", name)):
@@ -241,17 +242,17 @@ class _Lost(Exception):
     """A task's process or node is gone, and its result with it."""
 
 
-def _shared(data: fit.FoldData) -> fit.FoldData:
+def _shared(data: FoldData) -> FoldData:
     """The arrays that every fold has in common, as plain ones: a memory map of the driver's disk would not travel."""
     none = np.zeros(0, np.int64)
     plain = {name: np.asarray(value) for name, value in vars(data).items() if value is not None}
-    return fit.FoldData(**{**plain, "train_rows": none, "val_rows": none})
+    return FoldData(**{**plain, "train_rows": none, "val_rows": none})
 
 
 # -- on a node ------------------------------------------------------------------------------------------------------
 
 
-def _train(plan: Plan, job: fit.FoldJob, arrays: fit.FoldData, rows: tuple[np.ndarray, np.ndarray],
+def _train(plan: Plan, job: FoldJob, arrays: FoldData, rows: tuple[np.ndarray, np.ndarray],
            files: dict[str, bytes], threads: int | None, deadline: float | None,
            mailbox: Any) -> dict[str, bytes] | None:
     """One job, in a worker process of Ray's, beginning with `files` of its run folder, if any.
@@ -266,7 +267,7 @@ def _train(plan: Plan, job: fit.FoldJob, arrays: fit.FoldData, rows: tuple[np.nd
             storage.write_bytes(plan.run / name, data)
         sender = Sender(job.key, folder / CHECKPOINT, mailbox)
         fold = replace(arrays, train_rows=rows[0], val_rows=rows[1])
-        if not executors.timely(plan, job, _clock(deadline), sender.report, fold):
+        if not train_in_time(plan, job, _clock(deadline), sender.report, fold):
             sender.send_checkpoint()
             return None
         return {path.name: storage.read_bytes(path) for path in folder.iterdir() if path.name != storage.CHECKSUMS}
@@ -291,7 +292,7 @@ class Sender:
     def report(self, event: dict[str, Any]) -> None:
         """Returns once the driver's node has it, so that nothing arrives after the task's result."""
         self._send({**event, "node": self.node})
-        if time.perf_counter() - self.last >= self.cost / checkpoints.SHARE:
+        if time.perf_counter() - self.last >= self.cost / checkpoints.MAX_TIME_SHARE:
             self.send_checkpoint()
 
     def send_checkpoint(self) -> None:

@@ -1,13 +1,19 @@
 """What a fold's training is given: its job, its data, and its random numbers.
 
-In go names and arrays; out come two small dataclasses that travel to any worker. Everything random in a fold is drawn
-from its job, so that it does not matter who trains it.
+Both dataclasses can be sent to any worker. Everything random in a fold is drawn from its job, so that
+it does not matter who trains it.
 """
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+
+WEIGHTS, DROPOUT, ORDER, WARPS, CURVE = range(5)  # the streams of `FoldJob.rng`
+
+EventCallback = Callable[[dict[str, Any]], None]  # called with each event of a training job
 
 
 @dataclass(frozen=True)
@@ -35,16 +41,17 @@ class FoldJob:
     precision: str
     tta: int
     attempt: int = 0  # 1: the second try of a fold that went wrong, with other random numbers
-    why: str = ""  # there is a second try
-    guesses: int = 0  # round of self-training: goes on from the round before, with the guessed test rows as well
+    why: str = ""  # the reason for a second try
+    guesses: int = 0  # round of self-training: continues the round before, on guessed test rows as well
 
     @property
     def key(self) -> str:
-        """Where it lies in a run folder: model/seed_s/fold_k, and below it a folder for each round of self-training."""
-        return f"{self.model}/seed_{self.seed}/fold_{self.fold}" + (f"/guesses_{self.guesses}" if self.guesses else "")
+        """Its folder in a run folder: model/seed_s/fold_k; a round n of self-training: guesses_n below that."""
+        fold = f"{self.model}/seed_{self.seed}/fold_{self.fold}"
+        return f"{fold}/guesses_{self.guesses}" if self.guesses else fold
 
     @property
-    def before(self) -> "FoldJob":
+    def previous_round(self) -> "FoldJob":
         """The job whose trained model a round of self-training begins with."""
         return replace(self, guesses=self.guesses - 1)
 

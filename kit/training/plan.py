@@ -1,7 +1,6 @@
-"""What a run trains: its jobs, and the data of each.
+"""What a run trains: its jobs in their order, and the arrays of each.
 
-In go a config, a data folder and a run folder; out come jobs in their order, and for each the arrays that it learns
-from and is asked about. A worker makes them anew from the same few words, so a plan is small and picklable.
+A worker makes the arrays anew from the plan's paths, so a plan is small and can be sent to any process.
 """
 
 import functools
@@ -24,7 +23,7 @@ GUESSES_TIMES = 3  # the test rows in an epoch of self-training: once gained les
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a worker needs to train any job of a run; small, and picklable."""
+    """All that a worker needs to train any job of a run."""
 
     config: RunConfig
     data: DataFolder
@@ -38,20 +37,20 @@ class Plan:
 def make_jobs(config: RunConfig, precision: str) -> tuple[FoldJob, ...]:
     """The baseline's folds first, once; then every model, seed and fold of the run."""
     baseline = [] if models.BASELINE in config.models else [(models.BASELINE, config.seed)]
-    return tuple(_job(config, precision, models.get(model), seed, fold)
-                 for model, seed in baseline + config.members for fold in range(config.n_folds))
+    jobs = []
+    for model, seed in baseline + config.members:
+        recipe, named = models.get(model), model in config.models  # the options are for the named models alone
+        epochs = (config.epochs if named else None) or recipe.epochs
+        batch_size = (config.batch_size if named else None) or recipe.batch_size
+        # With --limit, a quick look, three test-time views would take most of the time.
+        tta = (config.tta if named else None) or (1 if config.limit else recipe.tta)
+        jobs += [FoldJob(model, seed, fold, epochs, batch_size, precision, tta)
+                 for fold in range(config.n_folds)]
+    return tuple(jobs)
 
 
-def _job(config: RunConfig, precision: str, recipe: models.Recipe, seed: int, fold: int) -> FoldJob:
-    named = recipe.name in config.models
-    views = 1 if config.limit else recipe.tta  # a quick look would spend most of its time on looking thrice
-    return FoldJob(recipe.name, seed, fold, (config.epochs if named else None) or recipe.epochs,
-                   (config.batch_size if named else None) or recipe.batch_size, precision,
-                   (config.tta if named else None) or views)
-
-
-def self_training(plan: Plan) -> tuple[FoldJob, ...]:
-    """The next round after the plan's: each of the run's own models once more, from where it ended."""
+def self_training_jobs(plan: Plan) -> tuple[FoldJob, ...]:
+    """The jobs of the next round: each fold of the run's own models, continued from where it ended."""
     return tuple(replace(job, guesses=job.guesses + 1, epochs=models.GUESSES_EPOCHS)
                  for job in plan.jobs if job.model in plan.config.models)
 
@@ -67,16 +66,13 @@ def _tables(path: Path, slug: str, stamps: tuple[tuple[int, ...], ...]) -> tuple
 
 def read_tables(data: DataFolder) -> tuple[Any, Any, Any]:
     """The training, test and extra tables; read once in a process, until a file of the folder changes."""
-    return _tables(data.path.resolve(), data.competition.slug, _stamps(data))
-
-
-def _stamps(data: DataFolder) -> tuple[tuple[int, ...], ...]:
-    """What changes when a file of the folder does: a notebook may train on new data of the same name."""
-    return tuple(tuple(cache.file_stamp(path.stat())) for path in sorted(data.path.glob("*.csv")))
+    # A notebook may go on to train on new data under the same name: then the stamps differ.
+    stamps = tuple(tuple(cache.file_stamp(path.stat())) for path in sorted(data.path.glob("*.csv")))
+    return _tables(data.path.resolve(), data.competition.slug, stamps)
 
 
 def fold_data(plan: Plan, job: FoldJob) -> FoldData:
-    """What the job trains on, read from the cached tables, the run's folds.csv, and its guesses for self-training."""
+    """The job's arrays: the cached tables' rows, split by folds.csv, and the guessed test rows in self-training."""
     data, run = plan.data, RunFolder(plan.run)
     train, test, extra = read_tables(data)
     folds = folds_module.load_folds(run.folds)
@@ -85,11 +81,8 @@ def fold_data(plan: Plan, job: FoldJob) -> FoldData:
                     test.pixels, test.ids, extra.pixels if extra else None)
     if not job.guesses:
         return fold
-    return _with_guesses(fold, records.read_guesses(run.guesses(job.guesses), test.ids, data.competition.n_classes))
-
-
-def _with_guesses(fold: FoldData, labels: np.ndarray) -> FoldData:
-    """The test rows behind the training rows, each `GUESSES_TIMES` in an epoch; what is held out stays out."""
+    # The test rows follow the training rows, each GUESSES_TIMES in an epoch; what is held out stays out.
+    labels = records.read_guesses(run.guesses(job.guesses), test.ids, data.competition.n_classes)
     rows = len(fold.labels) + np.arange(len(labels))
     return replace(fold, pixels=np.concatenate([fold.pixels, fold.test_pixels]),
                    labels=np.concatenate([fold.labels, labels.astype(fold.labels.dtype)]),

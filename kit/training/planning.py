@@ -1,9 +1,9 @@
-"""Decide how many epochs and folds fit into the time at hand, once, before the run's own models are trained.
+"""Plan how many epochs and folds fit into the time at hand, before the run's own models are trained.
 
-A few steps of each model are timed by the very processes that will train, all of them at once; what a whole run will
-take follows from that. A learning rate that decays to zero must know its end, and folds can be averaged and compared
-only where all had the same schedule. So time is saved on epochs first, by a common share of each model's own, then
-(under a time budget) on whole folds, and never in the middle of a fold.
+A few steps of each model are timed by the very processes that will train, all of them at once; the time
+of a whole run follows from that. A learning rate that decays to zero must know its end, and folds can be
+averaged and compared only if all had the same schedule. So time is saved on epochs first, by a common
+share of each model's own, then (under a time budget) on whole folds, and never in the middle of a fold.
 """
 
 import time
@@ -22,7 +22,8 @@ from kit.training import executors, fit, models, predict
 from kit.training.jobs import FoldJob
 from kit.training.plan import GUESSES_TIMES, make_jobs, read_tables
 from kit.training.settings import SETTINGS, Setting
-from kit.training.workers import Together
+from kit.training.trainer import trainer_for
+from kit.training.workers import WaitForOthers
 
 SCHEDULE = "schedule.json"
 MARGIN = 0.94  # of the time that a setting promises: the pace of a minute is not that of an hour
@@ -51,15 +52,15 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Goal:
-    """What the time of a run is planned by, beside its config."""
+class TimeTarget:
+    """How long a run may take by its setting, and what is already known for planning it."""
 
     setting: Setting | None = None
     minutes: float | None = None  # that the setting promises for the whole command
     named: bool = False  # the setting is the user's choice: where it does not fit, it is refused
-    keep_epochs: bool = False  # they are the user's choice
+    keep_epochs: bool = False  # the epochs are the user's choice
     began: float | None = None  # of time.time: when the command began; None: now
-    costs: Mapping[str, Cost] | None = None  # of models that are measured already
+    costs: Mapping[str, Cost] | None = None  # of models that have been measured already
 
 
 @dataclass(frozen=True)
@@ -77,20 +78,21 @@ class Schedule:
         return tuple(replace(job, epochs=self.epochs.get(job.model, job.epochs)) for job in jobs)
 
 
-def seconds_of(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], lanes: int, rounds: Sequence[str] = (),
-               n_rounds: int = 0) -> float:
-    """Seconds of wall time of `jobs`, each begun by the next of `lanes` workers that is free.
+def seconds_of(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], n_workers: int,
+               rounds: Sequence[str] = (), n_rounds: int = 0) -> float:
+    """Seconds of wall time of `jobs`, each begun by the next of `n_workers` workers that is free.
 
     `n_rounds` of self-training follow for the models named in `rounds`; a round begins when the one before has ended.
     """
     again = [costs[job.model].round for job in jobs if job.model in rounds]
-    return makespan([costs[job.model].of(job.epochs) for job in jobs], lanes) + n_rounds * makespan(again, lanes)
+    first = [costs[job.model].of(job.epochs) for job in jobs]
+    return makespan(first, n_workers) + n_rounds * makespan(again, n_workers)
 
 
-def plan(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], seconds: float, lanes: int, named: Sequence[str], *,
+def plan(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], seconds: float, n_workers: int, named: Sequence[str], *,
          least: Mapping[str, int] | None = None, keep_epochs: bool = False, may_leave_out: bool = True,
          n_rounds: int = 0) -> Schedule:
-    """The schedule of `jobs` that takes at most `seconds` on `lanes` workers.
+    """The schedule of `jobs` that takes at most `seconds` on `n_workers` workers.
 
     `named`: the run's own models; the baseline's epochs are never cut. `least`: their fewest epochs, by default a half.
     Where even those do not fit, folds are left out if they may be; else the schedule says that it does not fit.
@@ -99,9 +101,9 @@ def plan(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], seconds: float, lan
     fewest = {model: min(epochs, (least or {}).get(model, max(1, round(epochs * FEWEST))))
               for model, epochs in full.items()}
 
-    def schedule(epochs: dict[str, int], kept: Sequence[FoldJob], fit_in: bool = True) -> Schedule:
+    def schedule(epochs: dict[str, int], kept: Sequence[FoldJob], fits: bool = True) -> Schedule:
         planned = Schedule(epochs, tuple(job.key for job in jobs if job not in kept))
-        return replace(planned, seconds=seconds_of(planned.apply(kept), costs, lanes, named, n_rounds), fits=fit_in)
+        return replace(planned, seconds=seconds_of(planned.apply(kept), costs, n_workers, named, n_rounds), fits=fits)
 
     most = max(full.values(), default=0)
     shares = range(most, 0, -1) if most and not keep_epochs else (most,)
@@ -114,7 +116,7 @@ def plan(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], seconds: float, lan
             break
     epochs = full if keep_epochs else fewest
     if not may_leave_out:
-        return schedule(epochs, jobs, fit_in=False)
+        return schedule(epochs, jobs, fits=False)
     ours = [job for job in jobs if job.model in named]
     kept: list[FoldJob] = [job for job in jobs if job.model not in named]
     for job in sorted(ours, key=lambda job: (job.seed, job.fold)):  # a fold of each model before the next fold
@@ -128,41 +130,42 @@ def plan(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], seconds: float, lan
     if not keep_epochs:
         epochs = epochs | {first.model: min(fewest[first.model], max(1, int((left - cost.rest) / cost.epoch)))}
     kept = [job for job in jobs if job in kept or job == first]
-    return schedule(epochs, kept, fit_in=schedule(epochs, kept).seconds <= seconds)
+    return schedule(epochs, kept, fits=schedule(epochs, kept).seconds <= seconds)
 
 
 # -- the pace of this machine ---------------------------------------------------------------------------------------
 
 
-def measure(crew: executors.Crew, config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder, progress: Progress,
-            patience: float) -> dict[str, Cost] | None:
-    """What a fold of each model costs the crew's workers; None where they were not ready within `patience` seconds.
+def measure(executor: executors.Executor, config: RunConfig, jobs: Sequence[FoldJob],
+            data: DataFolder, progress: Progress, patience: float) -> dict[str, Cost] | None:
+    """What a fold of each model costs the executor's workers; None if not known in `patience` seconds.
 
     `config` is settled: with the precision, the executor and the threads of the training.
     """
     samples = tuple({job.model: job for job in jobs}.values())
-    results = crew.everywhere(_measure_here, (config, data, samples), min(patience, PATIENCE[0] +
-                                                                          PATIENCE[1] * len(samples)))
+    patience = min(patience, PATIENCE[0] + PATIENCE[1] * len(samples))
+    results = executor.run_on_all(_measure_here, (config, data, samples), patience)
     if not results:
         return None
     return {job.model: Cost(*np.mean([astuple(result[job.model]) for result in results], axis=0).tolist())
             for job in samples}
 
 
-def _measure_here(config: RunConfig, data: DataFolder, jobs: Sequence[FoldJob], together: Together) -> \
-        dict[str, Cost]:
-    """In a process that will train: the costs of the jobs' models. `together` waits for the other processes."""
-    return {job.model: _measure_model(config, data, job, together) for job in jobs}
+def _measure_here(config: RunConfig, data: DataFolder, jobs: Sequence[FoldJob],
+                  wait_for_others: WaitForOthers) -> dict[str, Cost]:
+    """In a process that will train: the costs of the jobs' models."""
+    return {job.model: _measure_model(config, data, job, wait_for_others) for job in jobs}
 
 
-def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob, together: Together) -> Cost:
-    """Time some steps and some predicting on the run's own rows; the model's weights are then of no use."""
+def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob,
+                   wait_for_others: WaitForOthers) -> Cost:
+    """Time some steps and some predicting on the run's own rows; this leaves the trainer's weights useless."""
     train, test, extra = read_tables(data)
     rows = len(train) if config.limit is None else min(len(train), config.limit * data.competition.n_classes)
     val_rows = rows // config.n_folds
     train_rows = rows - val_rows
-    trainer = fit.trainer_for(models.get(job.model), data.competition.slug, job.precision,
-                              min(job.batch_size, train_rows))
+    trainer = trainer_for(models.get(job.model), data.competition.slug, job.precision,
+                          min(job.batch_size, train_rows))
     per_epoch = train_rows // trainer.batch_size
     chunk = len(fit.chunks(0, per_epoch, trainer.batch_size)[0])
     images, labels = fit.on_device(train.pixels, trainer.shape), np.asarray(train.labels).astype("int32")
@@ -177,7 +180,7 @@ def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob, together: 
         return time.perf_counter() - began
 
     def predicting(n_views: int) -> float:
-        """Seconds of a batch of images, each looked at in so many views."""
+        """Seconds of predicting one batch of images with `n_views` views of each."""
         began = time.perf_counter()
         predict.predict_probs(trainer, train.pixels[:predict.BATCH], n_views)
         return time.perf_counter() - began
@@ -185,7 +188,7 @@ def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob, together: 
     # A compiled scan has its length in it, so there it must be that of the training; elsewhere it is short.
     size = chunk if backend.compiles_per_step_count() else 1
     steps(size), predicting(1), predicting(job.tta)  # compile
-    together()
+    wait_for_others()
     one = steps(size) / size
     enough = min(MEASURING, MEASURING_SHARE * one * per_epoch * job.epochs)
     size = size if backend.compiles_per_step_count() else min(chunk, max(1, int(enough / 3 / max(one, 1e-6))))
@@ -206,13 +209,14 @@ def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob, together: 
     return Cost(float(epoch), float(rest), float(again))
 
 
-def stated(config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder, lanes: int) -> dict[str, Cost]:
-    """What the recipes say of their costs, where this machine could not be measured."""
+def stated_costs(config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder,
+                 n_workers: int) -> dict[str, Cost]:
+    """The costs by what the recipes state, for where this machine could not be measured."""
     rows = len(data.train()) if config.limit is None else config.limit * data.competition.n_classes
     times = FLOAT32_TIMES if config.precision == "float32" and not backend.gpus() else 1.0
     costs = {}
     for job in jobs:
-        each = models.get(job.model).cost / 60_000 * min(lanes, 2) * times  # seconds of one image, one worker
+        each = models.get(job.model).cost / 60_000 * min(n_workers, 2) * times  # seconds of one image, one worker
         epoch = each * rows * (config.n_folds - 1) / config.n_folds
         rest = each / 3 * job.tta * (rows / config.n_folds + len(data.test()))  # forward alone: a third of a step
         costs[job.model] = Cost(epoch, rest, epoch * models.GUESSES_EPOCHS + rest)
@@ -222,135 +226,143 @@ def stated(config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder, lanes: 
 # -- the plan of a run ----------------------------------------------------------------------------------------------
 
 
-def choose(wishes: Mapping[Setting, RunConfig], data: DataFolder, goal: Goal, why: str,
-           progress: Progress) -> tuple[Setting, Goal, str]:
-    """The first setting that keeps its promise on this machine, or the last one; with what was measured, and why.
+def choose_setting(configs: Mapping[Setting, RunConfig], data: DataFolder, time_target: TimeTarget,
+                   why: str, progress: Progress) -> tuple[Setting, TimeTarget, str]:
+    """The first setting that keeps its promised time on this machine, or the last one.
 
-    `wishes`: the settings, the best first, each with the config that a run would have.
+    With it come the time target, which then holds what was measured, and the reason for the choice.
+    `configs`: the settings, the best first, each with the config that a run would have.
     """
-    *better, last = wishes
+    *better, last = configs
     for setting in better:
-        config, _ = executors.settle(wishes[setting])
+        config, _ = executors.settle(configs[setting])
         jobs = make_jobs(config, config.precision)
-        with executors.Crew(config) as crew:
-            costs = None if crew.executor == "ray" else measure(crew, config, jobs, data, progress, np.inf)
-            goal = replace(goal, costs={**(goal.costs or {}), **(costs or {})})
-            known = {**stated(config, jobs, data, crew.lanes), **(goal.costs or {})}
-            promised = replace(goal, setting=setting, minutes=setting.minutes)
-            planned = fit_in(jobs, known, crew.lanes, config, promised, None)
+        with executors.Executor(config) as executor:
+            costs = None
+            if executor.kind != "ray":
+                costs = measure(executor, config, jobs, data, progress, np.inf)
+            time_target = replace(time_target, costs={**(time_target.costs or {}), **(costs or {})})
+            known = {**stated_costs(config, jobs, data, executor.n_parallel), **(time_target.costs or {})}
+            promised = replace(time_target, setting=setting, minutes=setting.minutes)
+            planned = fit_to_time(jobs, known, executor.n_parallel, config, promised, None)
         names = " and ".join(f"{epochs} of {job_epochs(jobs, model)} epochs of {model}" for model, epochs in
                              planned.epochs.items())
         if planned.fits:
-            return setting, goal, f"since {names} fit into its {setting.minutes:g} minutes here"
+            return setting, time_target, f"since {names} fit into its {setting.minutes:g} minutes here"
         why = f"since {names} take {duration(planned.seconds)} here"
-    return last, goal, why
+    return last, time_target, why
 
 
 def job_epochs(jobs: Sequence[FoldJob], model: str) -> int:
     return max(job.epochs for job in jobs if job.model == model)
 
 
-def decide(crew: executors.Crew, config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder, goal: Goal,
-           progress: Progress, deadline: float | None, measured: bool = True) -> tuple[Schedule, dict[str, Cost]]:
-    """Plan `jobs`, say in one line what is trained and until when, and return the schedule and the costs behind it.
+def decide(executor: executors.Executor, config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder,
+           time_target: TimeTarget, progress: Progress, deadline: float | None,
+           measured: bool = True) -> tuple[Schedule, dict[str, Cost]]:
+    """Plan `jobs`, say in one line what is trained and until when; return the schedule and its costs.
 
-    `config` is settled. `measured`: False where this machine's pace must not be looked for (again). KitError where a
-    setting that the user has named cannot keep its promise.
+    `config` is settled. `measured`: False where this machine's pace must not be measured (again).
+    KitError where a setting that the user has named cannot keep its promised time.
     """
-    if crew.executor == "ray":
-        progress.say(f"{_what(config, jobs, jobs)}: nobody knows how long, since a cluster's pace is not measured")
+    if executor.kind == "ray":
+        progress.say(f"{_summary(config, jobs, jobs)}: nobody knows how long, since a cluster's pace "
+                     "is not measured")
         return Schedule({job.model: job.epochs for job in jobs if job.model in config.models}), {}
-    costs = dict(goal.costs or {})
+    costs = dict(time_target.costs or {})
     unknown = [job for job in jobs if job.model not in costs]
     patience = np.inf if deadline is None else (deadline - time.time()) * PATIENCE_SHARE
     if unknown and measured and patience > 0:
-        found = measure(crew, config, unknown, data, progress, patience)
+        found = measure(executor, config, unknown, data, progress, patience)
         if found is None:
             progress.say("this machine's pace could not be measured in time: planned by what the recipes state")
         costs |= found or {}
     if any(job.model not in costs for job in jobs):
-        costs = stated(config, jobs, data, crew.lanes) | costs
-    schedule = fit_in(jobs, costs, crew.lanes, config, goal, deadline)
-    if not schedule.fits and deadline is None and goal.named and not goal.keep_epochs:
-        raise _refusal(crew, config, jobs, data, goal, progress, costs, schedule)
+        costs = stated_costs(config, jobs, data, executor.n_parallel) | costs
+    schedule = fit_to_time(jobs, costs, executor.n_parallel, config, time_target, deadline)
+    if not schedule.fits and deadline is None and time_target.named and not time_target.keep_epochs:
+        raise _refusal(executor, config, jobs, data, time_target, progress, costs, schedule)
     kept = [job for job in schedule.apply(jobs) if job.key not in schedule.left_out]
-    longer = "" if schedule.fits or deadline else f", more than the {goal.minutes:g} min that it should take"
-    return _said(progress, _what(config, jobs, kept), schedule, goal, longer), costs
+    longer = "" if schedule.fits or deadline else f", more than the {time_target.minutes:g} min that it should take"
+    return _announce(progress, _summary(config, jobs, kept), schedule, time_target, longer), costs
 
 
-def resume(crew: executors.Crew, config: RunConfig, todo: Sequence[FoldJob], stored: Schedule,
+def resume(executor: executors.Executor, config: RunConfig, todo: Sequence[FoldJob], stored: Schedule,
            costs: Mapping[str, Cost], progress: Progress, deadline: float | None) -> Schedule:
-    """The schedule of a run that was begun: its epochs stay, and of the folds `todo`, as many as fit a time budget.
+    """The schedule of a run that is resumed: its epochs stay, and of the folds `todo`, those that fit `deadline`.
 
-    The costs are those of its first hour.
+    `costs`: as measured when the run began.
     """
     if any(job.model not in costs for job in todo):  # they were never measured
         return replace(stored, left_out=())
-    rest = fit_in(todo, costs, crew.lanes, config, Goal(keep_epochs=True), deadline)
+    rest = fit_to_time(todo, costs, executor.n_parallel, config, TimeTarget(keep_epochs=True), deadline)
     if todo:
         kept = [job for job in todo if job.key not in rest.left_out]
-        _said(progress, f"still to do: {_what(config, todo, kept)}", rest, Goal(), "")
+        _announce(progress, f"still to do: {_summary(config, todo, kept)}", rest, TimeTarget(), "")
     return replace(stored, left_out=rest.left_out)
 
 
-def _said(progress: Progress, what: str, schedule: Schedule, goal: Goal, longer: str) -> Schedule:
-    """Say what is trained and until when; the schedule with how long that takes."""
+def _announce(progress: Progress, what: str, schedule: Schedule, time_target: TimeTarget,
+              longer: str) -> Schedule:
+    """Say what is trained and until when; return the schedule with the seconds that this promises."""
     now = time.time()
     ends = now + schedule.seconds + CLOSING
-    total = ends - (goal.began or now)
+    total = ends - (time_target.began or now)
     progress.say(f"{what}: about {duration(total)}{longer} (until {time.strftime('%H:%M', time.localtime(ends))})")
     return replace(schedule, predicted=round(total, 1))
 
 
-def fit_in(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], lanes: int, config: RunConfig, goal: Goal,
-           deadline: float | None) -> Schedule:
+def fit_to_time(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], n_workers: int, config: RunConfig,
+                time_target: TimeTarget, deadline: float | None) -> Schedule:
     """The schedule by the time budget if there is one, else by the setting's promise, else all that is asked for."""
     seconds, now = np.inf, time.time()
     if deadline is not None:
         seconds = (deadline - now) * SAFETY
-    elif goal.minutes is not None:
-        seconds = goal.minutes * 60 * MARGIN - (now - (goal.began or now)) - CLOSING
-    least = goal.setting.least_epochs if goal.setting else None
-    return plan(jobs, costs, seconds, lanes, config.models, least=least, keep_epochs=goal.keep_epochs,
+    elif time_target.minutes is not None:
+        seconds = time_target.minutes * 60 * MARGIN - (now - (time_target.began or now)) - CLOSING
+    least = time_target.setting.least_epochs if time_target.setting else None
+    return plan(jobs, costs, seconds, n_workers, config.models, least=least, keep_epochs=time_target.keep_epochs,
                 may_leave_out=deadline is not None, n_rounds=config.self_train)
 
 
-def _refusal(crew: executors.Crew, config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder, goal: Goal,
-             progress: Progress, costs: Mapping[str, Cost], least: Schedule) -> KitError:
-    """Says what the named setting would take here, and what would fit."""
-    assert goal.setting is not None and goal.minutes is not None
+def _refusal(executor: executors.Executor, config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder,
+             time_target: TimeTarget, progress: Progress, costs: Mapping[str, Cost],
+             least: Schedule) -> KitError:
+    """The error that says how long the named setting would take here, and what would fit."""
+    assert time_target.setting is not None and time_target.minutes is not None
 
     def takes(schedule: Schedule) -> str:
-        return f"about {duration(schedule.seconds + CLOSING + time.time() - (goal.began or time.time()))}"
+        return f"about {duration(schedule.seconds + CLOSING + time.time() - (time_target.began or time.time()))}"
 
     ways = []
     for other in SETTINGS.values():
-        if other.minutes is None or other is goal.setting or other.models == config.models:
+        if other.minutes is None or other is time_target.setting or other.models == config.models:
             continue
         theirs = replace(config, models=other.models, epochs=other.epochs)
         other_jobs = make_jobs(theirs, config.precision)
         unknown = [job for job in other_jobs if job.model not in costs]
-        known = dict(costs) | (measure(crew, theirs, unknown, data, progress, np.inf) or {})
+        known = dict(costs) | (measure(executor, theirs, unknown, data, progress, np.inf) or {})
         if all(job.model in known for job in other_jobs):
-            theirs_goal = replace(goal, setting=other, minutes=other.minutes)
-            schedule = fit_in(other_jobs, known, crew.lanes, theirs, theirs_goal, None)
+            theirs_goal = replace(time_target, setting=other, minutes=other.minutes)
+            schedule = fit_to_time(other_jobs, known, executor.n_parallel, theirs, theirs_goal, None)
             if schedule.fits:
                 ways.append(f"choose --setting {other.name} ({takes(schedule)})")
     epochs = max(least.epochs.values())
     for n in range(epochs - 1, 0, -1):
-        fewer = plan(least.apply(jobs), costs, np.inf, crew.lanes, config.models, keep_epochs=True)
+        fewer = plan(least.apply(jobs), costs, np.inf, executor.n_parallel, config.models, keep_epochs=True)
         fewer = replace(fewer, epochs=dict.fromkeys(fewer.epochs, n))
-        seconds = seconds_of(fewer.apply(jobs), costs, crew.lanes, config.models, config.self_train)
-        if seconds <= goal.minutes * 60 * MARGIN - CLOSING:
+        seconds = seconds_of(fewer.apply(jobs), costs, executor.n_parallel, config.models, config.self_train)
+        if seconds <= time_target.minutes * 60 * MARGIN - CLOSING:
             ways.append(f"train shorter with --epochs {n} ({takes(replace(fewer, seconds=seconds))})")
             break
     ways.append(f"take the time: --epochs {epochs} ({takes(least)})")
     names = " and ".join(f"{n} epochs of {model}" for model, n in least.epochs.items())
-    return KitError(f"{goal.setting.name} is to end within {goal.minutes:g} minutes, and its least, {config.n_folds} "
-                    f"folds with {names}, would take {takes(least)} on this machine", ", or ".join(ways))
+    return KitError(f"{time_target.setting.name} is to end within {time_target.minutes:g} minutes, and its "
+                    f"least, {config.n_folds} folds with {names}, would take {takes(least)} on this machine",
+                    ", or ".join(ways))
 
 
-def _what(config: RunConfig, jobs: Sequence[FoldJob], kept: Sequence[FoldJob]) -> str:
+def _summary(config: RunConfig, jobs: Sequence[FoldJob], kept: Sequence[FoldJob]) -> str:
     """`5 folds of strong, 9 of 16 epochs, and the baseline`; `kept`: those of the jobs that are trained, as planned."""
     parts = []
     for model in config.models:

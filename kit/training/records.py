@@ -1,7 +1,7 @@
-"""What a finished fold left, read back with care: done.json, history.csv, and the probs.
+"""Read what a finished fold left: done.json, history.csv, probs and weights, checked on the way.
 
-In goes a fold folder, perhaps from another version of the kit or another person; out come its numbers, each of the kind
-that it has to be. Checksums show what was damaged; this shows what was never ours.
+A run folder may come from another version of the kit or another person. Checksums show damage; these
+checks find what was never written by this kit, and raise a KitError for it.
 """
 
 import tempfile
@@ -19,13 +19,13 @@ from kit.data import competition
 from kit.training import models
 from kit.training.jobs import FoldJob
 
-MOST = 1e15  # of any number that is written down
+MAX_NUMBER = 1e15  # of any number in these files
 NUMBERS = ("val_accuracy", "val_rows", "parameters", "train_seconds", "predict_seconds", "images_per_second")
 HISTORY = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "images_per_second")
 
 
 def read_config(run: Path) -> RunConfig:
-    """The config that a run was trained with. KitError where it is missing or damaged, or of another kit's models."""
+    """The config that a run was trained with. KitError where it is missing, damaged, or names unknown models."""
     path = RunFolder(run).config
     values = storage.read_json(path, "config")["config"]
     try:
@@ -43,7 +43,7 @@ def read_done(folder: Path) -> dict[str, Any]:
     path = folder / "done.json"
     done = storage.read_json(path, "job", *NUMBERS)
     wrong = [name for name, value in done.items()
-             if name != "job" and not (matches_type(value, float) and abs(value) < MOST)]
+             if name != "job" and not (matches_type(value, float) and abs(value) < MAX_NUMBER)]
     if wrong:
         raise storage.damaged(path, f"no number: {', '.join(wrong)}")
     kinds, job = get_type_hints(FoldJob), done["job"]
@@ -72,7 +72,7 @@ def read_history(folder: Path) -> Any:
 
 
 def read_fold(parts: list[Path]) -> tuple[dict[str, Any], Any]:
-    """done.json and history of a fold and its `rounds`: the last one's, with the time and the curve of all."""
+    """done.json and history of a fold, `parts` being its `rounds`: the last one's, with all time and epochs."""
     import pandas as pd
 
     done, history = [read_done(part) for part in parts], pd.concat(map(read_history, parts), ignore_index=True)
@@ -91,7 +91,10 @@ def read_probs(path: Path, key: str, n_classes: int) -> tuple[np.ndarray, np.nda
 
 
 def read_guesses(path: Path, ids: np.ndarray, n_classes: int) -> np.ndarray:
-    """Labels `(n,)` uint8 that the run has guessed for the test rows `ids`. KitError if missing, damaged or others'."""
+    """Labels `(n,)` uint8 that the run has guessed for the test rows `ids`.
+
+    KitError if they are missing, damaged, or of another test file.
+    """
     arrays = storage.read_npz(path, "id", "label")
     labels = arrays["label"]
     if not np.array_equal(arrays["id"], ids) or labels.shape != ids.shape or labels.dtype != np.uint8 \
@@ -106,7 +109,7 @@ def rounds(folder: Path, most: int) -> list[Path]:
 
 
 def load_weights(model: Any, path: Path) -> None:
-    """Put the weights of a `model.keras` into a model of the kit's own making; nothing of the file is executed."""
+    """Load the weights of a `model.keras` into `model`; no code or configuration in the file is used."""
     data = storage.read_bytes(path)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "model.keras"

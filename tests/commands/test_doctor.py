@@ -158,7 +158,7 @@ def test_jax_is_not_told_to_install_the_cuda_of_tensorflow(tmp_path, data, machi
 
 
 def test_processes_that_cannot_work_together(tmp_path, data, machine):
-    machine.setattr(executors, "no_processes", lambda: "the system refuses the semaphores (Permission denied)")
+    machine.setattr(executors, "why_no_processes", lambda: "the system refuses the semaphores (Permission denied)")
     found = examine(tmp_path)["processes"]
     assert found.state == doctor.NOTE and "train one after another" in found.found and "--shm-size" in found.fix
 

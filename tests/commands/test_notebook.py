@@ -140,11 +140,11 @@ def trained(monkeypatch):
     object.__setattr__(results.data, "competition", results.competition)  # a DataFolder has it
     asked = []
 
-    def cv(config, data, run, progress, resume, force=False, goal=None):
+    def cv(config, data, run, progress, resume, force=False, time_target=None):
         asked.append(config)
         storage.write_json(run.path / "report.json", build(results))
 
-    def submit(config, data, run, submissions, progress, resume, force=False, goal=None):
+    def submit(config, data, run, submissions, progress, resume, force=False, time_target=None):
         cv(config, data, run, progress, resume)
         storage.write_json(submissions / run.name / "report.json", build(results))
         return submissions / run.name

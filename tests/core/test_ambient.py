@@ -18,7 +18,7 @@ from kit.core import backend
 from kit.training import fit, models
 from kit.training.jobs import FoldJob
 backend.configure_devices(1)
-trainer = fit.trainer_for(models.get("cnn"), "kannada-mnist", "float32", 32)
+trainer = trainer_for(models.get("cnn"), "kannada-mnist", "float32", 32)
 job = FoldJob("cnn", 0, 0, 1, 32, "float32", 1)
 trainer.reset(job)
 trainer.seed_dropout(job, 0)

@@ -235,7 +235,7 @@ def test_a_resumed_run_keeps_its_precision_and_threads_and_refuses_another_backe
     storage.write_json(run.config, {**about, "settled": {**about["settled"], "executor": "processes", "threads": 3,
                                                          "precision": "bfloat16"}})
     here = RunConfig(models=("mlp",), executor="local", precision="float32")
-    resumed = pipeline._as_it_began(run, asked, here)
+    resumed = pipeline._settled_at_the_start(run, asked, here)
     assert (resumed.executor, resumed.threads, resumed.precision) == ("processes", 3, "bfloat16")
     storage.write_json(run.config, {**about, "settled": {**about["settled"], "backend": "jax"}})
     code, _, err = kit(capsys, "cv", *QUICK, "--run", "a", "--resume")
@@ -391,7 +391,7 @@ def test_a_worker_killed_in_mid_sentence_does_not_keep_the_run_from_ending(workp
     code = """
 import os, signal, sys
 from kit import cli
-from kit.training.workers import Workers
+from kit.training.workers import WorkerPool
 
 def interrupted(self):
     self.events.get()

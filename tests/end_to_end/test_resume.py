@@ -10,7 +10,7 @@ import pytest
 from kit.commands import cli
 from kit.core import provenance, storage
 from kit.core.run_folder import RunFolder
-from kit.training import executors, planning
+from kit.training import executors, job_runner, planning
 from kit.training.planning import Cost
 from tests.end_to_end.test_reliability import CYCLE, kit, two_lines, write_data
 
@@ -149,7 +149,7 @@ def killed(workplace, capsys, monkeypatch):
 
     Whoever measures the pace again fails.
     """
-    train_job = executors.train_job
+    train_job = job_runner.train_job
 
     def one_fold(plan, job, *rest):
         if job.fold == 1:
@@ -158,7 +158,7 @@ def killed(workplace, capsys, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(planning, "measure", lambda *_: {"mlp": Cost(65.0, 1.0, 1.0)})
-        patch.setattr(executors, "train_job", one_fold)
+        patch.setattr(job_runner, "train_job", one_fold)
         code, _, err = kit(capsys, "cv", *PLANNED, "--run", "a")
     assert code == 130 and "2 folds of mlp, 6 of 10 epochs: about 13 min (until " in err
     monkeypatch.setattr(planning, "measure", lambda *_: pytest.fail("it was measured before"))

@@ -10,7 +10,7 @@ import pytest
 from kit.commands import cli
 from kit.core import storage
 from kit.kernel import weights
-from kit.training import executors, plan
+from kit.training import job_runner, plan
 
 COMMON = ["--model", "mlp", "--epochs", "1", "--limit", "20", "--folds", "2", "--quiet", "--executor", "local"]
 GUESSED = "mlp/seed_0/fold_{}/guesses_{}"
@@ -74,8 +74,8 @@ def test_killed_while_it_learns_from_guesses_it_ends_the_same(run, monkeypatch):
     for k in (0, 1):
         shutil.rmtree(run / GUESSED.format(k, 2))
     trained_again = []
-    train_job = executors.train_job
-    monkeypatch.setattr(executors, "train_job", lambda plan, job, *rest: (trained_again.append(job.key),
+    train_job = job_runner.train_job
+    monkeypatch.setattr(job_runner, "train_job", lambda plan, job, *rest: (trained_again.append(job.key),
                                                                           train_job(plan, job, *rest)))
     assert cli.run(["submit", *COMMON, "--self-train", "2", "--run", "first", "--resume"]) == 0
     assert trained_again == [GUESSED.format(1, 1), GUESSED.format(0, 2), GUESSED.format(1, 2)]

@@ -13,7 +13,7 @@ from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.data.competition import KANNADA
 from kit.data.table import Table
-from kit.training.fit import FoldJob
+from kit.training.jobs import FoldJob
 
 JOB = FoldJob("cnn", 0, 1, 2, 256, "float32", 1)
 LINE = {"loss": 0.5, "accuracy": 0.875, "val_loss": 0.25, "val_accuracy": 0.9375, "learning_rate": 1e-3,
@@ -36,14 +36,14 @@ def probs_of(predicted):
 @pytest.fixture
 def written(tmp_path):
     """Two epochs of one job: three mistakes, then none."""
-    from kit.reporting.tensorboard import Board
+    from kit.reporting.tensorboard import TensorBoardProgress
 
     labels = np.tile(np.arange(10, dtype=np.uint8), 10)
     rng = np.random.default_rng(0)
     train = Table(Path("train.csv"), rng.integers(0, 256, (100, 784), np.uint8), labels, np.arange(100), "", ())
     heard = Progress()
     heard.events, heard.handle = [], lambda event: heard.events.append(event)
-    board, rows = Board(heard, tmp_path, train, KANNADA), np.arange(0, 100, 2)
+    board, rows = TensorBoardProgress(heard, tmp_path, train, KANNADA), np.arange(0, 100, 2)
     wrong = labels[rows].copy()
     wrong[[3, 5, 7]] = 9
     board.start({JOB.key: 1.0})
@@ -94,11 +94,11 @@ def test_it_is_small(written):
 
 
 def test_without_the_package_the_fix_is_said(monkeypatch, tmp_path):
-    from kit.reporting.tensorboard import Board
+    from kit.reporting.tensorboard import TensorBoardProgress
 
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
     with pytest.raises(KitError, match="needs a package") as caught:
-        Board(Progress(), tmp_path, None, KANNADA)
+        TensorBoardProgress(Progress(), tmp_path, None, KANNADA)
     assert "bash scripts/setup.sh tensorboard " in caught.value.fix
 
 

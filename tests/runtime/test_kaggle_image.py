@@ -162,7 +162,7 @@ from kit.core import backend
 from kit.training import fit, models
 
 backend.configure_devices(2)
-trainer = fit.trainer_for(models.get("cnn"), KANNADA.slug, "float32", 64)
+trainer = trainer_for(models.get("cnn"), KANNADA.slug, "float32", 64)
 rng = np.random.default_rng(0)
 arrays = (rng.integers(0, 255, (256, 28, 28, 1)).astype("uint8"), rng.integers(0, 10, 256).astype("int32"),
           rng.integers(0, 256, (4, 64)).astype("int32"), np.zeros((4, 0, 8), "float32"), np.full(4, 1e-3, "float32"))

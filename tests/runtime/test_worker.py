@@ -45,7 +45,7 @@ def test_the_heartbeat_names_all_folds_that_are_under_way(tmp_path):
 @pytest.mark.parametrize("executor, lanes", [("processes", 2), ("local", 1)])
 def test_as_many_are_under_way_as_the_pipeline_trains_at_a_time(monkeypatch, executor, lanes):
     monkeypatch.setattr(executors, "choose_executor", lambda config: executor)
-    monkeypatch.setattr(workers, "worker_places", lambda n, threads: [workers.Place(gpu=k) for k in (0, 1)])
+    monkeypatch.setattr(workers, "worker_slots", lambda n, threads: [workers.WorkerSlot(gpu=k) for k in (0, 1)])
     assert worker._lanes(RunConfig()) == lanes
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kit.data.sample import draw_digits
-from kit.training import fit, models
+from kit.training import models
+from kit.training.jobs import FoldData
 
 
 def _tiny_layers():
@@ -28,9 +29,9 @@ def tiny():
 
 
 @pytest.fixture(scope="session")
-def fold_data() -> fit.FoldData:
+def fold_data() -> FoldData:
     """6 writers × 60 digits, the first writer held out."""
     digits = draw_digits(6, 60, seed=1, difficulty=(0.3, 0.0))
     rows = np.arange(360)
-    return fit.FoldData(digits.pixels, digits.labels, rows[60:], rows[:60],
+    return FoldData(digits.pixels, digits.labels, rows[60:], rows[:60],
                         digits.pixels[:30], np.arange(100, 130), digits.pixels[:20])

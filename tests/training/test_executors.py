@@ -17,7 +17,8 @@ from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.core.run_folder import RunFolder
 from kit.data import competition, folds, sample, source
-from kit.training import executors, fit, records, workers
+from kit.training import executors, fit, job_runner, records, workers
+from kit.training.jobs import FoldJob
 from kit.training.plan import Plan, make_jobs
 
 
@@ -65,13 +66,13 @@ def test_a_deadline_in_the_past_trains_nothing(data, tmp_path):
 
 
 def test_no_job_is_begun_that_will_not_end_in_time():
-    clock = executors.Clock(time.time() + 100)
-    job = fit.FoldJob("mlp", 0, 0, 10, 32, "float32", 1)
-    assert clock.fits(job)
+    clock = job_runner.Clock(time.time() + 100)
+    job = FoldJob("mlp", 0, 0, 10, 32, "float32", 1)
+    assert clock.has_time_for(job)
     clock.pace["mlp"] = 9.0
-    assert clock.fits(job)
+    assert clock.has_time_for(job)
     clock.pace["mlp"] = 11.0
-    assert not clock.fits(job)
+    assert not clock.has_time_for(job)
 
 
 def test_a_fold_that_diverges_is_tried_once_more_and_marked(data, tmp_path, monkeypatch):
@@ -91,7 +92,7 @@ def test_a_fold_that_diverges_is_tried_once_more_and_marked(data, tmp_path, monk
     assert done["job"]["attempt"] == 1 and "loss is nan" in done["job"]["why"]
     monkeypatch.setattr(fit, "train_fold", lambda job, *_: (_ for _ in ()).throw(fit.Diverged("nan")))
     with pytest.raises(KitError, match="second time"):
-        executors.train_job(plan, plan.jobs[0], lambda event: None, None)
+        job_runner.train_job(plan, plan.jobs[0], lambda event: None, None)
 
 
 def test_a_fold_far_below_the_others_is_trained_again(data, tmp_path):
@@ -104,11 +105,11 @@ def test_a_fold_far_below_the_others_is_trained_again(data, tmp_path):
         (folder / "done.json").write_text(json.dumps(
             {**dict.fromkeys(records.NUMBERS, 1), "job": dataclasses.asdict(job), "val_accuracy": accuracy,
              "val_rows": 1000}))
-    (again,) = executors.stragglers(plan)
+    (again,) = executors.retries_of_collapsed(plan)
     assert (again.fold, again.attempt) == (3, 1) and "0.1000" in again.why
     done = plan.folder(again) / "done.json"
     done.write_text(done.read_text().replace('"attempt": 0', '"attempt": 1'))
-    assert executors.stragglers(plan) == []  # once is enough: it is marked, and said
+    assert executors.retries_of_collapsed(plan) == []  # once is enough: it is marked, and said
 
 
 def test_a_display_that_fails_does_not_stop_the_folds(data, tmp_path):
@@ -142,11 +143,11 @@ def test_without_semaphores_folds_train_in_this_process(monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("_multiprocessing.SemLock", refuse)
-    monkeypatch.setattr(workers, "worker_places", lambda *_: [workers.Place((0,)), workers.Place((1,))])
+    monkeypatch.setattr(workers, "worker_slots", lambda *_: [workers.WorkerSlot((0,)), workers.WorkerSlot((1,))])
     monkeypatch.setattr(executors.backend, "configure_devices", lambda threads: None)
     settled, _ = executors.settle(RunConfig(precision="float32"))
     assert settled.executor == "local"
-    note = executors.fallback(RunConfig())
+    note = executors.fallback_note(RunConfig())
     assert os.strerror(number) in note and "one fold after another" in note and "--shm-size" in note
     with pytest.raises(KitError, match="--executor processes cannot work here") as caught:
         executors.settle(RunConfig(precision="float32", executor="processes"))
@@ -154,7 +155,7 @@ def test_without_semaphores_folds_train_in_this_process(monkeypatch, number):
 
 
 def test_where_processes_can_work_nothing_is_said():
-    assert executors.no_processes() == "" and executors.fallback(RunConfig()) == ""
+    assert executors.why_no_processes() == "" and executors.fallback_note(RunConfig()) == ""
 
 
 def test_a_process_that_cannot_be_started_is_two_lines(data, tmp_path, monkeypatch):
@@ -175,10 +176,10 @@ def test_a_share_of_all_cores_is_no_core_of_ones_own(monkeypatch, throttled, thr
     monkeypatch.setattr(executors.system, "cores", lambda: [0, 1])
     monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: calls.append(cores), raising=False)
     monkeypatch.setattr(executors.backend, "configure_devices", prepared.append)
-    monkeypatch.setattr(workers, "_die_with", lambda parent: None)
+    monkeypatch.setattr(workers, "_exit_with_parent", lambda parent: None)
     executors.settle(RunConfig(precision="float32", executor="local"))
     turn = multiprocessing.get_context("spawn").Value("i", 0)
-    workers._start_worker([workers.Place((3,))], None, turn, None, 0, None)
+    workers._start_worker([workers.WorkerSlot((3,))], None, turn, None, 0, None)
     assert calls == pinned and prepared == [threads, 1]
 
 
@@ -192,7 +193,7 @@ def test_no_more_workers_than_there_is_memory_for(monkeypatch):
     monkeypatch.setattr(executors.system, "cores", lambda: list(range(16)))
     for free, sizes in ((None, [1] * 16), (10**11, [1] * 16), (4 * workers.WORKER_BYTES, [4] * 4), (0, [16])):
         monkeypatch.setattr(executors.system, "free_memory", lambda free=free: free)
-        assert [len(place.cores) for place in workers.worker_places(20, None)] == sizes
+        assert [len(place.cores) for place in workers.worker_slots(20, None)] == sizes
 
 
 def test_core_groups_are_disjoint_and_as_large_as_asked(monkeypatch):
@@ -202,11 +203,11 @@ def test_core_groups_are_disjoint_and_as_large_as_asked(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     for n_jobs, threads, sizes in ((10, None, [1] * 8), (3, None, [2] * 3), (10, 3, [3, 3]), (1, None, [8]),
                                    (2, 16, [8])):
-        places = workers.worker_places(n_jobs, threads)
+        places = workers.worker_slots(n_jobs, threads)
         cores = [core for place in places for core in place.cores]
         assert [len(place.cores) for place in places] == sizes and len(set(cores)) == len(cores)
     monkeypatch.setattr(executors.backend, "gpus", lambda: ["T4", "T4"])
-    assert [place.gpu for place in workers.worker_places(5, None)] == [0, 1]
+    assert [place.gpu for place in workers.worker_slots(5, None)] == [0, 1]
 
 
 @pytest.mark.parametrize(("cores", "options", "threads"), [

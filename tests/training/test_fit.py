@@ -10,10 +10,12 @@ from kit.core.errors import KitError
 from kit.data.competition import KANNADA
 from kit.data.folds import make_folds
 from kit.training import checkpoints, fit, models
+from kit.training.jobs import FoldJob
+from kit.training.trainer import trainer_for
 
 
 def job(**changes):
-    return fit.FoldJob(**{"model": "tiny", "seed": 0, "fold": 0, "epochs": 3, "batch_size": 32,
+    return FoldJob(**{"model": "tiny", "seed": 0, "fold": 0, "epochs": 3, "batch_size": 32,
                           "precision": "float32", "tta": 2} | changes)
 
 
@@ -53,8 +55,8 @@ def test_the_same_seed_gives_the_same_probs_and_another_one_others(undisturbed, 
 def test_killed_anywhere_and_resumed_the_result_is_the_same(undisturbed, fold_data, tmp_path, monkeypatch, steps):
     """Nine steps an epoch, one a chunk, a checkpoint after each: in the first, at the middle of one, in the second."""
     monkeypatch.setattr(fit, "CHUNK_ROWS", 1)
-    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
-    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
+    monkeypatch.setattr(checkpoints, "INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "MAX_TIME_SHARE", 1e9)
     seen = []
 
     def kill(event):
@@ -83,7 +85,7 @@ def killed(fold_data, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             train(job, fold_data, tmp_path, kill)
 
-    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
+    monkeypatch.setattr(checkpoints, "MAX_TIME_SHARE", 1e9)
     return until_killed
 
 
@@ -119,7 +121,7 @@ def test_a_done_fold_is_left_alone(undisturbed, fold_data):
 
 
 def test_a_loss_that_is_no_number_ends_the_fold(fold_data, tmp_path, monkeypatch):
-    trainer = fit.trainer_for(models.get("mlp"), "kannada-mnist", "float32", 32)
+    trainer = trainer_for(models.get("mlp"), "kannada-mnist", "float32", 32)
     monkeypatch.setattr(trainer, "train", lambda *_: (float("nan"), 0.1))
     with pytest.raises(fit.Diverged, match="mlp/seed_0/fold_0: the loss is nan in epoch 1"):
         train(job(model="mlp"), fold_data, tmp_path)
@@ -139,7 +141,7 @@ def test_learning_rates():
 
 
 def test_every_row_is_trained_on_at_most_once_an_epoch_and_orders_differ(fold_data):
-    trainer = fit.trainer_for(models.get("mlp"), "kannada-mnist", "float32", 32)
+    trainer = trainer_for(models.get("mlp"), "kannada-mnist", "float32", 32)
     first, _ = fit.draw_epoch(trainer, job(model="mlp"), fold_data.train_rows, 0, 9)
     second, _ = fit.draw_epoch(trainer, job(model="mlp"), fold_data.train_rows, 1, 9)
     assert len(np.unique(first)) == first.size == 288
@@ -148,7 +150,7 @@ def test_every_row_is_trained_on_at_most_once_an_epoch_and_orders_differ(fold_da
 
 
 def test_the_checkpoint_says_whose_it_is(fold_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
+    monkeypatch.setattr(checkpoints, "MAX_TIME_SHARE", 1e9)
     kept = []
 
     def look(event):

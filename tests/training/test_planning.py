@@ -13,7 +13,7 @@ from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.training import executors, planning, settings
 from kit.training.plan import make_jobs
-from kit.training.planning import Cost, Goal, plan, seconds_of
+from kit.training.planning import Cost, TimeTarget, plan, seconds_of
 
 # Invented, of the size that two cores without bfloat16 might have with all 60,000 rows; measured nowhere.
 COSTS = {"mlp": Cost(2.5, 3, 9), "cnn": Cost(78, 17, 180), "cnn_aug": Cost(80, 45, 210), "strong": Cost(95, 50, 250)}
@@ -23,8 +23,8 @@ def jobs_of(*models, **options):
     return make_jobs(RunConfig(models=models, n_folds=5, **options), "float32")
 
 
-def full(*models, lanes=2, **options):
-    return seconds_of(jobs_of(*models, **options), COSTS, lanes)
+def full(*models, n_workers=2, **options):
+    return seconds_of(jobs_of(*models, **options), COSTS, n_workers)
 
 
 def test_with_time_enough_every_recipe_keeps_its_epochs():
@@ -94,12 +94,12 @@ def test_without_leave_to_leave_out_the_least_is_said_not_to_fit():
 
 
 @pytest.mark.parametrize("share", [0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0])
-@pytest.mark.parametrize("lanes", [1, 2, 8])
-def test_what_is_planned_fits(share, lanes):
-    jobs, seconds = jobs_of("strong", "cnn"), full("strong", "cnn", lanes=lanes) * share
-    schedule = plan(jobs, COSTS, seconds, lanes, ("strong", "cnn"))
+@pytest.mark.parametrize("n_workers", [1, 2, 8])
+def test_what_is_planned_fits(share, n_workers):
+    jobs, seconds = jobs_of("strong", "cnn"), full("strong", "cnn", n_workers=n_workers) * share
+    schedule = plan(jobs, COSTS, seconds, n_workers, ("strong", "cnn"))
     kept = [job for job in schedule.apply(jobs) if job.key not in schedule.left_out]
-    assert seconds_of(kept, COSTS, lanes) == schedule.seconds
+    assert seconds_of(kept, COSTS, n_workers) == schedule.seconds
     assert schedule.seconds <= seconds or not schedule.fits
     assert any(job.model in ("strong", "cnn") for job in kept)
 
@@ -140,12 +140,12 @@ class Ear(Progress):
 class TwoWorkers:
     """Stands in for two processes that train, whose costs are known."""
 
-    executor, lanes = "processes", 2
+    kind, n_parallel = "processes", 2
 
     def __init__(self, answer="known"):
         self.answer = answer
 
-    def everywhere(self, task, arguments, patience):
+    def run_on_all(self, task, arguments, patience):
         return None if self.answer is None else [dict(COSTS)] * 2
 
 
@@ -164,18 +164,18 @@ class Rows:
         return range(5_000)
 
 
-def decided(goal, budget=None, crew=None, **options):
+def decided(time_target, budget=None, executor=None, **options):
     config = RunConfig(precision="float32", **{"models": ("strong",)} | options)
     ear = Ear()
     deadline = None if budget is None else time.time() + budget
     jobs = make_jobs(config, "float32")
-    schedule, _ = planning.decide(crew or TwoWorkers(), config, jobs, Rows(), goal, ear, deadline)
+    schedule, _ = planning.decide(executor or TwoWorkers(), config, jobs, Rows(), time_target, ear, deadline)
     return schedule, ear.said
 
 
 def goal_of(name, **options):
     setting = settings.get(name)
-    return Goal(**{"setting": setting, "minutes": setting.minutes, "named": True, "began": time.time()} | options)
+    return TimeTarget(**{"setting": setting, "minutes": setting.minutes, "named": True, "began": time.time()} | options)
 
 
 def test_a_setting_keeps_its_promise_by_its_epochs_and_says_it_before():
@@ -190,7 +190,7 @@ def test_what_the_user_named_is_only_estimated():
     schedule, said = decided(goal_of("cpu-45min", keep_epochs=True), epochs=30)
     assert schedule.epochs == {"strong": 30} and schedule.predicted > 45 * 60
     assert "30 epochs, and the baseline: about 2 h 26 min, more than the 45 min that it should take" in said[0]
-    schedule, said = decided(Goal(), models=("strong", "cnn"))
+    schedule, said = decided(TimeTarget(), models=("strong", "cnn"))
     assert schedule.epochs == {"strong": 16, "cnn": 6}
     assert said[0].startswith("5 folds of strong, 16 epochs, 5 folds of cnn, 6 epochs, and the baseline: about ")
 
@@ -219,7 +219,7 @@ def test_a_time_budget_goes_before_a_setting_and_may_leave_folds_out():
 
 
 def test_without_a_measurement_the_recipes_costs_are_planned_with():
-    schedule, said = decided(Goal(), budget=2 * 3600, crew=TwoWorkers(answer=None))
+    schedule, said = decided(TimeTarget(), budget=2 * 3600, executor=TwoWorkers(answer=None))
     assert said[0] == "this machine's pace could not be measured in time: planned by what the recipes state"
     assert 1 <= schedule.epochs["strong"] <= 16 and schedule.predicted <= 2 * 3600
 
@@ -237,9 +237,9 @@ def _who(together):
 
 
 def test_workers_that_hang_are_ended_in_time_and_others_take_their_place():
-    with executors.Crew(RunConfig(models=("mlp",), executor="processes", threads=1)) as crew:
+    with executors.Executor(RunConfig(models=("mlp",), executor="processes", threads=1)) as executor:
         began = time.monotonic()
-        assert crew.everywhere(_hang, (), patience=1.0) is None
+        assert executor.run_on_all(_hang, (), patience=1.0) is None
         assert time.monotonic() - began < 30
-        pids = crew.everywhere(_who, (), patience=120.0)
-        assert len(set(pids)) == crew.lanes and os.getpid() not in pids
+        pids = executor.run_on_all(_who, (), patience=120.0)
+        assert len(set(pids)) == executor.n_parallel and os.getpid() not in pids

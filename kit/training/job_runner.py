@@ -1,0 +1,100 @@
+"""Train one job, in whichever process it was given to: second try after divergence, deadline, events.
+
+The executors and the Ray cluster both build on this, so that a fold is treated the same wherever it is
+trained.
+"""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from kit.core.errors import KitError
+from kit.core.progress import Progress
+from kit.training import fit, models, records
+from kit.training.jobs import EventCallback, FoldData, FoldJob
+from kit.training.plan import Plan, fold_data
+
+
+class OutOfTime(Exception):
+    """The time budget ended while a fold was training; its checkpoint stays."""
+
+
+class Clock:
+    """Keeps a deadline: begins no job that would end after it, and stops a job that runs past it."""
+
+    def __init__(self, deadline: float | None) -> None:
+        """`deadline` of time.time(); None: there is none."""
+        self.deadline = deadline
+        self.pace: dict[str, float] = {}  # seconds per epoch of each model's slowest finished job
+
+    def has_time_for(self, job: FoldJob) -> bool:
+        """Whether the job would end in time, at the pace of the jobs before it."""
+        expected = self.pace.get(job.model, 0.0) * job.epochs
+        return self.deadline is None or time.time() + expected < self.deadline
+
+    def watch(self, report: EventCallback) -> EventCallback:
+        """`report`, which then raises `OutOfTime` at the first training step past the deadline."""
+        def watched(event: dict[str, Any]) -> None:
+            report(event)
+            if self.deadline and event["event"] == "step" and time.time() > self.deadline:
+                raise OutOfTime
+
+        return watched
+
+
+def train_in_time(plan: Plan, job: FoldJob, clock: Clock, report: EventCallback,
+                  data: FoldData | None = None) -> bool:
+    """Train a job unless the clock's deadline comes first; whether it is done.
+
+    data: the job's arrays, where this machine cannot read them from the plan's folders.
+    """
+    if not clock.has_time_for(job):
+        return False
+    try:
+        train_job(plan, job, clock.watch(report), data or fold_data(plan, job))
+    except OutOfTime:
+        return False
+    done = records.read_done(plan.folder(job))  # with the seconds before it was interrupted
+    seconds = done["train_seconds"] + done["predict_seconds"]
+    clock.pace[job.model] = max(seconds / job.epochs, clock.pace.get(job.model, 0.0))
+    return True
+
+
+def train_job(plan: Plan, job: FoldJob, report: EventCallback, data: FoldData) -> None:
+    """Train one job. A fold that diverges is tried again with other random numbers; done.json says so.
+
+    KitError where the second try diverges as well.
+    """
+    recipe, folder = models.get(job.model), plan.folder(job)
+    recipe = recipe.self_training() if job.guesses else recipe
+    try:
+        fit.train_fold(job, recipe, plan.data.competition, data, folder, report,
+                       plan.folder(job.previous_round))
+    except fit.Diverged as error:
+        if job.attempt:
+            raise KitError(f"{error}, for the second time",
+                           "lower the learning rate or use --precision float32") from error
+        report({"event": "say", "text": f"{error}: trying once more with other random numbers"})
+        train_job(plan, replace(job, attempt=1, why=str(error)), report, data)
+        return
+    report(done_event(plan, job))
+
+
+def done_event(plan: Plan, job: FoldJob) -> dict[str, Any]:
+    """The event of a finished job."""
+    done = records.read_done(plan.folder(job))
+    return {"event": "done", "job": job.key, "val_accuracy": done["val_accuracy"],
+            "seconds": done["train_seconds"]}
+
+
+def events_to(progress: Progress) -> EventCallback:
+    """A callback that shows the events of jobs on `progress`."""
+    def report(event: dict[str, Any]) -> None:
+        if event["event"] == "say":
+            progress.say(event["text"])
+        elif event["event"] == "epoch":
+            progress.on_epoch_end(event)
+        else:
+            progress.handle(event)
+
+    return report
