@@ -42,7 +42,7 @@ class TensorBoardProgress(ForwardingProgress):
         self._open: Any = EventFileWriter
         self._writers: dict[str, Any] = {}
 
-    def epoch(self, event: dict[str, Any]) -> None:
+    def on_epoch_end(self, event: dict[str, Any]) -> None:
         """Write an epoch; the event holds its history line, and `probs` (n, n_classes) of the val rows `rows` (n,)."""
         self.progress.on_epoch_end(event)
         labels = np.asarray(self.train.labels)[event["rows"]]
