@@ -25,12 +25,12 @@ LEAST_ACCURACY = 0.8
 
 def wilson(hits: int, n: int) -> Interval:
     """95 % score interval of a proportion of `hits` in `n` independent rows (Wilson 1927); (0, 1) for none at all."""
+    from scipy.stats import binomtest
+
     if n == 0:
         return 0.0, 1.0
-    share, shrink = hits / n, 1 + Z95**2 / n
-    middle = (share + Z95**2 / (2 * n)) / shrink
-    half = Z95 * np.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2)) / shrink
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    interval = binomtest(hits, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def accuracy_interval(right: np.ndarray, writers: np.ndarray | None = None) -> Interval:
@@ -106,15 +106,11 @@ def hardest(entries: Sequence[dict[str, Any]], n: int = 8) -> list[dict[str, Any
     return sorted(entries, key=lambda entry: (entry["accuracy"], entry["writer"]))[:n]
 
 
-def confusion(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
-    """(n_classes, n_classes) int64: row is the true class, column the predicted one."""
-    return np.bincount(labels.astype(np.int64) * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, -1)
-
-
 def per_class(matrix: np.ndarray) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of each class of a confusion matrix; null where there is nothing to divide by.
+    """Precision, recall and F1 of each class of scikit-learn's `confusion_matrix`.
 
-    `mistaken_for` is the wrong class that it is most often read as, with the number of rows; null for none.
+    They are null where there is nothing to divide by. `mistaken_for` is the wrong class that it is
+    most often read as, with the number of rows; null for none.
     """
     entries = []
     for k, row in enumerate(matrix):

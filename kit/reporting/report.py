@@ -41,12 +41,14 @@ def build_report(results: "RunResults") -> dict[str, Any]:
     Rows that no fold has scored (a run cut short by its budget) are left out of all scores and counted in
     `cv.rows_missing`. KitError where the data cannot be read, or where not a single row was scored.
     """
+    from sklearn.metrics import confusion_matrix
+
     scored = np.isfinite(results.oof).all(axis=1)
     probs, folds = results.oof[scored], results.folds
     labels, fold = folds.labels[scored].astype(np.int64), folds.fold[scored]
     writers = None if folds.writers is None else folds.writers[scored]
     predicted = probs.argmax(axis=1)
-    matrix = metrics.confusion(labels, predicted, results.competition.n_classes)
+    matrix = confusion_matrix(labels, predicted, labels=range(results.competition.n_classes))
     by_writer = [] if writers is None else metrics.per_writer(predicted == labels, writers, fold)
     report = {
         "format": 1, "run": results.name, "complete": bool(results.complete),

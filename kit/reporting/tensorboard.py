@@ -15,7 +15,6 @@ from kit.core.errors import KitError
 from kit.core.progress import ForwardingProgress, Progress
 from kit.data.competition import Competition
 from kit.data.table import Table
-from kit.reporting.metrics import confusion
 from kit.reporting.pictures import png
 from kit.training import models
 from kit.training.jobs import FoldJob
@@ -44,9 +43,12 @@ class TensorBoardProgress(ForwardingProgress):
 
     def on_epoch_end(self, event: dict[str, Any]) -> None:
         """Write an epoch; the event holds its history line, and `probs` (n, n_classes) of the val rows `rows` (n,)."""
+        from sklearn.metrics import confusion_matrix
+
         self.progress.on_epoch_end(event)
         labels = np.asarray(self.train.labels)[event["rows"]]
-        matrix = confusion(labels, event["probs"].argmax(axis=1), self.competition.n_classes)
+        matrix = confusion_matrix(labels, event["probs"].argmax(axis=1),
+                                  labels=range(self.competition.n_classes))
         values = [_scalar(tag, event[name]) for name, tag in SCALARS.items()]
         values += [_image("confusion", _matrix_picture(matrix)), _text("confusion", _matrix_table(matrix))]
         values += self._mistakes(labels, event["rows"], event["probs"])
