@@ -1,14 +1,14 @@
 """A Kaggle competition submission kit for Kannada-MNIST. `kit --help` lists what it does; see README.md.
 
 In a notebook the commands are functions: `kit.download()`, `kit.cv(model="cnn")`; see
-`kit.commands.notebook`. They are loaded when they are first asked for, since `import kit` must cost
+`kit.commands.actions`. They are loaded when they are first used, since `import kit` must cost
 nothing where a kernel is short of time.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kit.commands.notebook import (
+    from kit.commands.actions import (
         compare,
         cv,
         download,
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
-__all__ = ["compare", "cv", "download", "examine", "models", "predict", "report", "score", "show", "submit", "validate"]
+__all__ = ["compare", "cv", "download", "examine", "models", "predict", "report", "score", "show",
+           "submit", "validate"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'kit' has no attribute {name!r}")
-    from kit.commands import notebook
+    from kit.commands import actions
 
-    return getattr(notebook, name)
+    return getattr(actions, name)
 
 
 def __dir__() -> list[str]:

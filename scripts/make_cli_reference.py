@@ -16,7 +16,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checkout that this script is in, installed or not
 
-from kit.commands import options  # noqa: E402
 from kit.commands.cli import app  # noqa: E402
 
 PAGE = ROOT / "docs" / "cli.md"
@@ -37,11 +36,14 @@ rehearsal that failed); 2 an expected failure or a wrong option, as two lines `e
 
 def reference() -> str:
     """The whole page."""
-    commands = list(_commands(app, ()))
-    parts = [HEAD, "## Options of every command\n", _table(_parameters(options.common)),
+    commands = dict(_commands(app, ()))
+    rows = _parameters(commands[("cv",)])  # it has no option of its own
+    shared = set.intersection(*({name for name, *_ in _parameters(command)} for command in commands.values()))
+    trains = {name for name, *_ in rows} - shared
+    parts = [HEAD, "## Options of every command\n", _table([row for row in rows if row[0] in shared]),
              "## Options of training\n", "`kit cv` and `kit submit` take them.\n",
-             _table(_parameters(options.training))]
-    return "\n".join(parts + [_section(words, command) for words, command in commands])
+             _table([row for row in rows if row[0] in trains])]
+    return "\n".join(parts + [_section(words, command, shared, trains) for words, command in commands.items()])
 
 
 def _commands(group: Any, before: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Callable]]:
@@ -52,10 +54,9 @@ def _commands(group: Any, before: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
         yield from _commands(info.typer_instance, (*before, info.name))
 
 
-def _section(words: tuple[str, ...], command: Callable) -> str:
+def _section(words: tuple[str, ...], command: Callable, shared: set[str], trains: set[str]) -> str:
     about, *rest = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     run = rest.pop(0).removeprefix(EXAMPLE) if rest and rest[0].startswith(EXAMPLE) else " ".join(("kit", *words))
-    shared, trains = _names(options.common), _names(options.training)
     own = _parameters(command)
     parts = [f"## kit {' '.join(words)}\n", f"{about}\n", f"```sh\n{run}\n```\n", *[f"{text}\n" for text in rest]]
     if trains <= {name for name, *_ in own}:
@@ -68,10 +69,6 @@ def _section(words: tuple[str, ...], command: Callable) -> str:
 def _table(rows: list[tuple[str, str, str, str]]) -> str:
     lines = ["| option | what | default |", "|---|---|---|"]
     return "\n".join(lines + [f"| {shown} | {about} | {default} |" for _, shown, about, default in rows]) + "\n"
-
-
-def _names(function: Callable) -> set[str]:
-    return {name for name, *_ in _parameters(function)}
 
 
 def _parameters(function: Callable) -> list[tuple[str, str, str, str]]:

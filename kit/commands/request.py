@@ -1,24 +1,24 @@
-"""What the user asked for, checked: the options and names of a command line or a notebook, as a `Request`.
+"""Turns the options of `kit cv` and `kit submit` into a `Request`, and names into runs and data.
 
-It has the config with every default filled in and said, the data and the run's folder. Nothing is
-trained here.
+A `Request` has the config with every default filled in, the data and the run's folder. What was
+chosen for the user is said. Nothing is trained here.
 """
 
 import contextlib
-import os
 import re
 import shlex
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, get_type_hints
 
 import numpy as np
 
+from kit.commands.command import checked, expanded
 from kit.core import locks, storage
-from kit.core.config import FREE_TO_CHANGE, RunConfig, differences, matches_type, option_name
+from kit.core.config import FREE_TO_CHANGE, OPTIONS, RunConfig, differences, matches_type, option_name
 from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.core.run_folder import LOCK, RunFolder, check_run_name
@@ -31,13 +31,65 @@ from kit.training import models, planning, settings
 from kit.training.planning import TimeTarget
 from kit.training.records import read_config
 
-PathOrName = TypeVar("PathOrName", str, Path)
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True)
+class TrainingOptions:
+    """The options that `kit cv` and `kit submit` share, by their names there (see `kit cv --help`).
+
+    None: not given. A new run then has RunConfig's default, a resumed one what it began with.
+    KitError where a value is not of its kind.
+    """
+
+    data_dir: str | Path = "data"
+    model: str | None = None  # NAME, or several: NAME,NAME
+    setting: str | None = None
+    folds: int | None = None
+    split: str | None = None
+    seeds: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    precision: str | None = None
+    tta: int | None = None
+    executor: str | None = None
+    threads: int | None = None
+    time_budget: str | None = None  # 110m, 2h, 90s
+    seed: int | None = None
+    run: str | None = None
+    resume: bool = False
+    force: bool = False
+    break_lock: bool = False
+    limit: int | None = None
+    class_prior: str | None = None
+    self_train: int | None = None
+    tensorboard: bool | None = None
+    runs_dir: str | Path = "runs"
+
+    def __post_init__(self) -> None:
+        values = checked(vars(self), get_type_hints(type(self)), "see kit cv --help")
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def given(self) -> dict[str, Any]:
+        """RunConfig's fields that are given. KitError for what is no model, and no duration."""
+        values: dict[str, Any] = {}
+        for each in fields(RunConfig):
+            value = getattr(self, OPTIONS.get(each.name, each.name), None)
+            if value is not None:
+                values[each.name] = value
+        if self.model is not None:
+            values["models"] = model_names(self.model)
+            for name in values["models"]:
+                models.get(name)
+        if self.time_budget is not None:
+            values["time_budget"] = seconds(self.time_budget)
+        return values
+
+
+@dataclass(frozen=True)
 class Request:
-    """A run to make or to continue."""
+    """A run to make or to continue, with all that was asked about it."""
 
     config: RunConfig
     data: DataFolder
@@ -89,66 +141,52 @@ class Request:
                     run.path.rmdir()
 
 
-def open_request(competition: Competition, progress: Progress, *, data_dir: Path = Path("data"), fetch: bool = False,
-                 model: str | None = None, setting: str | None = None, run: str | None = None, resume: bool = False,
-                 force: bool = False, break_lock: bool = False, runs_dir: Path = Path("runs"),
-                 submissions: Path | None = None, time_budget: str | None = None, **options: Any) -> Request:
-    """The request of `kit cv` and `kit submit`; `options` are RunConfig's. KitError for what cannot be.
+def open_request(competition: Competition, options: TrainingOptions, progress: Progress,
+                 fetch: bool = False, submissions: Path | None = None) -> Request:
+    """The request of `kit cv` and `kit submit`. KitError for options that cannot be met.
 
-    `fetch` gets the data first. Without `model` and `setting`, the setting that suits data and
-    machine is chosen, and said; other options go before what a setting says. `resume` continues the
-    run of that name, or without a name the newest that is not finished, as its config.json says;
-    what else is given must agree with that, but for what is free to change. `break_lock` takes the
-    run from a process on another machine, which the user knows to be gone. submissions: where a run
-    has its submission, without which it is not finished.
+    Without a model and a setting, the setting that suits data and machine is chosen, and said;
+    other options go before what a setting says. `resume` continues the run of that name, or without
+    a name the newest that is not finished, as its config.json says; what else is given must agree
+    with that, except what is free to change. `break_lock` takes the run from a process on another
+    machine, which the user knows to be gone.
+
+    fetch: get the data first. submissions: where a run has its submission, without which it is not
+    finished.
     """
     began = time.time()
-    for name, value in (("data_dir", data_dir), ("runs_dir", runs_dir), ("model", model), ("setting", setting),
-                        ("run", run), ("time_budget", time_budget)):
-        if not isinstance(value, str | Path if name.endswith("_dir") else str | None):
-            raise KitError(f"{name}={value!r:.60} is of the wrong kind",
-                           "write it as text, as on the command line: see kit cv --help")
-    for name, wish in (("fetch", fetch), ("resume", resume), ("force", force), ("break_lock", break_lock)):
-        if not isinstance(wish, bool):
-            raise KitError(f"{name}={wish!r:.60} is of the wrong kind", "give True or False")
-    if resume and force:
+    if options.resume and options.force:
         raise KitError("--resume goes on with a run and --force replaces it", "give one of the two")
-    if run is not None:
-        check_run_name(run)
-    data_dir, runs_dir = expanded(Path(data_dir)), expanded(Path(runs_dir))
-    options = {name: value.item() if isinstance(value, np.generic) else value
-               for name, value in options.items() if value is not None}
-    if model is not None:
-        options["models"] = model_names(model)
-        for name in options["models"]:
-            models.get(name)
-    if time_budget is not None:
-        options["time_budget"] = seconds(time_budget)
-    chosen = settings.get(setting) if setting else None
-    config = RunConfig(competition.slug, **options)
+    if options.run is not None:
+        check_run_name(options.run)
+    data_dir, runs_dir = Path(options.data_dir), Path(options.runs_dir)
+    given = options.given()
+    chosen = settings.get(options.setting) if options.setting else None
+    config = RunConfig(competition.slug, **given)
     fetched = sources.download(competition, None, data_dir, progress=progress) if fetch else None
-    if resume:
+    if options.resume:
         if chosen:  # but for its epochs, which may have been fitted to the machine
-            options = {"models": chosen.models, "n_seeds": chosen.n_seeds} | options
-        begun = _resume(competition, run, options, data_dir, runs_dir, submissions)
-        return replace(begun, run=replace(begun.run, break_lock=break_lock))
+            given = {"models": chosen.models, "n_seeds": chosen.n_seeds} | given
+        begun = _resume(competition, options.run, given, data_dir, runs_dir, submissions)
+        return replace(begun, run=replace(begun.run, break_lock=options.break_lock))
     data = fetched or sources.find_data(competition, data_dir)
-    time_target = TimeTarget(named=True, keep_epochs="epochs" in options, began=began)
-    if model is None and chosen is None:
+    time_target = TimeTarget(named=True, keep_epochs="epochs" in given, began=began)
+    if options.model is None and chosen is None:
         suitable, why = settings.suitable(data.is_sample, config.limit is not None)
-        configs = {each: RunConfig(competition.slug, **{**each.options(), **options}) for each in suitable}
+        configs = {each: RunConfig(competition.slug, **{**each.options(), **given}) for each in suitable}
         time_target = replace(time_target, named=False)
         chosen, time_target, why = planning.choose_setting(configs, data, time_target, why, progress)
         progress.say(f"setting: {chosen.name}, {chosen.about}, {why}; choose with --setting or --model")
     if chosen:
-        config = RunConfig(competition.slug, **{**chosen.options(), **options})
+        config = RunConfig(competition.slug, **{**chosen.options(), **given})
         time_target = replace(time_target, setting=chosen, minutes=chosen.minutes)
-    if not force and not run and (unfinished := find_unfinished(config, data, runs_dir)):
+    if not options.force and not options.run \
+            and (unfinished := find_unfinished(config, data, runs_dir)):
         progress.say(f"the run {unfinished} has the same options and is not finished: continue it with "
                      f"--resume --run {shlex.quote(unfinished)}")
-    name = run or f"{'+'.join(config.models)}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = RunFolder(runs_dir / name, break_lock)
-    return Request(config, data, folder, resume, force, run is not None, time_target)
+    name = options.run or f"{'+'.join(config.models)}-{datetime.now():%Y%m%d-%H%M%S}"
+    return Request(config, data, RunFolder(runs_dir / name, options.break_lock), options.resume,
+                   options.force, options.run is not None, time_target)
 
 
 def _make_folder(path: Path) -> Path:
@@ -262,11 +300,6 @@ def seconds(text: str) -> float:
 
 
 # -- things that exist ----------------------------------------------------------------------------------------------
-
-
-def expanded(path: PathOrName) -> PathOrName:
-    """`path` with the home folder for a `~` in its beginning; a name that only begins so stays as it is."""
-    return type(path)(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises where there is no such user
 
 
 def existing_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:

@@ -6,15 +6,14 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner
 
 import kit
-from kit.commands import cli, options, request
+from kit.commands import cli, request
+from kit.commands.command import command
+from kit.commands.request import TrainingOptions
 from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.data import competition
@@ -84,18 +83,12 @@ def test_what_kaggle_takes_is_exit_code_0_and_its_notes_are_shown(home, capsys):
 
 
 def test_home_is_known_in_every_path_option_there_will_be(home):
-    """`takes` does it for all commands, so no command has to remember."""
-    seen = []
-    app = typer.Typer()
+    """`command` does it for all of them, so no command has to remember; see test_cli.py for their kinds."""
+    @command
+    def some(file: str | Path, out: str | Path | None = None, text: str = "") -> list:
+        return [file, out, text]
 
-    @app.command()
-    @options.takes(options.common)
-    def some(common: options.Common, file: Annotated[Path, typer.Argument()],
-             out: Annotated[Path | None, typer.Option()] = None, text: Annotated[str, typer.Option()] = "") -> None:
-        seen.extend([file, out, text])
-
-    assert CliRunner().invoke(app, ["~/a.csv", "--out=~/b", "--text=~/c"]).exit_code == 0
-    assert seen == [home / "a.csv", home / "b", "~/c"]
+    assert some(Path("~/a.csv"), out=Path("~/b"), text="~/c") == [home / "a.csv", home / "b", "~/c"]
 
 
 def test_home_is_known_in_a_notebook(home):
@@ -123,9 +116,9 @@ def test_a_path_given_as_a_run_s_name_is_told_where_it_goes(home, capsys):
 
 def test_numpy_s_numbers_are_numbers_in_every_option(home, monkeypatch):
     write_folder(home / "data" / "tiny")
-    wish = request.open_request(TINY, Progress(), data_dir=home / "data", model="mlp",
-                                epochs=np.int64(3), n_folds=np.int32(4))
-    assert wish.config.epochs == 3 and wish.config.n_folds == 4
+    given = TrainingOptions(data_dir=home / "data", model="mlp", epochs=np.int64(3), folds=np.int32(4))
+    opened = request.open_request(TINY, given, Progress())
+    assert opened.config.epochs == 3 and opened.config.n_folds == 4
 
 
 # -- runs that nobody named -----------------------------------------------------------------------------------------
@@ -153,9 +146,9 @@ def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(home, noon
     monkeypatch.setattr("kit.pipeline.cv", cv)
 
     def begin(_):
-        wish = request.open_request(TINY, Progress(), data_dir=home / "data", model="mlp")
+        opened = request.open_request(TINY, TrainingOptions(data_dir=home / "data", model="mlp"), Progress())
         together.wait(20)
-        return wish.cv(Progress())
+        return opened.cv(Progress())
 
     with ThreadPoolExecutor(8) as pool:
         paths = list(pool.map(begin, range(8)))
@@ -171,5 +164,5 @@ def test_a_run_that_could_not_begin_leaves_no_folder(home, monkeypatch):
 
     monkeypatch.setattr("kit.pipeline.cv", no)
     with pytest.raises(KitError, match="it cannot be"):
-        request.open_request(TINY, Progress(), data_dir=home / "data", model="mlp").cv(Progress())
+        request.open_request(TINY, TrainingOptions(data_dir=home / "data", model="mlp"), Progress()).cv(Progress())
     assert list(Path("runs").iterdir()) == []

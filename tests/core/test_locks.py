@@ -193,8 +193,8 @@ def test_break_lock_of_the_command_reaches_the_run(tmp_path, monkeypatch):
     write_folder(tmp_path / "tiny")
     source.download(TINY, tmp_path / "tiny", tmp_path)
     for break_lock in (True, False):
-        wish = request.open_request(TINY, Progress(), data_dir=tmp_path, runs_dir=tmp_path / "runs", model="mlp",
-                                    run="a", break_lock=break_lock)
-        assert wish.run.break_lock == break_lock
+        options = request.TrainingOptions(data_dir=tmp_path, runs_dir=tmp_path / "runs", model="mlp", run="a",
+                                          break_lock=break_lock)
+        assert request.open_request(TINY, options, Progress()).run.break_lock == break_lock
     with pytest.raises(KitError, match="break_lock='yes' is of the wrong kind"):
-        request.open_request(TINY, Progress(), data_dir=tmp_path, break_lock="yes")
+        request.TrainingOptions(data_dir=tmp_path, break_lock="yes")

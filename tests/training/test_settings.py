@@ -65,14 +65,14 @@ def ask(tmp_path, monkeypatch):
 
     def asked(**options):
         ear = Ear()
-        wish = request.open_request(TINY, ear, data_dir=tmp_path, runs_dir=tmp_path / "runs", **options)
-        return wish.config, ear.said
+        given = request.TrainingOptions(data_dir=tmp_path, runs_dir=tmp_path / "runs", **options)
+        return request.open_request(TINY, given, ear).config, ear.said
 
     return asked
 
 
 def test_what_the_user_names_goes_before_the_setting(ask):
-    config, said = ask(setting="t4x2-2h", n_seeds=2)
+    config, said = ask(setting="t4x2-2h", seeds=2)
     assert (config.models, config.n_seeds, config.epochs) == (("strong",), 2, 60) and said == []
     config, said = ask(setting="t4x2-2h", model="cnn")
     assert (config.models, config.n_seeds, config.epochs) == (("cnn",), 4, 60)

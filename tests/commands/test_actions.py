@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import kit
-from kit.commands import notebook, request
+from kit.commands import actions, request
+from kit.commands.command import Result
 from kit.core import storage
 from kit.core.errors import KitError
 from kit.data import competition as competitions
@@ -72,7 +73,7 @@ def test_import_kit_loads_nothing_else():
 def test_every_command_is_there_and_knows_what_it_does():
     for name in kit.__all__:
         function = getattr(kit, name)
-        assert function is getattr(notebook, name) and function.__doc__
+        assert function is getattr(actions, name) and function.__doc__
     assert set(kit.__all__) <= set(dir(kit))
     with pytest.raises(AttributeError, match="no attribute 'subnit'"):
         kit.subnit  # noqa: B018
@@ -84,11 +85,11 @@ def test_neither_tensorflow_nor_typer_is_needed_to_look_at_data():
            "assert not {'tensorflow', 'keras', 'typer', 'matplotlib'} & set(sys.modules)")
 
 
-# -- answers --------------------------------------------------------------------------------------------------------
+# -- results --------------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_is_a_dict_that_prints_its_lines_and_shows_itself():
-    answer = notebook.Answer({"a": 1}, ["a < b", "c"], banners=["Beware"], table=[["", "accuracy"], ["x", "1 %"]])
+def test_a_result_is_a_dict_that_prints_its_lines_and_shows_itself():
+    answer = Result({"a": 1}, ["a < b", "c"], banners=["Beware"], table=[["", "accuracy"], ["x", "1 %"]])
     assert answer == {"a": 1} and answer["a"] == 1 and str(answer) == repr(answer) == "Beware\na < b\nc"
     page = Page(answer._repr_html_())
     assert "a < b" in page.words and page.tags.count("td") == 2 and "1 %" in page.words

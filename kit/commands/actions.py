@@ -1,0 +1,245 @@
+"""The commands as functions, for a notebook and for the command line: `kit.cv(model="cnn")`.
+
+A function takes its command's options, with `_` for `-`, and returns a `Result`: the numbers that
+the command prints with `--json`, which show themselves in words and pictures. `progress` is told
+what goes on; without it that is printed, but for `quiet`. `import kit` makes the functions its own
+(`kit.cv`), and loads this module when one of them is first used.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from kit.commands import request
+from kit.commands.command import Result, command, notebook_progress
+from kit.commands.request import TrainingOptions, open_request
+from kit.core import storage
+from kit.core.errors import KitError
+from kit.core.progress import Progress
+from kit.data import competition as competitions
+from kit.data import source as sources
+from kit.data.competition import KANNADA
+from kit.data.source import DataFolder
+from kit.reporting import tutorial
+from kit.reporting.verdict import percent
+
+MISTAKES = 12  # shown below a score
+
+
+class Data(DataFolder):
+    """A data folder (`.train()`, `.test()`, `.extra()`) as the result of a command: it shows what is in it."""
+
+    exit_code = 0
+
+    def __str__(self) -> str:
+        return f"{self.path}: {'drawn sample' if self.is_sample else f'real data, from {self.source}'}"
+
+    def to_json(self) -> str:
+        return Result({"path": self.path, "source": self.source, "is_sample": self.is_sample}, []).to_json()
+
+    def _repr_html_(self) -> str:
+        train, test = self.train(), self.test()
+        banners = ["Drawn sample: scores on it say nothing about the competition."] if self.is_sample else []
+        about = f"{self.path}: {len(train):,} training and {len(test):,} test digits, from {self.source}"
+        return Result({}, [about], banners=banners, pictures=lambda: [
+            tutorial.samples(train, self.competition),
+            tutorial.balance(train.labels, self.competition)])._repr_html_()
+
+
+# -- the main job ----------------------------------------------------------------------------------
+
+
+@command
+def download(competition: str = KANNADA.slug, source: str | Path | None = None,
+             data_dir: str | Path = "data", force: bool = False,
+             progress: Progress | None = None) -> Data:
+    """Get the competition's files, checked.
+
+    `source`: kaggle, sample, keras, or a zip, folder or .npz that you have.
+    """
+    data = sources.download(competitions.get(competition), source or None, Path(data_dir), force,
+                            progress or notebook_progress())
+    return Data(data.path, data.competition)
+
+
+@command
+def cv(competition: str = KANNADA.slug, quiet: bool = False, progress: Progress | None = None,
+       **options: Any) -> Result:
+    """Train k folds and report an honest score; `options` are those of `TrainingOptions`: model, folds, run, …"""
+    progress = progress or notebook_progress(quiet)
+    run = open_request(competitions.get(competition), TrainingOptions(**options), progress)
+    return _report(run.cv(progress), run.data)
+
+
+@command
+def submit(competition: str = KANNADA.slug, fetch: bool = False, upload: bool = False, message: str = "",
+           submissions: str | Path = "submissions", quiet: bool = False,
+           progress: Progress | None = None, **options: Any) -> Result:
+    """`cv`, then ensemble, submission.csv and report; `options` are those of `cv`.
+
+    `fetch` gets the data first; `upload` hands the submission in, where the competition takes files.
+    """
+    progress = progress or notebook_progress(quiet)
+    run = open_request(competitions.get(competition), TrainingOptions(**options), progress, fetch,
+                       Path(submissions))
+    folder, said = run.submit(Path(submissions), upload, message, progress)
+    return _report(folder, run.data, *said)
+
+
+@command
+def predict(run: str | Result, test: str | Path, out: str | Path, runs_dir: str | Path = "runs",
+            quiet: bool = False, progress: Progress | None = None) -> Result:
+    """Label another test file with a trained run: labels to a .csv, probs to a .npz."""
+    from kit.ensembling.predict import predict_file
+
+    rows = predict_file(request.existing_run(_name(run), Path(runs_dir)), Path(test), Path(out),
+                        progress or notebook_progress(quiet))
+    return Result({"rows": rows, "out": str(out)}, [f"{out}: {rows} rows"])
+
+
+@command
+def validate(file: str | Path, competition: str = KANNADA.slug, test: str | Path | None = None,
+             data_dir: str | Path = "data") -> Result:
+    """Is this submission acceptable, and if not, why: `["ok"]`, `["problems"]` and `["notes"]`."""
+    from kit.ensembling import submission
+
+    about = competitions.get(competition)
+    ids = request.test_ids(about, Path(test) if test else None, Path(data_dir))
+    found = submission.judge(Path(file), about, ids)
+    ok = not found.problems
+    return Result({"ok": ok, **found._asdict()}, found.lines(Path(file)), ok=ok)
+
+
+@command
+def score(file: str | Path, competition: str = KANNADA.slug, data_dir: str | Path = "data") -> Result:
+    """How much of a submission is right, where the labels of the test file are known."""
+    data = sources.find_data(competitions.get(competition), Path(data_dir))
+    result = tutorial.score(Path(file), data)
+
+    def pictures() -> list[Markup]:
+        rows = result["shown"]
+        return [tutorial.predictions(data.test().pixels[:len(rows)], [row["predicted"] for row in rows],
+                                     data.competition, [row["actual"] for row in rows], columns=10)]
+
+    return Result(result, tutorial.score_lines(result, data.competition), pictures=pictures,
+                  monospace=True)
+
+
+@command
+def report(run: str | Result, competition: str = KANNADA.slug, data_dir: str | Path = "data",
+           runs_dir: str | Path = "runs", submissions: str | Path = "submissions") -> Result:
+    """Write report.json and report.html of a run again, its submission's too, and show the verdict."""
+    from kit import pipeline
+
+    folder = request.existing_run(_name(run), Path(runs_dir))
+    data = request.data_of(folder, Path(data_dir))
+    pipeline.report(folder, data, Path(submissions))
+    return _report(folder.path, data)
+
+
+@command
+def compare(run_a: str | Result, run_b: str | Result, out: str | Path | None = None,
+            data_dir: str | Path = "data") -> Result:
+    """Is A better than B: difference, interval and p, over rows and over writers; `out`: a .html page, too."""
+    from kit.reporting import compare as comparing
+
+    if out is not None and Path(out).suffix != ".html":
+        raise KitError(f"--out {out} is no .html", "name a file that ends in .html")
+    result = comparing.compare(*(request.scored_folder(_name(run)) for run in (run_a, run_b)))
+    if out is not None:
+        table = request.training_table(competitions.get(result["competition"]), Path(data_dir))
+        storage.write_text(Path(out), comparing.render_compare(result, table), record=False)
+    return Result(result, comparing.lines(result))
+
+
+# -- looking around --------------------------------------------------------------------------------
+
+
+@command
+def show(row: int, competition: str = KANNADA.slug, out: str | Path | None = None,
+         data_dir: str | Path = "data") -> Result:
+    """One digit of the training file, as a picture; `out`: as a .png or .svg file, too."""
+    data = sources.find_data(competitions.get(competition), Path(data_dir))
+    image, label = tutorial.read_digit(row, data)
+    name = tutorial.class_names(data.competition)[label]
+    if out is not None:
+        tutorial.write_digit(image, name, f"row {row}", Path(out))
+    colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return Result({"row": row, "label": label}, [f"row {row}: {label}"],
+                  drawing=tutorial.half_blocks(image, colours),
+                  pictures=lambda: [tutorial.gallery([image], [name], 1, f"row {row}")])
+
+
+@command
+def models() -> Result:
+    """What can be trained, with size and cost."""
+    from kit.training import models as registry
+    from kit.training import settings
+
+    rows = registry.table()
+    return Result({"models": rows, "settings": settings.table()},
+                  [*registry.lines(rows), "", *settings.lines()], monospace=True)
+
+
+@command
+def examine(competition: str = KANNADA.slug, data_dir: str | Path = "data") -> Result:
+    """What this machine has, and what is missing: `kit doctor`."""
+    from kit.commands import doctor
+
+    findings = doctor.examine(competitions.get(competition), Path(data_dir))
+    return Result({"findings": [finding.to_dict() for finding in findings]},
+                  list(map(str, findings)), monospace=True)
+
+
+# -- what the commands share -----------------------------------------------------------------------
+
+
+def _name(run: str | Result) -> str:
+    """A run by its name, or by what `cv` or `submit` returned."""
+    return str(run.folder) if isinstance(run, Result) else str(run)
+
+
+def _report(folder: Path, data: DataFolder, *lines: str) -> Result:
+    """The report of a folder: its verdict, its scores, the surest mistakes and the first test digits."""
+    numbers = storage.read_json(folder / "report.json", "verdict")
+    verdict = numbers["verdict"]
+
+    def pictures() -> list[Markup]:
+        shown, test = [], numbers["test"]
+        if mistakes := numbers["mistakes"][:MISTAKES]:
+            shown.append(_digits("Read wrong, the surest first", data, data.train().pixels,
+                                 [row["row"] for row in mistakes], mistakes, known=True))
+        if test:
+            shown.append(_digits("The first digits of the test file", data, data.test().pixels,
+                                 [row["index"] for row in test["grid"]], test["grid"]))
+        return shown
+
+    return Result(numbers, [*verdict["points"], *lines, f"report: {folder / 'report.html'}"],
+                  banners=verdict["banners"], table=_scores(numbers), pictures=pictures, folder=folder)
+
+
+def _digits(title: str, data: DataFolder, pixels: Any, rows: Sequence[int], read: list[dict[str, Any]],
+            known: bool = False) -> Markup:
+    """A grid of digits with the labels that they were read as, and where `known` with their own."""
+    drawing = tutorial.predictions(pixels[rows], [row["predicted"] for row in read], data.competition,
+                                   [row["true"] for row in read] if known else None)
+    return Markup("<h4>{}</h4>{}").format(title, drawing)
+
+
+def _scores(numbers: dict[str, Any]) -> list[list[str]]:
+    """Name, accuracy and interval of each score that a report has, below a line of headings."""
+    held_out, baseline = numbers["cv"], numbers["baseline"]
+    estimate, extra = numbers["leaderboard_estimate"] or {}, numbers["dig_mnist"]
+    rows = [("held out", held_out["oof_accuracy"], held_out["ci95"])]
+    if baseline:
+        rows.append((f"baseline {baseline['model']}", baseline["oof_accuracy"], baseline["ci95"]))
+    if estimate.get("value") is not None:
+        rows.append(("leaderboard estimate", estimate["value"], [estimate["low"], estimate["high"]]))
+    if extra:
+        rows.append((extra["file"], extra["accuracy"], extra["ci95"]))
+    return [["", "accuracy", "95\u00a0% interval"],
+            *([name, percent(value), " to ".join(map(percent, bounds))] for name, value, bounds in rows)]
