@@ -57,8 +57,7 @@ def train_fold(job: FoldJob, recipe: Recipe, competition: Competition, data: Fol
         return
     batch_size = min(job.batch_size, len(data.train_rows))
     trainer = trainer_for(recipe, competition.slug, job.precision, batch_size)
-    per_epoch = len(data.train_rows) // trainer.batch_size
-    state = checkpoints.load(trainer, job, per_epoch, folder / "checkpoint.npz", start)
+    state = checkpoints.load(trainer, job, folder / "checkpoint.npz", start)
     _train(trainer, job, data, folder, state, report)
     _write_artifacts(trainer, job, data, folder, state)
     (folder / "checkpoint.npz").unlink(missing_ok=True)

@@ -104,6 +104,12 @@ DAMAGED = {
     "half of test.npz": (FOLD + "test.npz", halved, REPORT),
     "half of model.keras": (FOLD + "model.keras", halved, PREDICT),
     "an empty done.json": (FOLD + "done.json", emptied, PREDICT),
+    "done.json: seconds of 400 digits": (
+        FOLD + "done.json", changed(train_seconds=10**400), REPORT),
+    "done.json: no rows": (FOLD + "done.json", changed(val_rows=0, val_accuracy=0.0), RESUME),
+    "done.json: a job of batches of 0": (FOLD + "done.json", job(batch_size=0), PREDICT),
+    "done.json: a job of a billion views": (FOLD + "done.json", job(tta=10**9), PREDICT),
+    "done.json: accuracy as text": (FOLD + "done.json", changed(val_accuracy="high"), REPORT),
 }
 FORGED = {
     "config.json: nothing": ("config.json", emptied, REPORT),
@@ -159,12 +165,7 @@ FORGED = {
     "done.json: an empty object": (FOLD + "done.json", text("{}"), REPORT),
     "done.json: parameters missing": (FOLD + "done.json", changed(parameters=None), REPORT),
     "done.json: seconds missing": (FOLD + "done.json", changed(train_seconds=None), REPORT),
-    "done.json: seconds of 400 digits": (FOLD + "done.json", changed(train_seconds=10**400), REPORT),
-    "done.json: no rows": (FOLD + "done.json", changed(val_rows=0, val_accuracy=0.0), RESUME),
-    "done.json: a job of batches of 0": (FOLD + "done.json", job(batch_size=0), PREDICT),
-    "done.json: a job of a billion views": (FOLD + "done.json", job(tta=10**9), PREDICT),
     "done.json: a job of any precision": (FOLD + "done.json", job(precision="auto"), PREDICT),
-    "done.json: accuracy as text": (FOLD + "done.json", changed(val_accuracy="high"), REPORT),
     "done.json: an accuracy of NaN": (FOLD + "done.json", changed(val_accuracy=float("nan")), RESUME),
     "done.json: a job too many words": (FOLD + "done.json", job(flavour="x"), PREDICT),
     "done.json: a job of another model": (FOLD + "done.json", job(model="../evil"), PREDICT),

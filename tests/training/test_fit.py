@@ -108,6 +108,17 @@ def test_a_checkpoint_that_was_never_the_kits_is_an_error_with_the_fix(fold_data
     arrays = storage.read_npz(tmp_path / "checkpoint.npz")
     about = json.loads(str(arrays.pop("about")))
     about["course"] |= forged
+    np.savez(tmp_path / "checkpoint.npz", about=np.array(json.dumps(about)), **arrays)
+    with pytest.raises(KitError, match=r"checkpoint\.npz is damaged"):
+        train(job(model="mlp"), fold_data, tmp_path)
+
+
+@pytest.mark.parametrize("other", [{"moment": 1}, {"history": [{"epoch": 1}]}])
+def test_a_checkpoint_of_another_version_is_an_error(fold_data, tmp_path, killed, other):
+    killed(job(model="mlp"))
+    arrays = storage.read_npz(tmp_path / "checkpoint.npz")
+    about = json.loads(str(arrays.pop("about")))
+    about["course"] |= other
     storage.write_npz(tmp_path / "checkpoint.npz", about=np.array(json.dumps(about)), **arrays)
     with pytest.raises(KitError, match=r"checkpoint\.npz is damaged"):
         train(job(model="mlp"), fold_data, tmp_path)

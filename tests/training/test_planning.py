@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kit.core import storage
 from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.progress import Progress
@@ -121,8 +122,16 @@ def test_a_damaged_schedule_is_told(tmp_path, wrong):
     path = tmp_path / planning.SCHEDULE
     planning.save(path, plan(jobs_of("strong"), COSTS, 2_000, 2, ("strong",)), COSTS)
     path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
-    (tmp_path / "checksums.json").unlink()
     with pytest.raises(KitError, match="damaged"):
+        planning.load(path, ("strong",))
+
+
+@pytest.mark.parametrize("other", [{"epochs": {"cnn": 9}}, {"costs": {"strong": {"hour": 1}}}])
+def test_the_schedule_of_another_run_or_version_is_told(tmp_path, other):
+    path = tmp_path / planning.SCHEDULE
+    planning.save(path, plan(jobs_of("strong"), COSTS, 2_000, 2, ("strong",)), COSTS)
+    storage.write_json(path, json.loads(path.read_text()) | other)
+    with pytest.raises(KitError, match="no schedule of"):
         planning.load(path, ("strong",))
 
 
