@@ -100,15 +100,19 @@ def test_a_damaged_checkpoint_is_an_error_with_the_fix(fold_data, tmp_path):
         train(job(), fold_data, tmp_path)
 
 
+def altered_checkpoint(folder, course):
+    """The arrays of the folder's checkpoint, with some other values in its training state."""
+    arrays = storage.read_npz(folder / "checkpoint.npz")
+    about = json.loads(str(arrays["about"]))
+    return arrays | {"about": np.array(json.dumps(about | {"course": about["course"] | course}))}
+
+
 @pytest.mark.parametrize("forged", [{"step": "x"}, {"step": -1}, {"seconds": float("nan")}, {"sums": [0.0]},
                                     {"sums": ["a"] * 4}, {"history": [{"epoch": 1}]}, {"history": "none"},
                                     {"step": 27, "history": []}, {"sums": [-1.0, 0.0, 0.0, 0.0]}, {"seconds": -1e300}])
 def test_a_checkpoint_that_was_never_the_kits_is_an_error_with_the_fix(fold_data, tmp_path, killed, forged):
     killed(job(model="mlp"))
-    arrays = storage.read_npz(tmp_path / "checkpoint.npz")
-    about = json.loads(str(arrays.pop("about")))
-    about["course"] |= forged
-    np.savez(tmp_path / "checkpoint.npz", about=np.array(json.dumps(about)), **arrays)
+    np.savez(tmp_path / "checkpoint.npz", **altered_checkpoint(tmp_path, forged))
     with pytest.raises(KitError, match=r"checkpoint\.npz is damaged"):
         train(job(model="mlp"), fold_data, tmp_path)
 
@@ -116,10 +120,7 @@ def test_a_checkpoint_that_was_never_the_kits_is_an_error_with_the_fix(fold_data
 @pytest.mark.parametrize("other", [{"moment": 1}, {"history": [{"epoch": 1}]}])
 def test_a_checkpoint_of_another_version_is_an_error(fold_data, tmp_path, killed, other):
     killed(job(model="mlp"))
-    arrays = storage.read_npz(tmp_path / "checkpoint.npz")
-    about = json.loads(str(arrays.pop("about")))
-    about["course"] |= other
-    storage.write_npz(tmp_path / "checkpoint.npz", about=np.array(json.dumps(about)), **arrays)
+    storage.write_npz(tmp_path / "checkpoint.npz", **altered_checkpoint(tmp_path, other))
     with pytest.raises(KitError, match=r"checkpoint\.npz is damaged"):
         train(job(model="mlp"), fold_data, tmp_path)
 
