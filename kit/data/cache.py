@@ -40,7 +40,7 @@ def load(path: Path, columns: tuple[str, ...], n_classes: int) -> Arrays | None:
             if about["size"] != now[0] or sha256_file(path) != about["sha256"] or file_stamp(path.stat()) != now:
                 return None
             with contextlib.suppress(OSError):  # where nothing can be written it is hashed again the next time
-                _write_about(path, about | {"stamp": _trusted(now)})
+                _write_about(path, about | {"stamp": trusted(now)})
         pixels = _map(_file(path, "pixels.npy"))
         names = np.load(_file(path, "names.npy"), allow_pickle=False)
         if [_crc(pixels), _crc(names)] != about["crc32"]:
@@ -67,11 +67,11 @@ def save(path: Path, columns: tuple[str, ...], n_classes: int, before: list[int]
         _file(path, "json").parent.mkdir(exist_ok=True)
         for kind, array in (("pixels.npy", pixels), ("names.npy", names)):
             _replace(_file(path, kind), lambda file, array=array: np.save(file, array, allow_pickle=False))
-        _write_about(path, {"layout": _layout(columns, n_classes), "stamp": _trusted(before), "size": before[0],
+        _write_about(path, {"layout": _layout(columns, n_classes), "stamp": trusted(before), "size": before[0],
                             "sha256": sha256, "crc32": [_crc(pixels), _crc(names)]})
 
 
-def _trusted(stamp: list[int]) -> list[int] | None:
+def trusted(stamp: list[int]) -> list[int] | None:
     """The stamp, unless the file changed so recently that it could change again within one tick of its clock."""
     return stamp if time.time_ns() - stamp[2] > 2_000_000_000 else None
 

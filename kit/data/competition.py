@@ -31,7 +31,7 @@ class Competition:
     test_pool: int | None = None  # rows, of each class equally many, of which a test file is a random part, or all
     code_only: bool = False  # takes notebooks, not files
     keras_dataset: str | None = None  # the same digits in keras.datasets, with the labels of the test file
-    official_rows: dict[str, int] = field(default_factory=dict)
+    official_rows: dict[str, int] = field(default_factory=dict, hash=False)
 
     @property
     def n_classes(self) -> int:

@@ -6,6 +6,7 @@ neither is ever taken for the other; `find_data` says which of the two a run use
 """
 
 import errno
+import functools
 import hashlib
 import shlex
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from kit.core import storage
 from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.data import archive, npz
+from kit.data import cache as table_cache
 from kit.data.cells import split_ids
 from kit.data.competition import KANNADA, Competition
 from kit.data.csvfile import AGAIN, check_columns, line_blocks, open_csv, quoted, read_header
@@ -120,7 +122,7 @@ class DataFolder:
         if path is None:
             raise KitError(f"there is no {name} in {self.path}", self.download_again)
         try:
-            table = read_table(path, self.competition, labelled)
+            table = _read_once(path, self.competition, labelled)
         except KitError as error:
             raise KitError(error.message, error.fix.replace(AGAIN, self.download_again)) from error
         recorded = self.manifest.get("sha256", {})
@@ -131,6 +133,23 @@ class DataFolder:
     def _changed(self, path: Path) -> KitError:
         return KitError(f"{path} is not the file that {MANIFEST} records: it was changed, or half replaced",
                         f"{self.download_again}; or delete {self.path / MANIFEST} if the file is meant to be so")
+
+
+def _read_once(path: Path, competition: Competition, labelled: bool) -> Table:
+    """`read_table`, or the table that this process has read already, while its file is the same.
+
+    A run asks for its tables in a dozen places. A file that changed a moment ago could change again
+    without another stamp: it is read each time.
+    """
+    stamp = table_cache.trusted(table_cache.file_stamp(path.stat()))
+    if stamp is None:
+        return read_table(path, competition, labelled)
+    return _read_stamped(path, tuple(stamp), competition, labelled)
+
+
+@functools.lru_cache(maxsize=6)  # the tables of two data folders
+def _read_stamped(path: Path, stamp: tuple[int, ...], competition: Competition, labelled: bool) -> Table:
+    return read_table(path, competition, labelled)
 
 
 def find_data(competition: Competition, root: Path) -> DataFolder:

@@ -3,16 +3,13 @@
 A worker makes the arrays anew from the plan's paths, so a plan is small and can be sent to any process.
 """
 
-import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kit.core.config import RunConfig
 from kit.core.run_folder import RunFolder
-from kit.data import cache, competition
 from kit.data import folds as folds_module
 from kit.data.source import DataFolder
 from kit.training import models, records
@@ -58,23 +55,10 @@ def self_training_jobs(plan: Plan) -> tuple[FoldJob, ...]:
 # -- the data of a job ----------------------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=1)
-def _tables(path: Path, slug: str, stamps: tuple[tuple[int, ...], ...]) -> tuple[Any, Any, Any]:
-    data = DataFolder(path, competition.get(slug))
-    return data.train(), data.test(), data.extra()
-
-
-def read_tables(data: DataFolder) -> tuple[Any, Any, Any]:
-    """The training, test and extra tables; read once in a process, until a file of the folder changes."""
-    # A notebook may go on to train on new data under the same name: then the stamps differ.
-    stamps = tuple(tuple(cache.file_stamp(path.stat())) for path in sorted(data.path.glob("*.csv")))
-    return _tables(data.path.resolve(), data.competition.slug, stamps)
-
-
 def fold_data(plan: Plan, job: FoldJob) -> FoldData:
     """The job's arrays: the cached tables' rows, split by folds.csv, and the guessed test rows in self-training."""
     data, run = plan.data, RunFolder(plan.run)
-    train, test, extra = read_tables(data)
+    train, test, extra = data.train(), data.test(), data.extra()
     folds = folds_module.load_folds(run.folds)
     held_out = folds.fold == job.fold
     fold = FoldData(train.pixels, np.asarray(train.labels), folds.rows[~held_out], folds.rows[held_out],

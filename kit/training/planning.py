@@ -20,7 +20,7 @@ from kit.core.progress import Progress, makespan
 from kit.data.source import DataFolder
 from kit.training import executors, fit, models, predict
 from kit.training.jobs import FoldJob
-from kit.training.plan import GUESSES_TIMES, make_jobs, read_tables
+from kit.training.plan import GUESSES_TIMES, make_jobs
 from kit.training.settings import SETTINGS, Setting
 from kit.training.trainer import trainer_for
 from kit.training.workers import WaitForOthers
@@ -160,7 +160,7 @@ def _measure_here(config: RunConfig, data: DataFolder, jobs: Sequence[FoldJob],
 def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob,
                    wait_for_others: WaitForOthers) -> Cost:
     """Time some steps and some predicting on the run's own rows; this leaves the trainer's weights useless."""
-    train, test, extra = read_tables(data)
+    train, test, extra = data.train(), data.test(), data.extra()
     rows = len(train) if config.limit is None else min(len(train), config.limit * data.competition.n_classes)
     val_rows = rows // config.n_folds
     train_rows = rows - val_rows

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import time
 import zipfile
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import pytest
 
 from kit.core.errors import KitError
 from kit.core.progress import Progress
+from kit.data import cache
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
-from kit.data.source import download, find_data
+from kit.data.source import DataFolder, download, find_data
 from kit.data.table import read_table
 from kit.rehearsal.hidden import swap_in
 from tests.data.tiny import TINY, write_folder
@@ -560,3 +562,15 @@ def test_data_on_another_disk_than_its_scratch_folder(tmp_path, monkeypatch):
     download(TINY, given, tmp_path / "data")
     assert (larger / "train.csv").read_bytes() == (given / "train.csv").read_bytes()
     assert find_data(TINY, tmp_path / "data").test().ids.size == 5 and not list(larger.glob(".*.tmp"))
+
+
+def test_a_table_is_read_once_in_a_process_until_its_file_changes(tmp_path, monkeypatch):
+    data, now = DataFolder(write_folder(tmp_path), TINY), time.time_ns()
+    monkeypatch.setattr(cache.time, "time_ns", lambda: now + 10**10)  # so old that another change has another stamp
+    train = data.train()
+    assert data.train() is train and DataFolder(tmp_path, TINY).train() is train
+    lines = (tmp_path / "train.csv").read_bytes().splitlines(keepends=True)
+    (tmp_path / "train.csv").write_bytes(b"".join([*lines, lines[1]]))
+    assert len(data.train()) == len(train) + 1
+    monkeypatch.undo()
+    assert data.test() is not data.test()  # it changed a moment ago
