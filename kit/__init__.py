@@ -1,4 +1,4 @@
-"""A Kaggle competition submission kit for Kannada-MNIST. `kit --help` lists what it does; see README.md.
+"""A Kaggle submission kit for Kannada-MNIST. `kit --help` lists what it does; see README.md.
 
 In a notebook the commands are functions: `kit.download()`, `kit.cv(model="cnn")`; see
 `kit.commands.actions`. They are loaded when they are first used, since `import kit` must cost

@@ -6,9 +6,9 @@ what goes on; without it that is printed, but for `quiet`. `import kit` makes th
 (`kit.cv`), and loads this module when one of them is first used.
 """
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from kit.data import competition as competitions
 from kit.data import source as sources
 from kit.data.competition import KANNADA
 from kit.data.source import DataFolder
+from kit.data.table import read_table
 from kit.reporting import tutorial
 from kit.reporting.verdict import percent
 
@@ -31,23 +32,26 @@ MISTAKES = 12  # shown below a score
 
 
 class Data(DataFolder):
-    """A data folder (`.train()`, `.test()`, `.extra()`) as the result of a command: it shows what is in it."""
+    """A data folder (`.train()`, `.test()`, `.extra()`) that shows its digits, as a `Result` does."""
 
     exit_code = 0
 
     def __str__(self) -> str:
-        return f"{self.path}: {'drawn sample' if self.is_sample else f'real data, from {self.source}'}"
+        about = "drawn sample" if self.is_sample else f"real data, from {self.source}"
+        return f"{self.path}: {about}"
 
     def to_json(self) -> str:
-        return Result({"path": self.path, "source": self.source, "is_sample": self.is_sample}, []).to_json()
+        numbers = {"path": self.path, "source": self.source, "is_sample": self.is_sample}
+        return Result(numbers, []).to_json()
 
     def _repr_html_(self) -> str:
         train, test = self.train(), self.test()
-        banners = ["Drawn sample: scores on it say nothing about the competition."] if self.is_sample else []
-        about = f"{self.path}: {len(train):,} training and {len(test):,} test digits, from {self.source}"
-        return Result({}, [about], banners=banners, pictures=lambda: [
-            tutorial.samples(train, self.competition),
-            tutorial.balance(train.labels, self.competition)])._repr_html_()
+        banner = "Drawn sample: scores on it say nothing about the competition."
+        about = f"{len(train):,} training and {len(test):,} test digits, from {self.source}"
+        pictures = [tutorial.samples(train, self.competition),
+                    tutorial.balance(train.labels, self.competition)]
+        return Result({}, [f"{self.path}: {about}"], banners=[banner] if self.is_sample else [],
+                      pictures=lambda: pictures)._repr_html_()
 
 
 # -- the main job ----------------------------------------------------------------------------------
@@ -69,19 +73,22 @@ def download(competition: str = KANNADA.slug, source: str | Path | None = None,
 @command
 def cv(competition: str = KANNADA.slug, quiet: bool = False, progress: Progress | None = None,
        **options: Any) -> Result:
-    """Train k folds and report an honest score; `options` are those of `TrainingOptions`: model, folds, run, …"""
+    """Train k folds and report an honest score.
+
+    `options` are the fields of `TrainingOptions`: model, folds, epochs, limit, run, …
+    """
     progress = progress or notebook_progress(quiet)
     run = open_request(competitions.get(competition), TrainingOptions(**options), progress)
     return _report(run.cv(progress), run.data)
 
 
 @command
-def submit(competition: str = KANNADA.slug, fetch: bool = False, upload: bool = False, message: str = "",
-           submissions: str | Path = "submissions", quiet: bool = False,
+def submit(competition: str = KANNADA.slug, fetch: bool = False, upload: bool = False,
+           message: str = "", submissions: str | Path = "submissions", quiet: bool = False,
            progress: Progress | None = None, **options: Any) -> Result:
     """`cv`, then ensemble, submission.csv and report; `options` are those of `cv`.
 
-    `fetch` gets the data first; `upload` hands the submission in, where the competition takes files.
+    `fetch` gets the data first; `upload` hands the file in, where the competition takes files.
     """
     progress = progress or notebook_progress(quiet)
     run = open_request(competitions.get(competition), TrainingOptions(**options), progress, fetch,
@@ -96,7 +103,7 @@ def predict(run: str | Result, test: str | Path, out: str | Path, runs_dir: str 
     """Label another test file with a trained run: labels to a .csv, probs to a .npz."""
     from kit.ensembling.predict import predict_file
 
-    rows = predict_file(request.existing_run(_name(run), Path(runs_dir)), Path(test), Path(out),
+    rows = predict_file(request.find_run(_name(run), Path(runs_dir)), Path(test), Path(out),
                         progress or notebook_progress(quiet))
     return Result({"rows": rows, "out": str(out)}, [f"{out}: {rows} rows"])
 
@@ -108,22 +115,25 @@ def validate(file: str | Path, competition: str = KANNADA.slug, test: str | Path
     from kit.ensembling import submission
 
     about = competitions.get(competition)
-    ids = request.test_ids(about, Path(test) if test else None, Path(data_dir))
-    found = submission.judge(Path(file), about, ids)
+    table = read_table(Path(test), about, labelled=False) if test \
+        else sources.find_data(about, Path(data_dir)).test()
+    found = submission.judge(Path(file), about, table.ids)
     ok = not found.problems
     return Result({"ok": ok, **found._asdict()}, found.lines(Path(file)), ok=ok)
 
 
 @command
-def score(file: str | Path, competition: str = KANNADA.slug, data_dir: str | Path = "data") -> Result:
+def score(file: str | Path, competition: str = KANNADA.slug,
+          data_dir: str | Path = "data") -> Result:
     """How much of a submission is right, where the labels of the test file are known."""
     data = sources.find_data(competitions.get(competition), Path(data_dir))
     result = tutorial.score(Path(file), data)
 
     def pictures() -> list[Markup]:
         rows = result["shown"]
-        return [tutorial.predictions(data.test().pixels[:len(rows)], [row["predicted"] for row in rows],
-                                     data.competition, [row["actual"] for row in rows], columns=10)]
+        predicted, actual = ([row[name] for row in rows] for name in ("predicted", "actual"))
+        digits = data.test().pixels[:len(rows)]
+        return [tutorial.predictions(digits, predicted, data.competition, actual, columns=10)]
 
     return Result(result, tutorial.score_lines(result, data.competition), pictures=pictures,
                   monospace=True)
@@ -132,11 +142,11 @@ def score(file: str | Path, competition: str = KANNADA.slug, data_dir: str | Pat
 @command
 def report(run: str | Result, competition: str = KANNADA.slug, data_dir: str | Path = "data",
            runs_dir: str | Path = "runs", submissions: str | Path = "submissions") -> Result:
-    """Write report.json and report.html of a run again, its submission's too, and show the verdict."""
+    """Write report.json and report.html of a run and of its submission again; show the verdict."""
     from kit import pipeline
 
-    folder = request.existing_run(_name(run), Path(runs_dir))
-    data = request.data_of(folder, Path(data_dir))
+    folder = request.find_run(_name(run), Path(runs_dir))
+    data = request.find_run_data(folder, Path(data_dir))
     pipeline.report(folder, data, Path(submissions))
     return _report(folder.path, data)
 
@@ -144,14 +154,20 @@ def report(run: str | Result, competition: str = KANNADA.slug, data_dir: str | P
 @command
 def compare(run_a: str | Result, run_b: str | Result, out: str | Path | None = None,
             data_dir: str | Path = "data") -> Result:
-    """Is A better than B: difference, interval and p, over rows and over writers; `out`: a .html page, too."""
+    """Is A better than B: difference, interval and p, over rows and over writers.
+
+    `out`: a .html file to write the same to.
+    """
     from kit.reporting import compare as comparing
 
     if out is not None and Path(out).suffix != ".html":
         raise KitError(f"--out {out} is no .html", "name a file that ends in .html")
-    result = comparing.compare(*(request.scored_folder(_name(run)) for run in (run_a, run_b)))
+    folders = [request.find_scored_folder(_name(run)) for run in (run_a, run_b)]
+    result = comparing.compare(*folders)
     if out is not None:
-        table = request.training_table(competitions.get(result["competition"]), Path(data_dir))
+        about, table = competitions.get(result["competition"]), None
+        with contextlib.suppress(KitError):  # a page without pictures is better than none
+            table = sources.find_data(about, Path(data_dir)).train()
         storage.write_text(Path(out), comparing.render_compare(result, table), record=False)
     return Result(result, comparing.lines(result))
 
@@ -204,30 +220,28 @@ def _name(run: str | Result) -> str:
 
 
 def _report(folder: Path, data: DataFolder, *lines: str) -> Result:
-    """The report of a folder: its verdict, its scores, the surest mistakes and the first test digits."""
+    """The report in a folder: verdict, scores, the surest mistakes and the first test digits."""
     numbers = storage.read_json(folder / "report.json", "verdict")
     verdict = numbers["verdict"]
 
     def pictures() -> list[Markup]:
-        shown, test = [], numbers["test"]
-        if mistakes := numbers["mistakes"][:MISTAKES]:
-            shown.append(_digits("Read wrong, the surest first", data, data.train().pixels,
-                                 [row["row"] for row in mistakes], mistakes, known=True))
-        if test:
-            shown.append(_digits("The first digits of the test file", data, data.test().pixels,
-                                 [row["index"] for row in test["grid"]], test["grid"]))
+        shown, titled = [], Markup("<h4>{}</h4>{}").format
+        if rows := numbers["mistakes"][:MISTAKES]:
+            predicted, true = ([row[name] for row in rows] for name in ("predicted", "true"))
+            digits = data.train().pixels[[row["row"] for row in rows]]
+            shown.append(titled("Read wrong, the surest first",
+                                tutorial.predictions(digits, predicted, data.competition, true)))
+        if numbers["test"]:
+            rows = numbers["test"]["grid"]
+            predicted = [row["predicted"] for row in rows]
+            digits = data.test().pixels[[row["index"] for row in rows]]
+            shown.append(titled("The first digits of the test file",
+                                tutorial.predictions(digits, predicted, data.competition)))
         return shown
 
     return Result(numbers, [*verdict["points"], *lines, f"report: {folder / 'report.html'}"],
-                  banners=verdict["banners"], table=_scores(numbers), pictures=pictures, folder=folder)
-
-
-def _digits(title: str, data: DataFolder, pixels: Any, rows: Sequence[int], read: list[dict[str, Any]],
-            known: bool = False) -> Markup:
-    """A grid of digits with the labels that they were read as, and where `known` with their own."""
-    drawing = tutorial.predictions(pixels[rows], [row["predicted"] for row in read], data.competition,
-                                   [row["true"] for row in read] if known else None)
-    return Markup("<h4>{}</h4>{}").format(title, drawing)
+                  banners=verdict["banners"], table=_scores(numbers), pictures=pictures,
+                  folder=folder)
 
 
 def _scores(numbers: dict[str, Any]) -> list[list[str]]:
@@ -238,8 +252,10 @@ def _scores(numbers: dict[str, Any]) -> list[list[str]]:
     if baseline:
         rows.append((f"baseline {baseline['model']}", baseline["oof_accuracy"], baseline["ci95"]))
     if estimate.get("value") is not None:
-        rows.append(("leaderboard estimate", estimate["value"], [estimate["low"], estimate["high"]]))
+        rows.append(("leaderboard estimate", estimate["value"],
+                     [estimate["low"], estimate["high"]]))
     if extra:
         rows.append((extra["file"], extra["accuracy"], extra["ci95"]))
     return [["", "accuracy", "95\u00a0% interval"],
-            *([name, percent(value), " to ".join(map(percent, bounds))] for name, value, bounds in rows)]
+            *([name, percent(value), " to ".join(map(percent, bounds))]
+              for name, value, bounds in rows)]

@@ -1,6 +1,6 @@
 """The functions behind `kit kernel …` and `kit ledger …`; each returns a `Result`.
 
-The command line imports this module at its start. The rooms are therefore imported in the functions.
+The command line imports this module at its start; so the rooms are imported in the functions.
 """
 
 import functools
@@ -17,55 +17,57 @@ LEDGER = Path("submissions/ledger.csv")
 
 @command
 def build(out: str | Path = "kernel", competition: str = KANNADA.slug, user: str | None = None,
-          slug: str | None = None, kind: str = "script", mode: str = "train", accelerator: str = "t4x2",
-          run: str | None = None, model: str | None = None, folds: int | None = None,
-          seeds: int | None = None, epochs: int | None = None, seed: int | None = None,
-          time_budget: str | None = None, docker_image: str | None = None,
+          slug: str | None = None, kind: str = "script", mode: str = "train",
+          accelerator: str = "t4x2", run: str | None = None, model: str | None = None,
+          folds: int | None = None, seeds: int | None = None, epochs: int | None = None,
+          seed: int | None = None, time_budget: str | None = None, docker_image: str | None = None,
           runs_dir: str | Path = "runs") -> Result:
     """Write a kernel folder that `kaggle kernels push` accepts."""
     from kit.commands import request
     from kit.kaggle import credentials
     from kit.kernel import builder
 
-    trained = request.existing_run(run, Path(runs_dir)).path if run else None
-    models = request.model_names(model) if model is not None else None
-    minutes = request.seconds(time_budget) / 60 if time_budget else None
-    folder = builder.build(Path(out), competitions.get(competition), user or credentials.user_name(), slug,
-                           kind, mode, accelerator, trained, models, folds, seeds, epochs, seed, minutes,
-                           docker_image)
+    trained = request.find_run(run, Path(runs_dir)).path if run else None
+    models = request.parse_model_names(model) if model is not None else None
+    minutes = request.parse_duration(time_budget) / 60 if time_budget else None
+    folder = builder.build(
+        Path(out), competitions.get(competition), user or credentials.user_name(), slug, kind, mode,
+        accelerator, trained, models, folds, seeds, epochs, seed, minutes, docker_image)
     return Result({"path": folder}, [f"{folder}: try it with kit kernel rehearse {folder}"])
 
 
 @command
-def rehearse(folder: str | Path = "kernel", hidden: str | Path | None = None, time_limit: str = "2h",
-             mount: list | tuple | None = None, layout: str = "new", data_dir: str | Path = "data",
-             progress: Progress | None = None) -> Result:
+def rehearse(folder: str | Path = "kernel", hidden: str | Path | None = None,
+             time_limit: str = "2h", mount: list | tuple | None = None, layout: str = "new",
+             data_dir: str | Path = "data", progress: Progress | None = None) -> Result:
     """Run a kernel folder here as Kaggle would, on a hidden test file; is there a submission?"""
-    from kit.commands.request import seconds
+    from kit.commands.request import parse_duration
     from kit.data import source
     from kit.rehearsal import rehearse as rehearsal
 
     folder, mounts = Path(folder), mount or ()
     competition = rehearsal.find_inputs(folder, mounts, layout).competition
     data = source.find_data(competition, Path(data_dir))
-    verdict = rehearsal.rehearse(folder, data.path, Path(hidden) if hidden else None, seconds(time_limit),
-                                 say=(progress or notebook_progress()).say, mounts=mounts, layout=layout)
+    verdict = rehearsal.rehearse(
+        folder, data.path, Path(hidden) if hidden else None, parse_duration(time_limit),
+        say=(progress or notebook_progress()).say, mounts=mounts, layout=layout)
     return Result(verdict.to_dict(), verdict.lines(), ok=verdict.ok)
 
 
 @command
 def push(folder: str | Path = "kernel", competition: str = KANNADA.slug, wait: bool = False,
-         submit: bool = False, message: str = "", score_timeout: str = "4h", kernel_timeout: str = "14h",
-         resend: bool = False, session_limit: str | None = None,
+         submit: bool = False, message: str = "", score_timeout: str = "4h",
+         kernel_timeout: str = "14h", resend: bool = False, session_limit: str | None = None,
          progress: Progress | None = None) -> Result:
     """Push a kernel folder; `wait` for that version, and `submit` what it wrote."""
-    from kit.commands.request import seconds
+    from kit.commands.request import parse_duration
     from kit.kernel import push as pushing
 
-    pushed = pushing.push(Path(folder), competitions.get(competition), wait, submit, message,
-                          (progress or notebook_progress()).say, kernel_timeout=seconds(kernel_timeout),
-                          score_timeout=seconds(score_timeout), resend=resend,
-                          session_limit=seconds(session_limit) if session_limit else None)
+    pushed = pushing.push(
+        Path(folder), competitions.get(competition), wait, submit, message,
+        (progress or notebook_progress()).say, kernel_timeout=parse_duration(kernel_timeout),
+        score_timeout=parse_duration(score_timeout), resend=resend,
+        session_limit=parse_duration(session_limit) if session_limit else None)
     return Result(pushed.to_dict(), pushed.lines())
 
 
@@ -76,15 +78,17 @@ def status(folder: str | Path = "kernel", competition: str = KANNADA.slug,
     from kit.kaggle.session import quota_lines
     from kit.kernel import push as pushing
 
-    state = pushing.status(Path(folder), competitions.get(competition), (progress or notebook_progress()).say)
-    return Result(state, [f"{state['kernel']} v{state['version']}: {state['status'].lower()} {state['url']}",
-                          *state["log"], *filter(None, [state["failure"]]), *quota_lines(state["quota"])])
+    state = pushing.status(Path(folder), competitions.get(competition),
+                           (progress or notebook_progress()).say)
+    version = f"{state['kernel']} v{state['version']}"
+    return Result(state, [f"{version}: {state['status'].lower()} {state['url']}", *state["log"],
+                          *filter(None, [state["failure"]]), *quota_lines(state["quota"])])
 
 
 @command
 def logs(folder: str | Path = "kernel", competition: str = KANNADA.slug, follow: bool = False,
          printed: bool = True, progress: Progress | None = None) -> Result:
-    """The log of the version that was pushed from a folder; where `printed`, its lines as they come."""
+    """Fetch the log of the version that was pushed; where `printed`, its lines as they come."""
     from kit.kernel import push as pushing
 
     show = functools.partial(print, flush=True) if printed else pushing.silent
@@ -95,20 +99,21 @@ def logs(folder: str | Path = "kernel", competition: str = KANNADA.slug, follow:
 
 @command
 def submit(folder: str | Path = "kernel", competition: str = KANNADA.slug, message: str = "",
-           score_timeout: str = "4h", resend: bool = False, progress: Progress | None = None) -> Result:
+           score_timeout: str = "4h", resend: bool = False,
+           progress: Progress | None = None) -> Result:
     """Hand in the version that was pushed from a folder."""
-    from kit.commands.request import seconds
+    from kit.commands.request import parse_duration
     from kit.kernel import push as pushing
 
     pushed = pushing.submit(Path(folder), competitions.get(competition), message,
                             progress=(progress or notebook_progress()).say,
-                            score_timeout=seconds(score_timeout), resend=resend)
+                            score_timeout=parse_duration(score_timeout), resend=resend)
     return Result(pushed.to_dict(), pushed.lines())
 
 
 @command
 def show_ledger(path: str | Path = LEDGER, plot: str | Path | None = None) -> Result:
-    """Every submission with its scores, and how well the estimates were; `plot`: a .svg file, too."""
+    """Every submission with its scores, and how good the estimates were; `plot`: a .svg file."""
     from kit import ledger
     from kit.core import storage
 
@@ -126,5 +131,6 @@ def sync_ledger(competition: str = KANNADA.slug, path: str | Path = LEDGER,
     """Fetch the scores from Kaggle into the ledger."""
     from kit import ledger
 
-    changed = ledger.sync(competitions.get(competition), Path(path), (progress or notebook_progress()).say)
+    changed = ledger.sync(competitions.get(competition), Path(path),
+                          (progress or notebook_progress()).say)
     return Result({"changed": changed}, [f"new scores in {changed} row{'s' * (changed != 1)}"])

@@ -1,4 +1,4 @@
-"""The command line: each command declares its options and calls its function, which a notebook calls, too.
+"""The command line: each command declares its options and calls the function that notebooks call.
 
 The functions are `kit.cv` and so on (`kit.commands.actions`). They are loaded when a command calls
 one, so that `kit --help` stays quick. A result goes to stdout, as lines for a person or as one JSON
@@ -51,13 +51,16 @@ from kit.commands.options import (
 from kit.core.errors import KitError
 from kit.data.competition import KANNADA
 
-app = typer.Typer(name="kit", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help="From a Kaggle account to a submission you can trust: data, folds, CNNs, ensemble, report.")
+app = typer.Typer(
+    name="kit", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="From a Kaggle account to a submission you can trust: data, folds, CNNs, ensemble, "
+    "report.")
 app.add_typer(cli_kaggle.kernel, name="kernel")
 app.add_typer(cli_kaggle.ledger, name="ledger")
 
 INTERRUPTED = 130
-UsageError: Any = typer.BadParameter.__mro__[1]  # of Click, or of the copy of it that newer Typers carry inside
+# Click's, or that of the copy of Click that newer Typers carry inside.
+UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 # -- the main job ----------------------------------------------------------------------------------
@@ -82,13 +85,13 @@ def download(
 
 @app.command()
 def cv(
-    data_dir: DataDir = Path("data"), model: Model = None, setting: Setting = None, folds: Folds = None,
-    split: Split = None, seeds: Seeds = None, epochs: Epochs = None, batch_size: BatchSize = None,
-    precision: Precision = None, tta: Tta = None, executor: Executor = None, threads: Threads = None,
-    time_budget: TimeBudget = None, seed: Seed = None, run: NewRun = None, resume: Resume = False,
-    force: Force = False, break_lock: BreakLock = False, limit: Limit = None,
-    class_prior: ClassPrior = None, self_train: SelfTrain = None, tensorboard: TensorBoard = None,
-    runs_dir: RunsDir = Path("runs"),
+    data_dir: DataDir = Path("data"), model: Model = None, setting: Setting = None,
+    folds: Folds = None, split: Split = None, seeds: Seeds = None, epochs: Epochs = None,
+    batch_size: BatchSize = None, precision: Precision = None, tta: Tta = None,
+    executor: Executor = None, threads: Threads = None, time_budget: TimeBudget = None,
+    seed: Seed = None, run: NewRun = None, resume: Resume = False, force: Force = False,
+    break_lock: BreakLock = False, limit: Limit = None, class_prior: ClassPrior = None,
+    self_train: SelfTrain = None, tensorboard: TensorBoard = None, runs_dir: RunsDir = Path("runs"),
     competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:
     """Train k folds and report an honest score.
@@ -100,18 +103,19 @@ def cv(
 
 @app.command()
 def submit(
-    fetch: Annotated[bool, typer.Option("--fetch", help="First get the data, as kit download does.")] = False,
+    fetch: Annotated[bool, typer.Option(
+        "--fetch", help="First get the data, as kit download does.")] = False,
     upload: Annotated[bool, typer.Option(
         "--upload", help="Hand it in, where the competition takes files.")] = False,
     message: Annotated[str, typer.Option(help="Beside the submission on Kaggle.")] = "",
     submissions: SubmissionsDir = Path("submissions"),
-    data_dir: DataDir = Path("data"), model: Model = None, setting: Setting = None, folds: Folds = None,
-    split: Split = None, seeds: Seeds = None, epochs: Epochs = None, batch_size: BatchSize = None,
-    precision: Precision = None, tta: Tta = None, executor: Executor = None, threads: Threads = None,
-    time_budget: TimeBudget = None, seed: Seed = None, run: NewRun = None, resume: Resume = False,
-    force: Force = False, break_lock: BreakLock = False, limit: Limit = None,
-    class_prior: ClassPrior = None, self_train: SelfTrain = None, tensorboard: TensorBoard = None,
-    runs_dir: RunsDir = Path("runs"),
+    data_dir: DataDir = Path("data"), model: Model = None, setting: Setting = None,
+    folds: Folds = None, split: Split = None, seeds: Seeds = None, epochs: Epochs = None,
+    batch_size: BatchSize = None, precision: Precision = None, tta: Tta = None,
+    executor: Executor = None, threads: Threads = None, time_budget: TimeBudget = None,
+    seed: Seed = None, run: NewRun = None, resume: Resume = False, force: Force = False,
+    break_lock: BreakLock = False, limit: Limit = None, class_prior: ClassPrior = None,
+    self_train: SelfTrain = None, tensorboard: TensorBoard = None, runs_dir: RunsDir = Path("runs"),
     competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:
     """cv, then ensemble, submission.csv and report.
@@ -139,7 +143,8 @@ def predict(
 @app.command()
 def validate(
     file: Annotated[Path, typer.Argument(help="A submission, also as .zip or .gz.")],
-    test: Annotated[Path | None, typer.Option(help="The test file; else the one in the data folder.")] = None,
+    test: Annotated[Path | None, typer.Option(
+        help="The test file; else the one in the data folder.")] = None,
     data_dir: DataDir = Path("data"),
     competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:
@@ -202,7 +207,8 @@ def compare(
 @app.command()
 def show(
     row: Annotated[int, typer.Argument(help="A row of the training file, from 0.")],
-    out: Annotated[Path | None, typer.Option(help="Also as a picture: a .png or .svg file.")] = None,
+    out: Annotated[Path | None, typer.Option(
+        help="Also as a picture: a .png or .svg file.")] = None,
     data_dir: DataDir = Path("data"),
     competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:
@@ -214,7 +220,9 @@ def show(
 
 
 @app.command()
-def models(competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False) -> None:
+def models(
+    competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
+) -> None:
     """What can be trained, with size and cost."""
     execute(kit.models, quiet, as_json)
 
@@ -228,12 +236,13 @@ def doctor(
     execute(kit.examine, **locals())
 
 
-# -- entry ------------------------------------------------------------------------------------------
+# -- entry -----------------------------------------------------------------------------------------
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command and exit with its code; expected failures are two lines, never a traceback."""
-    for stream in (sys.stdout, sys.stderr):  # a path need not be UTF-8, nor the terminal able to show Kannada
+    """Run one command and exit with its code; expected failures print two lines, no traceback."""
+    # A path need not be UTF-8, and the terminal may not be able to show Kannada.
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     sys.exit(run(arguments))

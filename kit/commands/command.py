@@ -1,4 +1,4 @@
-"""What every command is made of: `command` checks what a function is given, `Result` is what it returns.
+"""What every command is made of: `command` checks its arguments, `Result` is what it returns.
 
 `import kit.commands.command` loads neither NumPy nor the rooms, so that `kit --help` stays quick.
 """
@@ -37,7 +37,8 @@ class Result(dict[str, Any]):
         super().__init__(numbers)
         self.lines, self.banners, self.table = list(lines), list(banners), list(table)
         self.exit_code = 0 if ok else 1
-        self.pictures, self.folder, self.monospace, self.drawing = pictures, folder, monospace, drawing
+        self.pictures, self.folder = pictures, folder
+        self.monospace, self.drawing = monospace, drawing
 
     def __repr__(self) -> str:
         return "\n".join([*self.banners, *[self.drawing] * bool(self.drawing), *self.lines])
@@ -51,7 +52,8 @@ class Result(dict[str, Any]):
         parts = [Markup('<p style="{}"><strong>{}</strong></p>').format(BANNER, banner)
                  for banner in self.banners]
         if self.monospace:
-            parts.append(Markup('<pre style="line-height:1.2">{}</pre>').format("\n".join(self.lines)))
+            text = "\n".join(self.lines)
+            parts.append(Markup('<pre style="line-height:1.2">{}</pre>').format(text))
         else:
             parts += [Markup("<p>{}</p>").format(line) for line in self.lines]
         return str(Markup("<div>{}</div>").format(

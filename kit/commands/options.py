@@ -13,7 +13,8 @@ import typer
 
 # -- of every command ------------------------------------------------------------------------------
 
-Competition = Annotated[str, typer.Option(help="Slug of the competition, or the address of its page.")]
+Competition = Annotated[str, typer.Option(
+    help="Slug of the competition, or the address of its page.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Result and progress as JSON, for machines.")]
 
@@ -23,12 +24,15 @@ DataDir = Annotated[Path, typer.Option(help="Where the data folders lie.")]
 RunsDir = Annotated[Path, typer.Option(help="Where the run folders lie.")]
 SubmissionsDir = Annotated[Path, typer.Option(help="Where submission folders lie.")]
 RunName = Annotated[str, typer.Argument(help="Name of a run in runs/, or the path of its folder.")]
-Scored = Annotated[str, typer.Argument(help="Name of a run or a submission, or the path of its folder.")]
+Scored = Annotated[str, typer.Argument(
+    help="Name of a run or a submission, or the path of its folder.")]
 
 # -- of training -----------------------------------------------------------------------------------
 
-Model = Annotated[str | None, typer.Option(help="One model, or several: NAME,NAME (see kit models).")]
-Setting = Annotated[str | None, typer.Option(help="What to train by the time at hand (see kit models).")]
+Model = Annotated[str | None, typer.Option(
+    help="One model, or several: NAME,NAME (see kit models).")]
+Setting = Annotated[str | None, typer.Option(
+    help="What to train by the time at hand (see kit models).")]
 Folds = Annotated[int | None, typer.Option(help="Number of folds.", show_default="5")]
 Split = Annotated[str | None, typer.Option(help="auto, stratified or writer.", show_default="auto")]
 Seeds = Annotated[int | None, typer.Option(
@@ -44,15 +48,17 @@ Executor = Annotated[str | None, typer.Option(
 Threads = Annotated[int | None, typer.Option(help="CPU threads for each fold.")]
 TimeBudget = Annotated[str | None, typer.Option(
     help="End training in time, with fewer epochs, then with fewer folds: 110m, 2h, 90s.")]
-Seed = Annotated[int | None, typer.Option(help="Of the split and the first training.", show_default="0")]
+Seed = Annotated[int | None, typer.Option(
+    help="Of the split and the first training.", show_default="0")]
 NewRun = Annotated[str | None, typer.Option(help="Name of the run; else model-date-time.")]
 Resume = Annotated[bool, typer.Option(
-    "--resume", help="Continue the run of that name, with its own options; without --run, the last one "
-    "not finished.")]
+    "--resume", help="Continue the run of that name, with its own options; without --run, the last "
+    "one not finished.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the run of that name.")]
 BreakLock = Annotated[bool, typer.Option(
     "--break-lock", help="Take the run over from a process on another machine that is gone.")]
-Limit = Annotated[int | None, typer.Option(help="So many rows of each class, spread over the writers.")]
+Limit = Annotated[int | None, typer.Option(
+    help="So many rows of each class, spread over the writers.")]
 ClassPrior = Annotated[str | None, typer.Option(
     help="How often each class is in the test file: auto (what is known of it), none, or equal.",
     show_default="auto")]

@@ -14,11 +14,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import numpy as np
-
 from kit.commands.command import checked, expanded
 from kit.core import locks, storage
-from kit.core.config import FREE_TO_CHANGE, OPTIONS, RunConfig, differences, matches_type, option_name
+from kit.core.config import (
+    FREE_TO_CHANGE,
+    OPTIONS,
+    RunConfig,
+    differences,
+    matches_type,
+    option_name,
+)
 from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.core.run_folder import LOCK, RunFolder, check_run_name
@@ -26,7 +31,6 @@ from kit.data import competition as competitions
 from kit.data import source as sources
 from kit.data.competition import Competition
 from kit.data.source import DataFolder
-from kit.data.table import Table, read_table
 from kit.training import models, planning, settings
 from kit.training.planning import TimeTarget
 from kit.training.records import read_config
@@ -72,18 +76,18 @@ class TrainingOptions:
             object.__setattr__(self, name, value)
 
     def given(self) -> dict[str, Any]:
-        """RunConfig's fields that are given. KitError for what is no model, and no duration."""
+        """The given fields of RunConfig. KitError for an unknown model or a bad duration."""
         values: dict[str, Any] = {}
         for each in fields(RunConfig):
             value = getattr(self, OPTIONS.get(each.name, each.name), None)
             if value is not None:
                 values[each.name] = value
         if self.model is not None:
-            values["models"] = model_names(self.model)
+            values["models"] = parse_model_names(self.model)
             for name in values["models"]:
                 models.get(name)
         if self.time_budget is not None:
-            values["time_budget"] = seconds(self.time_budget)
+            values["time_budget"] = parse_duration(self.time_budget)
         return values
 
 
@@ -93,14 +97,14 @@ class Request:
 
     config: RunConfig
     data: DataFolder
-    run: RunFolder  # of a new run whose name nobody gave: the first name to try
+    run: RunFolder  # of a new run that the user did not name: the first name to try
     resume: bool
-    force: bool  # a run of that name is to be replaced
-    named: bool = True  # by the user, or by being there
+    force: bool  # replace a run of that name
+    named: bool = True  # the user named the run, or it exists
     time_target: TimeTarget = field(default_factory=TimeTarget)  # of a new run
 
     def cv(self, progress: Progress) -> Path:
-        """Train and report; the run's folder."""
+        """Train and report; returns the run's folder."""
         from kit import pipeline
 
         with self._reserved() as run:
@@ -108,8 +112,12 @@ class Request:
                         time_target=self.time_target)
         return run.path
 
-    def submit(self, submissions: Path, upload: bool, message: str, progress: Progress) -> tuple[Path, list[str]]:
-        """`cv`, then the folder to hand in, its row in the ledger, and for `upload` what Kaggle said to it."""
+    def submit(self, submissions: Path, upload: bool, message: str,
+               progress: Progress) -> tuple[Path, list[str]]:
+        """`cv`, then the submission folder and its row in the ledger; `upload` hands it in, too.
+
+        Returns the folder and what there is to say about it.
+        """
         from kit import ledger, pipeline
         from kit.kernel import upload as uploading
 
@@ -117,18 +125,20 @@ class Request:
         if upload:
             uploading.check_takes_files(about)
         with self._reserved() as run:
-            folder = pipeline.submit(self.config, self.data, run, submissions, progress, self.resume, self.force,
-                                     self.time_target)
+            folder = pipeline.submit(self.config, self.data, run, submissions, progress,
+                                     self.resume, self.force, self.time_target)
         ledger.record_submission(folder)
         file = folder / "submission.csv"
-        sent = uploading.submit_file(file, about, message, progress=progress.say).lines() if upload else []
-        return folder, [f"submission: {file}", *sent]
+        lines = [f"submission: {file}"]
+        if upload:
+            lines += uploading.submit_file(file, about, message, progress=progress.say).lines()
+        return folder, lines
 
     @contextlib.contextmanager
     def _reserved(self) -> Iterator[RunFolder]:
-        """The run's folder; one that nobody named is made here, so that no other process takes it.
+        """The run's folder. Where the user gave no name, it is made, so that nobody else takes it.
 
-        Where nothing was written into it, it goes again.
+        Such a folder is removed again where nothing was written into it.
         """
         run = self.run
         if not self.named:
@@ -173,24 +183,27 @@ def open_request(competition: Competition, options: TrainingOptions, progress: P
     time_target = TimeTarget(named=True, keep_epochs="epochs" in given, began=began)
     if options.model is None and chosen is None:
         suitable, why = settings.suitable(data.is_sample, config.limit is not None)
-        configs = {each: RunConfig(competition.slug, **{**each.options(), **given}) for each in suitable}
+        configs = {each: RunConfig(competition.slug, **{**each.options(), **given})
+                   for each in suitable}
         time_target = replace(time_target, named=False)
-        chosen, time_target, why = planning.choose_setting(configs, data, time_target, why, progress)
-        progress.say(f"setting: {chosen.name}, {chosen.about}, {why}; choose with --setting or --model")
+        chosen, time_target, why = planning.choose_setting(configs, data, time_target, why,
+                                                           progress)
+        progress.say(f"setting: {chosen.name}, {chosen.about}, {why}; choose with --setting or "
+                     "--model")
     if chosen:
         config = RunConfig(competition.slug, **{**chosen.options(), **given})
         time_target = replace(time_target, setting=chosen, minutes=chosen.minutes)
     if not options.force and not options.run \
             and (unfinished := find_unfinished(config, data, runs_dir)):
-        progress.say(f"the run {unfinished} has the same options and is not finished: continue it with "
-                     f"--resume --run {shlex.quote(unfinished)}")
+        progress.say(f"the run {unfinished} has the same options and is not finished: continue it "
+                     f"with --resume --run {shlex.quote(unfinished)}")
     name = options.run or f"{'+'.join(config.models)}-{datetime.now():%Y%m%d-%H%M%S}"
     return Request(config, data, RunFolder(runs_dir / name, options.break_lock), options.resume,
                    options.force, options.run is not None, time_target)
 
 
 def _make_folder(path: Path) -> Path:
-    """Make a new run's folder, which is nobody else's: a taken name gets a number behind it."""
+    """Make a folder that no other run has; where the name is taken, a number is appended."""
     with storage.disk_errors(path, "write into"):
         path.parent.mkdir(parents=True, exist_ok=True)
         for name in (path.name, *(f"{path.name}-{n}" for n in range(2, 1000))):
@@ -200,14 +213,14 @@ def _make_folder(path: Path) -> Path:
     raise KitError(f"{path} and the next 999 names are taken", "name the run: --run NAME")
 
 
-# -- runs that are taken up again ---------------------------------------------------------------
+# -- resuming --------------------------------------------------------------------------------------
 
 
 def _resume(competition: Competition, name: str | None, given: dict[str, Any], data_dir: Path,
             runs_dir: Path, submissions: Path | None) -> Request:
-    """The run `name`, or the newest one that is not finished, as its own config.json says.
+    """The run `name`, or the newest one that is not finished, with the options in its config.json.
 
-    given: the options of today. KitError where one differs that is not free to change.
+    given: the options of this command. KitError where one of them differs and must not change.
     """
     name = name or _newest_unfinished(competition, given, data_dir, runs_dir, submissions)
     folder = RunFolder(runs_dir / name)
@@ -215,7 +228,7 @@ def _resume(competition: Competition, name: str | None, given: dict[str, Any], d
         raise KitError(f"there is no run {name!r} in {runs_dir} to resume",
                        "leave --resume out to start it")
     stored = read_config(folder.path)
-    # Kannada's is what comes without --competition, too.
+    # Kannada's slug may also mean that --competition was not given.
     if competition.slug not in (stored.competition, competitions.KANNADA.slug):
         given = {"competition": competition.slug, **given}
     if changed := differences(stored.to_dict(), stored.to_dict() | given):
@@ -226,12 +239,12 @@ def _resume(competition: Competition, name: str | None, given: dict[str, Any], d
                        "--resume out and give another --run to start a new one")
     free = {each: value for each, value in given.items() if each in FREE_TO_CHANGE}
     config = replace(stored, **free)
-    return Request(config, data_of(folder, data_dir), folder, resume=True, force=False)
+    return Request(config, find_run_data(folder, data_dir), folder, resume=True, force=False)
 
 
 def _newest_unfinished(competition: Competition, given: dict[str, Any], data_dir: Path,
                        runs_dir: Path, submissions: Path | None) -> str:
-    """Name of the newest unfinished run that agrees with what is `given`, the data and the code."""
+    """Name of the newest unfinished run that fits the options `given`, the data and the code."""
     data, why = sources.find_data(competition, data_dir), ""
     given = {"competition": competition.slug, **given}
     for path, stored in _unfinished(runs_dir, submissions):
@@ -253,16 +266,16 @@ def find_unfinished(config: RunConfig, data: DataFolder, runs_dir: Path) -> str 
 
 def _unfinished(runs_dir: Path,
                 submissions: Path | None = None) -> Iterator[tuple[Path, RunConfig]]:
-    """Runs without a report, the newest first; then, with `submissions`, those with nothing there.
+    """Runs without a report, the newest first; then those without a submission in `submissions`.
 
-    None of them is being trained at the moment.
+    Runs that are being trained right now are left out.
     """
     there = [path.parent for path in Path(runs_dir).glob("*/config.json")]
     there.sort(key=lambda run: -(run / "config.json").stat().st_mtime)
     without = [run for run in there if not (run / "report.json").is_file()]
     if submissions is not None:
-        handed_in = [path.parent.name for path in submissions.glob("*/submission.csv")]
-        without += [run for run in there if run not in without and run.name not in handed_in]
+        submitted = [path.parent.name for path in submissions.glob("*/submission.csv")]
+        without += [run for run in there if run not in without and run.name not in submitted]
     for run in without:
         holder = locks.read_holder(run / LOCK)
         if holder and holder.is_here and not holder.is_dead:
@@ -275,7 +288,7 @@ def _unfinished(runs_dir: Path,
 
 
 def _changed(run: Path, stored: RunConfig, data: DataFolder) -> list[str]:
-    """What has changed since a run began, options apart, so that it cannot be continued."""
+    """What besides the options has changed since a run began, so that it cannot be resumed."""
     from kit import pipeline
     from kit.core import backend
 
@@ -286,23 +299,23 @@ def _changed(run: Path, stored: RunConfig, data: DataFolder) -> list[str]:
         return [error.message]
 
 
-def model_names(text: str) -> tuple[str, ...]:
-    """`cnn, mlp` → both."""
+def parse_model_names(text: str) -> tuple[str, ...]:
+    """The names in a list such as `cnn, mlp`."""
     return tuple(part.strip() for part in text.split(","))
 
 
-def seconds(text: str) -> float:
-    """`110m`, `2h`, `90s` or plain seconds."""
+def parse_duration(text: str) -> float:
+    """The seconds in `110m`, `2h`, `90s` or `90`."""
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)([smh]?)", text.strip())
     if not match:
         raise KitError(f"{text!r} is no duration", "write it like 110m, 2h or 90s")
     return float(match[1]) * UNITS[match[2]]
 
 
-# -- things that exist ----------------------------------------------------------------------------------------------
+# -- runs and their data, by name ------------------------------------------------------------------
 
 
-def existing_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
+def find_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
     """The folder of a run, by name or path. KitError if there is none."""
     for path in (Path(runs_dir) / name, Path(expanded(name))):
         if (path / "config.json").is_file() and (path / "folds.csv").is_file():
@@ -313,10 +326,11 @@ def existing_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
                        f"go on with it: {begun.resume_command}")
     there = sorted(path.parent.name for path in Path(runs_dir).glob("*/config.json"))
     raise KitError(f"there is no run {name!r} in {runs_dir}",
-                   f"choose one of: {', '.join(there)}" if there else "make one: kit cv, or kit submit")
+                   f"choose one of: {', '.join(there)}" if there
+                   else "make one: kit cv, or kit submit")
 
 
-def scored_folder(name: str) -> Path:
+def find_scored_folder(name: str) -> Path:
     """A run or submission folder that holds OOF probs, by name or path; runs go first."""
     for path in (Path("runs") / name, Path("submissions") / name, Path(expanded(name))):
         if (path / "oof.npz").is_file():
@@ -324,12 +338,14 @@ def scored_folder(name: str) -> Path:
     if (begun := RunFolder(Path("runs") / name)).config.is_file():
         raise KitError(f"the run {name!r} is not finished, so it has no OOF probs",
                        f"go on with it: {begun.resume_command}")
-    there = sorted({path.parent.name for kind in ("runs", "submissions") for path in Path(kind).glob("*/oof.npz")})
+    there = sorted({path.parent.name for kind in ("runs", "submissions")
+                    for path in Path(kind).glob("*/oof.npz")})
     raise KitError(f"there are no OOF probs of {name!r} in runs/ or submissions/",
-                   f"choose one of: {', '.join(there)}" if there else "make a run first: kit cv, or kit submit")
+                   f"choose one of: {', '.join(there)}" if there
+                   else "make a run first: kit cv, or kit submit")
 
 
-def data_of(run: RunFolder, data_dir: Path) -> DataFolder:
+def find_run_data(run: RunFolder, data_dir: Path) -> DataFolder:
     """The data that a run was made from. KitError where what is there now is other data."""
     from kit import pipeline
 
@@ -342,19 +358,6 @@ def data_of(run: RunFolder, data_dir: Path) -> DataFolder:
     if data.sha256 != about["sha256"]:
         raise KitError(f"{data.path} is not the data that {run.name} was trained on: "
                        f"{pipeline.changed_files(about['sha256'], data.sha256)}",
-                       "put the old data back, or train on what is there now under another name: --run")
+                       "put the old data back, or train on what is there now under another name: "
+                       "--run")
     return data
-
-
-def test_ids(competition: Competition, test: Path | None, data_dir: Path) -> np.ndarray | None:
-    """Ids of a test file; without one, of the data folder's. KitError where there is neither."""
-    return read_table(test, competition, labelled=False).ids if test else \
-        sources.find_data(competition, data_dir).test().ids
-
-
-def training_table(competition: Competition, data_dir: Path) -> Table | None:
-    """The training file, if it is there: a page without pictures is better than none."""
-    try:
-        return sources.find_data(competition, data_dir).train()
-    except KitError:
-        return None

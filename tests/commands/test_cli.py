@@ -1,4 +1,4 @@
-"""The command line declares the options of the functions that a notebook calls: same names, same defaults."""
+"""The command line declares the options and defaults of the functions that a notebook calls."""
 
 import dataclasses
 import inspect
@@ -22,7 +22,7 @@ COMMANDS = {
        for command in cli_kaggle.ledger.registered_commands}}
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command.__module__}.{command.__name__}")
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda each: f"{each.__module__}.{each.__name__}")
 def test_a_command_has_the_options_of_its_function(command):
     function = COMMANDS[command]
     taken, hints = dict(inspect.signature(function).parameters), typing.get_type_hints(function)
@@ -46,8 +46,8 @@ def test_every_training_option_is_on_the_command_line_of_both_commands():
 
 @pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])
 def test_a_result_is_printed_and_decides_the_exit_code(ok, code, capsys, monkeypatch):
-    monkeypatch.setattr(kit, "models", lambda: Result({"a": Path("b")}, ["a line"], ok=ok, banners=["Beware"]),
-                        raising=False)
+    result = Result({"a": Path("b")}, ["a line"], ok=ok, banners=["Beware"])
+    monkeypatch.setattr(kit, "models", lambda: result)
     assert cli.run(["models"]) == code and capsys.readouterr().out == "Beware\na line\n"
     assert cli.run(["models", "--json"]) == code and capsys.readouterr().out == '{"a": "b"}\n'
 

@@ -104,8 +104,9 @@ def test_a_run_in_the_home_folder_is_found_and_a_name_that_begins_so_is_one(home
         run.mkdir(parents=True)
         for name in ("config.json", "folds.csv", "oof.npz"):
             (run / name).write_text("")
-    assert request.existing_run("~/runs/first").path == request.scored_folder("~/runs/first") == home / "runs" / "first"
-    assert request.existing_run("~second").path == Path("runs/~second")
+    first = home / "runs" / "first"
+    assert request.find_run("~/runs/first").path == request.find_scored_folder("~/runs/first") == first
+    assert request.find_run("~second").path == Path("runs/~second")
 
 
 def test_a_path_given_as_a_run_s_name_is_told_where_it_goes(home, capsys):
