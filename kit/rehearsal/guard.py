@@ -1,8 +1,10 @@
-"""What Python may do in a rehearsal; copied there as `sitecustomize.py`, so that every Python runs it first.
+"""Restrict what Python may import and connect to in a rehearsal.
 
-The JSON file that `KIT_REHEARSAL` names has the packages of Kaggle's image, the kernel's own folders, and a log. Each
-import of anything else that is installed here is refused and logged (the kit included: the packed copy must be what
-runs), and so is each connection that would leave this machine. Nothing of the kit can be imported in here.
+This file is copied into the sandbox as `sitecustomize.py`, so that every Python there runs it first. The
+JSON file that `KIT_REHEARSAL` names holds the packages of Kaggle's image, the kernel's own folders, and
+the path of a log. Importing anything else that is installed here is refused and logged (the kit included:
+the packed copy must be what runs), and so is each connection that would leave this machine. This file
+itself can import nothing of the kit.
 """
 
 import errno
@@ -13,8 +15,8 @@ import sys
 from pathlib import Path
 
 
-class Imports:
-    """The first finder of all: refuses what is installed here and would not be on Kaggle."""
+class ImportGuard:
+    """An import finder, put first: refuses what is installed here and would not be on Kaggle."""
 
     def __init__(self, rules: dict) -> None:
         self.allowed = {*rules["packages"], *sys.stdlib_module_names, "__main__", "sitecustomize"}
@@ -29,7 +31,7 @@ class Imports:
             if spec:
                 places = [spec.origin or "", *(spec.submodule_search_locations or ())]
                 if not any(self.may_load(os.path.realpath(place)) for place in places if place):
-                    _note(self.log, "import", name)
+                    _log(self.log, "import", name)
                     raise ModuleNotFoundError(f"No module named {name!r} (in Kaggle's image)", name=name)
                 return
 
@@ -38,7 +40,7 @@ class Imports:
         return place.startswith(self.own) or (place.startswith(self.stdlib) and not installed)
 
 
-def _local(host: object) -> bool:
+def _is_local(host: object) -> bool:
     if isinstance(host, bytes):
         host = host.decode("utf-8", "replace")
     return (not isinstance(host, str)  # None, or the numbers of a netlink socket
@@ -46,28 +48,28 @@ def _local(host: object) -> bool:
             or host.startswith(("127.", "::ffff:127.")))
 
 
-def _network(log: str):
+def _network_hook(log: str):
     def hook(event: str, arguments: tuple) -> None:
         if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
             address = arguments[1]
-            if isinstance(address, tuple) and address and not _local(address[0]):
-                _note(log, "network", f"{address[0]}:{address[1]}")
+            if isinstance(address, tuple) and address and not _is_local(address[0]):
+                _log(log, "network", f"{address[0]}:{address[1]}")
                 raise OSError(errno.ENETUNREACH, "Network is unreachable (as on Kaggle)")
-        elif event in ("socket.getaddrinfo", "socket.gethostbyname") and not _local(arguments[0]):
-            _note(log, "network", str(arguments[0]))
+        elif event in ("socket.getaddrinfo", "socket.gethostbyname") and not _is_local(arguments[0]):
+            _log(log, "network", str(arguments[0]))
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution (as on Kaggle)")
 
     return hook
 
 
-def _note(log: str, kind: str, what: str) -> None:
+def _log(log: str, kind: str, what: str) -> None:
     with open(log, "a", encoding="utf-8") as file:  # noqa: PTH123  an append of one short line is atomic
         file.write(json.dumps([kind, what]) + "\n")
 
 
 def install(rules: dict) -> None:
-    sys.meta_path.insert(0, Imports(rules))
-    sys.addaudithook(_network(rules["log"]))
+    sys.meta_path.insert(0, ImportGuard(rules))
+    sys.addaudithook(_network_hook(rules["log"]))
 
 
 if __name__ == "sitecustomize" and "KIT_REHEARSAL" in os.environ:

@@ -1,9 +1,9 @@
-"""Make the hidden test file of a rehearsal: another length, other ids, writers whom the kernel never trains on.
+"""Make the hidden test file of a rehearsal: another length, other ids, unseen writers.
 
-It is drawn as the competition's own test file was: a random half of the rows of whole writers, here
-the last ones of the training file, whom the kernel's own training file then lacks. Their labels are
-known here, so that the rehearsal can score what Kaggle would score. Every file is read by the kit's
-own strict reader, and the training rows that stay are then copied byte for byte.
+It is made like the competition's own test file: a random half of the rows of whole writers, here the last
+ones of the training file, whom the kernel's own training file then lacks. Their labels are known, so the
+rehearsal can score what Kaggle would score. Every file is read by the kit's own strict reader, and the
+training rows that stay are then copied byte for byte.
 """
 
 import csv
@@ -29,8 +29,8 @@ FIRST_ID = 10_000
 
 
 @dataclass(frozen=True)
-class Hidden:
-    """What was swapped in: ids in the file's order, and the labels where they are known."""
+class HiddenTest:
+    """The hidden test file: ids in the file's order, and labels where they are known."""
 
     ids: np.ndarray  # int64, or str where the caller's file has text for ids
     labels: list[int] | None
@@ -38,11 +38,12 @@ class Hidden:
     held_out: bool  # the rows were taken out of the kernel's training file
 
 
-def swap_in(source: Path, target: Path, competition: Competition, hidden: Path | None = None) -> Hidden:
-    """Write the competition's files as the hidden rerun has them into `target`; `hidden`: a test file of the caller's.
+def write_with_hidden_test(source: Path, target: Path, competition: Competition,
+                           hidden: Path | None = None) -> HiddenTest:
+    """Write the competition's files of `source` into `target`, with a hidden test file in place of the test file.
 
-    That file may have ids, as a test file, or labels, as a training file. A drawn sample stays one. KitError for a file
-    that is missing, or is not as it should be.
+    hidden: a test file to use for it, with ids like a test file or with labels like a training file.
+    KitError for a file that is missing or not as it should be.
     """
     target.mkdir(parents=True, exist_ok=True)
     data = DataFolder(Path(source), competition)
@@ -52,7 +53,7 @@ def swap_in(source: Path, target: Path, competition: Competition, hidden: Path |
         kept, rows = _last_writers(len(train), data.writer_block or competition.writer_block, len(data.test()), rng)
         ids, labels, pixels = _new_ids(len(rows), competition, rng), train.labels[rows], train.pixels[rows]
     else:
-        kept, given = len(train), _given(hidden, competition)
+        kept, given = len(train), _read_given_test(hidden, competition)
         ids = given.ids if given.labels is None else _new_ids(len(given), competition, rng)
         labels, pixels = given.labels, given.pixels
     with open_packed(train.path) as file:
@@ -64,14 +65,14 @@ def swap_in(source: Path, target: Path, competition: Competition, hidden: Path |
             shutil.copyfileobj(packed, file)
     if data.is_sample:
         (target / MANIFEST).write_text(json.dumps({**data.manifest, "sha256": {}}), "utf-8")
-    return Hidden(ids, None if labels is None else labels.tolist(), kept, held_out=hidden is None)
+    return HiddenTest(ids, None if labels is None else labels.tolist(), kept, held_out=hidden is None)
 
 
 def _last_writers(train_rows: int, block: int | None, test_rows: int,
                   rng: np.random.Generator) -> tuple[int, np.ndarray]:
-    """How many training rows stay, and a random half of those of the last writers, in a random order.
+    """How many training rows stay, and a random half of the last writers' rows, in a random order.
 
-    Not as many as the test file has: a kernel must not count on its length.
+    Their number is never that of the test file: a kernel must not rely on its length.
     """
     keep = train_rows - max(train_rows // SHARE_OF_ROWS, 1)
     if block and train_rows > block:
@@ -89,8 +90,8 @@ def _new_ids(n: int, competition: Competition, rng: np.random.Generator) -> np.n
     return FIRST_ID + rng.permutation(3 * n)[:n]
 
 
-def _given(path: Path, competition: Competition) -> Table:
-    """A test file that the caller brought, with ids or with labels; nothing is written beside it."""
+def _read_given_test(path: Path, competition: Competition) -> Table:
+    """The caller's test file, with ids or with labels; no cache is written beside it."""
     with open_packed(path) as file:
         labelled = competition.label_column in read_header(file, path)
     return read_table(path, competition, labelled, cache=False)

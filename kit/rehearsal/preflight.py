@@ -1,4 +1,4 @@
-"""Looks at a kernel folder before a rehearsal runs it: what Kaggle would refuse, and what this machine cannot do."""
+"""Check a kernel folder before it is rehearsed: what Kaggle would refuse, and how this machine differs."""
 
 import importlib.util
 import json
@@ -11,8 +11,11 @@ from kit.kernel.builder import METADATA
 from kit.rehearsal import sandbox
 
 
-def look(folder: Path, metadata: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Reasons that need no run, and notes on where this machine is not Kaggle. KitError for what cannot be run here."""
+def check(folder: Path, metadata: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Reasons against the kernel that need no run, and notes on how this machine differs from Kaggle.
+
+    KitError for a kernel that cannot be run here.
+    """
     code = folder / metadata["code_file"]
     language = metadata.get("language")
     if isinstance(language, str) and language.lower() in ("r", "rmarkdown"):
@@ -70,7 +73,7 @@ def _check_packages(code: Path) -> None:
 
 
 def read_notebook(path: Path) -> dict[str, Any]:
-    """What the file holds. KitError where that is no notebook."""
+    """The notebook as parsed JSON. KitError where the file is none."""
     again = "save it again as .ipynb, or make one: kit kernel build --kind notebook"
     try:
         text = path.read_bytes().decode("utf-8")

@@ -1,7 +1,7 @@
-"""Runs a kernel folder here as Kaggle would, on a hidden test file, and says whether it would be a submission.
+"""Run a kernel folder here as Kaggle would, on a hidden test file: would it be a submission?
 
-Kaggle's rule decides: a kernel that ends in an error or over its time is no submission, whatever file it wrote; only
-then is the file looked at. Where this machine cannot be as Kaggle, the verdict's notes say so.
+Kaggle's rule decides: a kernel that ends in an error or over its time is no submission, whatever file it
+wrote; only then is the file looked at. Where this machine differs from Kaggle, the verdict's notes say so.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from kit.kaggle import transfer
 from kit.kernel import weights
 from kit.kernel.folder import METADATA, read_metadata, read_report
 from kit.rehearsal import preflight, sandbox, sources
-from kit.rehearsal.hidden import Hidden, swap_in
+from kit.rehearsal.hidden import HiddenTest, write_with_hidden_test
 from kit.rehearsal.sources import Source
 
 TIME_LIMIT = 2 * 3600.0  # seconds, this competition's limit on a GPU
@@ -35,7 +35,7 @@ MEMORY_LIMIT = 29 << 30  # bytes, of a T4 x 2 session
 POLL_SECONDS = 0.2
 TAIL = 40  # lines of the kernel's output that a failed verdict quotes
 SUBMISSION = "submission.csv"
-STAGE = "kit-rehearsal-"
+STAGE_PREFIX = "kit-rehearsal-"
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Verdict:
     hidden_rows: int = 0
     seconds: float = 0.0
     peak_memory: int = 0  # bytes, of all its processes together
-    walls: str = ""  # namespaces, or python where those are not permitted
+    sandbox: str = ""  # namespaces, or python where those are not permitted
     report: dict[str, Any] | None = None  # the kernel's own report.json
     log_tail: list[str] = field(default_factory=list)
 
@@ -57,8 +57,8 @@ class Verdict:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """The verdict for a person; a failed kernel's last words before it."""
-        took = f"{self.seconds:.0f} s, {self.peak_memory / 2**30:.1f} GiB at most, walls: {self.walls}"
+        """The verdict for a person, after a failed kernel's last lines of output."""
+        took = f"{self.seconds:.0f} s, {self.peak_memory / 2**30:.1f} GiB at most, sandbox: {self.sandbox}"
         score = "" if self.accuracy is None else f", accuracy {self.accuracy:.4f} on {self.hidden_rows:,} hidden rows"
         quoted = [f"  | {line}" for line in self.log_tail]
         answer = "yes: this would be a submission" if self.ok else "no: this would be no submission"
@@ -68,44 +68,45 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What lies in `/kaggle/input`: the competition whose test file is swapped, and the folders beside it."""
+    """What is mounted in `/kaggle/input`: the competition whose test file is replaced, and other folders."""
 
     competition: Competition
-    folders: dict[Source, Path]
-    places: dict[Source, str]  # below /kaggle/input; the competition's own as well
+    folders: dict[Source, Path]  # on this machine
+    mount_points: dict[Source, str]  # below /kaggle/input; the competition's as well
 
     @property
     def data(self) -> str:
         """Where the competition's files go, below `/kaggle/input`."""
-        return next(place for source, place in self.places.items() if source not in self.folders)
+        return next(point for source, point in self.mount_points.items() if source not in self.folders)
 
 
 def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: float = TIME_LIMIT,
              memory_limit: int = MEMORY_LIMIT, out: Path | None = None,
              say: Callable[[str], None] = lambda line: None, mounts: Sequence[str] = (),
              layout: str = "new") -> Verdict:
-    """The verdict on the kernel in `folder`, run on the competition files in `data` with a hidden test file swapped in.
+    """Run the kernel in `folder` on the competition files in `data` with a hidden test file; the verdict.
 
-    `hidden`: a test file of your own (with a label column it is scored), else made of the last training writers.
-    `time_limit` in seconds, `memory_limit` in bytes. `out`: where what the kernel wrote is kept. `say` gets each
-    line of its output as it comes. `mounts`: folders that stand for its other inputs, and `layout` where Kaggle mounts
-    them, both as in `sources`. KitError for a folder that is no kernel or not in Python, missing data, an input that no
-    folder stands for, or a notebook where its packages are not installed.
+    hidden: a test file of your own (with a label column it is scored), else made of the last training
+    writers. time_limit in seconds, memory_limit in bytes. out: a folder for what the kernel wrote.
+    say: gets each line of its output as it comes. mounts: folders that stand for its other inputs;
+    layout: where Kaggle mounts them; both as in `sources`. KitError for a folder that is no kernel or not
+    in Python, missing data, an input that no folder stands for, or a notebook whose packages are missing.
     """
     folder = Path(folder)
     metadata = read_metadata(folder)
     inputs = find_inputs(folder, mounts, layout)
-    reasons, notes = preflight.look(folder, metadata)
-    with transfer.scratch_folder(Path(tempfile.gettempdir()).resolve(), STAGE) as stage:
-        verdict = Verdict(walls="namespaces" if sandbox.namespaces() else "python", reasons=reasons, notes=notes)
+    reasons, notes = preflight.check(folder, metadata)
+    with transfer.scratch_folder(Path(tempfile.gettempdir()).resolve(), STAGE_PREFIX) as stage:
+        verdict = Verdict(sandbox="namespaces" if sandbox.namespaces() else "python",
+                          reasons=reasons, notes=notes)
         with _layout_errors(stage):
-            swapped = _lay_out(stage, folder / metadata["code_file"], inputs, data, hidden)
-        verdict.hidden_rows = len(swapped.ids)
+            test = _lay_out(stage, folder / metadata["code_file"], inputs, data, hidden)
+        verdict.hidden_rows = len(test.ids)
         _run(stage, folder / metadata["code_file"], inputs.competition, verdict, time_limit, memory_limit, say)
         working = stage / "kaggle" / "working"
-        _judge(working / SUBMISSION, inputs.competition, swapped, verdict)
-        _look_at_report(working / "report.json", verdict)
-        if inputs.folders and swapped.held_out:
+        _judge(working / SUBMISSION, inputs.competition, test, verdict)
+        _check_report(working / "report.json", verdict)
+        if inputs.folders and test.held_out:
             verdict.notes.append("its weights may have been trained on these rows: the accuracy flatters")
         if out:
             shutil.copytree(working, out, dirs_exist_ok=True)
@@ -114,10 +115,10 @@ def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: f
 
 
 def find_inputs(folder: Path, mounts: Sequence[str] = (), layout: str = "new") -> Inputs:
-    """What the kernel in `folder` reads, with its own `weights/` and `mounts`. KitError where something is missing."""
+    """What the kernel in `folder` reads, from its own `weights/` and `mounts`. KitError if any is missing."""
     metadata = read_metadata(folder)
     named = sources.named_in(metadata)
-    folders = sources.mounted(mounts, named, folder / METADATA)
+    folders = sources.match_folders(mounts, named, folder / METADATA)
     packed = folder / weights.FOLDER
     own = Source("dataset", sources.id_of(packed / weights.METADATA))
     if own in named:
@@ -142,9 +143,9 @@ def find_inputs(folder: Path, mounts: Sequence[str] = (), layout: str = "new") -
         if trained in others:
             raise KitError(f"{folder} needs its weights ({trained.ref}), and has no folder {weights.FOLDER}/",
                            "build it again: kit kernel build --mode predict --run RUN")
-        raise sources.missing(others, folder)
+        raise sources.missing_error(others, folder)
     wanted = [Source("competition", competition.kaggle_slug) if source in scored else source for source in named]
-    return Inputs(competition, folders, sources.places(wanted, layout))
+    return Inputs(competition, folders, sources.mount_points(wanted, layout))
 
 
 # -- the stage ------------------------------------------------------------------------------------------------------
@@ -152,7 +153,7 @@ def find_inputs(folder: Path, mounts: Sequence[str] = (), layout: str = "new") -
 
 @contextlib.contextmanager
 def _layout_errors(stage: Path) -> Iterator[None]:
-    """What the system refuses while the stage is laid out: a file that cannot be read, or no room for the stage."""
+    """Turn an OSError of laying out the stage (an unreadable file, no room) into a KitError with its fix."""
     try:
         yield
     except OSError as error:
@@ -168,12 +169,12 @@ def _layout_errors(stage: Path) -> Iterator[None]:
         raise KitError(f"cannot read {place}: {why}", fix) from error
 
 
-def _lay_out(stage: Path, code: Path, inputs: Inputs, data: Path, hidden: Path | None) -> Hidden:
-    """Kaggle's folders, the input read-only."""
+def _lay_out(stage: Path, code: Path, inputs: Inputs, data: Path, hidden: Path | None) -> HiddenTest:
+    """Make Kaggle's folders in `stage`, the input read-only; the hidden test that was written into it."""
     kaggle = stage / "kaggle"
     for name in ("input", "working", "src"):
         (kaggle / name).mkdir(parents=True)
-    swapped = swap_in(Path(data), kaggle / "input" / inputs.data, inputs.competition, hidden)
+    test = write_with_hidden_test(Path(data), kaggle / "input" / inputs.data, inputs.competition, hidden)
     needed = sum(path.stat().st_size for folder in inputs.folders.values()
                  for path in folder.rglob("*") if path.is_file())
     free = shutil.disk_usage(stage).free
@@ -183,7 +184,7 @@ def _lay_out(stage: Path, code: Path, inputs: Inputs, data: Path, hidden: Path |
                        "free some space there, or use a folder on another disk: TMPDIR=FOLDER kit kernel rehearse")
     for source, folder in inputs.folders.items():  # copies: what a kernel does to them must not reach the originals
         try:
-            storage.copy_tree(folder, kaggle / "input" / inputs.places[source])
+            storage.copy_tree(folder, kaggle / "input" / inputs.mount_points[source])
         except (PermissionError, FileNotFoundError) as error:  # the latter: a link that leads nowhere
             raise KitError(f"cannot copy {error.filename or folder}: {error.strerror}",
                            f"make it readable, or take it out of {folder}") from error
@@ -191,12 +192,12 @@ def _lay_out(stage: Path, code: Path, inputs: Inputs, data: Path, hidden: Path |
     for path in (kaggle / "input").rglob("*"):
         with contextlib.suppress(OSError):  # some mounts have no modes
             path.chmod(0o555 if path.is_dir() else 0o444)
-    return swapped
+    return test
 
 
 def _run(stage: Path, code: Path, competition: Competition, verdict: Verdict, time_limit: float, memory_limit: int,
          say: Callable[[str], None]) -> None:
-    """Run the kernel to its end or to a limit; fill in time, memory, and the reasons that Kaggle would have."""
+    """Run the kernel to its end or a limit; put time, memory and Kaggle's reasons against it into `verdict`."""
     log = stage / "output.log"
     begin = time.monotonic()
     process = sandbox.start(stage, code.name, log, time_limit, competition.code_only)
@@ -219,7 +220,7 @@ def _run(stage: Path, code: Path, competition: Competition, verdict: Verdict, ti
 
 
 def _relay(output: BinaryIO, say: Callable[[str], None], ended: bool = False) -> None:
-    """Say the lines that are new, whatever bytes they have; half a line only once the kernel has `ended`."""
+    """Pass the new lines to `say`; an unfinished line only once the kernel has `ended`."""
     while line := output.readline():
         if not (ended or line.endswith(b"\n")):
             output.seek(-len(line), os.SEEK_CUR)
@@ -229,7 +230,7 @@ def _relay(output: BinaryIO, say: Callable[[str], None], ended: bool = False) ->
 
 def _watch(process: subprocess.Popen, begin: float, time_limit: float, memory_limit: int, verdict: Verdict,
            tick: Callable[[], None]) -> str:
-    """Wait for the end; a reason where a limit came first."""
+    """Wait for the end; the reason where a limit came first, else empty."""
     while process.poll() is None:
         tick()
         verdict.peak_memory = max(verdict.peak_memory, system.tree_memory(process.pid))
@@ -243,13 +244,13 @@ def _watch(process: subprocess.Popen, begin: float, time_limit: float, memory_li
 
 
 def _last_error(lines: list[str]) -> str:
-    """The last line that reads like an exception, else the last line at all."""
+    """The last line that looks like an exception, else the last line."""
     errors = [line for line in lines if re.match(r"\w[\w.]*(Error|Exception|Interrupt|Exit|Warning)\b", line)]
     return (errors or lines or ["it said nothing"])[-1].strip()
 
 
 def _blocked(log: Path, output: str) -> list[str]:
-    """What the walls refused, once each; imports only where the output speaks of them, as libraries try many."""
+    """What the sandbox refused, once each; imports only if the output names them, as libraries try many."""
     if not log.is_file():
         return []
     words = {"import": "it imports {}, which Kaggle's image is not known to have",
@@ -264,7 +265,7 @@ def _blocked(log: Path, output: str) -> list[str]:
 
 
 def _missing_here(lines: list[str]) -> list[str]:
-    """What it could not import although Kaggle has it: this machine's lack, and no fault of the kernel."""
+    """The module that it could not import although Kaggle has it: a lack of this machine, not of the kernel."""
     found = re.fullmatch(r"ModuleNotFoundError: No module named '(\w+)[\w.]*'", _last_error(lines))
     name = found[1] if found else ""
     if name in sandbox.KAGGLES_OWN:
@@ -275,31 +276,32 @@ def _missing_here(lines: list[str]) -> list[str]:
     return []
 
 
-# -- what it left ---------------------------------------------------------------------------------------------------
+# -- its submission and report ----------------------------------------------------------------------
 
 
-def _judge(path: Path, competition: Competition, swapped: Hidden, verdict: Verdict) -> None:
-    """The validator's word on the file, and its accuracy where the labels are known."""
+def _judge(path: Path, competition: Competition, test: HiddenTest, verdict: Verdict) -> None:
+    """Add the file's problems to the verdict, and its accuracy where the labels are known."""
     from kit.ensembling.submission import read_labels, validate
 
     if not path.is_file():
         verdict.reasons.append(f"it left no {SUBMISSION} in /kaggle/working")
         return
     try:
-        problems = validate(path, competition, swapped.ids)
+        problems = validate(path, competition, test.ids)
     except KitError as error:
         verdict.reasons.append(error.message)
         return
     rows = max(0, sum(bool(line.strip()) for line in path.read_bytes().split(b"\n")) - 1)
-    if rows != len(swapped.ids):
-        verdict.reasons.append(f"{SUBMISSION} has {rows:,} rows and the hidden test file {len(swapped.ids):,}: "
+    if rows != len(test.ids):
+        verdict.reasons.append(f"{SUBMISSION} has {rows:,} rows and the hidden test file {len(test.ids):,}: "
                                "the kernel must take its ids from the test file that is there")
     verdict.reasons.extend(f"{SUBMISSION}: {problem}" for problem in problems)
-    if not problems and swapped.labels is not None:
-        verdict.accuracy = float((read_labels(path, competition, swapped.ids) == swapped.labels).mean())
+    if not problems and test.labels is not None:
+        verdict.accuracy = float((read_labels(path, competition, test.ids) == test.labels).mean())
 
 
-def _look_at_report(path: Path, verdict: Verdict) -> None:
+def _check_report(path: Path, verdict: Verdict) -> None:
+    """Add what the kernel's own report.json says: a fallback, a partial ensemble, a shorter time."""
     verdict.report = read_report(path) or None
     if verdict.report and verdict.report.get("used") == "fallback":
         verdict.reasons.append("it trained nothing: its submission is only the fallback (see its kernel.log)")

@@ -1,9 +1,9 @@
-"""Runs a kernel within Kaggle's walls, as far as this machine lets us build them.
+"""Run a kernel in a sandbox that is as much like Kaggle as this machine permits.
 
-Where Linux namespaces are permitted the kernel sees a file system with Kaggle's folders, `/kaggle/input` read-only,
-and no network but the loopback. Elsewhere the same folders lie in the stage, an environment variable leads the kit's
-runtime there, and only Python's own imports and connections are refused (`guard`); `differences` says what is then
-not as on Kaggle.
+With Linux namespaces the kernel sees a file system with Kaggle's folders, `/kaggle/input` read-only, and
+no network but the loopback. Without them the same folders lie in a staging folder (`stage`), an
+environment variable tells the kit's runtime where, and only Python's own imports and connections are
+refused (`guard`); `differences` lists what is then not as on Kaggle.
 """
 
 import contextlib
@@ -47,32 +47,34 @@ KEPT_PREFIXES = ("CUDA", "NVIDIA", "TF_", "XLA_", "OMP_", "KERAS_")
 
 
 def start(stage: Path, code: str, log: Path, time_limit: float, is_rerun: bool = True) -> subprocess.Popen:
-    """Run `kaggle/src/<code>`, a script or a notebook, in the walls around `stage`; its output goes to `log`.
+    """Start `kaggle/src/<code>`, a script or a notebook, in the sandbox of `stage`; its output goes to `log`.
 
-    `time_limit` in seconds, for the kit's own kernels to plan by; `is_rerun`: on a hidden test file, as the kernel of
-    a code competition is told. A notebook needs the packages of the extra `rehearse`.
+    time_limit: in seconds, for the kit's own kernels to plan by. is_rerun: tell the kernel, as a code
+    competition does, that it runs on the hidden test file. A notebook needs the packages of the extra
+    `rehearse`.
     """
-    walls = namespaces()
-    root = "/kaggle" if walls else str(stage / "kaggle")
-    environment = _environment(stage, time_limit, None if walls else root)
+    unshare = namespaces()
+    root = "/kaggle" if unshare else str(stage / "kaggle")
+    environment = _environment(stage, time_limit, None if unshare else root)
     environment |= {"KAGGLE_IS_COMPETITION_RERUN": "1"} if is_rerun else {}
-    leash = [setpriv, "--pdeathsig", "KILL"] if (setpriv := shutil.which("setpriv")) else []  # it dies with us
-    command = [*leash, sys.executable, "-u", f"{root}/src/{code}"]
+    setpriv = shutil.which("setpriv")
+    die_with_parent = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+    command = [*die_with_parent, sys.executable, "-u", f"{root}/src/{code}"]
     if code.endswith(".ipynb"):
         runner = stage / "run_notebook.py"
         shutil.copyfile(Path(__file__).with_name(runner.name), runner)
         command.insert(-1, str(runner))
-        environment |= _jupyter(stage, leash)
+        environment |= _jupyter(stage, die_with_parent)
     else:
         environment["MPLBACKEND"] = "Agg"  # a notebook's is ipykernel's choice
     with log.open("wb") as output:
-        if not walls:
+        if not unshare:
             return subprocess.Popen(command, cwd=f"{root}/working", env=environment, stdin=subprocess.DEVNULL,
                                     stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
-        plan = {"stage": str(stage), "command": command, "environment": environment}
-        entry = [*leash, *walls, sys.executable, "-c",
+        arguments = {"stage": str(stage), "command": command, "environment": environment}
+        entry = [*die_with_parent, *unshare, sys.executable, "-c",
                  f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
-                 "from kit.rehearsal.sandbox import enter; enter(sys.argv[1])", json.dumps(plan)]
+                 "from kit.rehearsal.sandbox import enter; enter(sys.argv[1])", json.dumps(arguments)]
         return subprocess.Popen(entry, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                                 start_new_session=True)
 
@@ -101,7 +103,7 @@ def _try_namespaces() -> tuple[tuple[str, ...], str]:
 
 
 def differences() -> list[str]:
-    """Where the walls on this machine are not Kaggle's."""
+    """How the sandbox on this machine differs from Kaggle, in words for the verdict's notes."""
     unmeasured = [] if system.PROC.is_dir() else ["not as on Kaggle: memory is neither measured nor limited here"]
     if namespaces():
         return unmeasured
@@ -115,14 +117,15 @@ def differences() -> list[str]:
             + (", which do not bind root" if getattr(os, "geteuid", lambda: 1)() == 0 else "")]
 
 
-def _jupyter(stage: Path, leash: list[str]) -> dict[str, str]:
-    """Lay out the Jupyter kernel python3, so that it is this Python; the variables that lead to it.
+def _jupyter(stage: Path, die_with_parent: list[str]) -> dict[str, str]:
+    """Define the Jupyter kernel python3 as this Python; the environment variables that make Jupyter find it.
 
-    ipykernel's process begins a session of its own; the `leash` ties it to the one that runs the notebook.
+    ipykernel's process begins a session of its own; `die_with_parent` ends it with the one that runs the
+    notebook.
     """
     spec = stage / "jupyter" / "kernels" / "python3"
     spec.mkdir(parents=True)
-    command = [*leash, sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
+    command = [*die_with_parent, sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
                "--log-level=40"]  # it warns that its connection over the loopback is not encrypted
     (spec / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}))
     return {"JUPYTER_PATH": str(stage / "jupyter"), "JUPYTER_PLATFORM_DIRS": "1",
@@ -130,7 +133,7 @@ def _jupyter(stage: Path, leash: list[str]) -> dict[str, str]:
 
 
 def _environment(stage: Path, time_limit: float, root: str | None) -> dict[str, str]:
-    """What the kernel's processes see of the environment: Kaggle's variables, this machine's paths, nothing private."""
+    """The kernel's environment variables: Kaggle's, this machine's paths, nothing private."""
     site, rules = stage / "site", stage / "rules.json"
     site.mkdir(exist_ok=True)
     shutil.copyfile(guard.__file__, site / "sitecustomize.py")
@@ -151,7 +154,7 @@ def _environment(stage: Path, time_limit: float, root: str | None) -> dict[str, 
 
 @functools.lru_cache(maxsize=1)
 def image_packages() -> list[str]:
-    """Top-level names that Kaggle's image would let a kernel import: the image's packages and all they need."""
+    """Top-level names that a kernel can import in Kaggle's image: its packages and all that they need."""
     wanted, names = [name for package in IMAGE.values() for name in provenance.distribution_names(package)], set(IMAGE)
     for package in wanted:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -173,17 +176,20 @@ def _norm(name: str) -> str:
 # -- inside the namespaces ------------------------------------------------------------------------------------------
 
 
-def enter(plan: str) -> None:
-    """Build the walls, run the command in them as a child (process 1 ignores signals), and exit as it did."""
-    wish = json.loads(plan)
-    stage = Path(wish["stage"])
+def enter(arguments: str) -> None:
+    """Build the file system, run the command in it, and exit with its exit code; `arguments` are JSON.
+
+    The command runs as a child, since process 1 of a namespace ignores signals.
+    """
+    given = json.loads(arguments)
+    stage = Path(given["stage"])
     root = stage / "root"
     root.mkdir(exist_ok=True)
     _mount("-t", "tmpfs", "kit", str(root))
     _mount("--make-unbindable", str(root))
     for entry in sorted(Path("/").iterdir()):
         _mirror(entry, root / entry.name)
-    if _keep_python_as_it_is(root):
+    if _make_python_read_only(root):
         rules = stage / "rules.json"
         facts = json.loads(rules.read_text("utf-8"))
         rules.write_text(json.dumps(facts | {"packages": [*facts["packages"], *INSTALLERS]}), "utf-8")
@@ -197,15 +203,15 @@ def enter(plan: str) -> None:
     loopback_up()
     os.chroot(root)
     os.chdir("/kaggle/working")
-    code = subprocess.run(wish["command"], env=wish["environment"]).returncode
+    code = subprocess.run(given["command"], env=given["environment"]).returncode
     sys.exit(code if code >= 0 else 128 - code)
 
 
-def _keep_python_as_it_is(root: Path) -> bool:
-    """Whether this Python's folders, in the file system at `root`, could be made read-only.
+def _make_python_read_only(root: Path) -> bool:
+    """Make this Python's folders read-only in the file system at `root`; whether that worked.
 
-    Then pip may run: what a kernel installs (from wheels among its inputs, as there is no network) goes to a folder of
-    the stage, and what it tries to uninstall stays.
+    Then pip may run: what a kernel installs (from wheels among its inputs, as there is no network) goes
+    to a folder of the stage, and what it tries to uninstall stays.
     """
     try:
         for prefix in {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}:
@@ -218,6 +224,7 @@ def _keep_python_as_it_is(root: Path) -> bool:
 
 
 def _mirror(entry: Path, place: Path) -> None:
+    """Bind a folder of the real root, or repeat a symlink, at `place` in the new one."""
     if entry.name in ("kaggle", "lost+found"):
         return
     if entry.is_symlink():

@@ -1,8 +1,8 @@
-"""The datasets, models, kernel outputs and competitions that a kernel names as its input, and where Kaggle mounts each.
+"""The inputs that a kernel names (datasets, models, kernel outputs, competitions), and where Kaggle mounts them.
 
-Kaggle mounts them below `/kaggle/input`, today in a folder for each kind (layout `new`, which kernels that are pushed
-get) and before that side by side (layout `old`, which older kernels keep). A rehearsal lays the folders in that stand
-for them on this machine: `--mount FOLDER`.
+Kaggle mounts them below `/kaggle/input`: today in a folder for each kind (layout `new`, for kernels that
+are pushed now), before that side by side (layout `old`, which older kernels keep). In a rehearsal, folders
+on this machine stand for them: `--mount FOLDER`.
 """
 
 import json
@@ -51,8 +51,8 @@ def named_in(metadata: dict[str, Any]) -> list[Source]:
     return list(dict.fromkeys(found))
 
 
-def places(sources: Sequence[Source], layout: str) -> dict[Source, str]:
-    """Where below `/kaggle/input` each is mounted. KitError for a layout that there is not."""
+def mount_points(sources: Sequence[Source], layout: str) -> dict[Source, str]:
+    """Where below `/kaggle/input` each is mounted. KitError for an unknown layout."""
     if layout not in LAYOUTS:
         raise KitError(f"--layout {layout!r} is unknown", f"choose one of: {', '.join(LAYOUTS)}")
     if layout == "new":
@@ -64,7 +64,7 @@ def places(sources: Sequence[Source], layout: str) -> dict[Source, str]:
 
 
 def _path(source: Source) -> str:
-    """Its reference as a path: Kaggle writes a model's framework, such as pyTorch, in small letters there."""
+    """Its reference as a path, in which Kaggle writes a model's framework, such as pyTorch, in lower case."""
     parts = source.ref.split("/")
     return "/".join([*parts[:2], parts[2].lower(), *parts[3:]]) if source.kind == "model" else source.ref
 
@@ -73,15 +73,16 @@ def _owner(source: Source) -> str:
     return "" if source.kind == "competition" else source.ref.split("/")[0] + "/"
 
 
-# -- what stands for them here ----------------------------------------------------------------------------------------
+# -- the folders that stand for them ----------------------------------------------------------------------------------------
 
 
-def mounted(mounts: Sequence[str], sources: Sequence[Source], metadata_file: Path) -> dict[Source, Path]:
+def match_folders(mounts: Sequence[str], sources: Sequence[Source],
+                  metadata_file: Path) -> dict[Source, Path]:
     """Which folder stands for which input; each of `mounts` is FOLDER or REF=FOLDER.
 
-    A folder is recognized by the metadata file of Kaggle's client in it, by the end of its path (OWNER/SLUG) or by its
-    name (SLUG). KitError for one that is no folder, or stands for none or several of the inputs, or for one that
-    another folder stands for already.
+    A folder is recognized by the metadata file of Kaggle's client in it, by the end of its path
+    (OWNER/SLUG) or by its name (SLUG). KitError where it is no folder, matches none or several of the
+    inputs, or matches one that has a folder already.
     """
     found: dict[Source, Path] = {}
     for mount in mounts:
@@ -109,7 +110,7 @@ def _recognized(folder: Path, sources: Sequence[Source]) -> list[Source]:
             if exact:
                 return exact
     parts = [part.lower() for part in folder.resolve().parts]
-    for length in (5, 2):  # the longer name is the surer one
+    for length in (5, 2):  # the longer match is the safer one
         exact = [source for source in sources if source.ref.lower().split("/") == parts[-length:]]
         if exact:
             return exact
@@ -147,8 +148,8 @@ def _ambiguous(mount: str, folder: Path, wanted: list[Source], sources: Sequence
                     f"say which it is: --mount {sources[0].ref}={folder}; or name it there as a source")
 
 
-def missing(sources: Sequence[Source], folder: Path) -> KitError:
-    """What to say about inputs of the kernel `folder` that no folder here stands for."""
+def missing_error(sources: Sequence[Source], folder: Path) -> KitError:
+    """The error for inputs of the kernel `folder` that no folder here stands for."""
     commands = [source.download for source in sources]
     commands.append(" ".join(["kit kernel rehearse", str(folder), *(f"--mount {source.slug}" for source in sources)]))
     return KitError(f"{folder} also reads {', '.join(map(str, sources))}, which this rehearsal does not have",

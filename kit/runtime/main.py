@@ -1,8 +1,9 @@
-"""What runs on Kaggle: find the data, keep the time, always leave a submission.
+"""The kernel's main process on Kaggle: it always leaves a submission, in time.
 
-It leaves `submission.csv`, `report.json` and `kernel.log` in the working folder. Kaggle counts a kernel that fails or
-runs over as no submission, so the process that must end well does nothing that can go wrong: it writes a modest
-submission at once, leaves all training to child processes that may die, and writes a better one after every fold.
+It writes `submission.csv`, `report.json` and `kernel.log` into the working folder. Kaggle accepts no
+submission from a kernel that fails or runs over its time. So this process does nothing that can fail: it
+writes a fallback submission within seconds, leaves all training to child processes that may die, and
+writes a better submission after every fold.
 """
 
 import contextlib
@@ -27,27 +28,28 @@ from kit.data.competition import Competition
 from kit.data.source import MANIFEST
 from kit.ensembling.prior import class_prior
 from kit.kernel import weights
-from kit.runtime import votes
+from kit.runtime.current_probs import CurrentProbs, nearest_centroid, read_current_probs
 from kit.runtime.mounts import find_data, find_weights, lenient_ids
 from kit.runtime.supervisor import Limits, Outcome, supervise
-from kit.runtime.worker import ENVIRONMENT, Wish
+from kit.runtime.worker import ENVIRONMENT, WorkerArgs
 
 ROOT = "/kaggle"
 SUBMISSION = "submission.csv"
-LIMIT_SHARE = 0.92  # of a time limit that the surroundings tell (KIT_TIME_LIMIT), as 110 minutes are of 2 hours
+LIMIT_SHARE = 0.92  # of the time limit in KIT_TIME_LIMIT, if there is one; as 110 minutes of 2 hours
 CLOSING_SHARE, CLOSING_SECONDS = 0.05, (5.0, 120.0)  # of the budget, kept for blending and reports
 MEMORY_SHARE = 0.9  # of the machine's memory: beyond it the kernel itself would be killed
 STALL_SHARE, STALL_SECONDS = 0.15, (600.0, 900.0)  # of the budget: a child that long without progress hangs
 
 
-def main(settings: dict[str, Any], children: Callable[[Wish], list[str]] = Wish.command) -> int:
-    """Run the kernel; always 0. `settings` are those on top of the code file, `children` makes a child's command."""
-    kernel = Kernel(settings, children)
-    with kernel.signals():
-        for step in (kernel.open, kernel.modest, kernel.work, kernel.close):
+def main(settings: dict[str, Any],
+         child_command: Callable[[WorkerArgs], list[str]] = WorkerArgs.command) -> int:
+    """Run the kernel; returns 0 whatever happens. `settings`: those on top of the kernel's code file."""
+    kernel = KernelRun(settings, child_command)
+    with kernel.handle_signals():
+        for step in (kernel.open, kernel.fallback, kernel.work, kernel.close):
             try:
                 step()
-            except Exception as error:  # whatever it is, the next step may still save the day
+            except Exception as error:  # whatever it is, the next step may still succeed
                 reason = traceback.format_exc().strip()
                 if isinstance(error, KitError):
                     reason = f"{error.message}; {error.fix}"
@@ -56,11 +58,12 @@ def main(settings: dict[str, Any], children: Callable[[Wish], list[str]] = Wish.
     return 0
 
 
-class Kernel:
-    """One run on Kaggle, from its start to its report."""
+class KernelRun:
+    """One run of the kernel, from its start to its report."""
 
-    def __init__(self, settings: dict[str, Any], children: Callable[[Wish], list[str]]) -> None:
-        self.settings, self.children = settings, children
+    def __init__(self, settings: dict[str, Any],
+                 child_command: Callable[[WorkerArgs], list[str]]) -> None:
+        self.settings, self.child_command = settings, child_command
         self.began, self.budget = time.monotonic(), _budget(settings)
         self.competition: Competition = competitions.get(settings["competition"])
         self.root = Path(os.environ.get("KIT_KAGGLE_ROOT", ROOT))  # a rehearsal without mounts sets it
@@ -71,14 +74,14 @@ class Kernel:
         self.mounted = ""  # where Kaggle mounted what `data` links to
         self.ids: np.ndarray = np.zeros(0, np.int64)
         self.run = RunFolder(self.working / "run")
-        self.vote, self.outcome = votes.Vote(), Outcome()
+        self.current, self.outcome = CurrentProbs(), Outcome()
         self.events: list[str] = []
         self.stop = False
 
     # -- its steps ------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Find the data and lay it out in a folder of our own, whose cache can be written."""
+        """Find the data, and link it into a temporary folder, where the cache can be written."""
         self.say(f"kit {kit.__version__}, {self.settings['mode']}, {self.budget:.0f} s: {self.settings}")
         mounted = find_data(self.root / "input", self.competition)
         self.mounted = str(mounted)
@@ -87,8 +90,8 @@ class Kernel:
         for path in (*mounted.glob("*.csv"), *mounted.glob(MANIFEST)):
             (self.data / path.name).symlink_to(path)
 
-    def modest(self) -> None:
-        """A submission within seconds: nearest class mean; one class for all where the images cannot be read."""
+    def fallback(self) -> None:
+        """Write a submission within seconds: the nearest class mean, or one class for all if that fails."""
         from kit.data.table import read_table
 
         if self.data is None:
@@ -98,13 +101,13 @@ class Kernel:
             table = read_table(test, self.competition, labelled=False)
             self.ids = np.asarray(table.ids)
             train = read_table(self.data / self.competition.train, self.competition, labelled=True)
-            probs = votes.nearest_centroid(train, table, self.competition.n_classes)
+            probs = nearest_centroid(train, table, self.competition.n_classes)
         except Exception as error:  # the ids may still be readable
             self.say(str(error))
             self.events.append(error.message if isinstance(error, KitError) else repr(error))
             self.ids = self.ids if len(self.ids) else lenient_ids(test, self.competition)
             probs = np.eye(self.competition.n_classes, dtype="float32")[np.zeros(len(self.ids), int)]
-        self.submit(probs)
+        self.write_submission(probs)
         self.say(f"a first submission for {len(self.ids):,} ids is written")
 
     def work(self) -> None:
@@ -120,21 +123,27 @@ class Kernel:
         deadline = time.time() + (self.began + self.budget - closing - time.monotonic())
 
         def command(left_out: frozenset[str], one_at_a_time: bool) -> list[str]:
-            return self.children(Wish(self.settings, str(self.data), str(self.run.path), deadline, sorted(left_out),
-                                      one_at_a_time))
+            return self.child_command(WorkerArgs(self.settings, str(self.data), str(self.run.path), deadline,
+                                                 sorted(left_out), one_at_a_time))
 
-        self.outcome = supervise(command, self.run.path, frozenset(self.planned()), limits, self.recount, self.tick,
-                                 self.log, _child_environment(self.settings))
+        # Children import the packed kit, and on a TPU Keras runs on JAX.
+        path = filter(None, [str(Path(kit.__file__).parents[1]), os.environ.get("PYTHONPATH")])
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
+        if self.settings.get("backend"):
+            environment["KERAS_BACKEND"] = self.settings["backend"]
+        self.outcome = supervise(command, self.run.path, frozenset(self.planned()), limits,
+                                 self.update_submission, self.tick, self.log, environment)
         for event in self.outcome.events:
             self.say(event)
 
     def close(self) -> None:
-        """The last count, and the report of what was used."""
+        """Update the submission a last time, and report what was used."""
         self.echo()
-        self.recount()
+        self.update_submission()
         report = self.report()
         storage.write_json(self.working / "report.json", report)
-        used = f"{self.vote.used}, {len(self.vote.folds)} folds, {'' if self.vote.complete else 'not '}complete"
+        used = (f"{self.current.used}, {len(self.current.folds)} folds, "
+                f"{'' if self.current.complete else 'not '}complete")
         self.say(f"done after {time.monotonic() - self.began:.0f} s: {used}")
 
     # -- what they share --------------------------------------------------------------------------------------------
@@ -153,28 +162,28 @@ class Kernel:
         return [f"{model}/seed_{seed}/fold_{fold}" for model in self.settings["models"]
                 for seed in range(first, first + self.settings["seeds"]) for fold in folds]
 
-    def recount(self) -> None:
-        """Write the submission again, from all that is finished by now."""
+    def update_submission(self) -> None:
+        """Write the submission again, from all folds that are finished by now."""
         if not len(self.ids):
             return
         try:
-            vote = votes.take(self.run, self.planned(), self.ids, self.competition.n_classes)
-            if vote.probs is not None and vote.folds != self.vote.folds:
-                prior = class_prior(self.settings["class_prior"], self.competition, vote.probs)
-                self.submit(prior.apply(vote.probs))
-                self.say(f"the submission is now the {vote.used}'s, of {len(vote.folds)} folds; "
+            current = read_current_probs(self.run, self.planned(), self.ids, self.competition.n_classes)
+            if current.probs is not None and current.folds != self.current.folds:
+                prior = class_prior(self.settings["class_prior"], self.competition, current.probs)
+                self.write_submission(prior.apply(current.probs))
+                self.say(f"the submission is now the {current.used}'s, of {len(current.folds)} folds; "
                          f"class prior: {prior.why}")
-            self.vote = vote  # only once it is written: otherwise the next count tries again
+            self.current = current  # only once it is written: otherwise the next update tries again
         except Exception as error:  # the submission that is there stays, and the children go on
             self.say(f"could not count the votes: {error}")
 
-    def submit(self, probs: np.ndarray) -> None:
+    def write_submission(self, probs: np.ndarray) -> None:
         from kit.ensembling.submission import write_submission
 
         write_submission(self.working / SUBMISSION, self.ids, probs, self.competition)
 
     def report(self) -> dict[str, Any]:
-        """The run's own report where it got one, else what is known of the machine; and what this kernel used of it."""
+        """The run's report.json if there is one, else the machine's facts; with what this kernel used of it."""
         report = {}
         with contextlib.suppress(KitError):
             report = storage.read_json(self.run.path / "report.json")
@@ -182,14 +191,14 @@ class Kernel:
             report["environment"] = {"python": provenance.installed_version("python")}
             with contextlib.suppress(KitError):
                 report["environment"] = storage.read_json(self.run.path / ENVIRONMENT)
-        accuracy = {key: self.vote.accuracy[key] for key in self.vote.folds}
+        accuracy = {key: self.current.accuracy[key] for key in self.current.folds}
         report.setdefault("cv", {"fold_accuracy": list(accuracy.values()),
                                  "mean": float(np.mean(list(accuracy.values()))) if accuracy else None})
         sent = self.working / SUBMISSION
-        missing = {key: self.vote.left_out.get(key, "failed" if key in self.outcome.left_out else "no time")
-                   for key in self.planned() if key not in self.vote.folds}
+        missing = {key: self.current.left_out.get(key, "failed" if key in self.outcome.left_out else "no time")
+                   for key in self.planned() if key not in self.current.folds}
         return report | {
-            "complete": self.vote.complete, "used": self.vote.used,
+            "complete": self.current.complete, "used": self.current.used,
             "kernel": {"version": kit.__version__, "settings": self.settings, "data": self.mounted,
                        "versions": provenance.installed_versions(),
                        "test_rows": len(self.ids), "folds": accuracy, "missing_folds": missing,
@@ -198,7 +207,7 @@ class Kernel:
                        "submission_sha256": storage.sha256_file(sent) if sent.is_file() else None}}
 
     def say(self, text: str) -> None:
-        """A line for kernel.log; Kaggle's own log gets all of it through `echo`."""
+        """Write a line to kernel.log, and echo it for Kaggle's own log."""
         with contextlib.suppress(OSError):
             self.working.mkdir(parents=True, exist_ok=True)
             with self.log.open("a", encoding="utf-8") as log:
@@ -206,7 +215,7 @@ class Kernel:
         self.echo()
 
     def echo(self) -> None:
-        """Print what is new in kernel.log, ours and the children's."""
+        """Print the new lines of kernel.log, this process' and the children's."""
         with contextlib.suppress(OSError), self.log.open("rb") as log:
             log.seek(self.echoed)
             new = log.read()
@@ -215,12 +224,13 @@ class Kernel:
             sys.stdout.flush()
 
     def tick(self) -> bool:
+        """Called by the supervisor at every poll; whether to stop."""
         self.echo()
         return self.stop
 
     @contextlib.contextmanager
-    def signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT end the work early, and well."""
+    def handle_signals(self) -> Iterator[None]:
+        """A context in which SIGTERM and SIGINT end the work early, with a submission and a report."""
         def stop(number: int, frame: object) -> None:
             self.stop = True
             self.events.append(f"asked to stop by {signal.Signals(number).name}")
@@ -237,14 +247,6 @@ class Kernel:
 
 
 def _budget(settings: dict[str, Any]) -> float:
-    """Seconds in all: the settings', or less where the surroundings allow less."""
+    """Seconds that the kernel may take: the settings', or less where KIT_TIME_LIMIT is less."""
     limit = float(os.environ.get("KIT_TIME_LIMIT", "inf"))
     return min(float(settings["minutes"]) * 60, limit * LIMIT_SHARE)
-
-
-def _child_environment(settings: dict[str, Any]) -> dict[str, str]:
-    """Children import the packed kit, and on a TPU Keras runs on JAX."""
-    here = str(Path(kit.__file__).parents[1])
-    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1",
-            **({"KERAS_BACKEND": settings["backend"]} if settings.get("backend") else {})}

@@ -1,11 +1,10 @@
-"""Keep a training child going until its work is done or its time is over, whatever happens to it.
+"""Keep a training child process going until its work is done or its time is over.
 
-In go the command of a child that resumes where the last one stopped, and the run folder that it fills; out comes how it
-ended. The one idea: the child is judged by what it leaves behind (a heartbeat, finished folds, its memory), never by
-what it says, and the answer to every trouble is the same: end it, and start a new one for the folds that are left. A
-fold that took its child down is not tried again: what did it once (memory, its data, a driver) would most likely do it
-again, and worse, and the time is better spent on the others. Where several folds were under way, the next child trains
-them one at a time, so that nothing is left out for what the fold beside it did.
+The child is judged by its heartbeat file, its finished folds and its memory, never by its output. The
+answer to every trouble is the same: end it, and start a new one for the folds that are left. A fold that
+took its child down is not tried again: the cause (memory, its data, a driver) would most likely do the
+same again, and the time is better spent on the other folds. If several folds were under way, the next
+child trains them one at a time, to find the one.
 """
 
 import contextlib
@@ -20,15 +19,15 @@ from kit.core import system
 from kit.core.config import matches_type
 from kit.core.run_folder import finished_folds
 
-HEARTBEAT = "heartbeat.json"  # {"jobs": keys of those under way}; written by the child at every sign of progress
-IDLE_FAILURES = 2  # children that die without a fold to blame, before we give up
+HEARTBEAT = "heartbeat.json"  # {"jobs": keys of those under way}; written by the child at every event
+IDLE_FAILURES = 2  # children that die without a fold under way, until the supervisor gives up
 
 Command = Callable[[frozenset[str], bool], list[str]]  # (jobs to leave out, one fold at a time) → a child's command
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a child may use. Seconds and bytes."""
+    """What a child may use: seconds and bytes."""
 
     deadline: float  # of time.monotonic
     stall: float = 600.0  # without a heartbeat
@@ -48,28 +47,28 @@ class Outcome:
 
 def supervise(command: Command, run: Path, wanted: frozenset[str], limits: Limits, changed: Callable[[], None],
               tick: Callable[[], bool], output: Path, environment: dict[str, str]) -> Outcome:
-    """Run children until one ends well, the `wanted` folds are done, nothing is left to blame, or the time is over.
+    """Run children until one ends well, the `wanted` folds are done, IDLE_FAILURES is reached, or time is over.
 
-    Never raises for what children do. `changed` is called after each newly finished fold, `tick` at every poll: True
-    ends everything, as the deadline does. What the children say is appended to `output`.
+    Raises for nothing that children do. `changed` is called after each newly finished fold, `tick` at
+    every poll: True ends everything, as the deadline does. The children's output is appended to `output`.
     """
     outcome, idle_failures, memory_was_short = Outcome(), 0, False
     suspects: frozenset[str] = frozenset()  # one of these took the last child down
-    heart = run / HEARTBEAT
+    heartbeat = run / HEARTBEAT
     run.mkdir(parents=True, exist_ok=True)
     while idle_failures < IDLE_FAILURES:
         outcome.starts += 1
-        heart.unlink(missing_ok=True)
+        heartbeat.unlink(missing_ok=True)
         alone = memory_was_short or bool(suspects)
         child = command(frozenset(outcome.left_out), alone)
-        why = _follow(child, run, limits, changed, tick, output, environment, suspects)
+        why = _run_child(child, run, limits, changed, tick, output, environment, suspects)
         done = finished_folds(run)
         outcome.finished = not why
         outcome.events += filter(None, [why])
         if not why or tick() or time.monotonic() >= limits.deadline or wanted <= done:
             break
         memory_was_short = memory_was_short or "memory" in why
-        cleared, under_way = bool(suspects) and suspects <= done, sorted(_under_way(heart) - done)
+        cleared, under_way = bool(suspects) and suspects <= done, sorted(_under_way(heartbeat) - done)
         suspects = frozenset()
         if len(under_way) == 1 and not cleared:
             outcome.left_out += under_way
@@ -82,14 +81,15 @@ def supervise(command: Command, run: Path, wanted: frozenset[str], limits: Limit
     return outcome
 
 
-def _follow(command: list[str], run: Path, limits: Limits, changed: Callable[[], None], tick: Callable[[], bool],
-            output: Path, environment: dict[str, str], suspects: frozenset[str]) -> str:
-    """One child from start to end, or until all `suspects` are done; empty where it ended well, else why it did not."""
+def _run_child(command: list[str], run: Path, limits: Limits, changed: Callable[[], None],
+               tick: Callable[[], bool], output: Path, environment: dict[str, str],
+               suspects: frozenset[str]) -> str:
+    """Run one child to its end, or until all `suspects` are done; empty if it ended well, else the reason."""
     with output.open("ab") as log:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log,
                                    stderr=subprocess.STDOUT, start_new_session=True)
     known, last = finished_folds(run), time.monotonic()
-    heart = None
+    beat = None
     try:
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -100,12 +100,15 @@ def _follow(command: list[str], run: Path, limits: Limits, changed: Callable[[],
                 changed()
             if suspects and suspects <= known:
                 return "none of them did it again: now several at a time"
-            if (beat := _stamp(run / HEARTBEAT)) != heart:
-                heart, last = beat, now
+            if (latest := _stamp(run / HEARTBEAT)) != beat:
+                beat, last = latest, now
             why = _trouble(process.pid, limits, now, last, tick())
             if why and process.poll() is None:
                 return why
-        return _ending(process.returncode)
+        code = process.returncode
+        if code == 0:
+            return ""
+        return f"the child was killed by signal {-code}" if code < 0 else f"the child failed with exit code {code}"
     finally:
         system.kill_tree(process.pid)
         process.wait()
@@ -126,20 +129,15 @@ def _trouble(pid: int, limits: Limits, now: float, last: float, stopped: bool) -
     return ""
 
 
-def _ending(code: int) -> str:
-    if code == 0:
-        return ""
-    return f"the child was killed by signal {-code}" if code < 0 else f"the child failed with exit code {code}"
-
-
 def _stamp(path: Path) -> int | None:
     with contextlib.suppress(OSError):
         return path.stat().st_mtime_ns
     return None
 
 
-def _under_way(heart: Path) -> frozenset[str]:
+def _under_way(heartbeat: Path) -> frozenset[str]:
+    """The keys of the jobs in the heartbeat file; none where it is missing or broken."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        jobs = json.loads(heart.read_text("utf-8"))["jobs"]
+        jobs = json.loads(heartbeat.read_text("utf-8"))["jobs"]
         return frozenset(jobs) if matches_type(jobs, tuple[str, ...]) else frozenset()
     return frozenset()

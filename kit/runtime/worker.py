@@ -1,7 +1,7 @@
 """The child process that trains or predicts on Kaggle: `python -m kit.runtime.worker '{"settings": ...}'`.
 
-It gets the supervisor's request as JSON and fills the run folder by way of the kit's own pipeline, which continues
-whatever an earlier child has left. Every sign of progress touches the heartbeat, which names the folds under way.
+Its arguments are JSON. It fills the run folder through `kit.pipeline`, which continues what an earlier
+child has left. Every event updates the heartbeat file, which names the folds under way.
 """
 
 import json
@@ -26,8 +26,8 @@ ENVIRONMENT = "environment.json"  # versions and machine, for the kernel's repor
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What the supervisor asks of a child."""
+class WorkerArgs:
+    """The arguments of a child process."""
 
     settings: dict[str, Any]  # the kernel's
     data: str
@@ -37,15 +37,16 @@ class Wish:
     one_at_a_time: bool = False  # an earlier child took too much memory, or nobody knows which fold took it down
 
     def command(self) -> list[str]:
+        """The command that starts a child with these arguments."""
         return [sys.executable, "-m", "kit.runtime.worker", json.dumps(asdict(self))]
 
 
-class Beat(progress.PlainProgress):
-    """Plain lines, and a heartbeat file that names the first `lanes` folds that are not done: those are under way."""
+class HeartbeatProgress(progress.PlainProgress):
+    """Plain lines, and a heartbeat file that names the first `n_parallel` unfinished folds: those under way."""
 
-    def __init__(self, path: Path, lanes: int = 1) -> None:
+    def __init__(self, path: Path, n_parallel: int = 1) -> None:
         super().__init__()
-        self.path, self.lanes = path, lanes
+        self.path, self.n_parallel = path, n_parallel
         self.todo: list[str] = []
 
     def start(self, costs: dict[str, float], at_once: int = 1) -> None:
@@ -64,36 +65,37 @@ class Beat(progress.PlainProgress):
         super().handle(event)
 
     def _beat(self) -> None:
-        self.path.write_text(json.dumps({"jobs": self.todo[:self.lanes]}), "utf-8")
+        self.path.write_text(json.dumps({"jobs": self.todo[:self.n_parallel]}), "utf-8")
 
 
 def main(argument: str) -> None:
-    """Do what the wish says; exceptions end the process, and its supervisor sees to the rest."""
-    wish = Wish(**json.loads(argument))
-    data = DataFolder(Path(wish.data), competitions.get(wish.settings["competition"]))
-    run = RunFolder(Path(wish.run))
-    beat = Beat(run.path / HEARTBEAT)
+    """Train or predict as the arguments (JSON) say. An exception ends the process; the supervisor handles that."""
+    args = WorkerArgs(**json.loads(argument))
+    data = DataFolder(Path(args.data), competitions.get(args.settings["competition"]))
+    run = RunFolder(Path(args.run))
+    heartbeat = HeartbeatProgress(run.path / HEARTBEAT)
     storage.write_json(run.path / ENVIRONMENT, backend.describe())
-    if wish.settings["mode"] == "predict":
-        _predict(data, run, beat, wish)
+    if args.settings["mode"] == "predict":
+        _predict(data, run, heartbeat, args)
     else:
-        _train(data, run, beat, wish)
+        _train(data, run, heartbeat, args)
 
 
-def _train(data: DataFolder, run: RunFolder, beat: Beat, wish: Wish) -> None:
+def _train(data: DataFolder, run: RunFolder, heartbeat: HeartbeatProgress, args: WorkerArgs) -> None:
     from kit import pipeline
 
-    settings = wish.settings
+    settings = args.settings
     config = RunConfig(competition=settings["competition"], models=tuple(settings["models"]),
                        n_folds=settings["folds"], epochs=settings["epochs"], seed=settings["seed"],
                        n_seeds=settings["seeds"], class_prior=settings["class_prior"],
-                       executor="local" if wish.one_at_a_time else "auto",
-                       time_budget=max(wish.deadline - time.time(), 0.0))
-    beat.lanes = _lanes(config)
-    pipeline.cv(config, data, run, beat, resume=True, leave_out=frozenset(wish.left_out), baseline_first=True)
+                       executor="local" if args.one_at_a_time else "auto",
+                       time_budget=max(args.deadline - time.time(), 0.0))
+    heartbeat.n_parallel = _n_parallel(config)
+    pipeline.cv(config, data, run, heartbeat, resume=True, leave_out=frozenset(args.left_out),
+                baseline_first=True)
 
 
-def _lanes(config: RunConfig) -> int:
+def _n_parallel(config: RunConfig) -> int:
     """How many folds the pipeline will train at a time, at most."""
     from kit.training import executors, workers
     from kit.training.plan import make_jobs
@@ -103,26 +105,26 @@ def _lanes(config: RunConfig) -> int:
     return len(workers.worker_slots(n_jobs, settled.threads)) if settled.executor == "processes" else 1
 
 
-def _predict(data: DataFolder, run: RunFolder, beat: Beat, wish: Wish) -> None:
-    """Label the test file with every model that came along, one after the other."""
+def _predict(data: DataFolder, run: RunFolder, heartbeat: HeartbeatProgress, args: WorkerArgs) -> None:
+    """Predict the test file with every fold that was packed with the kernel, one after the other."""
     from kit.ensembling import predict
     from kit.training.jobs import FoldJob
 
     test, done = data.test(), finished_folds(run.path)
-    todo = [key for key in fold_keys(run.path, weights.TRAINED) if key not in wish.left_out and key not in done]
+    todo = [key for key in fold_keys(run.path, weights.TRAINED) if key not in args.left_out and key not in done]
     facts = {key: storage.read_json(run.path / key / weights.TRAINED) for key in todo}
     jobs = {key: FoldJob(**facts[key]["job"]) for key in todo}
     backend.configure_devices()
-    beat.start(dict.fromkeys(todo, 1.0))
+    heartbeat.start(dict.fromkeys(todo, 1.0))
     for note in {predict.precision_note(job) for job in jobs.values()} - {""}:
-        beat.say(note)
+        heartbeat.say(note)
     for key in todo:
         began, fold = time.perf_counter(), run.path / key
         probs = predict.fold_probs(fold / "model.keras", jobs[key], data.competition, test.pixels)
         storage.write_npz(fold / "test.npz", id=np.asarray(test.ids), probs=probs)
         seconds = time.perf_counter() - began
         storage.write_json(fold / "done.json", facts[key] | {"predict_seconds": seconds})
-        beat.handle({"event": "done", "job": key, "val_accuracy": facts[key]["val_accuracy"], "seconds": seconds})
+        heartbeat.handle({"event": "done", "job": key, "val_accuracy": facts[key]["val_accuracy"], "seconds": seconds})
 
 
 if __name__ == "__main__":

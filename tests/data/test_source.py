@@ -20,7 +20,7 @@ from kit.data import cache
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
 from kit.data.source import DataFolder, download, find_data
 from kit.data.table import read_table
-from kit.rehearsal.hidden import swap_in
+from kit.rehearsal.hidden import write_with_hidden_test
 from tests.data.tiny import TINY, write_folder
 
 
@@ -485,7 +485,7 @@ def test_packed_files_are_laid_out_plain_for_a_rehearsal(root, tmp_path):
     plain = {name: (root / "tiny" / name).read_bytes() for name in ("train.csv", "extra.csv")}
     for name in ("train.csv", "test.csv", "extra.csv"):
         packed(root / "tiny" / name, "zip")
-    swap_in(root / "tiny", tmp_path / "mounted", TINY)
+    write_with_hidden_test(root / "tiny", tmp_path / "mounted", TINY)
     assert (tmp_path / "mounted" / "extra.csv").read_bytes() == plain["extra.csv"]
     assert plain["train.csv"].startswith((tmp_path / "mounted" / "train.csv").read_bytes())
     assert len(read_table(tmp_path / "mounted" / "test.csv", TINY, labelled=False))

@@ -1,4 +1,4 @@
-"""The competition's data and the walls that a kernel is rehearsed in."""
+"""The competition's data and the sandboxes that a kernel is rehearsed in."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from kit.rehearsal import sandbox
 from tests.rehearsal.kernels import write_data
 
 # Not every machine permits namespaces.
-WALLS = ["namespaces", "python"] if sandbox.namespaces() else ["python"]
+SANDBOXES = ["namespaces", "python"] if sandbox.namespaces() else ["python"]
 
 
 @pytest.fixture(scope="module")
@@ -14,8 +14,8 @@ def data(tmp_path_factory):
     return write_data(tmp_path_factory.mktemp("data"))
 
 
-@pytest.fixture(params=WALLS)
-def walls(request, monkeypatch):
+@pytest.fixture(params=SANDBOXES)
+def sandbox_kind(request, monkeypatch):
     if request.param == "python":
         monkeypatch.setattr(sandbox, "namespaces", tuple)
     return request.param

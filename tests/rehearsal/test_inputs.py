@@ -57,10 +57,10 @@ def test_the_kit_s_own_kernel_finds_its_data_and_weights_in_both_layouts(tmp_pat
     from kit.data.competition import KANNADA
     from kit.runtime.mounts import find_data, find_weights
 
-    for place in inputs.places.values():
+    for place in inputs.mount_points.values():
         folder_with(tmp_path / "input" / place)
     (tmp_path / "input" / inputs.data / "test.csv").touch()
-    [weights] = [place for source, place in inputs.places.items() if source.kind == "dataset"]
+    [weights] = [place for source, place in inputs.mount_points.items() if source.kind == "dataset"]
     manifest = tmp_path / "input" / weights / "manifest.json"
     manifest.touch()
     digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
@@ -219,7 +219,7 @@ def test_a_machine_without_namespaces_says_where_it_is_not_kaggle(tmp_path, data
     monkeypatch.setattr(sandbox, "_try_namespaces", lambda: ((), "unshare failed: Operation not permitted"))
     code = 'open("/kaggle/input/competitions/Kannada-MNIST/test.csv")\n'
     verdict = rehearse(write_kernel(tmp_path, code), data, time_limit=60)
-    assert verdict.walls == "python"
+    assert verdict.sandbox == "python"
     notes = "\n".join(verdict.notes)
     for words in ("no Linux namespaces here (unshare failed: Operation not permitted)", "/kaggle does not exist here",
                   "!curl, reach the network", "the input is protected by the modes of its files alone",
@@ -319,11 +319,11 @@ def test_a_language_that_kaggle_s_client_refuses_is_a_reason(tmp_path, data, lan
     (13, "source", "cannot read .*Dig-MNIST.csv", "chmod u+r"),
     (5, "source", "cannot read .*Dig-MNIST.csv", "is there")])
 def test_what_stops_the_layout_is_told_apart(tmp_path, data, monkeypatch, number, place, message, fix):
-    def swap_in(source, target, *_):
+    def write_with_hidden_test(source, target, *_):
         file = target / "test.csv" if place == "stage" else source / "Dig-MNIST.csv"
         raise OSError(number, os.strerror(number), str(file))
 
-    monkeypatch.setattr(rehearsal, "swap_in", swap_in)
+    monkeypatch.setattr(rehearsal, "write_with_hidden_test", write_with_hidden_test)
     with pytest.raises(KitError, match=message) as caught:
         rehearse(write_kernel(tmp_path, GOOD), data)
     assert fix in caught.value.fix
@@ -364,7 +364,7 @@ def test_a_wheel_among_the_inputs_is_installed_for_the_kernel_alone(tmp_path, da
     assert importlib.metadata.version("typer") and importlib.util.find_spec("typer")
 
 
-def test_without_walls_pip_is_refused_and_that_is_said(tmp_path, data, monkeypatch):
+def test_without_namespaces_pip_is_refused_and_that_is_said(tmp_path, data, monkeypatch):
     monkeypatch.setattr(sandbox, "namespaces", tuple)
     folder = write_kernel(tmp_path / "k", INSTALL, dataset_sources=["ada/wheels"])
     verdict = rehearse(folder, data, time_limit=60, mounts=[str(wheel(tmp_path / "wheels"))])

@@ -1,4 +1,4 @@
-"""A notebook is run as Kaggle runs it: by ipykernel, whose process the walls, the limits and the kill must reach."""
+"""A notebook is run as Kaggle runs it: by ipykernel, whose process the sandbox, the limits and the kill must reach."""
 
 import importlib.util
 import json
@@ -34,7 +34,7 @@ def write_notebook(folder: Path, *cells: str, tags: tuple[str, ...] = (), **meta
     return folder
 
 
-def test_everything_that_ipython_understands_runs(tmp_path, data, walls):
+def test_everything_that_ipython_understands_runs(tmp_path, data, sandbox_kind):
     folder = write_notebook(
         tmp_path, "%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()",
         "!echo from the shell", "names = !ls {root}\nprint(names)", "%%time\nprint('timed')",
@@ -85,10 +85,10 @@ def test_what_papermill_lets_pass_passes(tmp_path, data):
     assert rehearse(folder, data, time_limit=60).reasons == []
 
 
-# -- the walls, the limits and the kill reach ipykernel's process -----------------------------------------------------
+# -- the sandbox, the limits and the kill reach ipykernel's process -----------------------------------------------------
 
 
-@pytest.mark.skipif(not sandbox.namespaces(), reason="only namespaces make these walls")
+@pytest.mark.skipif(not sandbox.namespaces(), reason="only namespaces make this sandbox")
 @pytest.mark.parametrize("cell, reason", [
     ("import os\nos.chmod(data, 0o777)\n(data / 'x').write_text('x')", "Read-only file system"),
     ("import socket\nsocket.create_connection(('198.51.100.1', 80), 5)", "needs the network: 198.51.100.1"),
@@ -97,12 +97,12 @@ def test_what_papermill_lets_pass_passes(tmp_path, data):
      "raise ValueError('the loopback alone')", "the loopback alone"),
     ("import os\nassert sorted(os.listdir('/kaggle')) == "
      "['input', 'src', 'working'] and os.getcwd() == '/kaggle/working'\nraise ValueError('the layout')", "the layout")])
-def test_the_walls_stand_around_a_cell(tmp_path, data, cell, reason):
+def test_the_sandbox_holds_around_a_cell(tmp_path, data, cell, reason):
     verdict = rehearse(write_notebook(tmp_path, cell), data, time_limit=60)
     assert any(reason in why for why in verdict.reasons), verdict.reasons
 
 
-def test_the_walls_of_python_stand_around_a_cell(tmp_path, data, monkeypatch):
+def test_the_sandbox_of_python_holds_around_a_cell(tmp_path, data, monkeypatch):
     monkeypatch.setattr(sandbox, "namespaces", tuple)
     cell = ("import socket\nfor call, address in ((socket.socket().connect, [('198.51.100.1', 80)]), "
             "(socket.getaddrinfo, ('example.com', 80))):\n    try:\n        call(*address)\n"
@@ -113,14 +113,14 @@ def test_the_walls_of_python_stand_around_a_cell(tmp_path, data, monkeypatch):
         assert any(reason in why for why in verdict.reasons), verdict.reasons
 
 
-def test_no_credential_reaches_a_cell(tmp_path, data, monkeypatch, walls):
+def test_no_credential_reaches_a_cell(tmp_path, data, monkeypatch, sandbox_kind):
     monkeypatch.setenv("KAGGLE_API_TOKEN", "planted-secret")
     monkeypatch.setenv("JUPYTER_PATH", "/planted-secret")
     cells = "import os\nassert 'planted-secret' not in str(os.environ)", "env = !env\nassert 'planted' not in str(env)"
     assert rehearse(write_notebook(tmp_path, *cells), data, time_limit=60).reasons == []
 
 
-def test_a_notebook_over_its_time_is_stopped_with_its_ipykernel(tmp_path, data, walls, monkeypatch):
+def test_a_notebook_over_its_time_is_stopped_with_its_ipykernel(tmp_path, data, sandbox_kind, monkeypatch):
     cell = ("import subprocess, sys, time\n"
             f"sleep = [sys.executable, '-c', 'import time; time.sleep(600)', {str(tmp_path)!r}]\n"
             "child = subprocess.Popen(sleep, start_new_session=True)\nprint('there', flush=True)\ntime.sleep(600)")
@@ -144,7 +144,7 @@ def ipykernels() -> list[str]:
             and b"setpriv" not in command_line(pid) and b"kit-rehearsal-" in command_line(pid)]
 
 
-def test_a_notebook_over_its_memory_is_stopped(tmp_path, data, walls):
+def test_a_notebook_over_its_memory_is_stopped(tmp_path, data, sandbox_kind):
     cell = "import time\nwaste = np.ones(80_000_000)\ntime.sleep(60)"
     verdict = rehearse(write_notebook(tmp_path, cell), data, time_limit=60, memory_limit=500 << 20)
     assert any("GiB of memory; the limit is 0.5" in why for why in verdict.reasons)
@@ -153,12 +153,12 @@ def test_a_notebook_over_its_memory_is_stopped(tmp_path, data, walls):
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="it is what ties the kernel to its rehearsal")
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["the rehearsal", "the process that runs the notebook"])
-def test_a_notebook_dies_with_what_runs_it(tmp_path, data, victim, walls):
+def test_a_notebook_dies_with_what_runs_it(tmp_path, data, victim, sandbox_kind):
     pid_file = tmp_path / "pid"
     cell = f"import time\nopen({str(pid_file)!r}, 'w').write('there')\ntime.sleep(600)"
     folder = write_notebook(tmp_path / "k", cell)
     code = ("from pathlib import Path; from kit.rehearsal import sandbox; "
-            + ("sandbox.namespaces = tuple; " if walls == "python" else "")
+            + ("sandbox.namespaces = tuple; " if sandbox_kind == "python" else "")
             + "from kit.rehearsal.rehearse import rehearse; "
             f"print(rehearse(Path({str(folder)!r}), Path({str(data)!r})).reasons)")
     said = tmp_path / "said"

@@ -35,7 +35,7 @@ READ = GOOD[:GOOD.index("ids =")]
 WRITE = GOOD[GOOD.index("lines ="):]
 
 
-def test_a_good_script_passes_and_is_scored_on_writers_it_never_saw(tmp_path, data, walls):
+def test_a_good_script_passes_and_is_scored_on_writers_it_never_saw(tmp_path, data, sandbox_kind):
     said = []
     code = GOOD + "import time\nballast = b'x' * (64 << 20)\nprint('hello')\ntime.sleep(1)\n"
     verdict = rehearse(write_kernel(tmp_path, code), data, time_limit=60, say=said.append)
@@ -45,7 +45,7 @@ def test_a_good_script_passes_and_is_scored_on_writers_it_never_saw(tmp_path, da
     assert verdict.lines()[0] == "yes: this would be a submission, accuracy 1.0000 on 25 hidden rows"
     assert verdict.accuracy == 1.0
     assert verdict.hidden_rows == 25
-    assert verdict.walls == walls
+    assert verdict.sandbox == sandbox_kind
     assert 0 < verdict.seconds < 60
     assert verdict.peak_memory > 64 << 20
 
@@ -85,7 +85,7 @@ def test_a_broken_kernel_fails_for_its_own_reason(tmp_path, data, name):
 
 
 @pytest.mark.parametrize("code, reason", [BROKEN["needs the network"], BROKEN["imports what Kaggle lacks"]])
-def test_the_walls_of_python_hold_where_namespaces_are_not_permitted(tmp_path, data, monkeypatch, code, reason):
+def test_the_sandbox_of_python_holds_where_namespaces_are_not_permitted(tmp_path, data, monkeypatch, code, reason):
     monkeypatch.setattr(sandbox, "namespaces", tuple)
     verdict = rehearse(write_kernel(tmp_path, code), data, time_limit=60)
     assert any(reason in why for why in verdict.reasons), verdict.reasons
@@ -99,7 +99,7 @@ def test_a_good_file_does_not_count_where_the_kernel_fails(tmp_path, data):
     assert any("after the fact" in line for line in verdict.log_tail)
 
 
-def test_a_kernel_over_its_time_is_stopped_with_all_its_children(tmp_path, data, walls, monkeypatch):
+def test_a_kernel_over_its_time_is_stopped_with_all_its_children(tmp_path, data, sandbox_kind, monkeypatch):
     code = ("import subprocess, sys, time\n"
             f'sleep = [sys.executable, "-c", "import time; time.sleep(600)", {str(tmp_path)!r}]\n'
             "subprocess.Popen(sleep, start_new_session=True)\nprint('there', flush=True)\ntime.sleep(600)\n")
@@ -190,7 +190,7 @@ def test_metadata_of_another_kind_is_named(tmp_path, data, metadata, message):
 
 def test_a_notebook_whose_metadata_is_no_table_has_no_kernelspec(tmp_path):
     folder = write_kernel(tmp_path, GOOD, kernel_type="notebook", notebook=[])
-    assert any("no kernelspec" in why for why in preflight.look(folder, read_metadata(folder))[0])
+    assert any("no kernelspec" in why for why in preflight.check(folder, read_metadata(folder))[0])
 
 
 def test_code_in_a_folder_of_its_own_is_run(tmp_path, data):
@@ -310,7 +310,7 @@ def test_a_built_kernel_whose_second_fold_goes_wrong_ends_well(tmp_path, monkeyp
 def test_a_report_of_another_kind_is_no_reason(tmp_path, text):
     (tmp_path / "report.json").write_text(text)
     verdict = Verdict()
-    rehearsal._look_at_report(tmp_path / "report.json", verdict)
+    rehearsal._check_report(tmp_path / "report.json", verdict)
     assert (verdict.reasons, verdict.notes) == ([], [])
 
 
@@ -323,7 +323,7 @@ def test_what_a_killed_kernel_was_writing_is_passed_over(tmp_path):
 
 def judged(path, ids, labels=None):
     verdict = Verdict()
-    rehearsal._judge(path, KANNADA, hidden.Hidden(np.array(ids), labels, 0, held_out=False), verdict)
+    rehearsal._judge(path, KANNADA, hidden.HiddenTest(np.array(ids), labels, 0, held_out=False), verdict)
     return verdict
 
 
@@ -344,7 +344,7 @@ def test_too_few_or_too_many_rows_are_counted(tmp_path, text, rows):
 
 
 def test_the_hidden_rows_are_the_last_writers_who_are_gone_from_training(tmp_path, data):
-    swapped = hidden.swap_in(data, tmp_path, KANNADA)
+    swapped = hidden.write_with_hidden_test(data, tmp_path, KANNADA)
     train = (tmp_path / "train.csv").read_text().splitlines()
     original = (data / "train.csv").read_text().splitlines()
     assert train == original[:-50]
@@ -359,7 +359,7 @@ def test_the_hidden_rows_are_the_last_writers_who_are_gone_from_training(tmp_pat
 
 
 def test_its_ids_are_unique_out_of_order_and_far_from_0(tmp_path, data):
-    ids = hidden.swap_in(data, tmp_path, KANNADA).ids
+    ids = hidden.write_with_hidden_test(data, tmp_path, KANNADA).ids
     assert len(set(ids)) == len(ids)
     assert min(ids) >= hidden.FIRST_ID
     assert list(ids) != sorted(ids)
@@ -367,14 +367,14 @@ def test_its_ids_are_unique_out_of_order_and_far_from_0(tmp_path, data):
 
 def test_it_never_has_as_many_rows_as_the_public_file(tmp_path):
     source = write_data(tmp_path / "same", train_rows=80, test_rows=10)
-    assert len(hidden.swap_in(source, tmp_path / "out", KANNADA).ids) == 9
+    assert len(hidden.write_with_hidden_test(source, tmp_path / "out", KANNADA).ids) == 9
 
 
 def test_a_writer_is_held_out_whole(tmp_path):
     source = write_data(tmp_path / "blocks", train_rows=200)
     manifest = {"competition": KANNADA.slug, "sha256": {}, "writer_block": 40}
     (source / "manifest.json").write_text(json.dumps(manifest))
-    swapped = hidden.swap_in(source, tmp_path / "out", KANNADA)
+    swapped = hidden.write_with_hidden_test(source, tmp_path / "out", KANNADA)
     assert (swapped.train_rows, len(swapped.ids)) == (160, 20)
 
 
@@ -397,7 +397,7 @@ def test_a_hidden_file_of_ones_own_is_scored_if_it_has_labels(tmp_path, data):
 
 
 def test_a_hidden_file_without_labels_keeps_its_ids(tmp_path, data):
-    swapped = hidden.swap_in(data, tmp_path, KANNADA, hidden=data / "test.csv")
+    swapped = hidden.write_with_hidden_test(data, tmp_path, KANNADA, hidden=data / "test.csv")
     assert swapped.labels is None
     assert list(swapped.ids) == list(range(30))
     assert swapped.train_rows == 200
@@ -407,7 +407,7 @@ def test_text_ids_of_a_hidden_file_are_those_of_the_sample_submission(tmp_path, 
     header, first, second, *_ = (data / "test.csv").read_text().splitlines()
     rows = [first.replace("0,", '"img 1, a",', 1), second.replace("1,", f"{10**20},", 1)]
     (tmp_path / "own.csv").write_text("\n".join([header, *rows]))
-    swapped = hidden.swap_in(data, tmp_path / "out", KANNADA, hidden=tmp_path / "own.csv")
+    swapped = hidden.write_with_hidden_test(data, tmp_path / "out", KANNADA, hidden=tmp_path / "own.csv")
     assert list(swapped.ids) == ["img 1, a", str(10**20)]
     assert list(read_table(tmp_path / "out" / "test.csv", KANNADA, labelled=False).ids) == list(swapped.ids)
     verdict = judged(tmp_path / "out" / "sample_submission.csv", swapped.ids)
@@ -428,7 +428,7 @@ ZEROS = ",".join(["0"] * KANNADA.n_pixels)
 def test_a_hidden_file_that_is_none_is_named_with_the_place(tmp_path, data, text, message):
     (tmp_path / "odd.csv").write_bytes(text)
     with pytest.raises(KitError, match=message) as caught:
-        hidden.swap_in(data, tmp_path / "out", KANNADA, hidden=tmp_path / "odd.csv")
+        hidden.write_with_hidden_test(data, tmp_path / "out", KANNADA, hidden=tmp_path / "odd.csv")
     assert "odd.csv" in caught.value.message
 
 
@@ -440,4 +440,4 @@ def test_a_damaged_data_folder_is_named(tmp_path, data, name, text, message):
     shutil.copytree(data, tmp_path / "data")
     (tmp_path / "data" / name).write_bytes(text)
     with pytest.raises(KitError, match=message):
-        hidden.swap_in(tmp_path / "data", tmp_path / "out", KANNADA)
+        hidden.write_with_hidden_test(tmp_path / "data", tmp_path / "out", KANNADA)

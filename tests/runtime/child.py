@@ -1,9 +1,9 @@
 """A stand-in for the training child: fills fold folders at once, and fails where it is told to.
 
-`python child.py BEHAVIOUR WISH`: behaviour is `{"fold key": "die" | "raise" | "hang" | "wrong" | "garbage"}`, `"slow"`
-for the seconds of a fold, `"lanes"` for so many folds under way at a time where the wish is not for one; with it there
-are also `"die in company"` and `"hang alone"`. The baseline's votes are all for 1, a model's all for 2. It imports
-nothing of the kit: that takes seconds where the machine is busy.
+`python child.py BEHAVIOUR ARGS`: behaviour is `{"fold key": "die" | "raise" | "hang" | "wrong" | "garbage"}`, `"slow"`
+for the seconds of a fold, `"n_parallel"` for the number of folds under way at a time where the arguments don't say
+one; with it there are also `"die in company"` and `"hang alone"`. The baseline predicts 1 for all rows, a model 2.
+It imports nothing of the kit: that takes seconds where the machine is busy.
 """
 
 import json
@@ -16,19 +16,19 @@ from pathlib import Path
 import numpy as np
 
 
-def main(behaviour: dict, wish: dict) -> None:
-    settings, run = wish["settings"], Path(wish["run"])
-    ids = np.loadtxt(Path(wish["data"]) / "test.csv", int, delimiter=",", skiprows=1, usecols=0)
+def main(behaviour: dict, args: dict) -> None:
+    settings, run = args["settings"], Path(args["run"])
+    ids = np.loadtxt(Path(args["data"]) / "test.csv", int, delimiter=",", skiprows=1, usecols=0)
     keys = [f"{model}/seed_0/fold_{k}" for model in ["mlp", *settings["models"]] for k in range(settings["folds"])]
-    todo = [key for key in keys if key not in wish["left_out"] and not (run / key / "done.json").exists()]
-    lanes = 1 if wish["one_at_a_time"] else behaviour.get("lanes", 1)
+    todo = [key for key in keys if key not in args["left_out"] and not (run / key / "done.json").exists()]
+    n_parallel = 1 if args["one_at_a_time"] else behaviour.get("n_parallel", 1)
     while todo:
-        (run / "heartbeat.json").write_text(json.dumps({"jobs": todo[:lanes]}))
+        (run / "heartbeat.json").write_text(json.dumps({"jobs": todo[:n_parallel]}))
         time.sleep(behaviour.get("slow", 0))
-        if time.time() > wish["deadline"]:
+        if time.time() > args["deadline"]:
             return
-        for key in todo[:lanes]:
-            misbehave(behaviour.get(key), lanes)
+        for key in todo[:n_parallel]:
+            misbehave(behaviour.get(key), n_parallel)
         finish(run, todo.pop(0), ids, behaviour)
 
 
@@ -45,12 +45,12 @@ def finish(run: Path, key: str, ids: np.ndarray, behaviour: dict) -> None:
     (folder / "done.json").write_text(json.dumps({"val_accuracy": accuracy}))
 
 
-def misbehave(how: str | None, lanes: int) -> None:
-    if how == "die" or (how == "die in company" and lanes > 1):
+def misbehave(how: str | None, n_parallel: int) -> None:
+    if how == "die" or (how == "die in company" and n_parallel > 1):
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "raise":
         raise RuntimeError("this fold cannot be trained")
-    if how == "hang" or (how == "hang alone" and lanes == 1):
+    if how == "hang" or (how == "hang alone" and n_parallel == 1):
         time.sleep(600)
 
 

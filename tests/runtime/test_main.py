@@ -19,7 +19,8 @@ from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder
 from kit.data.competition import KANNADA
 from kit.ensembling.submission import validate
-from kit.runtime import main, mounts, supervisor, votes
+from kit.runtime import main, mounts, supervisor
+from kit.runtime.current_probs import read_current_probs
 from tests.rehearsal.kernels import write_data
 
 SETTINGS = {"competition": "kannada-mnist", "mode": "train", "models": ["cnn"], "folds": 3, "seeds": 1, "epochs": 1,
@@ -40,8 +41,8 @@ def root(tmp_path, monkeypatch):
 def run(root, behaviour=None, **settings):
     """Run the kernel with the stand-in for a child: exit code, labels, report, seconds."""
     began = time.monotonic()
-    code = main.main(SETTINGS | settings, lambda wish: [
-        sys.executable, str(CHILD), json.dumps(behaviour or {}), json.dumps(asdict(wish))])
+    code = main.main(SETTINGS | settings, lambda args: [
+        sys.executable, str(CHILD), json.dumps(behaviour or {}), json.dumps(asdict(args))])
     working = root / "working"
     lines = (working / "submission.csv").read_text().split()[1:]
     return code, [int(line.split(",")[1]) for line in lines], json.loads((working / "report.json").read_text()), \
@@ -53,7 +54,7 @@ def check_valid(root, ids=None):
 
 
 def test_a_submission_that_could_not_be_written_is_tried_again_at_the_next_count(root, monkeypatch):
-    submit, refused = main.Kernel.submit, []
+    submit, refused = main.KernelRun.write_submission, []
 
     def disk_full_once(kernel, probs):
         if kernel.outcome.starts == 0 and kernel.run.path.is_dir() and not refused:
@@ -61,7 +62,7 @@ def test_a_submission_that_could_not_be_written_is_tried_again_at_the_next_count
             raise OSError(28, "No space left on device")
         submit(kernel, probs)
 
-    monkeypatch.setattr(main.Kernel, "submit", disk_full_once)
+    monkeypatch.setattr(main.KernelRun, "write_submission", disk_full_once)
     _, _, report, _ = run(root, folds=1)
     assert refused == [23] and report["complete"] and "could not count" in (root / "working/kernel.log").read_text()
     assert "the submission is now the ensemble's" in (root / "working/kernel.log").read_text()
@@ -111,7 +112,7 @@ def test_a_fold_that_takes_its_child_down_is_left_out_and_the_others_are_trained
 
 @pytest.mark.parametrize("innocent, culprit", [("0", "1"), ("1", "0")])
 def test_of_two_folds_under_way_only_the_one_that_took_the_child_down_is_left_out(root, innocent, culprit):
-    _, labels, report, _ = run(root, {"lanes": 2, CNN + culprit: "die"}, minutes=5)
+    _, labels, report, _ = run(root, {"n_parallel": 2, CNN + culprit: "die"}, minutes=5)
     check_valid(root)
     assert labels == [2] * 23
     assert report["kernel"]["missing_folds"] == {CNN + culprit: "failed"}
@@ -120,7 +121,7 @@ def test_of_two_folds_under_way_only_the_one_that_took_the_child_down_is_left_ou
 
 
 def test_where_neither_of_two_folds_does_it_again_several_are_trained_at_a_time_again(root):
-    _, _, report, _ = run(root, {"lanes": 2, CNN + "1": "die in company", CNN + "2": "hang alone"}, minutes=5)
+    _, _, report, _ = run(root, {"n_parallel": 2, CNN + "1": "die in company", CNN + "2": "hang alone"}, minutes=5)
     check_valid(root)
     assert (report["complete"], report["kernel"]["missing_folds"]) == (True, {})
     assert report["kernel"]["events"] == [
@@ -219,7 +220,7 @@ def test_where_nothing_trains_the_nearest_class_mean_is_handed_in(root):
 
 def test_a_child_that_cannot_even_start_is_given_up(root):
     began = time.monotonic()
-    code = main.main(SETTINGS, lambda wish: [sys.executable, "-c", "raise SystemExit(7)"])
+    code = main.main(SETTINGS, lambda args: [sys.executable, "-c", "raise SystemExit(7)"])
     report = json.loads((root / "working" / "report.json").read_text())
     check_valid(root)
     assert (code, report["used"], report["kernel"]["children"]) == (0, "fallback", supervisor.IDLE_FAILURES)
@@ -227,7 +228,7 @@ def test_a_child_that_cannot_even_start_is_given_up(root):
 
 
 def test_a_command_that_does_not_exist_still_leaves_a_submission(root):
-    assert main.main(SETTINGS, lambda wish: ["/no/such/python"]) == 0
+    assert main.main(SETTINGS, lambda args: ["/no/such/python"]) == 0
     check_valid(root)
     assert "work failed" in (root / "working" / "kernel.log").read_text()
 
@@ -243,14 +244,14 @@ def test_a_training_file_that_cannot_be_read(root):
 def test_a_test_file_that_cannot_be_read_still_gives_its_ids(root):
     test = root / "input" / "competitions" / "kannada-mnist" / "test.csv"
     test.write_text(test.read_text().replace(",", ",x", 790).replace("id,x", "id,"))
-    assert main.main(SETTINGS, lambda wish: [sys.executable, "-c", "raise SystemExit(1)"]) == 0
+    assert main.main(SETTINGS, lambda args: [sys.executable, "-c", "raise SystemExit(1)"]) == 0
     assert len((root / "working" / "submission.csv").read_text().split()) == 24
 
 
 def test_no_data_at_all_is_said_and_ends_well(root, capsys):
     for path in (root / "input" / "competitions" / "kannada-mnist").iterdir():
         path.unlink()
-    assert main.main(SETTINGS, lambda wish: ["/no/such/python"]) == 0
+    assert main.main(SETTINGS, lambda args: ["/no/such/python"]) == 0
     assert not (root / "working" / "submission.csv").exists()
     assert "kannada-mnist has no test.csv; in it there is nothing; remove the competition" in capsys.readouterr().out
     assert json.loads((root / "working" / "report.json").read_text())["used"] == "fallback"
@@ -258,7 +259,7 @@ def test_no_data_at_all_is_said_and_ends_well(root, capsys):
 
 def test_sigterm_ends_it_early_and_well(root):
     code = ("import sys; from kit.runtime import main; "
-            f"main.main({SETTINGS!r}, lambda wish: [sys.executable, '-c', 'import time; time.sleep(600)'])")
+            f"main.main({SETTINGS!r}, lambda args: [sys.executable, '-c', 'import time; time.sleep(600)'])")
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL,
                                env={**os.environ, "PYTHONPATH": str(Path(main.__file__).parents[2])})
     for _ in range(300):
@@ -341,7 +342,7 @@ def test_weights_of_another_version_or_of_others_are_named(tmp_path):
 
 
 def test_the_report_names_versions_and_machine_even_where_no_child_starts(root):
-    assert main.main(SETTINGS, lambda wish: [sys.executable, "-c", "raise SystemExit(7)"]) == 0
+    assert main.main(SETTINGS, lambda args: [sys.executable, "-c", "raise SystemExit(7)"]) == 0
     report = json.loads((root / "working" / "report.json").read_text())
     assert report["kernel"]["versions"]["numpy"] == np.__version__
     assert report["environment"]["python"] == report["kernel"]["versions"]["python"]
@@ -354,10 +355,10 @@ def test_votes_are_averaged_within_a_model_first(tmp_path):
         (tmp_path / key).mkdir(parents=True)
         np.savez(tmp_path / key / "test.npz", id=ids[::-1], probs=np.full((4, 10), value, "float32"))
         (tmp_path / key / "done.json").write_text('{"val_accuracy": 0.9}')
-    vote = votes.take(RunFolder(tmp_path), list(values), ids, 10)
-    np.testing.assert_allclose(vote.probs, (0.3 + 0.9) / 2)
-    assert vote.complete
-    assert not votes.take(RunFolder(tmp_path), [*values, "wide/seed_0/fold_1"], ids, 10).complete
+    current = read_current_probs(RunFolder(tmp_path), list(values), ids, 10)
+    np.testing.assert_allclose(current.probs, (0.3 + 0.9) / 2)
+    assert current.complete
+    assert not read_current_probs(RunFolder(tmp_path), [*values, "wide/seed_0/fold_1"], ids, 10).complete
 
 
 def test_a_fold_of_another_shape_does_not_vote(tmp_path):
@@ -367,8 +368,8 @@ def test_a_fold_of_another_shape_does_not_vote(tmp_path):
         folder.mkdir(parents=True)
         np.savez(folder / "test.npz", id=ids, probs=np.full((4, width), 0.1, "float32"))
         (folder / "done.json").write_text('{"val_accuracy": 0.9}')
-    vote = votes.take(RunFolder(tmp_path), ["cnn/seed_0/fold_0", "cnn/seed_0/fold_1"], ids, 10)
-    assert vote.folds == ["cnn/seed_0/fold_0"] and "10 classes" in vote.left_out["cnn/seed_0/fold_1"]
+    current = read_current_probs(RunFolder(tmp_path), ["cnn/seed_0/fold_0", "cnn/seed_0/fold_1"], ids, 10)
+    assert current.folds == ["cnn/seed_0/fold_0"] and "10 classes" in current.left_out["cnn/seed_0/fold_1"]
 
 
 def test_the_runtime_imports_nothing_that_trains():

@@ -6,7 +6,7 @@ import pytest
 
 from kit.core.config import RunConfig
 from kit.runtime import worker
-from kit.runtime.worker import Beat, Wish
+from kit.runtime.worker import HeartbeatProgress, WorkerArgs
 from kit.training import executors, workers
 
 
@@ -21,7 +21,7 @@ def done(job):
 
 def test_the_heartbeat_names_the_first_fold_that_is_not_done(tmp_path):
     path = tmp_path / "heartbeat.json"
-    beat = Beat(path)
+    beat = HeartbeatProgress(path)
     seen = []
     for act in (lambda: beat.say("planned"), lambda: beat.start({"mlp/0": 1.0, "cnn/0": 5.0, "cnn/1": 5.0}),
                 lambda: beat.handle(step("mlp/0")), lambda: beat.handle(done("mlp/0")),
@@ -33,7 +33,7 @@ def test_the_heartbeat_names_the_first_fold_that_is_not_done(tmp_path):
 
 def test_the_heartbeat_names_all_folds_that_are_under_way(tmp_path):
     path = tmp_path / "heartbeat.json"
-    beat = Beat(path, lanes=2)
+    beat = HeartbeatProgress(path, n_parallel=2)
     beat.start({"mlp/0": 1.0, "cnn/0": 5.0, "cnn/1": 5.0})
     assert json.loads(path.read_text())["jobs"] == ["mlp/0", "cnn/0"]
     beat.handle(done("cnn/0"))
@@ -42,24 +42,24 @@ def test_the_heartbeat_names_all_folds_that_are_under_way(tmp_path):
     assert json.loads(path.read_text())["jobs"] == ["cnn/1"]
 
 
-@pytest.mark.parametrize("executor, lanes", [("processes", 2), ("local", 1)])
-def test_as_many_are_under_way_as_the_pipeline_trains_at_a_time(monkeypatch, executor, lanes):
+@pytest.mark.parametrize("executor, n_parallel", [("processes", 2), ("local", 1)])
+def test_as_many_are_under_way_as_the_pipeline_trains_at_a_time(monkeypatch, executor, n_parallel):
     monkeypatch.setattr(executors, "choose_executor", lambda config: executor)
     monkeypatch.setattr(workers, "worker_slots", lambda n, threads: [workers.WorkerSlot(gpu=k) for k in (0, 1)])
-    assert worker._lanes(RunConfig()) == lanes
+    assert worker._n_parallel(RunConfig()) == n_parallel
 
 
 def test_every_event_is_a_beat(tmp_path):
     path = tmp_path / "heartbeat.json"
-    beat = Beat(path)
+    beat = HeartbeatProgress(path)
     beat.start({"cnn/0": 1.0})
     path.unlink()
     beat.handle(step("cnn/0"))
     assert path.exists()
 
 
-def test_a_wish_survives_its_way_to_the_child():
-    wish = Wish({"mode": "train", "models": ["cnn"]}, "/data", "/run", 12.5, ["cnn/seed_0/fold_1"], True)
-    command = wish.command()
+def test_the_arguments_survive_their_way_to_the_child():
+    args = WorkerArgs({"mode": "train", "models": ["cnn"]}, "/data", "/run", 12.5, ["cnn/seed_0/fold_1"], True)
+    command = args.command()
     assert command[1:3] == ["-m", "kit.runtime.worker"]
-    assert Wish(**json.loads(command[3])) == wish
+    assert WorkerArgs(**json.loads(command[3])) == args
