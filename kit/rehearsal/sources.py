@@ -73,7 +73,7 @@ def _owner(source: Source) -> str:
     return "" if source.kind == "competition" else source.ref.split("/")[0] + "/"
 
 
-# -- the folders that stand for them ----------------------------------------------------------------------------------------
+# -- the folders that stand for them -------------------------------------------------------------
 
 
 def match_folders(mounts: Sequence[str], sources: Sequence[Source],

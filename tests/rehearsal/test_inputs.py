@@ -18,7 +18,7 @@ from kit.kernel import builder
 from kit.rehearsal import preflight, sandbox, sources
 from kit.rehearsal import rehearse as rehearsal
 from kit.rehearsal.rehearse import find_inputs, rehearse
-from kit.rehearsal.sources import Source, places
+from kit.rehearsal.sources import Source, mount_points
 from tests.rehearsal.kernels import GOOD, write_kernel
 
 NEW, OLD = '"competitions" / "Kannada-MNIST"', '"Kannada-MNIST"'
@@ -76,21 +76,21 @@ INPUTS = [Source("competition", "Kannada-MNIST"), Source("dataset", "ada/wheels"
 
 
 def test_each_input_has_its_place_in_each_layout():
-    assert list(places(INPUTS, "new").values()) == [
+    assert list(mount_points(INPUTS, "new").values()) == [
         "competitions/Kannada-MNIST", "datasets/ada/wheels", "models/google/gemma/pytorch/2b-it/3",
         "notebooks/bob/train-it"]
-    assert list(places(INPUTS, "old").values()) == [
+    assert list(mount_points(INPUTS, "old").values()) == [
         "Kannada-MNIST", "wheels", "gemma/pytorch/2b-it/3", "train-it"]
 
 
 def test_two_inputs_of_one_name_get_their_owners_folders_in_the_old_layout():
     both = [Source("dataset", "ada/wheels"), Source("kernel", "bob/wheels"), Source("dataset", "ada/other")]
-    assert list(places(both, "old").values()) == ["ada/wheels", "bob/wheels", "other"]
+    assert list(mount_points(both, "old").values()) == ["ada/wheels", "bob/wheels", "other"]
 
 
 def test_an_unknown_layout_is_named():
     with pytest.raises(KitError, match="--layout 'newest' is unknown"):
-        places(INPUTS, "newest")
+        mount_points(INPUTS, "newest")
 
 
 READS = """
