@@ -165,7 +165,7 @@ def test_a_notebook_dies_with_what_runs_it(tmp_path, data, victim, sandbox_kind)
     with said.open("w") as output:
         process = subprocess.Popen([sys.executable, "-c", code], stdout=output, env={
             **os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(builder.__file__).parents[2])})
-    stage = str(tmp_path / rehearsal.STAGE)
+    stage = str(tmp_path / rehearsal.STAGE_PREFIX)
     try:
         wait_until(pid_file.exists)
         assert any(b"ipykernel_launcher" in command_line(pid) for pid in running(stage))

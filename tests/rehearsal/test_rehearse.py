@@ -127,11 +127,11 @@ def test_a_rehearsal_that_is_killed_takes_its_kernel_along(tmp_path, data, monke
     finally:
         process.kill()
         process.wait()
-    wait_until(lambda: not list(running(str(tmp_path / rehearsal.STAGE))))
-    assert list(tmp_path.glob(f"{rehearsal.STAGE}*"))
+    wait_until(lambda: not list(running(str(tmp_path / rehearsal.STAGE_PREFIX))))
+    assert list(tmp_path.glob(f"{rehearsal.STAGE_PREFIX}*"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     rehearse(write_kernel(tmp_path / "next", "print('hello')\n"), data, time_limit=60)
-    assert not list(tmp_path.glob(f"{rehearsal.STAGE}*"))  # the next one swept up what the killed one left
+    assert not list(tmp_path.glob(f"{rehearsal.STAGE_PREFIX}*"))  # the next one swept up what the killed one left
 
 
 def wait_until(condition):
