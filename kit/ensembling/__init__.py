@@ -1,1 +1,1 @@
-"""What votes: the blend of the folds, and the file to hand in."""
+"""Averages the folds' probs, applies the class prior, and writes and validates submissions."""

@@ -1,8 +1,8 @@
-"""The folds' probs, aligned by id, averaged: what votes, and how.
+"""Read the folds of a run and average their probs into one `RunResults`.
 
-In goes a run folder whose folds are done; out comes a `RunResults`, which is all that the report and the submission
-know of a run. Alignment is by row and id, never by position. A missing fold is an error, unless a time budget asked
-for what could be had: then the rows that no model predicted are NaN, and `complete` is false.
+All that the report and the submission know of a run is in it. Alignment is by row and id, never by
+position. A missing fold is an error unless the run has a time budget: then the rows that no model
+predicted are NaN, and `complete` is false.
 """
 
 import functools
@@ -25,7 +25,7 @@ from kit.ensembling.prior import ClassPrior, class_prior
 from kit.training import records
 from kit.training.models import BASELINE
 
-MOST_OF_A_CURVE = 1e100  # beyond it a loss cannot be drawn, nor be one
+MAX_CURVE_VALUE = 1e100  # a larger loss cannot be drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,23 +57,24 @@ class RunResults:
     extra: np.ndarray | None
     complete: bool
     timing: dict[str, Any]
-    before: "RunResults | None" = None  # the same run before its folds learnt from guessed test rows, where they did
+    before_self_training: "RunResults | None" = None  # the same run without it, if it had any
 
     @functools.cached_property
     def class_prior(self) -> ClassPrior | None:
-        """What the submission's labels assume of the test file's class counts; None without test probs."""
+        """What is assumed of the test file's class counts when labels are chosen; None without test probs."""
         return None if self.test is None else class_prior(self.config["class_prior"], self.competition, self.test)
 
     @functools.cached_property
     def submitted(self) -> Any:
-        """What the submission's labels are the best of: the test probs under the class prior; None without them."""
+        """The test probs under the class prior, whose best class is a row's label; None without test probs."""
         return None if self.class_prior is None or self.test is None else self.class_prior.apply(self.test)
 
 
-def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], rounds: int | None = None) -> RunResults:
-    """Read what a run has trained, and blend it. KitError for a missing, misaligned or damaged fold.
+def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any],
+           rounds: int | None = None) -> RunResults:
+    """Read all folds of a run, and blend them. KitError for a missing, misaligned or damaged fold.
 
-    `rounds`: as it was after so many of self-training; by default after all.
+    rounds: use the folds as they were after this many rounds of self-training; by default after all.
     """
     config, about = records.read_config(run.path), storage.read_json(run.config, "command", "environment")
     if not isinstance(about["command"], str) or not isinstance(about["environment"], dict):
@@ -99,7 +100,7 @@ def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], rounds: int
         test=_vote_of_all([member.test for member in present]),
         extra=_vote_of_all([member.extra for member in present]),
         complete=all(_is_complete(member, config) for member in members), timing=timing,
-        before=gather(run, data, timing, rounds=0) if self_trained else None)
+        before_self_training=gather(run, data, timing, rounds=0) if self_trained else None)
 
 
 def checked_folds(run: RunFolder, data: DataFolder, config: RunConfig) -> Folds:
@@ -112,7 +113,7 @@ def checked_folds(run: RunFolder, data: DataFolder, config: RunConfig) -> Folds:
 
 
 def mean_probs(parts: Iterable[np.ndarray]) -> np.ndarray:
-    """Mean of `(n, n_classes)` probs, float32; rows that are NaN in a part are left to the others."""
+    """Mean of `(n, n_classes)` probs, float32; where a row is NaN in one part, of the other parts."""
     stacked = np.stack([np.asarray(part, "float64") for part in parts])
     known = np.isfinite(stacked)
     total = np.where(known, stacked, 0).sum(0)
@@ -126,7 +127,7 @@ def _is_complete(member: Member, config: RunConfig) -> bool:
 
 
 def vote(folds_of_members: Iterable[list[np.ndarray]]) -> np.ndarray:
-    """Each member's mean over its folds, then the members' mean: a member with more folds has no louder voice."""
+    """Each member's mean over its folds, then the mean over members: more folds give no more weight."""
     return mean_probs([mean_probs(folds) for folds in folds_of_members])
 
 
@@ -162,8 +163,8 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
 
 
 def _check_history(folder: Path, history: pd.DataFrame) -> None:
-    """KitError where the report would lack a number, or show one that is none."""
-    if not len(history) or not (history[list(records.HISTORY)].abs() < MOST_OF_A_CURVE).all(axis=None):
+    """KitError for a learning curve that is empty or cannot be drawn."""
+    if not len(history) or not (history[list(records.HISTORY)].abs() < MAX_CURVE_VALUE).all(axis=None):
         raise storage.damaged(folder / "history.csv", "not all of its numbers can be drawn")
 
 

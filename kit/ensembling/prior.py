@@ -1,4 +1,4 @@
-"""Use what is known of how often each class is in a test file when its labels are chosen.
+"""Choose a test file's labels with what is known of its class counts.
 
 A test file of n rows is a random part of a pool of N rows in which each class is equally frequent
 (`Competition.test_pool`; Kannada-MNIST: half of 10,000). Its class counts are then multivariate
@@ -20,8 +20,8 @@ import numpy as np
 from kit.data.competition import Competition
 
 POWER = 1.5  # sharpens the probs first: of .5 to 3, 1 to 2 were alike over all OOF draws (docs/lab-log.md, 2026-11-25)
-LEAST_ROWS = 1_000  # a few rows' labels are no matter of the others': there is nothing to gain
-IMPLAUSIBLE = 0.001  # p-value below which the prior is not believed
+LEAST_ROWS = 1_000  # in a smaller file the counts tell too little
+IMPLAUSIBLE = 0.001  # p-value below which the prior is not used
 DOUBTS_SHARE = 0.4  # standard deviation of a class's count from misreading, as a share of all rows in doubt
 
 
@@ -33,7 +33,7 @@ class ClassPrior:
     why: str  # in words
 
     def apply(self, probs: np.ndarray) -> np.ndarray:
-        """Probs `(n, k)` float32 whose best class is the label to hand in; `probs` itself where nothing is assumed."""
+        """Probs `(n, k)` float32 whose best class is the label; `probs` itself where nothing is assumed."""
         return probs if self.spread is None else _with_counts(probs, self.spread)
 
 
@@ -67,7 +67,7 @@ def class_prior(asked: str, competition: Competition, probs: np.ndarray) -> Clas
 
 
 def _plausibility(probs: np.ndarray, spread: float) -> float:
-    """P-value of the counts of the labels as read.
+    """P-value of the class counts of the labels without a prior.
 
     They differ from the prior's mean by chance, with v as above, and by misreading: a network that
     takes one class for another does so on many rows. On eights of held-out hard writers that lean
@@ -90,7 +90,7 @@ def _log_sharpened(probs: np.ndarray) -> np.ndarray:
 
 
 def _with_counts(probs: np.ndarray, spread: float) -> np.ndarray:
-    """The probs that minimise what the module says, `(n, k)` float32."""
+    """The probs `(n, k)` float32 that minimise the sum in the module's docstring."""
     from scipy.optimize import minimize
     from scipy.special import log_softmax, logsumexp
 

@@ -1,8 +1,8 @@
-"""Writes the file to hand in; and judges whether a file could be handed in.
+"""Write a submission file, and validate one.
 
 The validator knows nothing of how the file was made and compares it with the ids of the test file,
-so that whatever Kaggle would answer with "Scoring Error" an hour later is said here, with the line
-to mend. What Kaggle takes although it looks odd is a note: it matches rows by id, so their order is
+so that whatever Kaggle would answer with "Scoring Error" an hour later is reported here, with the
+line to correct. What Kaggle takes although it looks odd is a note: it matches rows by id, so their order is
 free; line ends may be those of Windows; and where it takes files, it takes them zipped. A byte
 order mark is a problem: by Kaggle's own words the header must match exactly, nowhere does it say
 that it passes over a mark before it, and a file without one is safe.
@@ -53,7 +53,7 @@ def write_submission(path: Path, ids: np.ndarray, probs: np.ndarray, competition
 
 
 class Judgement(NamedTuple):
-    """What keeps a file from being an acceptable submission, and what is odd about it and taken all the same."""
+    """The problems for which Kaggle would refuse a file, and notes on what is odd and accepted."""
 
     problems: list[str]  # each with its line and what to do; empty: acceptable
     notes: list[str]
@@ -145,7 +145,7 @@ class _Findings:
 
 
 class _Rows:
-    """The rows below line 1, one after the other, against the ids that are to be there."""
+    """Checks the rows below line 1, one after the other, against the ids of the test file."""
 
     def __init__(self, names: list[str], competition: Competition, test_ids: np.ndarray | None,
                  found: _Findings) -> None:
@@ -212,7 +212,7 @@ class _Rows:
                                          "or write the right id")
 
     def finish(self) -> None:
-        """What shows only at the end: too few or too many rows, missing ids, another order."""
+        """The checks that need all rows: too few or too many, missing ids, another order."""
         n_rows = len(self.line_of) + self.others
         if self.wanted is None:
             if not n_rows:
@@ -230,7 +230,7 @@ class _Rows:
             self.moved = f"line {self.line_of[there[place]]}, the id {quoted(there[place])}"
 
     def notes(self) -> list[str]:
-        """What is odd and does no harm."""
+        """What is odd, and accepted all the same."""
         lines = f"{self.windows:,} lines end" if self.windows > 1 else "a line ends"
         return [*[f"{lines} in \\r\\n (Windows), which Kaggle takes"] * bool(self.windows),
                 *[f"the rows are in another order than those of the test file, from {self.moved} on: Kaggle matches "

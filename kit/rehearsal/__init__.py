@@ -1,1 +1,1 @@
-"""A kernel folder, run here as Kaggle would run it."""
+"""Runs a kernel folder on this machine as Kaggle would."""

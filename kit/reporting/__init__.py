@@ -1,1 +1,1 @@
-"""What tells the truth: metrics, the leaderboard estimate, and the report."""
+"""Metrics, the leaderboard estimate, comparisons, and the report."""

@@ -1,7 +1,8 @@
-"""Is A better than B? Two runs or submissions, paired over rows, over writers and over the hardest eight writers.
+"""Compare two runs or submissions: is A better than B?
 
-In go two folders with OOF probs, no data needed; out comes a dict, a few lines for a terminal, and a page. The one
-idea: both have read the same digits, so what counts is where they differ, and how that varies from writer to writer.
+Both have predicted the same rows, so the tests are paired: over rows, over writers, and over the hardest
+eight writers. Folders with OOF probs are enough; the data is only needed for pictures. The result is a
+dict, which is shown as a few lines or as a page.
 """
 
 from dataclasses import dataclass
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
     from kit.data.table import Table
 
 MAX_DIFFERENT = 300  # rows listed and pictured: where one is right and the other wrong
-FIRST_DIFFERENT = 36  # of them, on each side, that the page shows unasked
+FIRST_DIFFERENT = 36  # of them, for A and for B, that the page shows before they are expanded
 MOST_ROWS = 1 << 40  # rows are counted in int64
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
-    """One of the two: the rows that it has scored, in ascending order, and what it was made from."""
+class ScoredRun:
+    """One of the two: the rows that it has scored, in ascending order, and its config."""
 
     name: str
     row: np.ndarray
@@ -39,10 +40,10 @@ class Side:
     writer: np.ndarray | None
     config: dict[str, Any]
 
-    def take(self, rows: np.ndarray) -> "Side":
-        """The part that lies in `rows`, all of which it has."""
+    def take(self, rows: np.ndarray) -> "ScoredRun":
+        """The same with `rows` alone, all of which it must have."""
         at = np.searchsorted(self.row, rows)
-        return Side(self.name, rows, self.probs[at], self.label[at], self.fold[at],
+        return ScoredRun(self.name, rows, self.probs[at], self.label[at], self.fold[at],
                     None if self.writer is None else self.writer[at], self.config)
 
     @property
@@ -63,7 +64,7 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
     KitError where a folder lacks its artifacts, where the two were made from different training files, or where no
     row is common to both.
     """
-    sides = read_side(a), read_side(b)
+    sides = read_scored_run(a), read_scored_run(b)
     _same_file(*sides)
     rows = np.intersect1d(sides[0].row, sides[1].row, assume_unique=True)
     if not len(rows):
@@ -86,7 +87,7 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
     return {**comparison, "verdict": verdict(comparison)}
 
 
-def read_side(folder: Path) -> Side:
+def read_scored_run(folder: Path) -> ScoredRun:
     """What a run or a submission has scored. A run's labels, writers and folds are in its folds.csv."""
     arrays = storage.read_npz(folder / "oof.npz", "row", "probs")
     if "label" not in arrays:
@@ -100,13 +101,13 @@ def read_side(folder: Path) -> Side:
     _check(folder / "oof.npz", arrays, competitions.get(config["competition"]).n_classes)
     scored = np.flatnonzero(np.isfinite(arrays["probs"]).all(axis=1))
     order = scored[np.argsort(arrays["row"][scored], kind="stable")]
-    return Side(folder.resolve().name, arrays["row"][order], arrays["probs"][order].astype(np.float32),
+    return ScoredRun(folder.resolve().name, arrays["row"][order], arrays["probs"][order].astype(np.float32),
                 arrays["label"][order].astype(np.int64), arrays["fold"][order],
                 arrays["writer"][order] if "writer" in arrays else None, config)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """What it says of config and data, in one dict. KitError for a config.json that was never the kit's."""
+    """Its config, with `data` in the same dict. KitError for a config.json that the kit did not write."""
     about = storage.read_json(path, "config", "data")
     config, data = about["config"], about["data"]
     if not isinstance(config, dict) or not matches_type(config.get("competition"), str) \
@@ -132,11 +133,11 @@ def _check(path: Path, arrays: dict[str, np.ndarray], n_classes: int) -> None:
         raise storage.damaged(path, f"its probs are not probabilities of {n_classes} classes")
 
 
-def _train_digest(side: Side) -> str | None:
+def _train_digest(side: ScoredRun) -> str | None:
     return side.config["data"]["sha256"].get(competitions.get(side.config["competition"]).train)
 
 
-def _same_file(a: Side, b: Side) -> None:
+def _same_file(a: ScoredRun, b: ScoredRun) -> None:
     if a.config["competition"] != b.config["competition"] or _train_digest(a) != _train_digest(b):
         kinds = ["the drawn sample" if side.config["data"]["is_sample"] else f"a {side.config['competition']} file"
                  for side in (a, b)]
@@ -144,15 +145,15 @@ def _same_file(a: Side, b: Side) -> None:
                        "compare runs that were made from the same training file")
 
 
-def _about(side: Side, rows: int, writers: np.ndarray | None) -> dict[str, Any]:
+def _about(side: ScoredRun, rows: int, writers: np.ndarray | None) -> dict[str, Any]:
     return {"name": side.name, "rows": rows, "models": list(side.config["models"]),
             "is_sample": bool(side.config["data"]["is_sample"]), "keeps_writers_apart": side.keeps_writers_apart,
             "accuracy": float(side.right.mean()), "ci95": list(metrics.accuracy_interval(side.right, writers)),
             "mistakes": int((~side.right).sum())}
 
 
-def _notes(sides: tuple[Side, Side], a: Side, b: Side) -> list[str]:
-    """What makes the comparison worth less than it seems."""
+def _notes(sides: tuple[ScoredRun, ScoredRun], a: ScoredRun, b: ScoredRun) -> list[str]:
+    """Warnings: what makes the comparison less reliable than it seems."""
     notes = []
     if a.config["data"]["is_sample"]:
         notes.append("Drawn sample: these scores say nothing about the competition.")
@@ -178,13 +179,13 @@ def _per_writer(a: np.ndarray, b: np.ndarray, writers: np.ndarray | None) -> lis
             for writer in np.unique(writers)]
 
 
-def _per_class(a: Side, b: Side) -> list[dict[str, Any]]:
+def _per_class(a: ScoredRun, b: ScoredRun) -> list[dict[str, Any]]:
     return [{"class": int(k), "rows": int((a.label == k).sum()), "recall_a": float(a.right[a.label == k].mean()),
              "recall_b": float(b.right[b.label == k].mean())} for k in np.unique(a.label)]
 
 
-def _different(a: Side, b: Side, writers: np.ndarray | None) -> list[dict[str, Any]]:
-    """Rows that one reads right and the other wrong, those first where their probs of the truth differ most."""
+def _different(a: ScoredRun, b: ScoredRun, writers: np.ndarray | None) -> list[dict[str, Any]]:
+    """Rows that one predicts right and the other wrong, sorted by how much their probs of the true class differ."""
     truth = np.arange(len(a.label)), a.label
     gap = a.probs[truth] - b.probs[truth]
     parted = np.flatnonzero(a.right != b.right)

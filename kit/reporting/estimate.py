@@ -1,7 +1,7 @@
-"""Foretell what the leaderboard will say of this submission, and how sure that is.
+"""Estimate the leaderboard score of a submission, with an interval.
 
-A plain CV mean is far too high: the test writers are harder than any in the training file. But a
-model's own doubt shows how hard a page is, without its labels. So
+A plain CV mean is far too high: the test writers are harder than any in the training file. But the
+models' confidence on the test file shows how hard it is, without its labels. So
 
 1. from the OOF rows, how often a model is wrong at each margin between its best and its second class;
 2. from the OOF writers, how the errors counted grow with the errors expected from the margins, since models are more
@@ -30,16 +30,16 @@ from kit.reporting.metrics import LEAST_ACCURACY
 DRAWS = 2_000  # of writers
 SEED = 0
 TEST_WRITERS = 8  # as in the official test file; the fewer, the more one of them can move the score
-STEEPNESS = 0.2  # a priori standard deviation of how much faster or slower errors grow than the doubts
-SPREAD = 0.35  # a priori standard deviation of a writer's log error around what the doubts say
+STEEPNESS = 0.2  # a priori standard deviation of how much faster or slower errors grow than expected
+SPREAD = 0.35  # a priori standard deviation of a writer's log error around what the margins say
 # Standard deviation of the log error that all writers of a file have in common: without it the interval held for 12 of
 # 15 groups of eight writers, with it for 14 (docs/lab-log.md, 2026-11-25).
-TOGETHER = 0.2
-RIGHT_WHEN_OUTVOTED = 0.45  # ensemble right minus member right, where they differ; used without an out-of-domain file
-MOST_GAIN = 0.5
-HALVES = 5  # drawings of rows from each eight writers, to see what a class prior wins there
-SOME_CHANGED = 20  # rows on which a class prior wins nothing, added to those counted: few tell nothing
-GROUP, GROUPS = 3, 8  # of the cross-check: writers a group, and groups
+SHARED_SPREAD = 0.2
+ENSEMBLE_WINS = 0.45  # ensemble right minus member right, where they differ; used without an out-of-domain file
+MAX_GAIN = 0.5
+DRAWS_PER_GROUP = 5  # of rows of each eight writers, to measure what a class prior gains there
+PRIOR_CHANGED = 20  # rows without gain, added to those counted, so that few changes count little
+GROUP_WRITERS, N_GROUPS = 3, 8  # of the cross-check: writers in a group, and groups
 
 
 def estimate(results: RunResults) -> dict[str, Any] | None:
@@ -49,8 +49,8 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
     OOF rows. After self-training the models doubt their own guesses no longer: the estimate is then
     that of the run before it.
     """
-    if results.before is not None:
-        return _before_self_training(results, results.before)
+    if results.before_self_training is not None:
+        return _before_self_training(results, results.before_self_training)
     if results.test is None:
         return None
     scored = np.isfinite(results.oof).all(1)
@@ -64,28 +64,28 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
                           f"{100 * LEAST_ACCURACY:.0f}\u00a0% nothing useful can be said of harder writers. "
                           "Train it longer, or on more rows.", "cross_check": None}
     margins = log_margin(results.oof[scored])
-    committees = _committees(results)
+    fold_ensembles = _fold_ensembles(results)
     writers = None if results.folds.writers is None else results.folds.writers[scored]
     if writers is None or not results.folds.keeps_writers_apart:
-        doubts = Doubts.fit(margins, wrong)
-        single = float(np.mean([doubts.expected(log_margin(probs)) for probs in committees]))
+        error_curve = ErrorCurve.fit(margins, wrong)
+        single = float(np.mean([error_curve.expected(log_margin(probs)) for probs in fold_ensembles]))
         draws = single * np.exp(np.random.default_rng(SEED).normal(0, SPREAD, DRAWS))
         words = ("A rough guess: writers were not kept apart, so these are the doubts of models that knew the writers. "
                  "By them")
         check = None
     else:
-        margins_test = [log_margin(probs) for probs in committees]
+        margins_test = [log_margin(probs) for probs in fold_ensembles]
         single, draws = _extrapolate(margins, wrong, writers, margins_test, TEST_WRITERS)
         words = ("The models' doubts on the test file show how hard it is, and how errors grow with doubts is known "
                  "from held-out writers. By that")
         check = cross_check(margins, wrong, writers)
-    gain = _ensemble_gain(results, committees, single)
+    gain = _ensemble_gain(results, fold_ensembles, single)
     value, draws = single * (1 - gain), draws * (1 - gain)
     words += (f" one model alone would misread {100 * single:.1f}\u00a0% of it; together they make "
               f"{100 * gain:.0f}\u00a0% fewer mistakes.")
     changed = float((results.submitted.argmax(1) != results.test.argmax(1)).mean())
     if changed and results.class_prior and results.class_prior.spread is not None:
-        won, spread = prior_wins(results.oof[scored], labels, writers, results.class_prior,
+        won, spread = prior_gain(results.oof[scored], labels, writers, results.class_prior,
                                  min(1.0, len(results.test) / (results.competition.test_pool or len(results.test))))
         rng = np.random.default_rng(SEED + 2)
         value, draws = value - changed * won, draws - changed * rng.normal(won, spread, DRAWS).clip(-1, 1)
@@ -113,18 +113,18 @@ def log_margin(probs: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Doubts:
-    """How often a model is wrong at each margin: falling, from isotonic regression."""
+class ErrorCurve:
+    """The share of errors at each margin of the probs: falling, by isotonic regression."""
 
     margins: np.ndarray
     shares: np.ndarray
 
     @classmethod
-    def fit(cls, margins: np.ndarray, wrong: np.ndarray) -> "Doubts":
+    def fit(cls, margins: np.ndarray, wrong: np.ndarray) -> "ErrorCurve":
         from sklearn.isotonic import IsotonicRegression
 
         model = IsotonicRegression(increasing=False).fit(margins, wrong.astype(float))
-        floor = 0.5 / (1 + len(wrong))  # the surest rows may be wrong too
+        floor = 0.5 / (1 + len(wrong))  # the most confident rows may be wrong too
         return cls(model.X_thresholds_, np.maximum(model.y_thresholds_, floor))
 
     def expected(self, margins: np.ndarray) -> float:
@@ -135,9 +135,9 @@ class Doubts:
 def _extrapolate(margins: np.ndarray, wrong: np.ndarray, writers: np.ndarray, unseen: list[np.ndarray],
                  n_writers: int) -> tuple[float, np.ndarray]:
     """Share of errors to expect on unseen writers with these margins (one array per model), and draws of it."""
-    doubts = Doubts.fit(margins, wrong)
-    expected, rows, errors = _by_writer(doubts, margins, wrong, writers)
-    target = np.log(np.mean([doubts.expected(each) for each in unseen]))
+    error_curve = ErrorCurve.fit(margins, wrong)
+    expected, rows, errors = _by_writer(error_curve, margins, wrong, writers)
+    target = np.log(np.mean([error_curve.expected(each) for each in unseen]))
     rng = np.random.default_rng(SEED)
     everybody = np.ones((1, len(rows)))
     picks = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), DRAWS)
@@ -145,16 +145,16 @@ def _extrapolate(margins: np.ndarray, wrong: np.ndarray, writers: np.ndarray, un
     levels, slopes = _fit(expected, rows, errors, picks)
     spread = _spread(rows * np.exp(level + (1 + slope) * np.log(expected)), errors)
     of_writers = np.exp(rng.normal(-spread**2 / 2, spread, (DRAWS, n_writers))).mean(1)
-    of_writers *= np.exp(rng.normal(0, TOGETHER, DRAWS))
+    of_writers *= np.exp(rng.normal(0, SHARED_SPREAD, DRAWS))
     return float(np.exp(level + (1 + slope) * target)), np.exp(levels + (1 + slopes) * target) * of_writers
 
 
-def _by_writer(doubts: Doubts, margins: np.ndarray, wrong: np.ndarray,
+def _by_writer(error_curve: ErrorCurve, margins: np.ndarray, wrong: np.ndarray,
                writers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Per writer: share of errors expected from the margins, number of rows, number of errors."""
     _, index = np.unique(writers, return_inverse=True)
     rows = np.bincount(index)
-    shares = np.interp(margins, doubts.margins, doubts.shares)
+    shares = np.interp(margins, error_curve.margins, error_curve.shares)
     return np.bincount(index, shares) / rows, rows, np.bincount(index, wrong)
 
 
@@ -186,23 +186,25 @@ def _spread(mean: np.ndarray, errors: np.ndarray) -> float:
 
 
 def cross_check(margins: np.ndarray, wrong: np.ndarray, writers: np.ndarray) -> dict[str, Any]:
-    """The same method, asked for groups of the hardest writers from easier ones only; how often the interval held.
+    """How often the interval holds where groups of the hardest writers are estimated from easier ones only.
 
-    Hardest by the models' doubts, as the test writers are known to us: choosing by the errors themselves would pick the
-    writers on whom the doubts fall short, and find them falling short.
+    Hardest by the margins, which is all that is known of the test writers. Chosen by their errors, they
+    would be the very writers on whom the margins promise too much.
     """
     names, index = np.unique(writers, return_inverse=True)
-    doubts = Doubts.fit(margins, wrong)
-    hardest = np.argsort(-_by_writer(doubts, margins, wrong, writers)[0], kind="stable")
+    error_curve = ErrorCurve.fit(margins, wrong)
+    hardest = np.argsort(-_by_writer(error_curve, margins, wrong, writers)[0], kind="stable")
     groups = []
-    for k in range(min(GROUPS, len(names) // GROUP - 1)):
-        asked, known = np.isin(index, hardest[k * GROUP:][:GROUP]), np.isin(index, hardest[(k + 1) * GROUP:])
+    for k in range(min(N_GROUPS, len(names) // GROUP_WRITERS - 1)):
+        group, easier = np.split(hardest[k * GROUP_WRITERS:], [GROUP_WRITERS])
+        asked, known = np.isin(index, group), np.isin(index, easier)
         if not wrong[known].any():
             break
-        single, draws = _extrapolate(margins[known], wrong[known], writers[known], [margins[asked]], GROUP)
+        single, draws = _extrapolate(margins[known], wrong[known], writers[known], [margins[asked]],
+                                     GROUP_WRITERS)
         low, high = _interval(draws, int(asked.sum()))
         actual = float(1 - wrong[asked].mean())
-        groups.append({"writers": [int(name) for name in names[hardest[k * GROUP:(k + 1) * GROUP]]],
+        groups.append({"writers": [int(name) for name in names[group]],
                        "estimate": 1 - single, "low": low, "high": high, "actual": actual,
                        "held": bool(low <= actual <= high)})
     return {"groups": groups, "held": sum(group["held"] for group in groups), "of": len(groups)}
@@ -218,8 +220,8 @@ def _interval(draws: np.ndarray, rows: int) -> tuple[float, float]:
 # -- from a single model to the ensemble ----------------------------------------------------------------------------
 
 
-def _committees(results: RunResults) -> list[np.ndarray]:
-    """Test probs of each fold, all members together: what an OOF row's prediction is made of."""
+def _fold_ensembles(results: RunResults) -> list[np.ndarray]:
+    """Test probs of each fold, the mean over the members, which is also how an OOF row is predicted."""
     return _by_fold(results, lambda member: member.test)
 
 
@@ -232,12 +234,13 @@ def _by_fold(results: RunResults, probs_of: Callable[[Member], list[np.ndarray]]
     return [mean_probs(probs) for _, probs in sorted(folds.items())]
 
 
-def _ensemble_gain(results: RunResults, committees: list[np.ndarray], single: float) -> float:
-    """Share of a single model's errors that the ensemble does not make on the test file, at most `MOST_GAIN`.
+def _ensemble_gain(results: RunResults, fold_ensembles: list[np.ndarray], single: float) -> float:
+    """Share of a single model's errors that the ensemble avoids on the test file, at most `MAX_GAIN`.
 
-    Where they differ, the ensemble wins more often than the member; how much more, the out-of-domain labels tell.
+    Where the two differ, the ensemble is right more often; how much more is measured on the labelled
+    out-of-domain file.
     """
-    wins = RIGHT_WHEN_OUTVOTED
+    wins = ENSEMBLE_WINS
     extra = results.data.extra()
     if results.extra is not None and extra is not None:
         members = [probs.argmax(1) for probs in _by_fold(results, lambda member: member.extra)]
@@ -245,14 +248,14 @@ def _ensemble_gain(results: RunResults, committees: list[np.ndarray], single: fl
         differ = np.mean([(labels_k != ensemble).mean() for labels_k in members])
         better = (ensemble == labels).mean() - np.mean([(labels_k == labels).mean() for labels_k in members])
         wins = float(np.clip(better / differ, 0, 1)) if differ > 0 else wins
-    handed_in = mean_probs(committees).argmax(1)
-    differ = np.mean([(probs.argmax(1) != handed_in).mean() for probs in committees])
-    return min(float(differ) * wins / single, MOST_GAIN)
+    handed_in = mean_probs(fold_ensembles).argmax(1)
+    differ = np.mean([(probs.argmax(1) != handed_in).mean() for probs in fold_ensembles])
+    return min(float(differ) * wins / single, MAX_GAIN)
 
 
-def prior_wins(probs: np.ndarray, labels: np.ndarray, writers: np.ndarray | None, prior: ClassPrior,
+def prior_gain(probs: np.ndarray, labels: np.ndarray, writers: np.ndarray | None, prior: ClassPrior,
                share: float) -> tuple[float, float]:
-    """Errors that `prior` mends, less those that it makes, per changed label: their mean and its standard deviation.
+    """Errors that `prior` corrects, less those that it makes, per changed label: mean and standard deviation.
 
     Counted on the OOF rows of eight writers at a time, of whom a random `share` is drawn, as the
     test file is drawn from its pool; where writers are unknown, on all rows.
@@ -268,13 +271,13 @@ def prior_wins(probs: np.ndarray, labels: np.ndarray, writers: np.ndarray | None
     for group in groups:
         n = max(1, round(share * len(group)))
         spread = prior.spread and n / n_classes * (len(group) - n) / max(1, len(group) - 1)
-        for _ in range(HALVES if share < 1 else 1):
+        for _ in range(DRAWS_PER_GROUP if share < 1 else 1):
             rows = rng.permutation(group)[:n]
             read, told = probs[rows].argmax(1), ClassPrior(spread, prior.why).apply(probs[rows]).argmax(1)
             counts.append(((read != told).sum(), (told == labels[rows]).sum() - (read == labels[rows]).sum()))
     changed, won = np.array(counts, float).T
-    rate = won.sum() / (changed.sum() + SOME_CHANGED)
+    rate = won.sum() / (changed.sum() + PRIOR_CHANGED)
     if not changed.any():
         return float(rate), 1.0
-    spread = np.sqrt((((won - rate * changed) ** 2).sum() + SOME_CHANGED) / (changed**2).sum())
+    spread = np.sqrt((((won - rate * changed) ** 2).sum() + PRIOR_CHANGED) / (changed**2).sum())
     return float(rate), float(min(spread, 1.0))

@@ -1,8 +1,8 @@
 """The plots, as inline SVG: learning curves, dots with intervals, a reliability diagram, class balance.
 
-In go lists of the report's numbers; out comes markup whose colours and fonts are the page's own (classes, styled in
-page.css). The one idea: every mark carries a <title> that says its numbers on hover, and the drawing as a whole is one
-image with a label; the table below it on the page is for those who cannot see it.
+Colours and fonts are those of the page (CSS classes, styled in page.css). Every mark carries a <title> that
+shows its numbers on hover, and a drawing as a whole is one image with a label; for those who cannot see
+it, the page has a table below.
 """
 
 import itertools
@@ -49,7 +49,7 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
 
 
 def mark(title: str, *parts: Markup) -> Markup:
-    """What belongs together and says `title` when pointed at."""
+    """A group of shapes that shows `title` on hover."""
     return Markup('<g class="mark"><title>{}</title>{}</g>').format(title, Markup("").join(parts))
 
 
@@ -108,7 +108,7 @@ def intervals(rows: Sequence[dict[str, Any]], label: str, reference: float | Non
               row_height: float = 26) -> Markup:
     """One dot and its 95 % interval per row (`name`, `value`, `ci95`; `note`, `kind`), on one scale of accuracy.
 
-    Where a row has `actual`, what came true, a ring stands there.
+    Where a row has `actual`, the value that came true, a ring shows it.
     """
     known = [row for row in rows if row["value"] is not None]
     bounds = [bound for row in known for bound in (*row["ci95"], row["value"], row.get("actual", row["value"]))]

@@ -1,7 +1,7 @@
-"""Accuracy with honest intervals, per writer and per class, calibration, and paired tests.
+"""Accuracy with intervals, per writer and per class, calibration, and paired tests.
 
-In go arrays of predictions and labels; out come plain numbers, lists and dicts that JSON can hold. The one idea: rows
-of one writer are not independent, so wherever writers are known, what is resampled is the writer, not the row.
+The rows of one writer are not independent. So wherever writers are known, it is writers that are
+resampled, not rows. All results are plain numbers, lists and dicts that JSON can hold.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ import numpy as np
 Interval = tuple[float, float]
 
 Z95 = 1.959963984540054  # the 97.5 % point of the normal distribution
-DRAWS = 10_000  # of the bootstrap: the 2.5 % point then wobbles by under a tenth of the interval's half-width
-SEED = 0  # of the bootstrap, so that the same run always reads the same
+DRAWS = 10_000  # of the bootstrap: the 2.5 % point varies by under a tenth of the interval's half-width
+SEED = 0  # of the bootstrap, so that the same run always gives the same numbers
 # OOF accuracy below which a run gets no estimate of its leaderboard score: it is hardly trained, and an interval for
 # harder writers would be a fifth of the whole scale wide, or more (docs/lab-log.md, 2026-11-25).
 LEAST_ACCURACY = 0.8
@@ -37,7 +37,7 @@ def accuracy_interval(right: np.ndarray, writers: np.ndarray | None = None) -> I
     """95 % interval of the accuracy of `right` (n,) bool; over writers where `writers` (n,) names at least two.
 
     The percentile interval of a bootstrap that resamples whole writers (Field & Welsh 2007, "cluster bootstrap"),
-    never narrower than Wilson's for independent rows: with few or flawless writers the bootstrap alone is too sure.
+    never narrower than Wilson's for independent rows: with few or flawless writers the bootstrap alone is too narrow.
     """
     low, high = wilson(int(right.sum()), len(right))
     if writers is None or len(np.unique(writers)) < 2:
@@ -60,8 +60,8 @@ def _draws(n_groups: int) -> np.ndarray:
     return np.random.default_rng(SEED).integers(n_groups, size=(DRAWS, n_groups))
 
 
-def cv_block(probs: np.ndarray, labels: np.ndarray, fold: np.ndarray, writers: np.ndarray | None) -> dict[str, Any]:
-    """The scores of OOF `probs` (m, 10) against `labels` (m,), in the folds `fold` (m,): the numbers of `cv`.
+def cv_scores(probs: np.ndarray, labels: np.ndarray, fold: np.ndarray, writers: np.ndarray | None) -> dict[str, Any]:
+    """The scores of OOF `probs` (m, 10) against `labels` (m,), in the folds `fold` (m,): report.json's `cv`.
 
     `std` is the sample standard deviation over folds (null for one fold); `ci95` is that of `oof_accuracy`.
     """
@@ -133,7 +133,7 @@ def _ratio(part: int, whole: int) -> float | None:
 
 
 def calibration(probs: np.ndarray, labels: np.ndarray, n_bins: int = 15) -> dict[str, Any]:
-    """Does a confidence of 0.9 mean 90 % right? `probs` (n, 10), `labels` (n,).
+    """How well confidence matches accuracy: `probs` (n, 10) against `labels` (n,).
 
     `ece` is the expected calibration error over equal-width bins (Guo et al. 2017, arXiv 1706.04599); `log_loss` is
     the mean of -ln p(true), p clipped at 1e-7; `bins` leaves out the empty ones.
@@ -160,7 +160,8 @@ def paired_rows(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     """McNemar's exact test on `a` and `b` (n,) bool, whether each row was right: difference A - B, interval, p.
 
     The interval is Wald's with half a row added to each kind of disagreement (Agresti & Min 2005). It takes rows for
-    independent, so it is too narrow where the rows of a writer stand and fall together; see `paired_writers`.
+    independent, so it is too narrow where the rows of a writer are right or wrong together; see
+    `paired_writers`.
     """
     from scipy.stats import binomtest
 
@@ -177,7 +178,7 @@ def paired_rows(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
 def paired_writers(a: np.ndarray, b: np.ndarray, writers: np.ndarray | None) -> dict[str, Any] | None:
     """A bootstrap that resamples writers: difference A - B of `a`, `b` (n,) bool, percentile interval, two-sided p.
 
-    None where fewer than two writers are known. p is at least 2 / (DRAWS + 1): more draws could not be told apart.
+    None where fewer than two writers are known. p is at least 2 / (DRAWS + 1), the least that DRAWS can show.
     """
     if writers is None or len(np.unique(writers)) < 2:
         return None
@@ -193,9 +194,10 @@ def paired_writers(a: np.ndarray, b: np.ndarray, writers: np.ndarray | None) -> 
 
 
 def paired(a: np.ndarray, b: np.ndarray, writers: np.ndarray | None) -> dict[str, Any]:
-    """Is A better than B, over rows, over writers, and over the eight writers that are hardest for the two together.
+    """Whether A is better than B: over rows, over writers, and over the hardest eight writers.
 
-    The hardest are chosen by the sum of both, not by one of them: that one would look better by chance.
+    The hardest are those with the lowest accuracy of both together; chosen by one of the two, they would
+    make that one look worse by chance.
     """
     over_writers = paired_writers(a, b, writers)
     if writers is None or over_writers is None:
@@ -231,6 +233,6 @@ def _spread(n: int, share: float) -> float:
 
 
 def agreement(votes: np.ndarray) -> np.ndarray:
-    """(n,) share of the models that vote with the most common class of `votes` (models, n) int."""
+    """(n,) share of the models that predict the most common class; `votes` (models, n) int."""
     counts = (votes[:, :, None] == np.arange(votes.max(initial=0) + 1)).sum(axis=0)
     return counts.max(axis=1) / len(votes)

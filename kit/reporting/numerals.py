@@ -1,8 +1,7 @@
 """The Kannada numerals ೦–೯ as small inline SVG, since few machines have a font for them.
 
-In go the strokes that the sample is drawn from; out come symbols to be put once into a page and used by number. The
-one idea: a Catmull-Rom spline through hand-written points is a Bézier path exactly, so no font and no second set of
-shapes is needed.
+They are drawn from the strokes of the sample: a Catmull-Rom spline through hand-written points is exactly a
+Bézier path. A page includes the symbols once and uses them by number.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
-"""One self-contained HTML page from a template: style and script inline, nothing fetched from anywhere.
+"""One self-contained HTML page from a template: style and script inline, nothing loaded from anywhere.
 
-In go a template of this folder and a dict of numbers; out comes the page as text. The one idea: a template writes
-`num('cv.oof_accuracy', 'percent')`, and the number is looked up in the dict by that name and carries it in the page,
-so that a test can hold every number on the page against the JSON file beside it.
+A template writes `num('cv.oof_accuracy', 'percent')`: the number is looked up by that name in the report's
+dict, and the page keeps the name beside it. So a test can compare every number on the page with the JSON
+file.
 """
 
 import base64
@@ -37,10 +37,10 @@ def render(template: str, numbers: dict[str, Any], class_names: list[str], **con
 
 
 def lookup(numbers: dict[str, Any]) -> Callable[..., Markup]:
-    """`num(key, kind)`: the number at a dotted key, formatted, in a <data> element that says key and exact value."""
+    """`num(key, kind)` for templates: the number at a dotted key, formatted, with key and value beside it."""
 
     def num(key: str, kind: str = "count") -> Markup:
-        value = value_of(numbers, key)
+        value = value_at(numbers, key)
         if value is None:
             return Markup('<span class="unknown" title="not known">–</span>')
         return Markup('<data value="{}" data-key="{}">{}</data>').format(value, key, FORMATS[kind](value))
@@ -48,7 +48,7 @@ def lookup(numbers: dict[str, Any]) -> Callable[..., Markup]:
     return num
 
 
-def value_of(numbers: Any, key: str) -> Any:
+def value_at(numbers: Any, key: str) -> Any:
     """The value at a dotted key: names of dicts, positions in lists."""
     for part in key.split("."):
         numbers = numbers[int(part) if isinstance(numbers, list) else part]

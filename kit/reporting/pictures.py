@@ -1,7 +1,7 @@
-"""Digits as small PNG data URIs, so that one HTML file holds its pictures.
+"""Digits as small PNG data URIs, so that a single HTML file holds its pictures.
 
-In go rows of uint8 pixels; out come `data:image/png;base64,…` strings of some 300 characters each. The one idea: 16
-grey levels are enough at this size and halve the bytes, which is what lets hundreds of digits fit into a page.
+16 grey levels are enough at this size and halve the bytes: some 300 characters a digit, which lets
+hundreds of them fit into a page.
 """
 
 import base64

@@ -1,7 +1,6 @@
-"""report.json, and report.html from it.
+"""report.json with every number of a run, and report.html, a self-contained page that shows them.
 
-In goes a `RunResults`; out comes one dict with every number, and one self-contained page that shows them. The one
-idea: the page looks its numbers up in the dict by name, so the two cannot tell different stories.
+The page looks its numbers up in the dict by name, so the two cannot differ.
 """
 
 from dataclasses import asdict
@@ -20,7 +19,7 @@ if TYPE_CHECKING:  # reading a submission's report needs no pandas
     from kit.ensembling.blend import Member, RunResults
 
 MAX_MISTAKES = 600  # rows listed in report.json and pictured on the page: some 200 KB of the page's 2 MB
-PER_CELL = 6  # mistakes that each cell of the confusion matrix keeps, however unsure they are
+PER_CELL = 6  # mistakes kept for each cell of the confusion matrix, whatever their confidence
 DOUBTFUL = 8  # right answers with the least confidence, of each class
 SAMPLES = 8  # training digits, of each class
 GRID = 36  # test digits, 6 by 6
@@ -57,7 +56,7 @@ def build_report(results: "RunResults") -> dict[str, Any]:
         "data": _data(results),
         "cv": {"split": folds.split, "keeps_writers_apart": bool(folds.keeps_writers_apart),
                "n_folds": int(results.config.get("n_folds", len(np.unique(folds.fold)))),
-               **metrics.cv_block(probs, labels, fold, writers), "rows_missing": int((~scored).sum())},
+               **metrics.cv_scores(probs, labels, fold, writers), "rows_missing": int((~scored).sum())},
         "baseline": _baseline(results, scored),
         "dig_mnist": _extra(results),
         "leaderboard_estimate": estimate(results),
@@ -101,7 +100,7 @@ def _baseline(results: "RunResults", scored: np.ndarray) -> dict[str, Any] | Non
         return None
     writers, labels = None if folds.writers is None else folds.writers[both], folds.labels[both]
     ours, theirs = results.oof[both].argmax(axis=1) == labels, base.oof[both].argmax(axis=1) == labels
-    return {"model": base.model, **metrics.cv_block(base.oof[both], labels, folds.fold[both], writers),
+    return {"model": base.model, **metrics.cv_scores(base.oof[both], labels, folds.fold[both], writers),
             "paired": metrics.paired(ours, theirs, writers)}
 
 
@@ -112,7 +111,7 @@ def _baseline_member(results: "RunResults") -> "Member | None":
 
 
 def _extra(results: "RunResults") -> dict[str, Any] | None:
-    """The accuracy on the labelled out-of-domain file; null where the competition has none. Nothing is chosen by it."""
+    """The accuracy on the labelled out-of-domain file; null without one. No choice is made by it."""
     table = results.data.extra()
     if results.extra is None or table is None:
         return None
@@ -174,7 +173,7 @@ def _notes(results: "RunResults") -> list[str]:
 
 
 def _mistakes(rows: np.ndarray, labels: np.ndarray, probs: np.ndarray, writers: np.ndarray | None) -> list[dict]:
-    """The most confident mistakes first; the first of each cell of the confusion matrix stay in any case."""
+    """At most MAX_MISTAKES, the most confident first; PER_CELL of each confusion-matrix cell stay in any case."""
     predicted, confidence = probs.argmax(axis=1), probs.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
@@ -192,7 +191,7 @@ def _mistakes(rows: np.ndarray, labels: np.ndarray, probs: np.ndarray, writers: 
 
 
 def _doubtful(rows: np.ndarray, labels: np.ndarray, probs: np.ndarray) -> list[dict]:
-    """Of each class, the right answers that were least sure."""
+    """Of each class, the right predictions with the least confidence."""
     predicted, confidence = probs.argmax(axis=1), probs.max(axis=1)
     chosen = [i for k in np.unique(labels) for i in
               sorted(np.flatnonzero((labels == k) & (predicted == k)), key=lambda i: confidence[i])[:DOUBTFUL]]
@@ -222,7 +221,7 @@ def _test(results: "RunResults") -> dict[str, Any] | None:
 
 
 def _disagreement(results: "RunResults") -> dict[str, Any] | None:
-    """Where the single models (one for each member and fold) part on the test file; null for fewer than two of them."""
+    """The test rows on which the models (one for each member and fold) disagree; null for fewer than two."""
     votes = np.array([probs.argmax(axis=1) for member in results.members for probs in member.test])
     if results.test is None or len(votes) < 2:
         return None
@@ -272,14 +271,14 @@ def _pictures(report: dict[str, Any], results: "RunResults") -> dict[str, Any]:
 
 
 def _scale(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """The scores that belong on one scale of accuracy, with the keys of their numbers."""
+    """The scores to draw on one scale of accuracy, with the keys of their numbers."""
     rows = [("this run, held out", "cv", "oof_accuracy", ("ci95.0", "ci95.1")),
             ("leaderboard estimate", "leaderboard_estimate", "value", ("low", "high")),
             ("baseline", "baseline", "oof_accuracy", ("ci95.0", "ci95.1")),
             (report["dig_mnist"] and report["dig_mnist"]["file"], "dig_mnist", "accuracy", ("ci95.0", "ci95.1"))]
     if not verdict.standing(report):  # the run is the baseline: once is enough
         rows = [row for row in rows if row[1] != "baseline"]
-    number = page.value_of
+    number = page.value_at
     return [{"name": name, "value": number(report, f"{block}.{value}"), "key": f"{block}.{value}",
              "ci95": [number(report, f"{block}.{bound}") for bound in bounds],
              "ci_keys": [f"{block}.{bound}" for bound in bounds], "kind": "" if block == "cv" else "other"}
@@ -309,7 +308,7 @@ def _setting(value: Any) -> str:
 
 
 def _of_writer(report: dict[str, Any], at_most: int = 8) -> dict[int, list[int]]:
-    """Positions in `mistakes` of each writer's surest ones."""
+    """Positions in `mistakes` of the most confident ones of each of the hardest writers."""
     found: dict[int, list[int]] = {entry["writer"]: [] for entry in report["hardest_writers"]}
     for index, mistake in enumerate(report["mistakes"]):
         if len(found.get(mistake["writer"], range(at_most))) < at_most:

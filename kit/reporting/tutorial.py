@@ -1,8 +1,7 @@
-"""The tutorials' pictures: one digit by its row, a row of samples, class balance, a grid of predictions; and the score
-of a finished submission where the labels of the test file are known.
+"""The pictures of the tutorials, and the score of a submission where the test labels are known.
 
-In go a competition and where its data is; out come text for a terminal and SVG for a notebook or a file. The one idea:
-a picture is one self-contained SVG, digits and all, in colours that suit light and dark pages.
+One digit by its row, samples of each class, class balance, a grid of predictions: as text for a terminal,
+or as one self-contained SVG in colours that suit light and dark pages.
 """
 
 import shlex

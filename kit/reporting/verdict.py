@@ -1,14 +1,14 @@
-"""The verdict in words: how good, how sure, better than the baseline or not, what the leaderboard will say, what next.
+"""The verdict of a report in words: how good, how certain, against the baseline, the leaderboard, what next.
 
-In goes the report's dict; out come sentences. The one idea: a reader who stops after them has not been misled, so
-whatever makes a score worth less (a sample, folds left out, a flattering split) is a banner above it.
+Whatever makes a score worth less (a sample, folds left out, a flattering split) is a banner above it, so
+that a reader who reads no further is not misled.
 """
 
 from typing import Any
 
 
 def verdict(report: dict[str, Any]) -> dict[str, Any]:
-    """`headline` (what it comes to, in plain words), `banners` (loud), `points` and `next` (lists of sentences)."""
+    """`headline` (the result in plain words), `banners` (warnings), `points` and `next` (lists of sentences)."""
     return {"headline": _headline(report), "banners": _banners(report), "points": _points(report),
             "next": _next(report)}
 
@@ -92,7 +92,7 @@ def _against_baseline(report: dict[str, Any]) -> str:
 
 
 def standing(report: dict[str, Any]) -> str | None:
-    """Against the baseline: better, worse, or the same as far as was shown; None where there is nothing to compare."""
+    """The run against the baseline: `better`, `worse` or `same` (no shown difference); None without one."""
     base = report["baseline"]
     if base is None or all(member["model"] == base["model"] for member in report["members"]):
         return None
@@ -119,7 +119,7 @@ def _leaderboard(report: dict[str, Any]) -> str:
 
 
 def _next(report: dict[str, Any]) -> list[str]:
-    """At most four, the most promising first; each names the number that it follows from."""
+    """Advice: at most four sentences, the most promising first; each names the number behind it."""
     cv, data = report["cv"], report["data"]
     ideas = []
     if data["is_sample"]:

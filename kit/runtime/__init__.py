@@ -1,1 +1,1 @@
-"""What runs on Kaggle; it always leaves a submission."""
+"""What runs in a kernel on Kaggle; it always leaves a submission."""

@@ -1,1 +1,1 @@
-"""What learns: models, augmentation, the training of folds, and who runs them."""
+"""Models, augmentation, the training of folds, and the executors that run them."""

@@ -160,11 +160,11 @@ def test_the_page_pictures_nothing_from_another_file(compared, pair):
 
 
 def test_the_pages_numbers_are_the_comparisons(compared):
-    from kit.reporting.page import value_of
+    from kit.reporting.page import value_at
 
     found = re.findall(r'<data value="([^"]*)" data-key="([^"]*)">', comparing.render_compare(compared))
     assert {"a.accuracy", "b.accuracy", "paired.writers.p", "paired.hardest.difference"} <= {key for _, key in found}
-    assert all(value == str(value_of(compared, key)) for value, key in found)
+    assert all(value == str(value_at(compared, key)) for value, key in found)
 
 
 def test_a_run_named_like_a_script_is_harmless(compared):

@@ -18,7 +18,7 @@ def test_doubts_fall_with_the_margin_and_match_what_was_counted():
     rng = np.random.default_rng(0)
     margins = rng.uniform(0, 12, 20_000)
     wrong = rng.uniform(size=20_000) < 0.5 * np.exp(-margins)
-    doubts = estimates.Doubts.fit(margins, wrong)
+    doubts = estimates.ErrorCurve.fit(margins, wrong)
     assert (np.diff(doubts.shares) <= 0).all()
     assert doubts.expected(margins) == pytest.approx(wrong.mean(), rel=0.05)
 
@@ -74,9 +74,9 @@ def test_the_cross_check_never_shows_a_group_its_own_answers():
     rng = np.random.default_rng(2)
     margins, wrong, writers = writers_like(rng, 40, np.linspace(0.04, 0.005, 40))
     check = estimates.cross_check(margins, wrong, writers)
-    assert check["of"] == estimates.GROUPS and check["held"] >= 6
+    assert check["of"] == estimates.N_GROUPS and check["held"] >= 6
     named = [name for group in check["groups"] for name in group["writers"]]
-    assert len(named) == len(set(named)) == estimates.GROUPS * estimates.GROUP
+    assert len(named) == len(set(named)) == estimates.N_GROUPS * estimates.GROUP_WRITERS
 
 
 def test_a_run_that_is_hardly_trained_gets_no_estimate(make_results):
@@ -90,7 +90,7 @@ def test_a_run_that_is_hardly_trained_gets_no_estimate(make_results):
 def test_after_self_training_the_estimate_is_that_of_the_run_before_it(make_results):
     """Models no longer doubt what they have guessed and learnt themselves."""
     before = make_results()
-    after = dataclasses.replace(before, before=before)
+    after = dataclasses.replace(before, before_self_training=before)
     plain, found = estimates.estimate(before), estimates.estimate(after)
     assert found["value"] == plain["value"]
     assert found["method"].endswith("before self-training, which changed 0 labels; what they gain is not in it.")
@@ -108,12 +108,12 @@ def leaning_writers(n):
     return (probs / probs.sum(1, keepdims=True)).astype("float32"), labels, np.repeat(np.arange(n), 640)
 
 
-def test_what_a_class_prior_wins_is_measured_on_rows_drawn_as_the_test_file_is():
+def test_what_a_class_prior_gain_is_measured_on_rows_drawn_as_the_test_file_is():
     probs, labels, writers = leaning_writers(16)
-    whole, _ = estimates.prior_wins(probs, labels, writers, ClassPrior(0.0, ""), 1.0)
+    whole, _ = estimates.prior_gain(probs, labels, writers, ClassPrior(0.0, ""), 1.0)
     assert 0.3 < whole < 1
     labels[:] = probs.argmax(1)  # every label as it was read: nothing can be mended
-    nothing, _ = estimates.prior_wins(probs, labels, writers, ClassPrior(0.0, ""), 1.0)
+    nothing, _ = estimates.prior_gain(probs, labels, writers, ClassPrior(0.0, ""), 1.0)
     assert -1 <= nothing < -0.8
 
 
@@ -127,7 +127,7 @@ def test_at_half_a_file_no_mended_errors_are_counted_where_equality_makes_some()
     second = (labels[unsure] + rng.integers(1, 10, 800)) % 10
     probs[unsure, labels[unsure]], probs[unsure, second] = 0.7, 0.299
     writers = np.repeat(np.arange(16), 640)
-    forced, _ = estimates.prior_wins(probs, labels, writers, ClassPrior(0.0, ""), 0.5)
+    forced, _ = estimates.prior_gain(probs, labels, writers, ClassPrior(0.0, ""), 0.5)
     assert forced < -0.5
 
 

@@ -70,9 +70,9 @@ def test_the_interval_over_writers_holds_about_as_often_as_it_says():
     assert held >= 21
 
 
-def test_cv_block_by_hand():
+def test_cv_scores_by_hand():
     probs = np.eye(10, dtype=np.float32)[[0, 1, 2, 3, 4, 0]]
-    block = metrics.cv_block(probs, np.array([0, 1, 2, 3, 9, 9]), np.array([0, 0, 0, 1, 1, 1]), None)
+    block = metrics.cv_scores(probs, np.array([0, 1, 2, 3, 9, 9]), np.array([0, 0, 0, 1, 1, 1]), None)
     assert block["fold_accuracy"] == [1.0, pytest.approx(1 / 3)]
     assert block["mean"] == pytest.approx(2 / 3)
     assert block["std"] == pytest.approx(np.std([1, 1 / 3], ddof=1))
@@ -81,7 +81,7 @@ def test_cv_block_by_hand():
 
 
 def test_one_scored_fold_has_no_spread():
-    block = metrics.cv_block(np.eye(10)[:4], np.arange(4), np.full(4, 3), None)
+    block = metrics.cv_scores(np.eye(10)[:4], np.arange(4), np.full(4, 3), None)
     assert block["std"] is None and block["fold"] == [3]
 
 
@@ -199,6 +199,6 @@ def test_everything_is_json(rng):
     right, writers = by_writer(rng, [0.9, 0.8])
     labels = rng.integers(10, size=200)
     probs = rng.dirichlet(np.ones(10), 200).astype(np.float32)
-    json.dumps([metrics.cv_block(probs, labels, writers, writers), metrics.per_writer(right, writers, writers),
+    json.dumps([metrics.cv_scores(probs, labels, writers, writers), metrics.per_writer(right, writers, writers),
                 metrics.calibration(probs, labels), metrics.paired(right, ~right, writers),
                 metrics.class_balance(labels, labels, 10)], allow_nan=False)

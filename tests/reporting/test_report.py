@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kit.reporting import report as reporting
-from kit.reporting.page import value_of
+from kit.reporting.page import value_at
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_every_number_of_the_page_is_the_reports(report, page):
     found = re.findall(r'<data value="([^"]*)" data-key="([^"]*)">', page)
     assert len(found) > 300
     for value, key in found:
-        assert value == str(value_of(report, key)), key
+        assert value == str(value_at(report, key)), key
     shown = {key for _, key in found}
     assert {"cv.oof_accuracy", "cv.ci95.0", "leaderboard_estimate.value", "baseline.oof_accuracy", "dig_mnist.accuracy",
             "baseline.paired.writers.p", "cv.fold_accuracy.4", "per_class.9.recall", "confusion.0.0",
