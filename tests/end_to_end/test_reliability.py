@@ -390,7 +390,7 @@ def test_a_worker_killed_in_mid_sentence_does_not_keep_the_run_from_ending(workp
     """SIGTERM may reach a worker while it holds the lock of the queue that its news goes through."""
     code = """
 import os, signal, sys
-from kit import cli
+from kit.commands import cli
 from kit.training.workers import WorkerPool
 
 def interrupted(self):

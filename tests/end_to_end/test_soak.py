@@ -12,7 +12,7 @@ from tests.test_docs import ROOT
 SOAK = """
 import json, sys
 from pathlib import Path
-from kit import cli
+from kit.commands import cli
 
 def resident():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1]) / 1024
