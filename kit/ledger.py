@@ -1,7 +1,7 @@
-"""Keep every submission with its CV, estimate and leaderboard scores in `submissions/ledger.csv`.
+"""Keep every submission with its CV score, estimate and leaderboard scores in `submissions/ledger.csv`.
 
-A row is known by Kaggle's reference, so adding it twice changes nothing. The file may be edited and merged by hand, so
-it is read by its columns, not by its checksum.
+Rows are identified by Kaggle's reference, so adding one twice changes nothing. Users may edit and merge the file by
+hand, so it has no checksum, and every cell is checked.
 """
 
 import codecs
@@ -31,19 +31,19 @@ LEDGER = Path("submissions/ledger.csv")
 COLUMNS = ("run", "created", "data", "split", "cv_accuracy", "estimate", "estimate_low", "estimate_high",
            "public_score", "private_score", "kaggle_ref")
 NUMBERS = COLUMNS[4:10]
-IDENTITY = (COLUMNS[0], *COLUMNS[2:8])  # what is another where a run was made again, and the same where it was resumed
+IDENTITY = (COLUMNS[0], *COLUMNS[2:8])  # equal if a run was resumed, different if it was made again
 LOCK_TIMEOUT = 60.0
 MAX_BYTES = 16 << 20  # a row has some 100 bytes
 MOST_DRAWN = 200  # hand-ins in a picture
 SCORES = {"public_score": ("ring public", "public score"),  # how a picture shows each: class, words
           "private_score": ("ring private", "private score")}
-MOST = 1e9  # of a score, in any competition's metric
+MOST = 1e9  # larger scores, in whatever metric, are damage
 
 Row = dict[str, str]
 
 
 def make_row(run: str, report: dict[str, Any], ref: str = "") -> Row:
-    """The row of a hand-in, its numbers from a `report.json`; what it lacks or has as another kind is empty."""
+    """The row of a submission with the numbers of its `report.json`. Missing or invalid values are empty."""
     data, cv, estimate = (part if isinstance(part, dict) else {} for part in
                           map(report.get, ("data", "cv", "leaderboard_estimate")))
     numbers: dict[str, Any] = {"cv_accuracy": cv.get("oof_accuracy", cv.get("mean")), "estimate": estimate.get("value"),
@@ -56,7 +56,7 @@ def make_row(run: str, report: dict[str, Any], ref: str = "") -> Row:
 
 
 def add_row(row: Row, path: Path = LEDGER) -> None:
-    """Append `row`; where its hand-in has a row already, or its run has one without a reference, fill that one in."""
+    """Append `row`, or fill in the row of the same submission, or that of the same run without a reference."""
     with _locked(path):
         rows = read_rows(path)
         for known in rows:
@@ -71,7 +71,7 @@ def add_row(row: Row, path: Path = LEDGER) -> None:
 
 
 def record_submission(submission: Path) -> None:
-    """The row of a submission folder, in the ledger beside it; a drawn sample's is nothing to keep."""
+    """Add the row of a submission folder to the ledger beside it. Submissions of a drawn sample are left out."""
     report = storage.read_json(Path(submission) / "report.json")
     if not report["data"]["is_sample"]:
         add_row(make_row(report["run"], report), ledger_beside(submission))
@@ -86,12 +86,12 @@ def sync_command(competition: Competition, path: Path = LEDGER) -> str:
 
 
 def ledger_beside(submission: Path) -> Path:
-    """The ledger of the folder in which a submission's folder lies."""
+    """The path of the ledger in the parent folder of a submission's folder."""
     return Path(submission).parent / LEDGER.name
 
 
 def set_scores(scores: dict[str, tuple[float | None, float | None]], path: Path = LEDGER) -> int:
-    """Enter (public, private) by Kaggle's reference; the number of rows that changed."""
+    """Enter (public, private) scores by Kaggle's reference. Returns the number of rows that changed."""
     with _locked(path):
         rows, changed = read_rows(path), 0
         for row in rows:
@@ -106,14 +106,14 @@ def set_scores(scores: dict[str, tuple[float | None, float | None]], path: Path 
 
 
 def wait_for_score(client: Client, competition: Competition, ref: str, path: Path, timeout: float) -> Submission:
-    """The hand-in with its scores, once Kaggle has them; they are entered into the ledger, too."""
+    """Wait for the scores of the submission `ref`, enter them into the ledger, and return the submission."""
     entry = submissions.wait_for_score(client, competition.slug, ref, timeout, sync_command(competition, path))
     set_scores({ref: (entry.public_score, entry.private_score)}, path)
     return entry
 
 
 def sync(competition: Competition, path: Path = LEDGER, progress: Say = silent) -> int:
-    """Fetch the scores of every row that was handed in; how many rows changed. KitError as `kit.kaggle.client`."""
+    """Fetch the scores of all submitted rows. Returns the number of rows that changed."""
     wanted = {row["kaggle_ref"] for row in read_rows(path) if row["kaggle_ref"]}
     if not wanted:
         return 0
@@ -133,7 +133,7 @@ def sync(competition: Competition, path: Path = LEDGER, progress: Say = silent) 
 
 
 def read_rows(path: Path = LEDGER) -> list[Row]:
-    """The rows, oldest first; none where there is no file. KitError names a line that is not one."""
+    """The rows, oldest first; [] if there is no file. KitError if a line is damaged, with its number."""
     path = Path(path)
     if not path.exists():
         return []
@@ -185,7 +185,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, rows: list[Row]) -> None:
-    columns = list(dict.fromkeys([*COLUMNS, *(column for row in rows for column in row)]))  # others' columns stay
+    columns = list(dict.fromkeys([*COLUMNS, *(column for row in rows for column in row)]))  # keep columns that users have added
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -206,19 +206,19 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if abs(value) < MOST else None  # NaN is not, either
+    return value if abs(value) < MOST else None  # False for NaN, too
 
 
-# -- how well the estimate did --------------------------------------------------------------------------------------
+# -- estimates against scores --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Estimates against one half of the leaderboard; `mean_gap` is estimate minus score, positive: too hopeful."""
+    """Estimates compared with one half of the leaderboard. `mean_gap`: estimate − score, positive if too high."""
 
     n: int
     mean_gap: float | None
-    inside: int  # scores within the estimate's interval
+    inside: int  # number of scores within the estimate's interval
 
     def __str__(self) -> str:
         if self.mean_gap is None:
@@ -237,7 +237,7 @@ class Summary:
         return {"rows": self.rows, "public": vars(self.public), "private": vars(self.private)}
 
     def lines(self) -> list[str]:
-        """The table and two sentences, for a terminal."""
+        """The table and a summary, as lines for a terminal."""
         if not self.rows:
             return ["the ledger is empty: kit submit, or kit kernel push --submit, writes its first row"]
         widths = {column: max(len(column), *(len(row[column]) for row in self.rows)) for column in COLUMNS}
@@ -249,7 +249,7 @@ class Summary:
 
 
 def summary(path: Path = LEDGER) -> Summary:
-    """The ledger, and how well the estimate has foretold each half of the leaderboard."""
+    """The rows, and how well the estimates predicted each half of the leaderboard."""
     rows = read_rows(path)
     return Summary(rows, _agreement(rows, "public_score"), _agreement(rows, "private_score"))
 

@@ -1,1 +1,1 @@
-"""Where everything stands: errors, the config, files and locks, progress, the machine and its software."""
+"""What every other room builds on: errors, config, files, locks, progress, machine, versions."""

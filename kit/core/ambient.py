@@ -1,9 +1,8 @@
-"""What the user's environment and `keras.json` would change in what the kit computes: overridden, or named.
+"""Keep environment variables and `keras.json` from silently changing what the kit computes.
 
-Overridden is what would make the same command compute other numbers, or take many times as long, without a word: such
-variables are removed before the training library is loaded (workers inherit that), and Keras' defaults are set again
-after it. What is a wish of the user's (which GPUs, how many threads, deterministic operations) stays. `kit doctor`
-shows both.
+Settings that would change the numbers, or make a command many times slower, are overridden: the variables are removed
+before the training library is loaded (worker processes inherit that), and Keras' defaults are set again afterwards.
+Settings that are a choice (which GPUs, how many threads, deterministic operations) are kept. `kit doctor` shows both.
 """
 
 import importlib.util
@@ -21,10 +20,10 @@ FLOATX = ("float16", "float32", "float64")
 DATA_FORMATS = ("channels_last", "channels_first")
 
 XLA_SLOW = "compiles every step with XLA, which took 20 times as long on a CPU"
-# By the module that reads them when it is loaded.
+# The variables that are removed, by the module that reads them when it is imported.
 OVERRIDDEN = {
     "tensorflow": {
-        "TF_ENABLE_ONEDNN_OPTS": "turns off the library that multiplies bfloat16",
+        "TF_ENABLE_ONEDNN_OPTS": "turns off oneDNN, which multiplies bfloat16",
         "ONEDNN_MAX_CPU_ISA": "keeps from the CPU's instructions for bfloat16",
         "DNNL_MAX_CPU_ISA": "keeps from the CPU's instructions for bfloat16",
         "ONEDNN_DEFAULT_FPMATH_MODE": "computes float32 in a lower precision",
@@ -51,7 +50,8 @@ OVERRIDDEN = {
         "KERAS_NNX_ENABLED": "makes Keras need flax",
     },
 }
-LEFT = {
+# The variables that are the user's choice.
+KEPT = {
     "tensorflow": {
         "TF_DETERMINISTIC_OPS": "the same bits on a GPU, more slowly",
         "TF_CUDNN_DETERMINISTIC": "the same bits on a GPU, more slowly",
@@ -66,16 +66,16 @@ LEFT = {
         "XLA_PYTHON_CLIENT_MEM_FRACTION": "GPU memory",
     },
 }
-LEFT_TO_ALL = {"CUDA_VISIBLE_DEVICES": "the GPUs to use"}
+KEPT_FOR_BOTH = {"CUDA_VISIBLE_DEVICES": "the GPUs to use"}
 
-_removed: dict[str, str] = {}  # variable → the value that it had
+_removed: dict[str, str] = {}  # the removed variables and the values that they had
 
 
 def override_environment() -> None:
-    """Make the environment the kit's, for libraries that are not loaded yet. KitError for a keras.json that is damaged.
+    """Override what libraries that are not loaded yet would read. KitError if keras.json is damaged.
 
-    A backend that keras.json names, which holds for every program of the user's, is passed over where the kit cannot
-    train on it; one in KERAS_BACKEND is not.
+    keras.json is shared by all of the user's programs, so a backend named there is ignored if the kit cannot train on
+    it. A backend named in KERAS_BACKEND is never ignored.
     """
     if "keras" not in sys.modules:
         _check_keras_json()
@@ -86,12 +86,12 @@ def override_environment() -> None:
         for variable in set(variables) & set(os.environ) if module not in sys.modules else ():
             if variable != "TF_ENABLE_ONEDNN_OPTS" or os.environ[variable].lower() in ("0", "false"):
                 _removed[variable] = os.environ.pop(variable)
-    # Where HDF5 would lock model files, file systems without locks refuse them; the run folder's lock is the kit's own.
+    # HDF5 locks the model files that it opens, which fails on file systems without locks. The kit has its own lock.
     os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
 
 
 def set_defaults() -> None:
-    """Keras' settings as the kit needs them, whatever keras.json or a notebook says. Keras is loaded."""
+    """Set Keras' defaults again, whatever keras.json or a notebook has set. Imports Keras."""
     import keras
 
     keras.config.set_floatx(DEFAULTS["floatx"])
@@ -103,7 +103,7 @@ def set_defaults() -> None:
 
 
 def keras_json() -> Path:
-    """Where Keras reads its settings from, whether the file is there or not."""
+    """The path from which Keras reads its settings; the file need not exist."""
     if "KERAS_HOME" in os.environ:
         folder = Path(os.environ["KERAS_HOME"])
     else:
@@ -113,7 +113,7 @@ def keras_json() -> Path:
 
 
 def requested_backend() -> tuple[str, str]:
-    """The backend that Keras is to use, and who says so: KERAS_BACKEND, a keras.json, or nobody."""
+    """The requested backend and where it is requested: KERAS_BACKEND, the path of keras.json, or ""."""
     if name := os.environ.get("KERAS_BACKEND"):
         return name, "KERAS_BACKEND"
     if "backend" in (settings := _settings()):
@@ -122,7 +122,7 @@ def requested_backend() -> tuple[str, str]:
 
 
 def _settings() -> dict[str, Any]:
-    """What keras.json says. Keras passes over one that is no JSON, and so does this."""
+    """The contents of keras.json; {} if it is not JSON, which Keras ignores as well."""
     path = keras_json()
     try:
         settings = json.loads(path.read_text("utf-8")) if path.is_file() else {}
@@ -132,7 +132,7 @@ def _settings() -> dict[str, Any]:
 
 
 def _check_keras_json() -> None:
-    """KitError for what Keras would refuse with a traceback."""
+    """KitError for settings at which Keras would stop with a traceback."""
     path = keras_json()
     fix = f"mend it, or delete it (Keras writes a new one): {path}"
     try:
@@ -154,24 +154,24 @@ def _check_keras_json() -> None:
             raise KitError(f"Keras' settings {path} have {name}: {settings[name]!r:.60}, which Keras refuses", fix)
 
 
-# -- what the doctor says -------------------------------------------------------------------------------------------
+# -- for kit doctor -------------------------------------------------------------------------------------------
 
 
 def findings(backend: str) -> tuple[list[str], list[str], list[str]]:
-    """What was set and is overridden; what is set and stays; what could not be overridden: a line of text each.
+    """The settings that are overridden, that are kept, and that came too late to override: a line of text each.
 
-    The last is for a notebook that loaded the library before the kit.
+    The last kind exists in notebooks that imported the library before the kit.
     """
     overridden = [f"{name}={value} ({OVERRIDDEN[backend][name]})" for name, value in sorted(_removed.items())
                   if name in OVERRIDDEN[backend]]
     settings = _settings()
     overridden += [f"{name}: {settings[name]} in {keras_json()}" for name, value in DEFAULTS.items()
                    if settings.get(name, value) != value]
-    # Keras itself writes tensorflow into a new file: that is nobody's wish.
+    # Keras itself writes tensorflow into a new keras.json, so that is not the user's choice.
     if settings.get("backend", BACKENDS[0]) not in (BACKENDS[0], backend):
         overridden.append(f"backend: {settings['backend']} in {keras_json()} (the kit trains on {backend})")
     late = [f"{name}={os.environ[name]} ({about})" for name, about in OVERRIDDEN[backend].items()
             if name in os.environ and (name != "TF_ENABLE_ONEDNN_OPTS" or os.environ[name].lower() in ("0", "false"))]
-    left = [f"{name}={os.environ[name]} ({about})" for name, about in {**LEFT[backend], **LEFT_TO_ALL}.items()
+    left = [f"{name}={os.environ[name]} ({about})" for name, about in {**KEPT[backend], **KEPT_FOR_BOTH}.items()
             if name in os.environ]
     return overridden, left, late

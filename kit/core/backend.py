@@ -1,7 +1,7 @@
-"""The machine as Keras sees it: threads, memory growth, and the precision that it computes fast.
+"""Load Keras with its backend, set threads and GPU memory growth, and choose the precision.
 
-`prepare` must run before the first tensor, since TensorFlow fixes its threads then. Loops and layers apart, all of the
-kit's direct dealings with TensorFlow are here.
+`configure_devices` must run before the first tensor is made, because TensorFlow then fixes its threads. Apart from the
+training loops and the layers, all code that calls TensorFlow directly is here.
 """
 
 import contextlib
@@ -24,9 +24,9 @@ HOW_TO_INSTALL = ("run bash scripts/submit.sh, which sets it up; TensorFlow has 
 
 
 def load() -> str:
-    """Import Keras with its backend, without its chatter, and set it as the kit needs it; the backend's name.
+    """Import Keras without its log messages, set the kit's defaults, and return the backend's name.
 
-    KitError where it is missing, or one that the kit does not train on.
+    KitError if the backend is missing, or is one that the kit cannot train on.
     """
     name = _import_keras()
     ambient.set_defaults()
@@ -64,8 +64,10 @@ def _import_keras() -> str:
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Hold back what C++ writes to stderr, and show it only if the block fails: TensorFlow logs before it reads its
-    log level."""
+    """Hold back what C++ code writes to stderr, and show it only if the block fails.
+
+    Setting TensorFlow's log level is not enough: it logs before it reads the level.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
@@ -83,7 +85,7 @@ def _quiet_stderr() -> Iterator[None]:
 
 
 def configure_devices(threads: int | None = None) -> None:
-    """Set CPU threads (per process) and GPU memory growth. Later calls with the same threads do nothing."""
+    """Set the CPU threads of this process and GPU memory growth. Calling it again with the same threads is fine."""
     if load() != "tensorflow":
         return
     import tensorflow as tf
@@ -96,7 +98,7 @@ def configure_devices(threads: int | None = None) -> None:
             raise KitError(f"TensorFlow has started in this process with another number of threads than {threads}",
                            "restart Python (the notebook's kernel), or use --executor processes") from error
     for gpu in tf.config.list_physical_devices("GPU"):
-        with contextlib.suppress(RuntimeError):  # it has started: then its memory is what it is
+        with contextlib.suppress(RuntimeError):  # the GPU is in use already, and its memory setting fixed
             tf.config.experimental.set_memory_growth(gpu, True)
 
 
@@ -111,7 +113,7 @@ def gpus() -> list[str]:
 
 
 def has_tpu() -> bool:
-    """Whether JAX is on a TPU, which admits one process alone."""
+    """Whether JAX runs on a TPU, which only one process may use at a time."""
     return load() == "jax" and _jax_devices()[0] == "tpu"
 
 
@@ -123,10 +125,11 @@ print(json.dumps([jax.default_backend(), [device.device_kind for device in jax.d
 
 @functools.cache
 def _jax_devices() -> tuple[str, list[str]]:
-    """JAX's platform (cpu, gpu or tpu) and the names of its devices. KitError where JAX cannot start.
+    """JAX's platform (cpu, gpu or tpu) and the names of its devices. KitError if JAX cannot start.
 
-    Whoever asks JAX takes three quarters of each GPU's memory and keeps it, and the workers would have none: so another
-    process asks, and ends. A TPU may have one process at a time, and then this one is to train: so it asks itself.
+    A process that lists JAX's devices takes three quarters of each GPU's memory and keeps it, which would leave none for
+    the workers: so a short-lived child process lists them. On a TPU, which allows one process at a time, this process
+    will train, so it lists them itself.
     """
     if importlib.util.find_spec("libtpu"):
         import jax
@@ -146,7 +149,7 @@ def _jax_devices() -> tuple[str, list[str]]:
 
 
 def compiles_per_step_count() -> bool:
-    """Whether a training loop is compiled for each number of steps: JAX's is, where it is one scan."""
+    """Whether the training loop is compiled anew for each number of steps: JAX's scan is, except on a CPU."""
     if load() != "jax":
         return False
     import jax
@@ -155,9 +158,9 @@ def compiles_per_step_count() -> bool:
 
 
 def resolve_precision(asked: str) -> tuple[str, str]:
-    """`(precision, reason)` for the option `--precision`: what this machine computes fast where it says `auto`.
+    """`(precision, reason)` for the option `--precision`; `auto` is the fastest that this machine has in hardware.
 
-    bfloat16 was 3–4 times as fast as float32 on CPUs with AMX or AVX512-BF16; without either it is emulated.
+    bfloat16 was 3–4 times as fast as float32 on CPUs with AMX or AVX512-BF16; on other CPUs it is emulated.
     """
     if asked == "float16" and load() == "jax":
         raise KitError("--precision float16 needs loss scaling, which the kit has on TensorFlow only",
@@ -180,7 +183,7 @@ FAST, SLOW, NONE = "fast", "slow", "not at all"
 
 
 def precision_support(precision: str) -> tuple[str, str]:
-    """How this machine computes in `precision`: FAST, SLOW (right, but emulated) or NONE; and why it is not fast."""
+    """How fast this machine computes in `precision`: FAST, SLOW (emulated) or NONE; and why it is not fast."""
     if precision == "float32":
         return FAST, ""
     if names := gpus():
@@ -198,12 +201,12 @@ def precision_support(precision: str) -> tuple[str, str]:
 
 
 def prediction_precision(trained: str) -> tuple[str, str]:
-    """`(precision, reason)` in which a model that was trained in `trained` predicts here, at home or on Kaggle.
+    """`(precision, reason)` for predicting on this machine with a model that was trained in the precision `trained`.
 
-    That of its training where this machine can do it at all: emulated, a prediction takes 0 to 30 % longer (cnn and
-    strong on two cores without bfloat16). Else float32, whose probs differ a little, and the reason says so; it is
-    empty where nothing changes. What was trained on a CPU in bfloat16 meets a T4 on Kaggle, for which TensorFlow has
-    no such convolution.
+    The precision of the training if the machine supports it at all, and an empty reason: emulated, predicting takes 0
+    to 30 % longer (cnn and strong on two cores without bfloat16). Otherwise float32, whose probs differ a little; the
+    reason says so. This happens when a model that was trained in bfloat16 on a CPU predicts on Kaggle's T4, for which
+    TensorFlow has no bfloat16 convolution.
     """
     speed, why = precision_support(trained)
     return (trained, "") if speed != NONE else ("float32", f"it was trained in {trained}, and {why}")
@@ -221,7 +224,7 @@ def _gpu_precision() -> tuple[str, str]:
 
 
 def _least_capability() -> tuple[int, int]:
-    """CUDA's compute capability of the weakest GPU, as TensorFlow tells it."""
+    """The CUDA compute capability of the weakest GPU."""
     import tensorflow as tf
 
     return min(_details(gpu).get("compute_capability", (0, 0)) for gpu in tf.config.list_physical_devices("GPU"))
@@ -234,12 +237,12 @@ def _details(gpu: object) -> dict:
 
 
 def dtype_policy(precision: str) -> str:
-    """The Keras dtype policy of a precision: variables stay float32."""
+    """The Keras dtype policy for a precision. Variables are float32 in each of them."""
     return {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}[precision]
 
 
 def cpu_flags() -> set[str]:
-    """Instruction-set flags of the CPU; empty where the system does not tell."""
+    """The instruction-set flags of the CPU; empty where /proc/cpuinfo does not exist."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.is_file():
         return set()
@@ -248,7 +251,7 @@ def cpu_flags() -> set[str]:
 
 
 def describe() -> dict[str, object]:
-    """What the report says of the machine and its versions."""
+    """The machine and the versions of its software, for report.json."""
     backend = load()
     import keras
     import numpy

@@ -1,7 +1,6 @@
-"""RunConfig: everything that decides what a run computes, in one frozen dataclass, saved beside what it produced.
+"""RunConfig: all settings of a run, checked, in one frozen dataclass that is saved as the run's `config.json`.
 
-It is stored as `config.json`, which prediction, resume and the report read back instead of asking again. A key that
-this version does not know is an error, not a default.
+Prediction, resume and the report read it back and need no options of their own. An unknown key is an error.
 """
 
 import dataclasses
@@ -17,22 +16,22 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 EXECUTORS = ("auto", "local", "processes", "ray")
 CLASS_PRIORS = ("auto", "none", "equal")
 MAX_VIEWS = 7  # of kit.training.augment.VIEWS
-# Least and most: beyond these a run would not end, not fit into memory, or not be numbered (int8 folds, 32-bit seeds).
+# (least, most). A run with larger values would never end, not fit into memory, or overflow (int8 folds, 32-bit seeds).
 BOUNDS: dict[str, tuple[int, int]] = {
     "n_folds": (2, 127), "n_seeds": (1, 100), "epochs": (1, 10_000), "batch_size": (1, 1 << 20), "tta": (1, MAX_VIEWS),
     "threads": (1, 1024), "limit": (1, 10**9), "seed": (0, 2**32 - 101), "time_budget": (0, 10**8),
     "self_train": (0, 9)}
-OPTIONS = {"models": "model", "n_folds": "folds", "n_seeds": "seeds"}  # of the command line, where named otherwise
+OPTIONS = {"models": "model", "n_folds": "folds", "n_seeds": "seeds"}  # names on the command line that differ from the field
 EXAMPLES = {"epochs": 12, "batch_size": 128, "tta": 5, "threads": 2, "time_budget": 6600.0, "limit": 200,
             "self_train": 2}
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", tuple: "a tuple of names"}
-# On resume: these do not change what is trained.
+# A resumed run may change these, as they do not change how a fold is trained.
 FREE_TO_CHANGE = ("executor", "time_budget", "tensorboard", "class_prior", "self_train")
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run. `None` means: what the model's own recipe says."""
+    """The settings of one run. None means the value of the model's recipe."""
 
     competition: str = "kannada-mnist"
     models: tuple[str, ...] = ("cnn",)
@@ -45,12 +44,12 @@ class RunConfig:
     precision: str = "auto"
     tta: int | None = None  # test-time views per image
     executor: str = "auto"
-    threads: int | None = None  # CPU threads per fold; None: all that the executor gives it
+    threads: int | None = None  # CPU threads per fold; None: the executor decides
     time_budget: float | None = None  # seconds for the training of all folds
     limit: int | None = None  # rows of each class, spread over the writers
     class_prior: str = "auto"  # how often each class is in the test file (kit.ensembling.prior)
-    self_train: int = 0  # rounds of learning from the test rows, too, labelled as the run itself guesses them
-    tensorboard: bool = False  # write logs for it into the run folder
+    self_train: int = 0  # rounds of self-training: learning also from test rows, with predicted labels
+    tensorboard: bool = False  # write TensorBoard logs into the run folder
 
     def __post_init__(self) -> None:
         kinds = get_type_hints(type(self))
@@ -82,19 +81,19 @@ class RunConfig:
 
     @property
     def members(self) -> list[tuple[str, int]]:
-        """Model and seed of each member of the ensemble."""
+        """(model, seed) of each member of the ensemble."""
         return [(model, seed) for model in self.models for seed in range(self.seed, self.seed + self.n_seeds)]
 
     @property
     def n_jobs(self) -> int:
-        """How many folds are trained in all, but for the baseline's, which take a tenth of the time or less."""
+        """The number of folds to train, not counting the baseline's, which take a tenth of the time or less."""
         return self.n_folds * len(self.members)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     def options(self) -> list[str]:
-        """The words of a command line that make this config; always with the models, for which a command has others."""
+        """The command-line options that make this config; --model always, as its default depends on the command."""
         words: list[str] = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -106,10 +105,10 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
-        """The config that `to_dict` wrote. KitError for a key that this version does not know."""
+        """The config that `to_dict` returned as `values`. KitError for an unknown key or an invalid value."""
         known = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(values, dict):
-            raise KitError("the run's config is no table of options", "start a new run with --run")
+            raise KitError("the run's config is not a table of options", "start a new run with --run")
         if "balanced" in values and "class_prior" not in values:  # runs from before 2026-11-25
             values = dict(values)
             asked = values.pop("balanced")
@@ -128,23 +127,23 @@ class RunConfig:
 
 
 def matches_type(value: Any, kind: Any) -> bool:
-    """Whether a value out of a JSON file is of the kind that a dataclass's field is declared to be."""
+    """Whether `value`, from a JSON file, is of the type `kind` of a dataclass field. An int is a float, too; a bool is no int."""
     if isinstance(kind, UnionType):
         return any(matches_type(value, part) for part in get_args(kind))
     if get_origin(kind) is tuple:
         return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-    return type(value) in ((int, float) if kind is float else (kind,)) and value == value  # NaN is no number
+    return type(value) in ((int, float) if kind is float else (kind,)) and value == value  # NaN is not equal to itself
 
 
 def unwrap_optional(kind: Any) -> Any:
-    """The type of a field or an argument that may also be None."""
+    """The plain type of an annotation: int for `int | None`, tuple for `tuple[str, ...]`."""
     if isinstance(kind, UnionType):
         kind = next(part for part in get_args(kind) if part is not type(None))
     return get_origin(kind) or kind
 
 
 def suggest_value(value: Any, kind: type, example: Any) -> Any:
-    """What the user may have meant by a `value` that is not of its `kind`: 3 by "3"; else the example."""
+    """A value of the type `kind` that the user may have meant by `value`: 3 by "3"; otherwise the example."""
     if kind is tuple and isinstance(value, str):
         return tuple(value.split(","))
     try:
@@ -157,12 +156,12 @@ def suggest_value(value: Any, kind: type, example: Any) -> Any:
 
 
 def option_name(name: str) -> str:
-    """How a field is called on the command line."""
+    """The command-line option for the field `name`."""
     return f"--{OPTIONS.get(name, name.replace('_', '-'))}"
 
 
 def differences(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
-    """What differs between two configs, as `name: stored → current`, save what a resume is free to change."""
+    """What differs between two configs, as `name: stored → current`, except what a resumed run may change."""
     names = sorted(set(stored) | set(current))
     return [f"{name}: {stored.get(name)!r} → {current.get(name)!r}" for name in names
             if name not in FREE_TO_CHANGE and _comparable(stored.get(name)) != _comparable(current.get(name))]

@@ -1,12 +1,12 @@
-"""What every expected failure is.
+"""KitError, the exception for every expected failure.
 
-A `KitError` says what is wrong and where, and what to do about it. The command line prints it as two lines,
-`error: …` and `fix: …`, and exits with 2; a notebook shows the same two lines.
+It says what is wrong and where, and what to do about it. The command line prints it as two lines, `error: …` and
+`fix: …`, and exits with 2; a notebook shows the same two lines.
 """
 
 import re
 
-LONGEST = 1_000  # characters of a line; what was given may be a file's worth of text
+LONGEST = 1_000  # characters of a line: a quoted value may be as long as a file
 
 
 class KitError(Exception):
@@ -28,7 +28,7 @@ class KitError(Exception):
 
 
 def _one_line(text: str) -> str:
-    """What a library, a file or a user says may be long, and have line ends and terminal escapes in it."""
+    """`text` on one line, shortened, without control characters: it may quote a library, a file or the user."""
     text = " ".join(text.split())
     if len(text) > LONGEST:
         text = f"{text[:LONGEST // 2]} … {text[-LONGEST // 2:]}"

@@ -1,12 +1,13 @@
-"""One writer at a time, also where the file system has no locks.
+"""Lock a folder or a file against other processes, also on file systems that have no locks.
 
-Where it has them, a lock is the system's own (filelock), which ends with its process. Elsewhere (NFS without its lock
-service, some cloud and FUSE mounts) it is a soft lock: the file `<lock>.holder`, made exclusively, says who holds it.
-That file outlives a process that is killed: a holder that has died on this machine is replaced, and one on another
-machine only on request (`break_lock`), since nobody here can tell whether it still runs.
+Where the file system has locks, the system's own is used (through filelock), which ends with its process. Elsewhere
+(NFS without its lock service, some cloud and FUSE mounts) it is a soft lock: the file `<lock>.holder`, created
+exclusively, says which process holds it. That file outlives a process that is killed. If that process ran on this
+machine, the file is replaced; if it ran on another one, only on request (`break_lock`), because this machine cannot
+tell whether it still runs.
 
-filelock's own SoftFileLock is not used: before 3.22 it never replaces a dead holder, and since 4.0 it does so by a
-system call that NFS does not have.
+filelock's SoftFileLock is not used: before 3.22 it never replaces a dead holder, and since 4.0 it does so by a system
+call that NFS does not have.
 """
 
 import contextlib
@@ -23,18 +24,18 @@ from pathlib import Path
 from kit.core.errors import KitError
 
 POLL_SECONDS = 0.1
-BREAKING_SECONDS = 10.0  # replacing a holder takes milliseconds: what is older was left by a process that was killed
+BREAKING_SECONDS = 10.0  # removing a stale holder takes milliseconds: an older .breaking file was left by a killed process
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock, as its file says."""
+    """The process that holds a lock, as written in the holder file."""
 
     process: int
     host: str
-    since: float  # of time.time
-    machine: str  # boot and process namespace, in which the process has this number
-    born: str  # when the process began, as the system counts: numbers of processes are used again
+    since: float  # time.time()
+    machine: str  # boot id and process namespace, within which the process id is valid
+    born: str  # start time of the process, in clock ticks: process ids are reused
     soft: bool
     token: str
 
@@ -53,7 +54,7 @@ class Holder:
 
 
 class AlreadyLocked(Exception):
-    """Somebody else has the lock. `holder`: None where that is not known."""
+    """Another process has the lock. `holder` is None if it is not known which."""
 
     def __init__(self, path: Path, holder: Holder | None, soft: bool) -> None:
         super().__init__(path, holder)
@@ -61,13 +62,13 @@ class AlreadyLocked(Exception):
 
     @property
     def holder_is_unknown(self) -> bool:
-        """Whether only the user can tell if the holder still runs."""
+        """Whether this machine cannot tell if the holder still runs, so that the user has to."""
         return self.soft and not (self.holder and self.holder.is_here)
 
     def error(self, what: Path, fix: str, state: str = "is in use by", option: str = "") -> KitError:
-        """`what` is in use, and by whom; where this machine cannot tell if that one still runs, how to free it.
+        """The KitError "`what` is in use by …"; if the holder is unknown, the fix also says how to break the lock.
 
-        option: what does that, where a command has one.
+        option: a hint at the command's option for that, if it has one.
         """
         if self.holder_is_unknown:
             fix = f"if that process is gone, rm '{_holder_file(self.path)}'{option}; if it still runs, {fix}"
@@ -75,14 +76,14 @@ class AlreadyLocked(Exception):
 
 
 def supports_locks(folder: Path) -> bool:
-    """Whether the file system of `folder` has locks. OSError where nothing can be written there.
+    """Whether the file system of `folder` has locks. OSError if nothing can be written there.
 
-    Asked with a new file, which nobody else can hold: whatever error comes back (ENOLCK, EOPNOTSUPP, ENOSYS, Linux' 524
-    for an NFS server's refusal, …), it has none. filelock 3.13 takes such an answer for a lock that is held.
+    Tried on a new file, which no other process can have locked: any error (ENOLCK, EOPNOTSUPP, ENOSYS, Linux' 524 for an
+    NFS server's refusal, …) therefore means that there are no locks. filelock 3.13 would report a lock that is held.
     """
     try:
         import fcntl
-    except ImportError:  # Windows, where filelock uses what every file system has
+    except ImportError:  # Windows, where every file system has the locks that filelock uses
         return True
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
@@ -94,10 +95,11 @@ def supports_locks(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def acquire(path: Path, timeout: float = 0.0, break_lock: bool = False) -> Iterator[None]:
-    """Hold the lock at `path`, whose folder exists, for one process. `Held` if it is another's after `timeout` seconds.
+    """Hold the lock `path`, in an existing folder, during the with block.
 
-    `break_lock`: replace the holder of a soft lock that is on another machine; never one that runs on this one. OSError
-    where the system refuses to write.
+    AlreadyLocked if another process still has it after `timeout` seconds. `break_lock`: take over a soft lock whose
+    holder is on another machine; a process that runs on this machine always keeps its lock. OSError if the system
+    refuses to write.
     """
     path = Path(path)
     if supports_locks(path.parent):
@@ -131,12 +133,12 @@ def _native(path: Path, timeout: float, break_lock: bool) -> Iterator[None]:
     except filelock.Timeout:
         raise AlreadyLocked(path, read_holder(path), soft=False) from None
     try:
-        # The same folder may be mounted elsewhere without locks: a soft holder there counts here as well.
+        # Another machine may have mounted this folder without locks: its soft lock counts here as well.
         held = AlreadyLocked(path, holder := read_holder(path), soft=True)
         if holder and holder.soft and not holder.is_dead and not (break_lock and held.holder_is_unknown):
             raise held
         file = _holder_file(path)
-        file.unlink(missing_ok=True)  # what a killed process left, or no file at all but a pipe
+        file.unlink(missing_ok=True)  # left by a killed process; or a pipe, which write_text would wait for
         file.write_text(_text(me), "utf-8")
         try:
             yield
@@ -147,12 +149,12 @@ def _native(path: Path, timeout: float, break_lock: bool) -> Iterator[None]:
 
 
 def read_holder(path: Path) -> Holder | None:
-    """Who holds the lock at `path`, or left it when killed; None where nobody says so."""
+    """The process that holds the lock `path`, or was killed holding it; None if no holder file says."""
     file = _holder_file(path)
     try:
-        if file.is_file():  # a pipe would be waited for
+        if file.is_file():  # opening a pipe would wait for its writer
             return Holder(**json.loads(file.read_text("utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):  # gone, being written, or of an older kit
+    except (OSError, ValueError, TypeError, RecursionError):  # gone, still being written, or of an older version
         pass
     return None
 
@@ -165,7 +167,7 @@ def _holder_file(path: Path) -> Path:
 
 
 def _create_holder_file(file: Path, me: Holder) -> bool:
-    """Whether the soft lock is ours now: only one process can make the file."""
+    """Create the holder file, which only one process can; whether this process was the one."""
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     except FileExistsError:
@@ -176,10 +178,10 @@ def _create_holder_file(file: Path, me: Holder) -> bool:
 
 
 def _remove_stale_holder(path: Path, holder: Holder | None) -> bool:
-    """Remove the file of a holder that is gone; whether that may be tried again at once.
+    """Remove the holder file of a process that is gone. False if another process is doing so right now.
 
-    One process at a time may do so (those that do make a second file), and only while the file is still that holder's:
-    else one that is late would remove the file of the process that was quicker.
+    A second file, `.breaking`, lets one process at a time do this, and only while the holder file is still that
+    holder's: otherwise a slower process would remove the file of a quicker one that has taken the lock meanwhile.
     """
     guard = path.with_name(f"{path.name}.breaking")
     try:
@@ -199,7 +201,7 @@ def _remove_stale_holder(path: Path, holder: Holder | None) -> bool:
 
 def _release(path: Path, me: Holder) -> None:
     with contextlib.suppress(OSError):
-        if read_holder(path) == me:  # else somebody was told to break it
+        if read_holder(path) == me:  # otherwise somebody has broken the lock
             _holder_file(path).unlink()
 
 
@@ -216,7 +218,7 @@ def _this_process(soft: bool) -> Holder:
 
 
 def _machine_id() -> str:
-    """In which boot and which container this process has its number; empty where the system does not say."""
+    """Boot id and process namespace, within which process ids are unique; "" where there is no /proc."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115
     except OSError:
@@ -224,7 +226,7 @@ def _machine_id() -> str:
 
 
 def _start_time(process: int) -> str:
-    """Field 22 of Linux' /proc/<pid>/stat, clock ticks after boot; empty where there is none."""
+    """Start time of the process in clock ticks after boot (field 22 of /proc/<pid>/stat); "" without /proc."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -236,7 +238,7 @@ def _is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it runs, as somebody else's
+    except OSError:  # not permitted: it runs, as another user
         pass
     return True
 

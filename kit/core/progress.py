@@ -1,7 +1,7 @@
-"""What a running job says: a live display in a terminal, plain lines elsewhere, JSON lines for machines.
+"""Show the progress of a run: live bars in a terminal, plain lines elsewhere, or JSON lines for programs.
 
-In go sentences and the events of the jobs that train (dicts, see `kit.training.fit`); out go lines on stderr, so that
-stdout stays free for results. Several jobs may train at once, in this process or in others; the display is one.
+Everything goes to stderr, so that stdout is free for results. One Progress shows all jobs of a run, of which several may
+train at once, also in other processes; their events are dicts, described in `kit.training.fit`.
 """
 
 import json
@@ -10,32 +10,34 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-MIN_SHARE_FOR_ESTIMATE = 0.02  # of the work to be done here: until then, how long it takes is not said
+MIN_SHARE_FOR_ESTIMATE = 0.02  # of the work done before the time left is shown
 
 
 class Progress:
-    """`quiet` shows nothing; the subclasses show what they are told."""
+    """Shows nothing, which is what `--quiet` asks for. The subclasses show what they are given."""
 
     def say(self, text: str) -> None:
         """One sentence for a person."""
 
     def start(self, costs: dict[str, float], at_once: int = 1) -> None:
-        """Jobs begin, `at_once` of them at a time: their keys, in the order in which they will be
-        trained, and what each costs. The unit is free: it only serves to say how long the rest takes.
+        """Training begins. costs: the key of each job, in the order of training, with its cost.
+
+        The costs may be in any unit, as they only serve to estimate the time left. at_once: how many jobs train at a
+        time.
         """
 
     def handle(self, event: dict[str, Any]) -> None:
-        """A job's news: `event` is `step` or `done`, `job` its key."""
+        """An event of a job: `event["event"]` is "step" or "done", `event["job"]` the job's key."""
 
     def on_epoch_end(self, event: dict[str, Any]) -> None:
-        """A job has ended an epoch: its line of the history, and the probs of some val rows, for `--tensorboard`."""
+        """A job has ended an epoch. event: its line of history.csv, and the probs of some val rows for TensorBoard."""
 
     def stop(self) -> None:
         """The jobs have ended."""
 
 
 class ForwardingProgress(Progress):
-    """Passes everything on to `progress`; a subclass does something of its own beside it."""
+    """Forwards every call to `progress`; the base class of what also does something else with them."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -57,7 +59,7 @@ class ForwardingProgress(Progress):
 
 
 class JsonProgress(Progress):
-    """One JSON object a line."""
+    """Writes one JSON object per line."""
 
     def say(self, text: str) -> None:
         self.handle({"event": "say", "text": text})
@@ -67,21 +69,21 @@ class JsonProgress(Progress):
 
 
 class PlainProgress(Progress):
-    """A line per sentence, and per epoch of a job, but no more than one every `pause` seconds for a job."""
+    """Writes a line per message and per epoch, at most one per job every `pause` seconds."""
 
     def __init__(self, pause: float = 10.0) -> None:
         self.pause = pause
-        self._share = _Workload({})
+        self._workload = _Workload({})
         self._said: dict[str, tuple[int, float]] = {}
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
     def start(self, costs: dict[str, float], at_once: int = 1) -> None:
-        self._share = _Workload(costs, at_once)
+        self._workload = _Workload(costs, at_once)
 
     def handle(self, event: dict[str, Any]) -> None:
-        self._share.update(event)
+        self._workload.update(event)
         now, key = time.monotonic(), event["job"]
         epoch, last = self._said.get(key, (0, now - self.pause))
         if event["event"] == "done":
@@ -91,12 +93,12 @@ class PlainProgress(Progress):
             self.say(f"{key}: {_numbers(event)}{self._left()}")
 
     def _left(self) -> str:
-        left = self._share.seconds_left()
+        left = self._workload.seconds_left()
         return f", {_duration(left)} left" if left else ""
 
 
 class LiveProgress(Progress):
-    """Bars that are drawn over and over: one for all, one for each job that is training."""
+    """Draws progress bars: one for the whole run, and one for each job that is training."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -104,7 +106,7 @@ class LiveProgress(Progress):
         self.console = Console(stderr=True)
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
-        self._share = _Workload({})
+        self._workload = _Workload({})
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
@@ -113,7 +115,7 @@ class LiveProgress(Progress):
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bars
 
-        self._share = _Workload(costs, at_once)
+        self._workload = _Workload(costs, at_once)
         self._bars = Bars(TextColumn("{task.fields[name]}"), BarColumn(bar_width=24),
                           TextColumn("{task.percentage:>3.0f} %  {task.description}"),
                           console=self.console, transient=True)
@@ -121,9 +123,9 @@ class LiveProgress(Progress):
         self._bars.start()
 
     def handle(self, event: dict[str, Any]) -> None:
-        self._share.update(event)
-        left = self._share.seconds_left()
-        self._bars.update(self._total, completed=self._share.done(),
+        self._workload.update(event)
+        left = self._workload.seconds_left()
+        self._bars.update(self._total, completed=self._workload.done(),
                           description=f"{_duration(left)} left" if left else "")
         if event["event"] == "done":
             if event["job"] in self._tasks:
@@ -149,13 +151,13 @@ def makespan(durations: Iterable[float], at_once: int) -> float:
 
 
 class _Workload:
-    """How much of all jobs is done, and what the rest will take at the pace so far."""
+    """How much of all jobs is done, and how long the rest will take at the pace so far."""
 
     def __init__(self, costs: dict[str, float], at_once: int = 1) -> None:
         self.costs, self.parts = costs, dict.fromkeys(costs, 0.0)
         self.at_once = max(1, min(at_once, len(costs)))
         self.began = time.monotonic()
-        self.before: dict[str, float] = {}  # done before we looked, in a run that was resumed
+        self.before: dict[str, float] = {}  # what a resumed run had done before
 
     def update(self, event: dict[str, Any]) -> None:
         part = 1.0 if event["event"] == "done" else event["done"]
@@ -166,7 +168,7 @@ class _Workload:
         return self._weigh(self.parts) / (sum(self.costs.values()) or 1.0)
 
     def seconds_left(self) -> float:
-        """0.0 while it is not known: what comes first is slow, since it compiles and reads, and would promise hours."""
+        """0.0 while it is unknown: the first steps are slow, as they compile and read, and would predict hours."""
         here = self._weigh(self.parts) - self._weigh(self.before)
         known = here > MIN_SHARE_FOR_ESTIMATE * (sum(self.costs.values()) - self._weigh(self.before))
         if not known:
@@ -192,7 +194,7 @@ def _duration(seconds: float) -> str:
 
 
 def choose_progress(quiet: bool = False, as_json: bool = False) -> Progress:
-    """What suits where stderr goes."""
+    """The Progress for these options: live bars if stderr is a terminal, otherwise plain lines."""
     if as_json:
         return JsonProgress()
     if quiet:

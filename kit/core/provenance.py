@@ -1,7 +1,7 @@
-"""What a result was made with: the versions of packages, the kit's commit, and a hash of the code that makes numbers.
+"""What a result was made with: package versions, the git commit, and a hash of the code that decides the numbers.
 
-No package is imported to find out, so this works in a process that must not load TensorFlow, and where
-an import fails.
+Versions are looked up without importing the packages, so this also works in a process that must not load TensorFlow,
+and where an import fails.
 """
 
 import ast
@@ -14,7 +14,7 @@ import tokenize
 from pathlib import Path
 
 KIT = Path(__file__).parents[1]
-# The modules that decide a fold's numbers, as paths below kit/. Who trains a fold, and when, does not.
+# The modules that decide a fold's numbers, as paths below kit/. Executors and schedules don't change them.
 HASHED_MODULES = ("core/backend.py", "data/folds.py", "training/augment.py", "training/checkpoints.py",
             "training/fit.py", "training/jobs.py", "training/layers.py", "training/loops.py",
             "training/models.py", "training/plan.py", "training/predict.py",

@@ -1,6 +1,7 @@
-"""The run folder: where a run's artifacts lie, and whose turn it is to write them.
+"""The paths of a run's artifacts, and the lock of the run folder.
 
-A run belongs to one process at a time, which may therefore sweep up what a killed one left half-written.
+Only the process that holds the lock writes into the folder, and it removes the temporary files that a killed process
+left.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from kit.core.storage import disk_errors
 
 
 def check_run_name(name: str) -> str:
-    """`name`, if it can be the name of one folder and nothing else; else KitError."""
+    """`name` unchanged. KitError unless it is a plain folder name on every system."""
     if "/" in name or "\\" in name:
         raise KitError(f"{name!r} is a path, not the name of a run",
                        "give the name alone with --run, and the folder that it lies in with --runs-dir")
@@ -34,9 +35,9 @@ LOCK = ".lock"  # in a run's folder
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run's artifacts lie; the names are the plan's contract.
+    """The paths of a run's artifacts. Scripts of users rely on these names.
 
-    break_lock: its lock is taken from a process on another machine, which the user knows to be gone.
+    break_lock: take over a lock whose holder, on another machine, is gone as the user knows.
     """
 
     path: Path
@@ -48,7 +49,7 @@ class RunFolder:
 
     @property
     def resume_command(self) -> str:
-        """The command that trains what is missing here; the run's config has its options."""
+        """The command that trains the missing folds; it reads all other options from the run's config."""
         words = ["kit", "cv", "--resume", "--run", self.name]
         return shlex.join([*words, "--runs-dir", str(self.path.parent)] if self.path.parent != Path("runs") else words)
 
@@ -72,7 +73,7 @@ class RunFolder:
         return self.path / f"guesses_{n}.npz"
 
     def clear(self) -> None:
-        """Remove all that is in the folder, for its lock's holder alone. KitError where it is no run's, or stays."""
+        """Empty the folder; call it only while holding the lock. KitError if it holds no run, or cannot be emptied."""
         others = [path.name for path in self.path.iterdir() if not path.name.startswith(".lock")]
         if others and not self.config.is_file() and not finished_folds(self.path):
             raise KitError(f"{self.path} is no run: it holds {sorted(others)[0]!r}, but no config.json",
@@ -89,7 +90,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold this folder for one process. KitError naming the holder where another one has it."""
+        """Lock the folder during the with block. KitError, naming the holder, if another process has it."""
         with contextlib.ExitStack() as held:
             with disk_errors(self.path, "write into"):
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -103,7 +104,7 @@ class RunFolder:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files and folders that a killed writer left below `folder`; for its lock's holder alone."""
+    """Remove temporary files that a killed process left below `folder`; call it only while holding the lock."""
     for leftover in list(Path(folder).rglob(".*.tmp")):
         with contextlib.suppress(OSError):
             if leftover.is_dir():
@@ -113,11 +114,11 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def finished_folds(run: Path) -> frozenset[str]:
-    """The keys of the folds that are done."""
+    """The keys of the folds whose training is done."""
     return frozenset(fold_keys(run))
 
 
-def fold_keys(run: Path, sign: str = "done.json") -> list[str]:
-    """The keys `<model>/seed_<s>/fold_<k>` of the folds that have the file `sign`, fold_10 after fold_9."""
-    keys = [path.parent.relative_to(run).as_posix() for path in Path(run).glob(f"*/seed_*/fold_*/{sign}")]
+def fold_keys(run: Path, marker: str = "done.json") -> list[str]:
+    """The keys `<model>/seed_<s>/fold_<k>` of the folds that have a file `marker`; fold_10 comes after fold_9."""
+    keys = [path.parent.relative_to(run).as_posix() for path in Path(run).glob(f"*/seed_*/fold_*/{marker}")]
     return sorted(keys, key=lambda key: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)])

@@ -1,9 +1,9 @@
-"""Writes and reads the kit's artifacts: whole or not at all, and checked when they are read.
+"""Write the kit's artifacts atomically, and check them by their SHA-256 when they are read.
 
 Each folder has a `checksums.json` with the SHA-256 of every artifact in it. The new digest is recorded *before* the
-file is renamed into place, beside the digest of the file that it replaces, so that whenever a process dies, the file
-that is there matches one of the two. What a file system does not have (modes, fsync, a rename onto a mounted file) is
-done without.
+file is renamed into place, beside the digest of the file that it replaces. So whenever a process dies, the file that is
+there matches one of the two. Features that a file system lacks (modes, fsync, renaming onto a mounted file) are not
+required.
 """
 
 import contextlib
@@ -26,17 +26,18 @@ import numpy as np
 from kit.core.errors import KitError
 
 CHECKSUMS = "checksums.json"
-MAX_ARTIFACT_BYTES = 1 << 28  # an artifact of the kit is at most some 100 MB; what is larger is not ours
-MAX_CSV_BYTES = 48 << 20  # folds.csv of two million rows; as text in pandas it takes some fifty times that
+MAX_ARTIFACT_BYTES = 1 << 28  # artifacts have at most some 100 MB: a larger file is not one
+MAX_CSV_BYTES = 48 << 20  # folds.csv of two million rows; pandas may need fifty times as much
 
 
 # -- writing --------------------------------------------------------------------------------------------------------
 
 
 def write_bytes(path: Path, data: bytes, record: bool = True) -> None:
-    """Write `data` to `path` whole or not at all. KitError where the disk refuses.
+    """Write `data` to `path` atomically. KitError if the disk refuses.
 
-    record: its SHA-256 in the folder's checksums.json; not for what the user names, which must be no artifact.
+    record: note its SHA-256 in the folder's checksums.json. False for a file that the user named, which is no artifact
+    and must not replace one.
     """
     path = Path(path)
     with disk_errors(path, "write"):
@@ -51,11 +52,11 @@ def write_bytes(path: Path, data: bytes, record: bool = True) -> None:
 
 
 def write_text(path: Path, text: str, record: bool = True) -> None:
-    write_bytes(path, text.encode("utf-8", "backslashreplace"), record)  # a path may hold bytes that are no UTF-8
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), record)  # a path may have bytes that are not UTF-8
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON. NumPy numbers become numbers; NaN is an error, as JSON has none."""
+    """Write `value` as indented JSON. NumPy values are converted; NaN is an error, since JSON has none."""
     write_text(path, json.dumps(value, indent=2, default=_plain, allow_nan=False, ensure_ascii=False) + "\n")
 
 
@@ -64,7 +65,7 @@ def write_npz(path: Path, compress: bool = True, **arrays: np.ndarray) -> None:
 
 
 def npz_bytes(compress: bool = True, **arrays: np.ndarray) -> bytes:
-    """Named arrays as an `.npz` whose bytes depend on the arrays alone."""
+    """The bytes of an `.npz` of these arrays. The same arrays give the same bytes."""
     buffer = io.BytesIO()
     (np.savez_compressed if compress else np.savez)(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
@@ -85,13 +86,13 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} does not belong into JSON")
 
 
-NO_FSYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # what file systems without it answer
-IN_USE = {errno.EBUSY, errno.EACCES, errno.EPERM, errno.ETXTBSY}  # to a rename onto what somebody else has open
-RENAME_TRIES, RENAME_PAUSE = 5, 0.1  # a virus scanner or an indexer looks at a new file for a moment
+NO_FSYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # from file systems without fsync
+IN_USE = {errno.EBUSY, errno.EACCES, errno.EPERM, errno.ETXTBSY}  # when renaming onto a file that another program has open
+RENAME_TRIES, RENAME_PAUSE = 5, 0.1  # virus scanners and indexers open a new file for a moment
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Put `data` in the place of the file `path`, flushed to the disk. OSError, with the old file as it was."""
+    """Replace the file `path` by `data`, flushed to the disk. On an OSError the old file is unchanged."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -112,10 +113,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename a file, over an older one if there is any, or copy it where it comes from another disk. OSError.
+    """Rename `source` to `target`, replacing it; copy it if they are on different disks. Raises OSError.
 
-    Where nothing can be renamed onto `target`, its content is overwritten: whole or not at all is more than that file
-    system has, but a write that was cut off does not have the recorded checksum.
+    If nothing can be renamed onto `target`, its content is overwritten. That is not atomic, but after a write that was
+    cut off the recorded checksum does not match.
     """
     for tries_left in reversed(range(RENAME_TRIES)):
         try:
@@ -123,7 +124,7 @@ def move(source: Path, target: Path) -> None:
             return
         except OSError as error:
             if error.errno == errno.EXDEV or (error.errno == errno.EBUSY and not tries_left):
-                break  # another disk; a single file that a container mounts can be written, but not renamed onto
+                break  # another disk; or a single mounted file, which can be written but not replaced
             if error.errno not in IN_USE or not tries_left:
                 raise
             time.sleep(RENAME_PAUSE)
@@ -143,14 +144,14 @@ def move(source: Path, target: Path) -> None:
 
 
 def _record(path: Path, digest: str) -> None:
-    """Accept `digest` for `path` from now on, and the one that is there until the rename."""
+    """Add `digest` to the checksums of `path`, and keep the old one, which is right until the rename."""
     sums = _checksums(path.parent)
     sums[path.name] = [digest, *sums.get(path.name, [])][:2]
     write_atomically(path.parent / CHECKSUMS, (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
 
 
 def remove(path: Path) -> None:
-    """Remove an artifact, where it is one and is there; a file of the user's own stays."""
+    """Remove an artifact if it exists. A file that is not in checksums.json is the user's, and stays."""
     if not path.is_file() or not _is_recorded(path):
         return
     with disk_errors(path, "remove"):
@@ -160,7 +161,7 @@ def remove(path: Path) -> None:
 
 
 def _is_recorded(path: Path) -> bool:
-    """Whether the table beside `path` names it; a file of that name that is no table of ours does not."""
+    """Whether the checksums.json beside `path` lists it; False if that file is damaged or not the kit's."""
     with contextlib.suppress(KitError):
         return path.name in _checksums(path.parent)
     return False
@@ -168,12 +169,12 @@ def _is_recorded(path: Path) -> bool:
 
 @contextlib.contextmanager
 def disk_errors(path: Path, verb: str) -> Iterator[None]:
-    """What the system refuses inside is a KitError: it cannot `verb` `path`."""
+    """Turn an OSError inside the with block into a KitError: "cannot `verb` `path`: …"."""
     try:
         yield
     except OSError as error:
         raise explain_os_error(error, path, verb) from error
-    except ValueError as error:  # a NUL in its name
+    except ValueError as error:  # a NUL in the name
         raise KitError(f"cannot {verb} {str(path)!r}: {error}", "choose another name") from error
 
 
@@ -218,7 +219,7 @@ ON_WINDOWS = {32: "another program has it open: close it there, and try again",
 
 
 def explain_os_error(error: OSError, path: Path | str, verb: str) -> KitError:
-    """What the system would not do, as a KitError whose fix is of this very cause."""
+    """The KitError "cannot `verb` `path`: …" for what the system refused, with a fix for that cause."""
     number = error.errno or 0
     words = "the file system does not support it" if number == _NFS_UNSUPPORTED else error.strerror or str(error)
     if (winerror := getattr(error, "winerror", None)) in ON_WINDOWS:
@@ -232,7 +233,7 @@ def explain_os_error(error: OSError, path: Path | str, verb: str) -> KitError:
 
 
 def _permission(path: Path, verb: str) -> str:
-    """What helps where the system says that one may not: it is a file, a folder, or neither's mode that is at fault."""
+    """The fix for EACCES or EPERM: the mode of the file or of its folder, or neither, is the cause."""
     if verb == "read":
         return f"allow it, e.g. chmod u+r '{path}'; if it is somebody else's, ask them"
     folder = path if path.is_dir() else path.parent
@@ -247,7 +248,7 @@ def _permission(path: Path, verb: str) -> str:
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Copy a folder's files; not their modes, which some mounts do not have, and copytree insists on. OSError."""
+    """Copy a folder without the modes of its files, which copytree insists on and some mounts lack. Raises OSError."""
 
     def stop(error: OSError) -> None:
         raise error
@@ -263,7 +264,7 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """An artifact's bytes, checked against `checksums.json` where that names it. KitError if missing or damaged."""
+    """The bytes of an artifact, checked if checksums.json lists it. KitError if missing or damaged."""
     path = Path(path)
     if not path.is_file():
         raise KitError(f"{path} is missing", _again(path).removeprefix("delete it and "))
@@ -285,7 +286,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, *names: str) -> Any:
-    """What a JSON file holds; with `names`, an object in which all of them are. KitError if damaged."""
+    """The value of a JSON file. With `names`: an object that has all of these keys. KitError if damaged."""
     text = read_text(path)
     try:
         value = json.loads(text, parse_constant=_finite, parse_float=_finite)
@@ -298,14 +299,14 @@ def read_json(path: Path, *names: str) -> Any:
 
 
 def _finite(text: str) -> float:
-    """A number as JSON has it: not NaN, and none too large to be anything but infinite."""
+    """A finite float. Python's JSON reader would accept NaN, Infinity and 1e999."""
     if not math.isfinite(value := float(text)):
         raise ValueError(f"{text} is no number")
     return value
 
 
 def read_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz`, none of them pickled; `names` must all be there. KitError if damaged."""
+    """The arrays of an `.npz`, without pickles. KitError if it is damaged or lacks one of `names`."""
     data = read_bytes(path)
     try:
         check_unpacked_size(path, data)
@@ -324,7 +325,7 @@ def read_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
 
 
 def check_unpacked_size(path: Path, data: bytes) -> None:
-    """KitError where a zip (.npz, .keras) would unpack to more than any artifact of the kit."""
+    """KitError if a zip (.npz, .keras) would unpack to more than MAX_ARTIFACT_BYTES."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         total = sum(info.file_size for info in archive.infolist())
     if total > MAX_ARTIFACT_BYTES:
@@ -332,32 +333,33 @@ def check_unpacked_size(path: Path, data: bytes) -> None:
 
 
 def read_csv(path: Path) -> Any:
-    """An artifact of the kit's own (folds.csv, history.csv) as a pandas frame. Competition files: `kit.data.table`."""
+    """An artifact (folds.csv, history.csv) as a pandas frame. For competition files see `kit.data.table`."""
     import pandas as pd
 
     data = read_bytes(path)
     if len(data) > MAX_CSV_BYTES:
         raise damaged(path, f"it has {len(data):,} bytes, more than the rows of any competition need")
     try:
-        return pd.read_csv(io.BytesIO(data), low_memory=False)  # else it warns of columns with text among numbers
+        return pd.read_csv(io.BytesIO(data), low_memory=False)  # low_memory warns of columns with text among numbers
     except (ValueError, pd.errors.ParserError) as error:
         raise damaged(path, f"not readable as CSV: {error}") from error
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file of any size, in hex."""
-    if not Path(path).is_file():  # a pipe or a device would be waited for
+    """The SHA-256 of a file of any size, in hex. KitError if it is missing or cannot be read."""
+    if not Path(path).is_file():  # opening a pipe would wait for its writer
         raise KitError(f"{path} is missing, or no file", "put the file there")
     with disk_errors(Path(path), "read"), Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def damaged(path: Path, why: str) -> KitError:
+    """The KitError for an artifact that is damaged, with the way to make it again."""
     return KitError(f"{path} is damaged: {why}", _again(Path(path)))
 
 
 def _again(path: Path) -> str:
-    """How to come by an artifact that is missing or damaged."""
+    """The fix for an artifact that is missing or damaged."""
     if path.name == "config.json":
         return "put the original file back, or make the run again with --force"
     beside = path.parent if path.name != "done.json" and (path.parent / "done.json").is_file() else path

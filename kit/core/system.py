@@ -1,7 +1,7 @@
-"""What this machine, or the container on it, lets this process use: cores and memory; and its trees of processes.
+"""How many cores and how much memory this process may use; and process trees.
 
-In a container these are what it may use, not what the machine has: a process that takes the others' share is slowed
-down or killed. Both kinds of Linux' control groups are read, in the process' own group and in those above it.
+In a container these are the container's limits, not what the machine has: a process that uses more is slowed down or
+killed. Both versions of Linux' control groups are read, for the process' own group and all groups above it.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ PROC = Path("/proc")
 
 
 def cores() -> list[int]:
-    """Numbers of the cores to use: those of this process' affinity, no more of them than the container's quota."""
+    """The numbers of the cores to use: the process' affinity, cut to the container's CPU quota."""
     own = _affinity()
     return own[:_quota()]
 
 
 def is_throttled() -> bool:
-    """Whether a quota gives this process less time than its cores have.
+    """Whether a CPU quota gives this process less time than its cores have.
 
-    Such a process gets a share of all its cores, not cores of its own: which of them are free, the system knows best.
+    Such a process gets a share of all its cores instead of some whole cores, and the system should choose which.
     """
     return len(cores()) < len(_affinity())
 
@@ -34,7 +34,7 @@ def _affinity() -> list[int]:
 
 
 def _quota() -> int | None:
-    """Whole cores' worth of time that the container gets, at least one; None without a limit."""
+    """The container's CPU quota in cores, rounded up; None if there is no limit."""
     shares = []
     for folder in _groups("cpu"):
         before = _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")  # cgroups before today's
@@ -46,7 +46,7 @@ def _quota() -> int | None:
 
 
 def free_memory() -> int | None:
-    """Bytes that may still be used: what the system has left, or the container where that is less; None if unknown."""
+    """Bytes of memory that are free on the machine or in the container, whichever is less; None if unknown."""
     try:
         lines = (PROC / "meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -61,14 +61,14 @@ def free_memory() -> int | None:
                 lines = (folder / "memory.stat").read_text().splitlines()
             except (OSError, ValueError):
                 continue
-            # What files have left in memory is given up when it is needed.
+            # The page cache is given up when memory is needed.
             cached = next((int(line.split()[1]) for line in lines if line.startswith(f"{cached_name} ")), 0)
             free = min(free, max(0, limit - used + cached))
     return free
 
 
 def memory_limit() -> int | None:
-    """Bytes that this machine or its container lets us use, the smaller of the two; None if nothing tells."""
+    """Bytes of memory of the machine or the container, whichever is less; None if unknown."""
     limits = []
     for folder in _groups("memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):  # cgroups of today, and before
@@ -81,7 +81,7 @@ def memory_limit() -> int | None:
 def _groups(controller: str) -> Iterator[Path]:
     """The folders of this process' control groups, its own first and then those above it.
 
-    A container mostly sees its own group as the topmost; what else its /proc names is then not there.
+    In most containers the own group is mounted as the top one, and the path in /proc does not exist.
     """
     own = {"": "/", controller: "/"}
     for line in _text(PROC / "self" / "cgroup").splitlines():  # "0::/a/b", before: "4:cpu,cpuacct:/a/b"
@@ -100,7 +100,7 @@ def _words(path: Path) -> list[str]:
 
 
 def _text(path: Path) -> str:
-    """What the system says there; nothing where there is no such file."""
+    """The text of a file below /proc or /sys; "" if it does not exist."""
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError):

@@ -1,1 +1,1 @@
-"""What comes in: the competition, its files, and the folds."""
+"""The competition, its data files, and the folds."""

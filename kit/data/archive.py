@@ -1,7 +1,7 @@
-"""The CSV files that are wanted out of somebody else's zip or folder, and nothing else of it.
+"""Copy the competition's CSV files out of an untrusted zip or folder, and nothing else.
 
-Only names that we ask for are ever written, under names of our own, chunk by chunk with a limit, so
-neither a path in the archive nor a lie about its size does harm.
+Only files that are asked for are written, under names of our own and up to a size limit. So neither a path in the
+archive nor a false size does harm.
 """
 
 import zipfile
@@ -15,14 +15,14 @@ from kit.data.packed import DOWNLOAD_AGAIN, MAX_BYTES, open_packed, open_zip, un
 from kit.kaggle import transfer
 
 PACKED_SUFFIXES = (".zip", ".gz")
-_CHUNK = 2 * MAX_LINE_BYTES  # a chunk without a line end therefore shows a line that is too long
+_CHUNK = 2 * MAX_LINE_BYTES  # so a chunk without a line end means that a line is too long
 
 
 def unpack(source: Path, required: Sequence[str], optional: Sequence[str], target: Path) -> None:
-    """Copy `required`, and what there is of `optional`, from a zip or folder into `target`; each may be packed itself.
+    """Copy the files `required`, and those of `optional` that exist, from a zip or folder into `target`, unpacked.
 
-    KitError where a file is missing or the archive is damaged or hostile; some files may have been
-    copied by then.
+    In the source each file may be a .zip or .gz itself. KitError if a required file is missing, or the archive is
+    damaged or hostile; some files may have been copied by then.
     """
     try:
         if source.is_dir():
@@ -63,7 +63,7 @@ def _from_zip(source: Path, required: Sequence[str], optional: Sequence[str], ta
 
 
 def _from_inner(path: Path, called: str, target: Path) -> None:
-    """The one file of a `.csv.zip`, whatever folder it lies in there; or what a `.csv.gz` holds."""
+    """Unpack a `.csv.gz`, or a `.csv.zip` that holds this one CSV file, in whatever folder."""
     if path.suffix == ".gz":
         with open_packed(path, called) as stream:
             _copy(stream, target, called)
@@ -85,7 +85,7 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, call
 
 
 def _wanted(called: str, there: list[str], required: Sequence[str], optional: Sequence[str]) -> list[str]:
-    """The names to copy, each plain or packed; KitError for one that is missing or there twice."""
+    """The names to copy, plain or packed. KitError for a name that is missing or found twice."""
     names = []
     for name in (*required, *optional):
         found = [other for other in there if other in (name, *(name + suffix for suffix in PACKED_SUFFIXES))]
@@ -100,7 +100,7 @@ def _wanted(called: str, there: list[str], required: Sequence[str], optional: Se
 
 
 def _copy(stream: IO[bytes], target: Path, called: str) -> None:
-    """Write `stream` to `target`, as far as it looks like a CSV file of a size that can be."""
+    """Write `stream` to `target`. KitError if a line of a CSV file, or the whole file, is too long."""
     lines, written = 1, 0
     try:
         with target.open("wb") as file:
@@ -120,6 +120,6 @@ def _read(stream: IO[bytes], called: str) -> bytes:
     try:
         return stream.read(_CHUNK)
     except OSError as error:
-        if error.errno is None:  # of a decompressor's
+        if error.errno is None:  # raised by a decompressor, not by the system
             raise ValueError(str(error)) from error
         raise unreadable(error, Path(called)) from error

@@ -1,7 +1,7 @@
-"""The second read of a CSV file: its arrays as they were checked, in `.cache/` beside it, memory-mapped.
+"""Cache the checked arrays of a CSV file in `.cache/` beside it, so that reading it again is a memory map.
 
-A cache is used only where it can be shown to be of this very file (its stamp of size, times and inode, else its
-SHA-256) and undamaged (a CRC-32 of every byte). Whatever goes wrong with it means only that the CSV file is read again.
+The cache is used only if it belongs to the unchanged file (same size, times and inode, or else the same SHA-256) and is
+undamaged (CRC-32). Whatever is wrong with it, the CSV file is simply read again.
 """
 
 import contextlib
@@ -18,17 +18,17 @@ import numpy as np
 
 from kit.core.storage import sha256_file
 
-VERSION = 1  # of what the reader accepts and how it is laid down here: a cache of another version is not used
+VERSION = 1  # raise it when the reader accepts other files or the layout changes: older caches are then ignored
 Arrays = tuple[np.ndarray, np.ndarray, str]  # pixels, labels or ids, SHA-256 of the CSV file
 
 
 def file_stamp(info: os.stat_result) -> list[int]:
-    """What changes whenever a file does: size, mtime and ctime in nanoseconds, inode."""
+    """Size, mtime and ctime in nanoseconds, and inode: one of them changes whenever the file does."""
     return [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino]
 
 
 def load(path: Path, columns: tuple[str, ...], n_classes: int) -> Arrays | None:
-    """The arrays of `path`, the pixels memory-mapped; None where there is no cache, or none to be trusted."""
+    """The cached arrays of `path`, pixels as a memory map. None without a valid cache."""
     if not all(_file(path, kind).is_file() for kind in ("json", "pixels.npy", "names.npy")):
         return None
     try:
@@ -39,19 +39,19 @@ def load(path: Path, columns: tuple[str, ...], n_classes: int) -> Arrays | None:
         if about["stamp"] != now:
             if about["size"] != now[0] or sha256_file(path) != about["sha256"] or file_stamp(path.stat()) != now:
                 return None
-            with contextlib.suppress(OSError):  # where nothing can be written it is hashed again the next time
+            with contextlib.suppress(OSError):  # in a read-only folder the file is hashed again each time
                 _write_about(path, about | {"stamp": trusted(now)})
         pixels = _map(_file(path, "pixels.npy"))
         names = np.load(_file(path, "names.npy"), allow_pickle=False)
         if [_crc(pixels), _crc(names)] != about["crc32"]:
             return None
         return np.asarray(pixels), names, about["sha256"]
-    except Exception:  # a damaged cache can raise anything, and is nothing but a missing one
+    except Exception:  # a damaged cache can raise anything; it is treated as missing
         return None
 
 
 def _map(path: Path) -> np.ndarray:
-    """The array of a `.npy` file, memory-mapped, or read where the file system maps nothing (ENODEV: some mounts)."""
+    """The array of a `.npy` file as a memory map; read into memory on mounts that cannot map (ENODEV)."""
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError:
@@ -59,7 +59,7 @@ def _map(path: Path) -> np.ndarray:
 
 
 def save(path: Path, columns: tuple[str, ...], n_classes: int, before: list[int], arrays: Arrays) -> None:
-    """Lay `arrays` down beside `path`, unless it changed since `before` or its folder cannot be written."""
+    """Cache `arrays`, unless `path` has changed since the stamp `before` or its folder is read-only."""
     pixels, names, sha256 = arrays
     with contextlib.suppress(OSError):
         if file_stamp(path.stat()) != before:
@@ -72,7 +72,7 @@ def save(path: Path, columns: tuple[str, ...], n_classes: int, before: list[int]
 
 
 def trusted(stamp: list[int]) -> list[int] | None:
-    """The stamp, unless the file changed so recently that it could change again within one tick of its clock."""
+    """The stamp; None if the file changed so recently that another change might leave the same times."""
     return stamp if time.time_ns() - stamp[2] > 2_000_000_000 else None
 
 
@@ -93,7 +93,7 @@ def _write_about(path: Path, about: dict[str, Any]) -> None:
 
 
 def _replace(path: Path, write: Any) -> None:
-    """Whole or not at all, but not flushed to the disk as an artifact is: what gets lost is read again."""
+    """Write a file atomically, without fsync: a cache that is lost in a crash is made again."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -1,10 +1,8 @@
-"""Bytes of a CSV file → uint8, and for what is not plain numbers, the words that say where and why.
+"""Parse the cells of a CSV file as uint8, strictly, and say where and why a cell is wrong.
 
-In goes a block of whole lines; out comes an array of one byte a cell, or nothing where any cell is suspicious. The one
-idea: a number is the one to three digits before each comma or line end, so NumPy can find, check and add up all cells
-of a block at once. It is as strict as a regular expression for each cell (what merely converts, such as `0x1F`, `1e3`,
-`+5`, `007` or an empty cell, is not accepted), and quicker than pyarrow's reader, which accepts several of those.
-`explain` then goes through a suspicious block cell by cell.
+`parse_cells` takes a block of whole lines. A number is the one to three digits before each comma or line end, so NumPy
+finds, checks and computes all cells of a block at once, faster than pyarrow's reader and stricter: `0x1F`, `1e3`, `+5`,
+`007` and empty cells are refused. `raise_bad_cell` then goes through a refused block cell by cell for the message.
 """
 
 import re
@@ -27,8 +25,8 @@ def parse_cells(block: bytes, n_columns: int) -> np.ndarray | None:
     plain = _without_quotes(block)
     if plain is None:
         return None
-    data = np.frombuffer(b"\n\n" + plain, np.uint8)  # so that each byte has two before it
-    number = data - np.uint8(ord("0"))  # of a separator, something above 9
+    data = np.frombuffer(b"\n\n" + plain, np.uint8)  # so that there are two bytes before each one
+    number = data - np.uint8(ord("0"))  # separators become numbers above 9
     digit = number <= 9
     here, before, before_that = digit[2:], digit[1:-1], digit[:-2]
     values = 10 * number[1:-1]
@@ -40,7 +38,7 @@ def parse_cells(block: bytes, n_columns: int) -> np.ndarray | None:
     if hundreds.max(initial=0) > 2:
         return None
     hundreds *= np.uint8(100)
-    cells = values + hundreds  # where a number ends; elsewhere they mean nothing
+    cells = values + hundreds  # valid at the last digit of each number only
     line_end = data[2:] == _LINE_END
     ends = np.flatnonzero(~here)
     n_separators = np.count_nonzero(line_end) + np.count_nonzero(data[2:] == _COMMA)
@@ -49,13 +47,13 @@ def parse_cells(block: bytes, n_columns: int) -> np.ndarray | None:
     if len(ends) != n_separators or len(ends) != np.count_nonzero(before > here) \
             or (third[:-1] & here[1:]).any() or leading_zero.any() or (cells < values).any() \
             or not np.array_equal(ends[n_columns - 1::n_columns], np.flatnonzero(line_end)):
-        return None  # other bytes, an empty cell, a fourth digit, a leading zero, above 255; lines of other lengths
+        return None  # other bytes, an empty cell, a fourth digit, a leading zero, above 255; a line of another length
     ends -= 1
     return cells.take(ends).reshape(-1, n_columns)
 
 
 def _without_quotes(block: bytes) -> bytes | None:
-    """`block` without quotes around cells and with `\\n` for `\\r\\n`; None where a quote or `\\r` is anywhere else."""
+    """`block` without quotes around cells and with `\\n` for `\\r\\n`; None if a quote is anywhere else."""
     if b"\r" in block:
         block = block.replace(b"\r\n", b"\n")
     if b'"' not in block:
@@ -73,7 +71,7 @@ def _without_quotes(block: bytes) -> bytes | None:
 
 
 def split_ids(block: bytes) -> tuple[list[bytes], bytes]:
-    """The first cell of each line, unquoted, and the block without it. A line without a comma is left empty."""
+    """The first cell of each line, unquoted, and the block without these cells."""
     ids, rests = [], []
     for line in block[:-1].split(b"\n"):
         name, _, rest = line.partition(b",")
@@ -87,10 +85,10 @@ def split_ids(block: bytes) -> tuple[list[bytes], bytes]:
 
 def raise_bad_cell(path: Path, line: int, block: bytes, columns: Sequence[str], n_classes: int | None,
             has_id: bool) -> NoReturn:
-    """Raise the KitError that names the first bad cell of a block that `parse` refused.
+    """Raise the KitError that names the first bad cell of a block that `parse_cells` refused.
 
-    `line` is the number of the block's first line, `n_classes` that of the classes where the first column holds labels,
-    `has_id` whether it holds ids, which may be any text.
+    line: the number of the block's first line. n_classes: if the first column holds labels, the number of classes.
+    has_id: whether the first column holds ids, which may be any text.
     """
     for number, text in enumerate(block[:-1].split(b"\n"), line):
         _explain_line(f"{path}, line {number}", text.removesuffix(b"\r"), columns, n_classes, has_id)

@@ -1,6 +1,7 @@
-"""A competition as data: its files, columns, shape, classes and hand-in format. A third one is a page of settings here.
+"""The supported competitions, each described by a `Competition`: files, columns, image shape, classes, submission format.
 
-Everything else in the kit asks a `Competition` instead of knowing Kannada-MNIST by heart.
+All other code reads these fields; nothing else is specific to Kannada-MNIST. To support another competition, describe
+it here.
 """
 
 import difflib
@@ -19,16 +20,16 @@ class Competition:
     train: str = "train.csv"
     test: str = "test.csv"
     sample_submission: str = "sample_submission.csv"
-    extra: str | None = None  # a labelled out-of-domain file, scored in the report and never chosen by
+    extra: str | None = None  # a labelled out-of-domain file: the report scores it, no choice is made by it
     shape: tuple[int, int] = (28, 28)
     label_column: str = "label"
-    id_column: str | None = "id"  # of the test file; None: it has none, and rows count from `first_id`
+    id_column: str | None = "id"  # of the test file; None: no such column, the rows are numbered from `first_id`
     first_id: int = 0
     submission_columns: tuple[str, str] = ("id", "label")
     writer_block: int | None = None  # rows per writer in the training file, where its order shows who wrote what
     writer_rows: int = 0  # the largest training file whose blocks are trusted to be writers
-    hardest_first: bool = False  # the writers come hardest first, and those of the test file are harder still
-    test_pool: int | None = None  # rows, of each class equally many, of which a test file is a random part, or all
+    hardest_first: bool = False  # writers are sorted hardest first, and those of the test file are harder still
+    test_pool: int | None = None  # the test file is a random part (or all) of so many rows, as many of each class
     code_only: bool = False  # takes notebooks, not files
     keras_dataset: str | None = None  # the same digits in keras.datasets, with the labels of the test file
     official_rows: dict[str, int] = field(default_factory=dict, hash=False)
@@ -47,7 +48,7 @@ class Competition:
 
     @property
     def kaggle_slug(self) -> str:
-        """The slug in Kaggle's own spelling, in which it names a kernel's input folder: `Kannada-MNIST`."""
+        """The slug in Kaggle's own spelling, such as `Kannada-MNIST`; a kernel's input folder is named so."""
         return self.url.rsplit("/", 1)[1]
 
     @property
@@ -86,15 +87,15 @@ DIGIT_RECOGNIZER = Competition(
     official_rows={"train.csv": 42_000, "test.csv": 28_000, "sample_submission.csv": 28_000},
 )
 
-_ADDRESS = re.compile(r"^(https?://)?((www\.)?kaggle\.com/)?/?((c|competitions)/)?|[?#].*$")  # around its slug
+_ADDRESS = re.compile(r"^(https?://)?((www\.)?kaggle\.com/)?/?((c|competitions)/)?|[?#].*$")  # what surrounds the slug in an address
 
 COMPETITIONS = {competition.slug: competition for competition in (KANNADA, DIGIT_RECOGNIZER)}
 
 
 def get(name: str) -> Competition:
-    """The competition of that name, in any case. KitError for an unknown one.
+    """The competition called `name`. KitError if it is unknown.
 
-    It may be written as people find it on Kaggle: `Kannada-MNIST`, `c/Kannada-MNIST`, or the address of its page.
+    Upper and lower case are the same, and `c/Kannada-MNIST` or the address of its page are accepted, too.
     """
     slug = re.sub(r"[\s_]+", "-", re.sub(_ADDRESS, "", name.strip().lower()).split("/")[0])
     if slug in COMPETITIONS:

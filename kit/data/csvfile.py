@@ -1,8 +1,7 @@
-"""Somebody else's CSV file, opened with care: what the reader of pixels and the validator of submissions share.
+"""Open an untrusted CSV file, and read its header and blocks of lines; for pixels and for submissions.
 
-They get the column names, and blocks of whole lines with their line numbers. Nothing is trusted to
-be small, to be text or to be a file at all: a bad file ends in a KitError that names the place, and
-never in a full memory.
+The file may be huge, binary, or no regular file at all: a bad file ends in a KitError that names the place, and never
+in a full memory.
 """
 
 import contextlib
@@ -19,7 +18,7 @@ from typing import BinaryIO
 
 from kit.core.errors import KitError
 
-BLOCK_BYTES = 1 << 17  # fits the second-level cache together with what is computed from it
+BLOCK_BYTES = 1 << 17  # fits into the L2 cache, together with the arrays computed from it
 MAX_LINE_BYTES = 1 << 20  # a row of 784 quoted pixels takes 5 KB
 AGAIN = "get the file again from where it came, or mend it there"
 BOM = b"\xef\xbb\xbf"
@@ -29,7 +28,7 @@ BOM = b"\xef\xbb\xbf"
 def open_csv(path: Path) -> Iterator[BinaryIO]:
     """Open a regular file for reading bytes. KitError for anything else, and where reading fails."""
     try:
-        # Opening a pipe would wait for its writer, so look first what it is.
+        # Opening a pipe would wait for its writer, so check first that it is a regular file.
         info = path.stat()
         if not stat.S_ISREG(info.st_mode):
             kind = "a folder" if stat.S_ISDIR(info.st_mode) else "not a regular file"
@@ -47,7 +46,7 @@ def open_csv(path: Path) -> Iterator[BinaryIO]:
 
 
 def unreadable(error: OSError, path: Path) -> KitError:
-    """Why a file cannot be read, and what to do about that very cause."""
+    """The KitError for a file that cannot be read, with a fix for that cause."""
     if isinstance(error, FileNotFoundError):
         if path.is_symlink():
             return KitError(f"{path} is a link to {path.readlink()}, which is not there",
@@ -90,13 +89,13 @@ _KINDS = (  # how files begin that people take for a CSV file or a zip, what the
 
 
 def identify_foreign_format(start: bytes) -> tuple[str, str] | None:
-    """What a file is that begins so, and what to do; None where it may be a CSV file, plain or packed."""
+    """(what it is, fix) for a file of another format that begins with `start`; None if it may be CSV, zip or gzip."""
     return next(((what, fix) for pattern, what, fix in _KINDS
                  if re.match(pattern, start, re.IGNORECASE | re.DOTALL)), None)
 
 
 def read_header(file: BinaryIO, path: Path) -> list[str]:
-    """The column names on line 1, which leaves `file` at the start of line 2. A UTF-8 BOM is accepted."""
+    """Read the column names on line 1; `file` is then at the start of line 2. A UTF-8 BOM is accepted."""
     line = file.readline(MAX_LINE_BYTES + 1)
     if not line:
         raise KitError(f"{path} is empty", "get it again, and see that the download ends")
@@ -122,7 +121,7 @@ def read_header(file: BinaryIO, path: Path) -> list[str]:
 
 
 def check_columns(path: Path, found: Sequence[str], expected: Sequence[str]) -> None:
-    """KitError that says how the columns of `path` differ from those expected, in name, number or order."""
+    """KitError if the columns of `path` are not the expected ones, saying how they differ."""
     problem = columns_problem(found, expected)
     if problem:
         raise KitError(f"{path}, line 1: {problem}", "save it again with commas" if problem.endswith("not by commas")
@@ -130,7 +129,7 @@ def check_columns(path: Path, found: Sequence[str], expected: Sequence[str]) -> 
 
 
 def columns_problem(found: Sequence[str], expected: Sequence[str]) -> str | None:
-    """How `found` differs from `expected`, in words; None where it does not."""
+    """How `found` differs from `expected`, in words; None if they are the same."""
     if list(found) == list(expected):
         return None
     if not any(found):
@@ -155,9 +154,9 @@ def columns_problem(found: Sequence[str], expected: Sequence[str]) -> str | None
 
 
 def line_blocks(file: BinaryIO, path: Path, digest: "hashlib._Hash") -> Iterator[tuple[int, bytes]]:
-    """The rows of `file` as (number of the first line, whole lines, each ending in `\\n`), some 128 KiB at a time.
+    """Yield (number of the first line, whole lines, each ending in `\\n`), some 128 KiB at a time.
 
-    `file` stands behind its line 1; `digest` is updated with all of its bytes.
+    `file` must be at the start of line 2. `digest` is updated with all of its bytes, line 1 included.
     """
     header_bytes = file.tell()
     file.seek(0)
@@ -184,14 +183,14 @@ def too_long(path: Path | str, line: int) -> KitError:
 
 
 def quoted(text: str | bytes, limit: int = 40) -> str:
-    """`text` as it can be shown in one line: quoted, control characters escaped, shortened."""
+    """`text` for an error message: in quotes, control characters escaped, shortened to `limit` characters."""
     if isinstance(text, bytes):
         text = text[: 4 * limit].decode("utf-8", "backslashreplace") + (" …" if len(text) > 4 * limit else "")
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")
 
 
 def list_names(names: Sequence[str], limit: int = 4) -> str:
-    """Some of `names`, and how many there are if not all of them are shown."""
+    """`names` quoted and joined by commas; of a long list some, and how many there are."""
     names = list(names)
     if len(names) <= limit:
         return ", ".join(quoted(name) for name in names)

@@ -1,11 +1,12 @@
-"""Which training rows are held out when: stratified folds that keep writers apart, and folds.csv.
+"""Split the training rows into stratified folds that keep writers apart, and store them in folds.csv.
 
-Folds are made once a run and read by every later stage. The test writers wrote no training row, so a writer is held out
-as a whole; each wrote every digit equally often, so the folds are even by digit all the same. Writers show in the row
-blocks of the file, where the labels cycle as they wrote them; where they don't, folds are stratified by label alone.
+Folds are made once per run and read by every later stage. The test file's writers wrote no training row, so all rows of
+a writer are held out together. Each writer wrote every digit equally often, so such folds are stratified as well. Who
+wrote a row follows from its place in the file, if the labels cycle 0-9 as on the sheets that the writers filled in;
+otherwise folds are stratified by label alone.
 
-Rows are assigned here, not by scikit-learn: its 1.5 to 1.7 (Kaggle's image) and 1.8 give one
-seed different writer folds.
+scikit-learn's StratifiedGroupKFold is not used, because its versions 1.5 to 1.7 (Kaggle's image) and 1.8 make different
+writer folds from the same seed.
 """
 
 from dataclasses import dataclass
@@ -19,18 +20,18 @@ from kit.core.storage import damaged, read_csv, write_csv
 from kit.data.competition import Competition
 
 MAX_FOLDS = BOUNDS["n_folds"][1]
-_NO_WRITER = -1  # in folds.csv, where nobody knows who wrote a row
+_NO_WRITER = -1  # in folds.csv, if the writer of a row is not known
 
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """One row of each array a training row that takes part; fold k holds out the rows where `fold == k`."""
+    """One entry per training row that takes part. Fold k holds out the rows where `fold == k`."""
 
     rows: np.ndarray  # int64 (m,), ascending: row numbers of the training file, from 0
     labels: np.ndarray  # uint8 (m,)
     writers: np.ndarray | None  # int32 (m,), from 0 in the file's order; None where unknown
     fold: np.ndarray  # int8 (m,)
-    split: str  # "writer" or "stratified", what was done
+    split: str  # "writer" or "stratified": what `auto` came to
     keeps_writers_apart: bool
 
     @property
@@ -40,11 +41,11 @@ class Folds:
 
 def make_folds(labels: np.ndarray, competition: Competition, n_folds: int, split: str, seed: int,
                limit: int | None = None, writer_block: int | None = None) -> Folds:
-    """Split the training rows into `n_folds` parts; the same arguments give the same parts.
+    """Split the training rows into `n_folds` parts. The same arguments give the same parts.
 
-    labels: uint8 (n,), of the whole training file. split: `auto` keeps writers apart where they are known, `writer`
-    insists on it, `stratified` does not. limit: only that many rows of each class, spread over the writers.
-    writer_block: rows per writer, where not the competition's (the sample has its own). KitError where that cannot be.
+    labels: uint8 (n,), of the whole training file. split: `writer` keeps writers apart, `stratified` does not, `auto`
+    does if they are known. limit: use only that many rows of each class, spread over the writers. writer_block: rows
+    per writer, if not the competition's number (the sample has its own). KitError if such folds are impossible.
     """
     if split not in SPLITS:
         raise KitError(f"there is no split {split!r}", f"choose one of: {', '.join(SPLITS)}")
@@ -58,7 +59,7 @@ def make_folds(labels: np.ndarray, competition: Competition, n_folds: int, split
     if split == "writer" and writers is None:
         raise KitError("this training file does not show who wrote what, so writers cannot be kept apart",
                        "use --split auto or --split stratified")
-    # One writer alone cannot be kept apart from anybody, which `writer` refuses below and `auto` passes over.
+    # A single writer cannot be split: `auto` then stratifies by label, `writer` is refused below.
     by_writer = writers is not None and (split == "writer" or (split == "auto" and writers[-1] > 0))
     rows = np.arange(len(labels)) if limit is None else _limited(labels, limit)
     without_limit = _most_folds(labels, writers if by_writer else None)[0]
@@ -69,10 +70,10 @@ def make_folds(labels: np.ndarray, competition: Competition, n_folds: int, split
 
 
 def find_writers(labels: np.ndarray, competition: Competition, writer_block: int | None = None) -> np.ndarray | None:
-    """The writer of each row, int32 (n,), from 0; None unless the file shows it.
+    """The writer of each row, int32 (n,), from 0; None if unknown.
 
-    It does where it has no more rows than the competition's and its labels cycle 0–9 from row to row, as on the sheets
-    that the writers filled in: each `writer_block` rows are then one writer's, the last block may be shorter.
+    Known if the file has no more rows than the competition's and its labels cycle 0–9 from row to row, as on the sheets
+    that the writers filled in: then each `writer_block` rows are one writer's. The last block may be shorter.
     """
     block = writer_block or competition.writer_block
     if not block or len(labels) > competition.writer_rows:
@@ -83,14 +84,14 @@ def find_writers(labels: np.ndarray, competition: Competition, writer_block: int
 
 
 def _limited(labels: np.ndarray, limit: int) -> np.ndarray:
-    """`limit` rows of each class, or all that there are, at equal distances in the file: so of every writer as many."""
+    """`limit` rows of each class (or all of a smaller class), evenly spaced in the file, so evenly over the writers."""
     rows_of = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     return np.sort(np.concatenate([rows[np.arange(min(limit, len(rows))) * len(rows) // min(limit, len(rows))]
                                    for rows in rows_of]))
 
 
 def _most_folds(labels: np.ndarray, writers: np.ndarray | None) -> tuple[int, str]:
-    """How many folds there can be, each with a row of every class and with `writers` one of them; and why no more."""
+    """(n, reason): the most folds of which each has a row of every class and, with `writers`, a writer."""
     classes, counts = np.unique(labels, return_counts=True)
     rarest = int(counts.min())
     if writers is not None and len(np.unique(writers)) <= rarest:
@@ -100,7 +101,7 @@ def _most_folds(labels: np.ndarray, writers: np.ndarray | None) -> tuple[int, st
 
 
 def _check_enough(labels: np.ndarray, writers: np.ndarray | None, n_folds: int, without_limit: int) -> None:
-    """KitError unless the rows that take part are enough; `without_limit`: as many folds all rows are enough for."""
+    """KitError if the rows are too few for `n_folds`. without_limit: the most folds without --limit."""
     most, why = _most_folds(labels, writers)
     if n_folds > MAX_FOLDS and most >= MAX_FOLDS:
         raise KitError(f"{n_folds} folds are too many", f"use --folds {MAX_FOLDS} or fewer")
@@ -116,12 +117,12 @@ def _check_enough(labels: np.ndarray, writers: np.ndarray | None, n_folds: int, 
 
 
 def _assign(labels: np.ndarray, writers: np.ndarray | None, n_folds: int, seed: int) -> np.ndarray:
-    """The fold of each row, int8 (n,): even by label, and with `writers` each of them in one fold."""
+    """The fold of each row, int8 (n,), stratified by label; with `writers`, all rows of a writer in one fold."""
     # RandomState's streams are frozen (NumPy's NEP 19), those of default_rng may change with a version.
     random = np.random.RandomState(seed)
     fold = np.empty(len(labels), np.int8)
     if writers is None:
-        dealt = 0  # rows of one class after the other, dealt out in turn: sizes differ by one row at most
+        dealt = 0  # the rows are dealt out to the folds in turn, class after class: sizes differ by one at most
         for label in np.unique(labels):
             rows = random.permutation(np.flatnonzero(labels == label))
             fold[rows] = (dealt + np.arange(len(rows))) % n_folds
@@ -142,7 +143,7 @@ def _assign(labels: np.ndarray, writers: np.ndarray | None, n_folds: int, seed: 
 
 
 def save_folds(path: Path, folds: Folds) -> None:
-    """Write folds.csv: row,label,writer,fold; writer is -1 where nobody knows it."""
+    """Write folds.csv with the columns row,label,writer,fold; writer is -1 if unknown."""
     import pandas as pd
 
     writers = np.full(len(folds.rows), _NO_WRITER) if folds.writers is None else folds.writers
@@ -150,7 +151,7 @@ def save_folds(path: Path, folds: Folds) -> None:
 
 
 def load_folds(path: Path) -> Folds:
-    """Read folds.csv back. KitError if it is missing or damaged. Which split it was shows in who is where."""
+    """Read folds.csv. KitError if it is missing or damaged. The split is inferred from the writers' folds."""
     frame = read_csv(path)
     columns = ["row", "label", "writer", "fold"]
     if list(frame.columns) != columns or frame.empty or any(frame[name].dtype.kind != "i" for name in columns):

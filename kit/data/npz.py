@@ -1,9 +1,8 @@
-"""Digits in Keras' layout (`x_train y_train x_test y_test`) as the competition's CSV files, and the test file's labels.
+"""Write digits in Keras' layout (`x_train y_train x_test y_test`) as the competition's CSV files.
 
-They come from an `.npz`, or from `keras.datasets`. Whole numbers are taken however NumPy laid them
-down: of any width and byte order, as floats, in C or Fortran order, with or without an axis for the
-one channel. The labels of the test file lie in a file of their own, which nothing that trains,
-splits or blends ever opens; it is there to score a finished submission.
+They come from an `.npz` or from `keras.datasets`. Whole numbers are accepted in any dtype, byte order and memory order,
+with or without a channel axis. The labels of the test file go into a file of their own, which only scores a finished
+submission: nothing that trains, splits or blends ever opens it.
 """
 
 import contextlib
@@ -28,7 +27,7 @@ from kit.data.table import write_table
 TEST_LABELS = "test_labels.csv"
 PARTS = ("train", "test")
 LAYOUT = ("x_train", "y_train", "x_test", "y_test")
-MAX_ROW_BYTES = 200  # of an id and its label
+MAX_ROW_BYTES = 200  # more than an id and its label need
 MAX_BYTES = 1 << 30  # of one array; MNIST's largest has 47 MB, EMNIST's 0.6 GB
 _FIX = "give an .npz with x_train, x_test (n, h, w) and y_train, y_test (n,), as numpy.savez writes it"
 
@@ -41,7 +40,7 @@ class Part(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What an array says of itself before it is read."""
+    """The header of an .npy file."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -49,12 +48,12 @@ class Header(NamedTuple):
 
 
 def is_source(source: str | Path) -> bool:
-    """Whether `--from` names such a set: `keras`, or the path of an .npz."""
+    """Whether `source` is for this module: the word `keras`, or the path of an .npz."""
     return str(source) == "keras" or str(source).lower().endswith(".npz")
 
 
 def write_files(folder: Path, source: str | Path, competition: Competition) -> None:
-    """Write the set's two parts into `folder` as the competition lays its files out. KitError for what is none."""
+    """Write train, test, sample submission and test labels into `folder`. KitError if the arrays don't fit."""
     arrays = _from_keras(competition) if str(source) == "keras" else _from_npz(Path(source), competition)
     train, test = (_part(arrays, kind, str(source), competition) for kind in PARTS)
     ids = np.arange(len(test.labels)) + competition.first_id
@@ -69,7 +68,7 @@ def write_files(folder: Path, source: str | Path, competition: Competition) -> N
 
 
 def read_test_labels(path: Path, competition: Competition, ids: np.ndarray) -> np.ndarray:
-    """Labels uint8 (n,) of the test file with these ids. KitError where the file is not of just these."""
+    """The labels, uint8 (n,), of the test file. KitError unless the file has exactly these ids, in this order."""
     if path.stat().st_size > MAX_ROW_BYTES * (len(ids) + 1):
         raise storage.damaged(path, f"it is too long for the {len(ids):,} labels of {competition.test}")
     frame = storage.read_csv(path)
@@ -82,7 +81,7 @@ def read_test_labels(path: Path, competition: Competition, ids: np.ndarray) -> n
 
 
 def _from_keras(competition: Competition) -> dict[str, np.ndarray]:
-    """What `keras.datasets.<name>.load_data()` downloads, or has in ~/.keras."""
+    """The arrays of `keras.datasets.<name>.load_data()`, which downloads them or has them in ~/.keras."""
     if competition.keras_dataset is None:
         raise KitError(f"keras.datasets has no digits of {competition.slug}",
                        f"kit download --from kaggle --competition {competition.slug}; or give --from a zip, a folder "
@@ -107,7 +106,7 @@ def _from_keras(competition: Competition) -> dict[str, np.ndarray]:
 
 
 def _from_npz(path: Path, competition: Competition) -> dict[str, np.ndarray]:
-    """The four arrays of an .npz; nothing in it is unpickled, and no more read than its headers may say."""
+    """The four arrays of an .npz. Nothing is unpickled, and headers are checked before the data is read."""
     with open_csv(path) as file:
         if file.read(6) == b"\x93NUMPY":
             raise KitError(f"{path} is one array, as numpy.save writes it", _FIX)
@@ -123,7 +122,7 @@ def _from_npz(path: Path, competition: Competition) -> dict[str, np.ndarray]:
 
 
 def _header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:
-    """What an .npy says of itself: so much of it may be read before it is known to be of use."""
+    """The header of an .npy. KitError if the array is not of numbers, or is too large."""
     with archive.open(f"{name}.npy") as file:
         header = _read_header(file)
     if header.dtype.hasobject:
@@ -144,7 +143,7 @@ def _read_header(file: IO[bytes]) -> Header:
 
 
 def _array(archive: zipfile.ZipFile, name: str, header: Header) -> np.ndarray:
-    """One .npy of numbers; its header is believed only as far as its bytes bear it out."""
+    """The array of an .npy. ValueError unless it has as many bytes as its header says."""
     n_bytes = header.dtype.itemsize * math.prod(header.shape)
     with archive.open(f"{name}.npy") as file:
         _read_header(file)
@@ -155,7 +154,7 @@ def _array(archive: zipfile.ZipFile, name: str, header: Header) -> np.ndarray:
 
 
 def _check(arrays: Mapping[str, Header | np.ndarray], kind: str, called: str, competition: Competition) -> None:
-    """KitError unless there are images of the competition's shape, and as many labels."""
+    """KitError unless the images have the competition's shape and there is one label for each."""
     images, labels = arrays[f"x_{kind}"], arrays[f"y_{kind}"]
     one, n = [size for size in images.shape[1:] if size != 1], images.shape[0] if images.shape else 0
     if one not in ([size for size in competition.shape if size != 1], [competition.n_pixels]):
@@ -182,7 +181,7 @@ def _part(arrays: dict[str, np.ndarray], kind: str, called: str, competition: Co
 
 
 def _whole(array: np.ndarray, most: int) -> bool:
-    """Whether all is whole numbers from 0 to `most`, of whatever type."""
+    """Whether all values are whole numbers from 0 to `most`, of any dtype."""
     return array.dtype.kind in "uif" and bool(((array >= 0) & (array <= most)).all()) \
         and (array.dtype.kind != "f" or bool((array == np.floor(array)).all()))
 

@@ -1,8 +1,7 @@
-"""Reads a CSV file out of somebody else's zip or gzip as if it lay there plain, and with care.
+"""Read a CSV file out of an untrusted zip or gzip as if it were not packed.
 
-Nothing is written. An archive that tries to do harm (links, `../`, two files of one name, a bomb)
-is refused as a whole, before or while it is unpacked; and what cannot be unpacked is told apart:
-cut off, damaged, encrypted, packed by a method that Python lacks, or no archive at all.
+Nothing is written. A hostile archive (links, `../`, two files of one name, a zip bomb) is refused as a whole. The error
+tells whether an archive is cut off, damaged, encrypted, packed by a method that Python lacks, or no archive at all.
 """
 
 import contextlib
@@ -20,23 +19,22 @@ from typing import IO, BinaryIO
 from kit.core.errors import KitError
 from kit.data.csvfile import identify_foreign_format, list_names, open_csv, quoted
 
-# Unpacked, all files of a zip together; ten times the competition's training rows take 1 GB.
+# For all files of a zip together, unpacked. Ten times the competition's training rows take 1 GB.
 MAX_BYTES = 4 << 30
 MAX_ENTRIES = 1000
 GZIP, ZIP, EMPTY_ZIP = b"\x1f\x8b", b"PK\x03\x04", b"PK\x05\x06"
 DOWNLOAD_AGAIN = "get it again, and see that the download ends"
 UNPACK_YOURSELF = "unpack it yourself, and give what is in it"
-# What stands at the end of a zip's directory.
+# Signatures at the end of a zip's directory.
 _END, _END_64, _LOCATOR_64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"
 
 
 @contextlib.contextmanager
 def open_packed(path: Path, called: str = "") -> Iterator[BinaryIO]:
-    """A CSV file's bytes: it may lie there plain, in a `.gz`, or as the only CSV file of a `.zip`.
+    """Open a CSV file that is plain, gzipped, or the only CSV file in a zip, and yield its bytes unpacked.
 
-    What it is shows in its first bytes, not in its name. `called`: what errors of an archive speak
-    of, if not of its path. KitError as of `open_csv`, for an archive that is refused, and for a zip
-    of several CSV files or of none.
+    The format is recognized by the first bytes, not by the name. called: the name of the archive in errors, if not its
+    path. KitError as from `open_csv`, for an archive that is refused, and for a zip of several CSV files or of none.
     """
     called = called or str(path)
     with open_csv(path) as file:
@@ -57,14 +55,14 @@ def open_packed(path: Path, called: str = "") -> Iterator[BinaryIO]:
 
 
 def is_packed(path: Path) -> bool:
-    """Whether `open_packed` has something to unpack there."""
+    """Whether the file is a zip or a gzip, by its first bytes."""
     with open_csv(path) as file:
         start = file.read(4)
     return start.startswith(GZIP) or start in (ZIP, EMPTY_ZIP)
 
 
 class _Unpacked(io.RawIOBase):
-    """A stream that is being unpacked: it ends at a limit, and what goes wrong is a KitError."""
+    """The unpacked stream. KitError if it is longer than MAX_BYTES or cannot be unpacked."""
 
     def __init__(self, stream: IO[bytes] | gzip.GzipFile, called: str) -> None:
         super().__init__()
@@ -94,7 +92,7 @@ class _Unpacked(io.RawIOBase):
 
 
 def _the_csv(archive: zipfile.ZipFile, called: str) -> zipfile.ZipInfo:
-    """The one CSV file of a zip, in whatever folder; what macOS puts beside it does not count."""
+    """The only CSV file in a zip, in whatever folder. Hidden files and those of __MACOSX/ don't count."""
     files = [info for info in archive.infolist() if not info.is_dir()]
     found = [info for info in files if info.filename.lower().endswith(".csv")
              and not info.filename.startswith("__MACOSX/")
@@ -118,9 +116,9 @@ def open_zip(
     path: Path, called: str,
     wanted: str = "give the competition's zip, or the folder of its CSV files",
 ) -> Iterator[zipfile.ZipFile]:
-    """The zip at `path`, once all of its names, kinds and sizes have been looked at.
+    """Open the zip at `path` after checking the names, kinds and sizes of all its entries.
 
-    called: what errors speak of. wanted: what to do where it is no zip at all.
+    called: its name in errors. wanted: the fix if it is not a zip.
     """
     with path.open("rb") as file:
         start = file.read(512)
@@ -168,9 +166,9 @@ def _problem(info: zipfile.ZipInfo) -> str | None:
 
 
 def check_zip_directory(path: Path, called: str) -> None:
-    """KitError for more entries than a competition's zip ever has.
+    """KitError if the zip says that it has more than MAX_ENTRIES entries.
 
-    Python would keep hundreds of bytes for each.
+    Checked before zipfile opens it, which would take hundreds of bytes of memory for each.
     """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -181,7 +179,7 @@ def check_zip_directory(path: Path, called: str) -> None:
         return
     counts = [struct.unpack_from("<HL", tail, end + 10)]
     if tail[max(0, end - 20):end].startswith(_LOCATOR_64):
-        # Then Python believes the larger fields, whatever these say.
+        # A zip64: zipfile then uses the fields of its 64-bit record, whatever the others say.
         at = tail.rfind(_END_64, 0, end)
         counts.append(struct.unpack_from("<QQ", tail, at + 32) if 0 <= at <= end - 76
                       else (MAX_ENTRIES + 1, 0))
@@ -193,7 +191,7 @@ def check_zip_directory(path: Path, called: str) -> None:
 
 @contextlib.contextmanager
 def unpacking_errors(called: str) -> Iterator[None]:
-    """What unpacking raises inside is a KitError: the file is cut off, damaged or of an odd kind."""
+    """Turn what unpacking raises inside the with block into a KitError: cut off, damaged, unknown method."""
     try:
         yield
     except (KitError, MemoryError):
@@ -204,12 +202,12 @@ def unpacking_errors(called: str) -> Iterator[None]:
         raise KitError(f"{called} is packed by a method that Python cannot unpack: {_said(error)}",
                        UNPACK_YOURSELF) from error
     except Exception as error:  # zipfile and the decompressors raise a dozen kinds on damaged bytes
-        # EINVAL is a place before the file; other numbers are the system's own.
+        # EINVAL: a damaged zip made zipfile seek to before the file. Other errors are the system's.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         raise KitError(f"{called} is damaged: {_said(error)}", DOWNLOAD_AGAIN) from error
 
 
 def _said(error: Exception) -> str:
-    """What a library says of damaged bytes, which it may quote."""
+    """The error's message, escaped and shortened: it may quote the damaged bytes."""
     return quoted(str(error) or type(error).__name__, 100)

@@ -1,8 +1,7 @@
-"""From lines to pictures: a round pen on 28×28 pixels, framed the way MNIST frames its digits.
+"""Draw lines with a round pen as 28×28 images, framed the way MNIST frames its digits.
 
-In go, for each digit, points with a pen radius each; out comes how much ink each pixel holds. The one idea: a pixel's
-grey is how far it lies inside the nearest dab of the pen, so a picture is the maximum over small windows around the
-points. That takes the digits all at once, one point at a time.
+A line is a row of points, each with a pen radius. A pixel's grey is how far it lies inside the nearest of these discs,
+so an image is the maximum over small windows around the points. All digits are drawn at once, one point at a time.
 """
 
 import numpy as np
@@ -10,19 +9,19 @@ import numpy as np
 SIDE = 28
 BOX = 20  # the longer side of the digit, in pixels (LeCun et al., the MNIST page)
 REACH = 2  # pixels of the window on each side of a point
-MAX_RADIUS = 2.0  # what that window can hold: radius + 1/2 <= REACH + 1/2
+MAX_RADIUS = 2.0  # so that a disc fits into the window: radius + 1/2 <= REACH + 1/2
 UNSEEN = 0.0  # the radius of a lifted pen
 
 
 def fit_to_box(points: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Scale and move each digit so that its ink fits BOX×BOX, tightly on the longer side.
+    """Scale and move each digit so that the longer side of its ink is BOX pixels and the shorter one is in the middle.
 
-    points (n, 2, p), x before y, in any unit; radius (n, p) in pixels; returns points in pixels, the box from 0 to BOX.
-    Only what the pen shows counts. The shorter side is put in the middle, to the whole pixel.
+    points (n, 2, p), x before y, in any unit; radius (n, p) in pixels. Returns the points in pixels, from 0 to BOX.
+    Points with radius UNSEEN don't count. The shorter side is centred to the whole pixel.
     """
     low, high = bounds(points, radius)
     scale = BOX / np.maximum((high - low).max(axis=1), 1e-9)
-    for _ in range(4):  # the pen adds its radius at each edge: correct for what it added there
+    for _ in range(4):  # the pen adds its radius at each edge, which scaling does not change: approach the size
         low, high = bounds(points * scale[:, None, None], radius, share=1.0)
         scale *= 1 + (BOX - (high - low).max(axis=1)) / BOX
     points = points * scale[:, None, None]
@@ -32,13 +31,13 @@ def fit_to_box(points: np.ndarray, radius: np.ndarray) -> np.ndarray:
 
 
 def bounds(points: np.ndarray, radius: np.ndarray, share: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest x and y (n, 2) of what the pen shows, with that share of its radius."""
+    """Lowest and highest x and y, each (n, 2), of the visible points, with `share` times the radius around them."""
     reach = np.where(radius > UNSEEN, share * radius, -np.inf)[:, None]
     return (points - reach).min(axis=2), (points + reach).max(axis=2)
 
 
 def rasterize(points: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """The cover of each pixel of the box, 0 to 1: float64 (n, BOX, BOX). Points as `place_in_box` leaves them."""
+    """How much of each pixel is inked, 0 to 1: float64 (n, BOX, BOX). `points` as `fit_to_box` returns them."""
     n, margin = len(points), REACH + 1
     side = BOX + 2 * margin
     canvas = np.zeros(n * side * side)
@@ -56,9 +55,10 @@ def rasterize(points: np.ndarray, radius: np.ndarray) -> np.ndarray:
 
 
 def center_by_mass(box: np.ndarray) -> np.ndarray:
-    """Put each box (n, BOX, BOX) into (n, SIDE, SIDE), moved by whole pixels, its centre of mass nearest to index 14.
+    """Put each box (n, BOX, BOX) into a frame (n, SIDE, SIDE) with its centre of mass as near as possible to index 14.
 
-    There the competition's own files have it, within half a pixel. A box that would leave the frame stops at its edge.
+    Boxes move by whole pixels and stay inside the frame. In the competition's files the centre of mass is there within
+    half a pixel.
     """
     n, at = len(box), np.arange(BOX)
     mass = np.maximum(box.sum(axis=(1, 2)), 1e-9)

@@ -1,10 +1,10 @@
-"""Draws Kannada digits by many simulated writers into the competition's own files: the kit's data where there is none.
+"""Draw Kannada digits by simulated writers, so that the kit can be used without the competition's data.
 
-In goes a seed; out come train.csv, test.csv, Dig-MNIST.csv and sample_submission.csv as the competition lays them out:
-blocks of one writer, labels cycling 0-9, the hardest writers first, still harder ones in the test file, and other
-writers on other paper in Dig-MNIST. The one idea: a writer is a handful of numbers (`Hand`), each drawn wider the
-harder the writer is, and a digit is the writer's habit for it, shaken a little. How wide was settled by eye, drawn
-beside real digits. A score on the sample says that the kit works, and nothing about the competition.
+`draw_sample` writes train.csv, test.csv, Dig-MNIST.csv and sample_submission.csv as the competition lays them out:
+blocks of one writer each, labels cycling 0-9, the hardest writers first, still harder ones in the test file, and other
+writers on other paper in Dig-MNIST. A writer is a set of numbers (`Handwriting`), whose spread grows with the writer's
+difficulty; a digit is the writer's usual shape for it with small random changes. The spreads were chosen by eye, by
+comparing with real digits. A score on the sample shows that the kit works; it says nothing about the competition.
 
 The same seed gives the same digits everywhere, up to one grey level: only PCG64's raw bits are taken from NumPy, as
 those alone are promised never to change (NEP 19).
@@ -23,7 +23,7 @@ from kit.data import pen, strokes
 from kit.data.competition import KANNADA, Competition
 from kit.data.table import write_table
 
-# 4,800 digits: five folds of the tutorial's CNN take about a minute on two cores, and the writers' spread still shows.
+# 4,800 digits: five folds of the tutorial's CNN take about a minute on two cores, and writers still differ clearly.
 N_WRITERS = 30
 ROWS_PER_WRITER = 160
 N_TEST_WRITERS = 8
@@ -45,7 +45,7 @@ class Digits(NamedTuple):
 
 @dataclass(frozen=True)
 class Paper:
-    """What was written on, and with what."""
+    """The paper, the pens and the scanner."""
 
     pen: float = 0.70  # median radius of the pens, in pixels of the 20-pixel box
     pens: float = 0.20  # their spread: standard deviation of the logarithm
@@ -63,9 +63,9 @@ def draw_sample(folder: Path, seed: int = 0, n_writers: int = N_WRITERS, rows_pe
                 competition: Competition = KANNADA) -> None:
     """Write the four CSV files of a sample into `folder`.
 
-    The test and the Dig-MNIST writers write ROWS_PER_OTHER_WRITER rows each. The writer block of train.csv is
-    `rows_per_writer`, which the data folder's manifest has to say. KitError for a competition whose digits are not
-    Kannada, for rows that do not hold every digit equally often, and where the disk refuses.
+    Test and Dig-MNIST writers have ROWS_PER_OTHER_WRITER rows each, training writers `rows_per_writer`, which the data
+    folder's manifest must record as its writer block. KitError if the competition's digits are not Kannada, if the rows
+    per writer are not a multiple of ten, or if the disk refuses.
     """
     if competition.class_names != KANNADA.class_names or competition.shape != (pen.SIDE, pen.SIDE):
         raise KitError(f"there is no sample for {competition.slug}: the kit draws Kannada digits only",
@@ -90,9 +90,9 @@ def draw_digits(n_writers: int = N_WRITERS, rows_per_writer: int = ROWS_PER_WRIT
                 stream: int = 0) -> Digits:
     """Digits in writer blocks, labels cycling 0-9.
 
-    `difficulty` (0 easy, 1 hardest) goes evenly from that of the first writer to that of the last. Streams of one
-    seed have nothing in common. A writer's digits do not depend on how many others there are, save through the
-    difficulty. KitError where the rows per writer are not a multiple of the ten digits.
+    difficulty: that of the first and of the last writer (0 easy, 1 hardest), evenly spaced in between. stream:
+    independent digits from the same seed. A writer's digits depend on the number of writers only through the
+    difficulty. KitError if `rows_per_writer` is not a multiple of ten.
     """
     if n_writers < 1 or rows_per_writer < N_DIGITS or rows_per_writer % N_DIGITS:
         raise KitError(f"{n_writers} writers of {rows_per_writer} rows each cannot write every digit equally often",
@@ -107,14 +107,14 @@ def draw_digits(n_writers: int = N_WRITERS, rows_per_writer: int = ROWS_PER_WRIT
 
 
 def draw_test_digits(n_writers: int = N_TEST_WRITERS, seed: int = 0) -> Digits:
-    """The rows of a sample's test.csv in their order, shuffled, with the answers that the file does not hold."""
+    """The digits of a sample's test.csv, in its shuffled order, with the labels that the file does not have."""
     digits = draw_digits(n_writers, ROWS_PER_OTHER_WRITER, seed, TEST_DIFFICULTY, stream=1)
     order = np.argsort(PortableRandom(seed, 3).uniform(len(digits.labels)), kind="stable")
     return Digits(*(column[order] for column in digits))
 
 
 class PortableRandom:
-    """Uniform and normal numbers out of PCG64's raw bits alone."""
+    """Random numbers made of PCG64's raw bits alone, so that every NumPy version gives the same."""
 
     def __init__(self, *seed: int) -> None:
         self._bits = np.random.PCG64(np.random.SeedSequence(seed))
@@ -142,7 +142,7 @@ class Handwriting:
     width: float
     taper: float  # how much wider the foot is than the head
     bend: float
-    shake: float  # how far one digit of this writer lies from the next
+    shake: float  # how much two digits of this writer differ
     wobble: float
     pen: float
     nib: float  # how much thicker lines along `nib_angle` are than those across it
@@ -150,13 +150,13 @@ class Handwriting:
     pressure: float
     gaps: float  # how many times the ink runs out in one digit, on average
     ragged: float
-    odd: float  # chance of another habit than the usual one
-    shapes: tuple[tuple[np.ndarray, ...], ...]  # for each digit, for each habit: this writer's own control points
-    usual: tuple[int, ...]  # for each digit: the usual habit
+    odd: float  # chance of another way to write the digit than the usual one
+    shapes: tuple[tuple[np.ndarray, ...], ...]  # per digit, per habit: this writer's own control points
+    usual: tuple[int, ...]  # per digit: the index of the usual habit
 
 
 def _draw_handwriting(random: PortableRandom, hard: float, paper: Paper) -> Handwriting:
-    """A writer of that difficulty, which scales the numbers drawn but neither their count nor their order."""
+    """A random writer of the difficulty `hard`, which only scales the random numbers, not how many are drawn."""
     n = random.normal(11)
     own = 0.018 + 0.030 * hard
     shapes, usual = [], []
@@ -175,14 +175,14 @@ def _draw_handwriting(random: PortableRandom, hard: float, paper: Paper) -> Hand
 
 
 def _choose(random: PortableRandom, label: int, n: int, sharpness: float = 1.0) -> np.ndarray:
-    """n habits of a digit by their weights (n,); a lower sharpness evens the weights out."""
+    """The indices (n,) of n random habits for a digit, by weight; a lower sharpness makes them more equal."""
     weights = np.array([habit.weight for habit in strokes.GLYPHS[label]]) ** sharpness
     chosen = np.searchsorted(np.cumsum(weights) / weights.sum(), random.uniform(n), side="right")
     return np.minimum(chosen, len(weights) - 1)
 
 
 def _moves(random: PortableRandom, line: strokes.Curve, n: int) -> np.ndarray:
-    """Random moves of the control points (n, k, 2); the points of a corner stay together."""
+    """Random shifts of the control points (n, k, 2); the points of a corner get the same shift."""
     return random.normal(n, int(line.knot[-1]) + 1, 2)[:, line.knot]
 
 
@@ -191,7 +191,7 @@ def _curves(label: int) -> tuple[strokes.Curve, ...]:
     return tuple(strokes.make_curve(habit) for habit in strokes.GLYPHS[label])
 
 
-# -- what a writer writes -------------------------------------------------------------------------------------------
+# -- the digits of a writer -------------------------------------------------------------------------------------------
 
 
 def _write_digits(hand: Handwriting, labels: np.ndarray, paper: Paper, random: PortableRandom) -> np.ndarray:
@@ -201,14 +201,14 @@ def _write_digits(hand: Handwriting, labels: np.ndarray, paper: Paper, random: P
     radius = np.where(down, _pen(hand, points, along, random), pen.UNSEEN)
     points, radius = _marks(paper, points, radius, random)
     box = pen.rasterize(pen.fit_to_box(points, radius), radius)
-    edge = box * (1 - box) * 4  # only what is neither paper nor ink can be ragged
+    edge = box * (1 - box) * 4  # 0 on paper and on ink: only edges are ragged
     box = np.clip(box + hand.ragged * edge * (2 * random.uniform(*box.shape) - 1), 0.0, 1.0)
     frame = pen.center_by_mass(box / np.maximum(box.max(axis=(1, 2), keepdims=True), 1e-9))
     return np.rint(frame * 255).astype(np.uint8).reshape(len(labels), -1)
 
 
 def _lines(hand: Handwriting, labels: np.ndarray, random: PortableRandom) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each digit's line, padded to the longest: points (n, 2, p), along (n, p), and where the pen is down (n, p)."""
+    """The line of each digit, padded to the longest: points (n, 2, p), along (n, p) and pen down (n, p)."""
     longest = max(len(line.along) for label in range(N_DIGITS) for line in _curves(label))
     points, along = np.zeros((len(labels), 2, longest)), np.zeros((len(labels), longest))
     down = np.zeros((len(labels), longest), dtype=bool)
@@ -226,7 +226,7 @@ def _lines(hand: Handwriting, labels: np.ndarray, random: PortableRandom) -> tup
 
 
 def _warp(hand: Handwriting, points: np.ndarray, along: np.ndarray, random: PortableRandom) -> np.ndarray:
-    """Width, taper, bend, slant, turn and wobble of each digit; points and result (n, 2, p)."""
+    """`points` (n, 2, p) with the writer's width, taper, bend, slant, turn and wobble."""
     n = len(points)
     loose = random.normal(5, n, 1)
     x, y = points[:, 0] - 0.3, points[:, 1] - 0.5
@@ -236,14 +236,14 @@ def _warp(hand: Handwriting, points: np.ndarray, along: np.ndarray, random: Port
     angle = hand.turn + 2 * hand.shake * loose[4]
     x, y = x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)
     warped = np.stack([x, y], axis=1)
-    for waves in (1.1, 2.3):  # to and fro for each digit height of line
+    for waves in (1.1, 2.3):  # periods per digit height of line
         phase = 2 * np.pi * random.uniform(n, 2, 1)
         warped += hand.wobble / waves * np.sin(2 * np.pi * waves * along[:, None] + phase)
     return warped
 
 
 def _pen(hand: Handwriting, points: np.ndarray, along: np.ndarray, random: PortableRandom) -> np.ndarray:
-    """Radius of the pen at each point (n, p), in pixels; UNSEEN where the ink has run out."""
+    """The pen radius at each point (n, p), in pixels; UNSEEN where the ink runs out."""
     n = len(points)
     step = np.gradient(points, axis=2)
     direction = np.arctan2(step[:, 1], step[:, 0])
@@ -261,12 +261,12 @@ def _pen(hand: Handwriting, points: np.ndarray, along: np.ndarray, random: Porta
 
 def _marks(paper: Paper, points: np.ndarray, radius: np.ndarray,
            random: PortableRandom) -> tuple[np.ndarray, np.ndarray]:
-    """Add a ruled line and a speck after the points of every digit, most of them invisible."""
+    """Append a ruled line and a speck to the points of each digit; for most digits they are UNSEEN."""
     n, line = len(points), np.linspace(-1.2, 1.2, 50)
     low, high = pen.bounds(points, radius)
     middle, reach = (low + high) / 2, (high - low).max(axis=1, keepdims=True) / 2
     side = np.where(random.uniform(n, 1) < 0.5, -1.0, 1.0) * (1.15 + 0.3 * random.uniform(n, 1))
-    level = random.uniform(n) < 0.5  # a level line below or above the digit, else an upright one beside it
+    level = random.uniform(n) < 0.5  # a horizontal line below or above the digit, or a vertical one beside it
     across, under = line + 0 * side, side + 0 * line  # both (n, 50)
     rule = np.where(level[:, None, None], np.stack([across, under], axis=1), np.stack([under, across], axis=1))
     speck = 1.2 * (2 * random.uniform(n, 2, 1) - 1)

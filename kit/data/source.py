@@ -1,8 +1,8 @@
-"""Brings a competition's files into data/<slug>/, from Kaggle, the drawn sample, a zip, a folder or an .npz.
+"""Get a competition's data files from Kaggle, the drawn sample, a zip, a folder or an .npz, and read them.
 
-`download` gathers and reads them in a scratch folder and only then moves them, the manifest last, so that one that
-fails leaves the earlier data as it was. Real data goes to <root>/<slug>/ and the sample to <root>/<slug>-sample/, so
-neither is ever taken for the other; `find_data` says which of the two a run uses.
+`download` collects and checks the files in a scratch folder and then moves them into place, the manifest last: if it
+fails, earlier data is unchanged. Real data goes to <root>/<slug>/ and the sample to <root>/<slug>-sample/, so that they
+cannot be confused; `find_data` chooses between the two.
 """
 
 import errno
@@ -35,14 +35,14 @@ _SAMPLE = "-sample"
 
 @dataclass(frozen=True)
 class DataFolder:
-    """A folder with the competition's files; with a manifest if the kit put them there."""
+    """A folder with the competition's files. It has a manifest.json if the kit has put them there."""
 
     path: Path
     competition: Competition
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What manifest.json says, or as much as is known of a folder that has none. KitError if it is damaged."""
+        """The contents of manifest.json, or defaults if there is none. KitError if it is damaged."""
         if not (self.path / MANIFEST).is_file():
             return {"competition": self.competition.slug, "source": "path", "is_sample": False}
         manifest = storage.read_json(self.path / MANIFEST)
@@ -63,12 +63,12 @@ class DataFolder:
 
     @property
     def is_sample(self) -> bool:
-        """Whether these are drawn digits; wherever their scores are shown it must be said."""
+        """Whether these are drawn digits, which must be said wherever their scores are shown."""
         return bool(self.manifest.get("is_sample")) or self.path.name.endswith(_SAMPLE)
 
     @property
     def writer_block(self) -> int | None:
-        """Rows per writer, where not the competition's."""
+        """Rows per writer in the training file; None: the competition's number."""
         return self.manifest.get("writer_block")
 
     @property
@@ -80,7 +80,7 @@ class DataFolder:
 
     @property
     def download_again(self) -> str:
-        """What the user can do to have the same data once more: a command, if the kit brought it here."""
+        """The fix "get it again: …", with the command that does so if the kit has put the data here."""
         origin = self.manifest.get("origin")
         if origin is None:
             return "get the file again from where it came"
@@ -88,16 +88,16 @@ class DataFolder:
         return f"get it again: {_typed(self.competition, self.path.parent, '--force', '--from', place)}"
 
     def file(self, name: str) -> Path | None:
-        """Where the CSV file of that name lies here, plain or packed as Kaggle serves it; None where it does not."""
+        """The path of the CSV file `name` in this folder, plain, .zip or .gz; None if it is not there."""
         return next((path for path in (self.path / (name + suffix) for suffix in ("", *archive.PACKED_SUFFIXES))
                      if path.is_file()), None)
 
     def train(self) -> Table:
-        """The training file. KitError unless it is valid and the one that the manifest names."""
+        """The training file. KitError if it is invalid, or not the file in the manifest."""
         return self._table(self.competition.train, labelled=True)
 
     def test(self) -> Table:
-        """The file to hand in labels for."""
+        """The file whose labels are to be predicted."""
         return self._table(self.competition.test, labelled=False)
 
     def extra(self) -> Table | None:
@@ -108,10 +108,10 @@ class DataFolder:
         return self._table(name, labelled=True)
 
     def test_labels(self) -> np.ndarray | None:
-        """The labels, uint8 (n,), of the test file, to score a finished submission by; None where nobody gave them."""
+        """The labels of the test file, uint8 (n,), for scoring a finished submission; None if not known."""
         path = self.path / npz.TEST_LABELS
         digest = self.manifest.get("sha256", {}).get(path.name)
-        if digest is None or not path.is_file():  # a file that the manifest does not name is left of earlier data
+        if digest is None or not path.is_file():  # a file that is not in the manifest was left by earlier data
             return None
         if storage.sha256_file(path) != digest:
             raise self._changed(path)
@@ -153,7 +153,7 @@ def _read_stamped(path: Path, stamp: tuple[int, ...], competition: Competition, 
 
 
 def find_data(competition: Competition, root: Path) -> DataFolder:
-    """The data below `root`: real data if there is any, else the sample. KitError if neither."""
+    """The data folder below `root` to use: real data if there is any, otherwise the sample. KitError if neither."""
     for folder in (data_folder(competition, root, False), data_folder(competition, root, True)):
         if folder.file(competition.train) is not None:
             return folder
@@ -164,7 +164,7 @@ def find_data(competition: Competition, root: Path) -> DataFolder:
 
 
 def _typed(competition: Competition, root: Path, *words: str) -> str:
-    """The `kit download` that gets this competition's data to `root`."""
+    """The `kit download` command that gets this competition's data to `root`."""
     words = ("kit", "download", *words)
     words += ("--competition", competition.slug) if competition.slug != KANNADA.slug else ()
     words += ("--data-dir", str(root)) if Path(root) != Path("data") else ()
@@ -173,11 +173,11 @@ def _typed(competition: Competition, root: Path, *words: str) -> str:
 
 def download(competition: Competition, source: str | Path | None, root: Path, force: bool = False,
              progress: Progress | None = None) -> DataFolder:
-    """Bring the competition's files below `root`, checked, unless they are there and intact.
+    """Get the competition's files, check them, and put them below `root`, unless they are there and intact.
 
-    source: kaggle, sample, keras (for keras.datasets), or the path of a zip, a folder or an .npz in Keras' layout; None
-    takes Kaggle where there are credentials, else the sample. force: fetch them again. KitError, with the earlier data
-    as it was, for whatever goes wrong.
+    source: kaggle, sample, keras (for keras.datasets), or the path of a zip, a folder or an .npz in Keras' layout; None:
+    Kaggle if there is a credential, otherwise the sample. force: get them again in any case. On a KitError, earlier data
+    is unchanged.
     """
     say = (progress or Progress()).say
     if source is None:
@@ -200,7 +200,7 @@ def download(competition: Competition, source: str | Path | None, root: Path, fo
         try:
             manifest = _gather(new, source, say) | {"origin": origin}
             manifest |= _check(new, say)
-        except KitError as error:  # it names a file that will be gone: say whose copy that was
+        except KitError as error:  # its path is in the scratch folder, which will be gone: name the source instead
             raise KitError(error.message.replace(str(new.path), str(source)), error.fix) from error
         folder = data_folder(competition, root, manifest["is_sample"])
         storage.write_json(new.path / MANIFEST, manifest)
@@ -210,23 +210,23 @@ def download(competition: Competition, source: str | Path | None, root: Path, fo
 
 
 def data_folder(competition: Competition, root: Path, sample: bool) -> DataFolder:
-    """Where the competition's real data, or its sample, lies below `root`, whether it is there or not."""
+    """The folder below `root` for the competition's real data or its sample; it need not exist."""
     return DataFolder(Path(root) / (competition.slug + _SAMPLE * sample), competition)
 
 
 def _is_all_there_is(real: DataFolder) -> bool:
-    """Whether real data is there that came by hand, or that no account is at hand to fetch again."""
+    """Whether there is real data that the user has put there, or that cannot be downloaded without a credential."""
     by_hand = not (real.path / MANIFEST).is_file()
     return real.file(real.competition.train) is not None and (by_hand or not has_credential())
 
 
 def _tables_of(competition: Competition) -> tuple[str, ...]:
-    """Names of all that a data folder may hold besides its manifest."""
+    """The names of all files that a data folder may have besides its manifest."""
     return (*competition.files, npz.TEST_LABELS)
 
 
 def _origin(path: Path) -> str:
-    """Which zip or folder, and in what state, so that the same one need not be read again."""
+    """The path, size and time of a zip or folder, by which an unchanged one is recognized."""
     try:
         info = path.stat()
         return f"{path.resolve()} {info.st_size} {info.st_mtime_ns}"
@@ -235,7 +235,7 @@ def _origin(path: Path) -> str:
 
 
 def _is_intact(folder: DataFolder, origin: str) -> bool:
-    """Whether all files are as the manifest says, and from there; real data from anywhere is as good as from Kaggle."""
+    """Whether all files match the manifest and came from `origin`. If that is Kaggle, any real data will do."""
     try:
         manifest = folder.manifest
         if origin not in ("kaggle", manifest.get("origin")):
@@ -248,7 +248,7 @@ def _is_intact(folder: DataFolder, origin: str) -> bool:
 
 
 def _gather(new: DataFolder, source: str | Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Put the files into `new`, unchecked; what the manifest says about where they are from."""
+    """Put the files into `new`, unchecked. Returns the part of the manifest that says where they are from."""
     competition = new.competition
     about: dict[str, Any] = {"competition": competition.slug, "source": str(source), "is_sample": False,
                              "created": datetime.now(UTC).isoformat(timespec="seconds")}
@@ -275,7 +275,7 @@ def _gather(new: DataFolder, source: str | Path, say: Callable[[str], None]) -> 
 
 
 def _from_kaggle(new: DataFolder, say: Callable[[str], None]) -> None:
-    """Download the competition's zip, and unpack it as carefully as anybody's."""
+    """Download the competition's zip and unpack it, as an untrusted one like any other."""
     from kit.kaggle.client import download_competition
 
     competition = new.competition
@@ -289,7 +289,7 @@ def _from_kaggle(new: DataFolder, say: Callable[[str], None]) -> None:
 
 
 def _check(new: DataFolder, say: Callable[[str], None]) -> dict[str, Any]:
-    """Read every file strictly; its hash and rows for the manifest."""
+    """Read and check every file. Returns the hashes and numbers of rows for the manifest."""
     (new.path / MANIFEST).unlink(missing_ok=True)
     say("reading and checking the files")
     tables = [table for table in (new.train(), new.test(), new.extra()) if table is not None]
@@ -309,7 +309,7 @@ def _check(new: DataFolder, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _check_ids(path: Path, competition: Competition, ids: np.ndarray) -> None:
-    """KitError unless the sample submission has the test file's ids, in its order."""
+    """KitError unless the sample submission has the ids of the test file, in the same order."""
     found: list[bytes] = []
     with open_csv(path) as file:
         check_columns(path, read_header(file, path), competition.submission_columns)
@@ -324,9 +324,9 @@ def _check_ids(path: Path, competition: Competition, ids: np.ndarray) -> None:
 
 
 def _move(new: DataFolder, folder: DataFolder) -> None:
-    """Put the files of `new` in the place of those of `folder`, the manifest last: until then it fits neither.
+    """Move the files of `new` into `folder`, the manifest last: half-moved files match neither manifest.
 
-    Files of that folder which are not ours stay. Renames need no space, so a full disk cannot stop this half-way.
+    Other files in that folder stay. Renaming needs no disk space, so a full disk cannot stop this half-way.
     """
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -338,7 +338,7 @@ def _move(new: DataFolder, folder: DataFolder) -> None:
         for path in files + last:
             storage.move(path, folder.path / path.relative_to(new.path))
         for name in set(_tables_of(folder.competition)) - {path.name for path in files}:
-            (folder.path / name).unlink(missing_ok=True)  # of the data before, which had more
+            (folder.path / name).unlink(missing_ok=True)  # of earlier data that had more files
     except IsADirectoryError as error:
         raise KitError(f"cannot write {folder.path}: {error.strerror}",
                        "rename that folder, or choose another place with --data-dir") from error

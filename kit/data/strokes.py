@@ -1,25 +1,25 @@
-"""How people write the ten Kannada digits: strokes as hand-written points, several habits for each digit.
+"""The ways in which people write the ten Kannada digits, as strokes of a few control points each.
 
-In goes nothing; out come `GLYPHS`, for each digit its habits, and `curve`, which makes a line that a pen can follow out
-of one of them. The one idea: a habit is a list of strokes, a stroke a list of (x, y) points that a smooth curve passes
-through, and everything after that is linear in those points, so that a thousand writers are one matrix product.
+`GLYPHS` has several habits for each digit. A habit is a list of strokes, a stroke a list of (x, y) points that a smooth
+curve passes through; `make_curve` gives that curve as a matrix, because it is linear in the points: so the digits of
+many writers are one matrix product.
 
-The digit's height is about 1, y points down, x keeps the same scale. A point given twice in a row is a corner. The
-numbers are ours, written down by hand from what the digits look like; no font and no data file went into them.
+The digit's height is about 1, y points down, x has the same scale. A point given twice in a row is a corner. The
+numbers were written by hand from what the digits look like; no font and no data file went into them.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-POINTS_PER_HEIGHT = 40  # two points to a pixel of the 20-pixel box: the pen leaves no gaps
+POINTS_PER_HEIGHT = 40  # two points per pixel of the 20-pixel box, so that the pen leaves no gaps
 
 Stroke = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
 class Habit:
-    """One way to write a digit, and how common it is among writers (relative weight)."""
+    """One way to write a digit, and how common it is among writers (a relative weight)."""
 
     weight: float
     strokes: tuple[Stroke, ...]
@@ -27,10 +27,10 @@ class Habit:
 
 @dataclass(frozen=True)
 class Curve:
-    """A habit made ready for a pen: points on the line = `basis` @ control points.
+    """A habit as a smooth line: its points are `basis` @ `control`.
 
-    basis (p, k); control (k, 2); knot (k,): equal for control points that must move together, as a corner's do;
-    along (p,): how far along the pen is, in digit heights, counted over all strokes.
+    basis (p, k); control (k, 2). knot (k,): the same number for control points that must move together, as those of a
+    corner. along (p,): the length of the line up to each point, in digit heights, over all strokes.
     """
 
     basis: np.ndarray
@@ -40,7 +40,7 @@ class Curve:
 
 
 def make_curve(habit: Habit) -> Curve:
-    """Catmull-Rom splines through the points of every stroke (Catmull and Rom 1974, the uniform kind)."""
+    """Uniform Catmull-Rom splines (Catmull and Rom 1974) through the points of each stroke."""
     strokes = [np.array(stroke, dtype=np.float64) for stroke in habit.strokes]
     parts = [_basis(stroke) for stroke in strokes]
     control = np.concatenate(strokes)

@@ -1,9 +1,9 @@
-"""A CSV file of the competition as uint8 arrays, every cell checked; a cache makes the second read instant.
+"""Read a CSV file of the competition as uint8 arrays, checking every cell; reading it again is a memory map.
 
-`read_table` takes a training, test or out-of-domain file of any number of rows, plain or packed, and reads it strictly
-or not at all. Columns by name and order, pixels 0 to 255 and labels below the number of classes in plain decimal
-digits, ids that are there once each: whatever differs ends in a KitError with file, line and column. A UTF-8 BOM, CRLF
-and quoted numbers are accepted, since nobody can read them in two ways.
+`read_table` takes a training, test or out-of-domain file of any number of rows, plain or packed. The columns must have
+the right names and order, pixels must be 0 to 255 and labels below the number of classes, in plain decimal digits, and
+ids unique: anything else is a KitError with file, line and column. A UTF-8 BOM, CRLF and quoted numbers are accepted,
+since they cannot be misunderstood.
 """
 
 import collections
@@ -26,10 +26,10 @@ from kit.data.csvfile import AGAIN, check_columns, line_blocks, quoted, read_hea
 from kit.data.packed import open_packed
 
 MAX_ID_BYTES = 256
-_THREADS = 2  # NumPy computes outside of Python's lock; more than two find no memory bandwidth left
-_WHOLE_NUMBER = re.compile(rb"0|-?[1-9][0-9]{0,17}")  # what int64 holds, and text and number give each other back
+_THREADS = 2  # NumPy releases the GIL; more than two threads are limited by memory bandwidth
+_WHOLE_NUMBER = re.compile(rb"0|-?[1-9][0-9]{0,17}")  # fits into int64, and str(int(text)) == text
 _MISSING = {b"", b"nan", b"na", b"n/a", b"null", b"none", b"<na>"}
-_PLAIN_ID = re.compile(rb"[A-Za-z_.-]{0,64}[0-9]{1,64}[A-Za-z_.-]{0,64}")  # these need no closer look
+_PLAIN_ID = re.compile(rb"[A-Za-z_.-]{0,64}[0-9]{1,64}[A-Za-z_.-]{0,64}")  # ids that need no further check
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,20 +39,19 @@ class Table:
     path: Path
     pixels: np.ndarray  # uint8 (n, 784), 0 is paper
     labels: Any  # uint8 (n,); None for a test file
-    ids: np.ndarray  # int64 or str (n,), unique; where the file has no id column, counted
+    ids: np.ndarray  # int64 or str (n,), unique; numbered if the file has no id column
     sha256: str  # of the CSV file, plain or packed
-    notes: tuple[str, ...]  # what is odd about it, and allowed
+    notes: tuple[str, ...]  # what is unusual about the file, but allowed
 
     def __len__(self) -> int:
         return len(self.pixels)
 
 
 def read_table(path: Path, competition: Competition, labelled: bool, cache: bool = True) -> Table:
-    """Read and check one CSV file, in about a third of the time of `pandas.read_csv`; with a cache, in a memory map's.
+    """Read and check one CSV file, in about a third of the time of `pandas.read_csv`, or from its cache.
 
-    labelled: whether it has a label column (training and out-of-domain files) or an id column, if any (test file).
-    cache: read and write `.cache/` beside the file, where that can be written. Raises KitError for whatever is not
-    as it should be.
+    labelled: whether its first column is the label (training and out-of-domain files), or the id, if the competition
+    has one (test file). cache: use `.cache/` beside the file, if that can be written. KitError for anything invalid.
     """
     path = Path(path)
     wanted = _columns(competition, labelled)
@@ -70,9 +69,9 @@ def read_table(path: Path, competition: Competition, labelled: bool, cache: bool
 
 def write_table(path: Path, competition: Competition, pixels: np.ndarray, first_column: str | None = None,
                 first: np.ndarray | None = None) -> None:
-    """Write such a file: `first` (n,), labels or ids, under the name `first_column` if there is one, then the pixels.
+    """Write a CSV file that `read_table` reads: the column `first_column` with `first` (n,), if given, then the pixels.
 
-    Several times as quick as pandas, which is slow with that many columns.
+    Several times as fast as pandas, which is slow with so many columns.
     """
     greys = [str(grey) for grey in range(256)]
     names = [] if first_column is None else [first_column]
@@ -92,14 +91,14 @@ def _columns(competition: Competition, labelled: bool) -> tuple[str, ...]:
 
 def _read(path: Path, competition: Competition, labelled: bool,
           columns: tuple[str, ...]) -> tuple[list[int], table_cache.Arrays]:
-    """The file's stamp; pixels, labels or ids, and SHA-256. Rows are joined at the end: at most two bytes a pixel."""
+    """The file's stamp, and (pixels, labels or ids, SHA-256). Needs at most two bytes of memory per pixel."""
     has_id = not labelled and competition.id_column is not None
     n_classes = competition.n_classes if labelled else None
     parts: list[np.ndarray] = []
     names: list[bytes] = []
     digest = hashlib.sha256()
-    # glibc returns each block's scratch arrays to the kernel, and has all their pages cleared anew (100,000 page faults
-    # instead of 14,000 for the real file), until it has seen a larger piece come and go. This one is never touched.
+    # Freeing a large array first makes glibc keep the memory of each block's arrays instead of returning it to the
+    # kernel (14,000 page faults for the real file instead of 100,000). This array is never written to.
     np.empty(24 << 20, np.uint8)
     stamp = _stamp(path)
     with open_packed(path) as file, ThreadPoolExecutor(_THREADS) as pool:
@@ -135,7 +134,7 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _in_order(pool: Executor, function: Callable, items: Iterable[tuple]) -> Iterator:
-    """`function(*item)` for each item, in order, a few ahead of the one that is asked for and no more."""
+    """Yield `function(*item)` for each item, in order, computing only a few ahead of what was yielded."""
     ahead: collections.deque[Future] = collections.deque()
     for item in items:
         ahead.append(pool.submit(function, *item))
@@ -166,7 +165,7 @@ def _check_ids(path: Path, line: int, ids: list[bytes]) -> None:
 
 
 def _ids(path: Path, names: list[bytes]) -> np.ndarray:
-    """int64 where every id is a plain whole number of its size, else text exactly as it stands. No id comes twice."""
+    """The ids as int64 if all are plain whole numbers, otherwise as text. KitError if one comes twice."""
     if len(set(names)) < len(names):
         first_line: dict[bytes, int] = {}
         for line, name in enumerate(names, 2):

@@ -1,1 +1,1 @@
-"""The official client and what surrounds it: credentials, refusals, transfers, sessions, submissions."""
+"""Talking to Kaggle: credentials, the official client, downloads, kernel runs, submissions."""

@@ -1,6 +1,6 @@
-"""What an answer of Kaggle's that the client raised as an error says: its status, its words, how long to wait.
+"""Read the error answers that the official client raises: status, message, how long to wait.
 
-Everything that is returned here is free of credentials.
+No text that is returned here contains a credential.
 """
 
 import email.utils
@@ -10,16 +10,16 @@ from typing import Any
 
 from kit.kaggle.credentials import redact
 
-LONGEST = 300  # characters of Kaggle's words that are shown
+LONGEST = 300  # characters of Kaggle's message that are shown
 
 
 def redacted_line(text: str | None) -> str:
-    """Kaggle's own words, fit for an error message: no credential, one line, not endless."""
+    """`text` from Kaggle for an error message: on one line, shortened, without credentials."""
     return " ".join(redact(text or "").split())[:LONGEST]
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds in words: 90 s, 5 min, 24 h."""
+    """Seconds as text: 90 s, 5 min, 24 h."""
     for unit, size, most in (("s", 1, 120), ("min", 60, 7200)):
         if seconds < most:
             return f"{seconds / size:.0f} {unit}"
@@ -27,14 +27,14 @@ def format_duration(seconds: float) -> str:
 
 
 def time_until_midnight() -> str:
-    """How long it is until midnight UTC, when Kaggle's day begins, in words."""
+    """The time until midnight UTC, when Kaggle's daily limits start anew, as text."""
     now = datetime.now(UTC)
     tomorrow = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
     return format_duration((tomorrow - now).total_seconds())
 
 
 def http_status(error: Exception) -> int | None:
-    """The status of the answer, which one of 200 may carry in its JSON; None where there was no answer."""
+    """The HTTP status, or the `code` in the JSON of a 200; None if there was no answer."""
     response = getattr(error, "response", None)
     if response is None:
         return None
@@ -43,7 +43,7 @@ def http_status(error: Exception) -> int | None:
 
 
 def error_message(error: Exception) -> str:
-    """What Kaggle says about it; nothing where that is only the status in words."""
+    """Kaggle's error message; "" if it only repeats the status."""
     response = getattr(error, "response", None)
     if response is None:
         return ""
@@ -54,19 +54,19 @@ def error_message(error: Exception) -> str:
 
 
 def is_web_page(error: Exception) -> bool:
-    """Whether the answer is a web page: Kaggle's own errors are JSON, and those of its storage XML."""
+    """Whether the answer is a web page. Kaggle's own errors are JSON, those of its storage XML."""
     response = getattr(error, "response", None)
     return response is not None and "html" in response.headers.get("Content-Type", "").lower()
 
 
 def is_from_storage(error: Exception) -> bool:
-    """Whether the answer is of the storage to which Kaggle leads up- and downloads."""
+    """Whether the answer is from the storage to which Kaggle redirects uploads and downloads."""
     response = getattr(error, "response", None)
     return response is not None and "xml" in response.headers.get("Content-Type", "").lower()
 
 
 def retry_after(error: Exception) -> float | None:
-    """Seconds that a 429 asks to wait, from a number or an HTTP date (RFC 9110 §10.2.3); None where it names none."""
+    """Seconds to wait by Retry-After, a number or an HTTP date (RFC 9110 §10.2.3); None without that header."""
     value = getattr(error, "response", None).headers.get("Retry-After")  # type: ignore[union-attr]
     try:
         seconds = float(value)

@@ -1,7 +1,7 @@
-"""Send every request to Kaggle through the official client, with time-outs, waits and repeats that have limits.
+"""Send requests to Kaggle through the official client, with time-outs and limited waits and retries.
 
-Every request of the kit passes through `Client.call`, which waits where Kaggle says wait, repeats what may be repeated,
-keeps what the client prints, and raises what fails as a KitError (`kit.kaggle.refusals`) with no credential in it.
+Every request passes through `Client.call`. It waits when Kaggle asks for it, retries what may be sent twice, captures
+what the client prints, and raises failures as a KitError (`kit.kaggle.refusals`) without credentials in it.
 """
 
 import contextlib
@@ -41,39 +41,39 @@ Say = Callable[[str], None]
 T = TypeVar("T")
 
 OLDEST_CLIENT = (2, 2, 4)  # the oldest official client that is known to work
-CONNECT_TIMEOUT = 10.0  # seconds until a machine that does not answer counts as offline
-READ_TIMEOUT = 60.0  # seconds without a byte
-ATTEMPTS = 5  # of one request, where Kaggle fails (5xx) or the connection is lost
+CONNECT_TIMEOUT = 10.0  # seconds for opening a connection
+READ_TIMEOUT = 60.0  # seconds without receiving a byte
+ATTEMPTS = 5  # at one request, if Kaggle fails (5xx) or the connection is lost
 BACKOFF = 1.0  # seconds before the second attempt, doubled for each one after
 LONGEST_WAIT = 300.0  # seconds that one Retry-After may ask for
 TOTAL_WAIT = 900.0  # seconds of such waits in one command
 
 
 def silent(text: str) -> None:
-    """Say nothing: where nobody is there to read."""
+    """A `Say` that discards the message."""
 
 
 @dataclass
 class Client:
-    """The authenticated client, whose credential it is, and where to tell what is going on."""
+    """The authenticated official client `api`, its credential, and where progress messages go (`say`)."""
 
     api: Any
     credential: Credential
     say: Say = silent
     rules_url: str = ""
     waited: float = 0.0
-    printed: str = field(default="", repr=False)  # what the client wrote to the terminal during the last call
+    printed: str = field(default="", repr=False)  # what the official client printed during the last call
 
     @property
     def user(self) -> str:
         return str(self.api.config_values.get("username") or "") if self.api else ""
 
     def request_context(self, owner: str = "") -> RequestContext:
-        """Who asks, for `kit.kaggle.refusals`; `owner` is whose kernel or dataset it is about."""
+        """What `kit.kaggle.refusals` needs to explain a failure; `owner`: of the kernel or dataset in question."""
         return RequestContext(self.credential, self.user, self.rules_url or KAGGLE_COMPETITIONS, owner)
 
     def call_sdk(self, doing: str, request: Callable[[Any], T], repeat: bool = True, owner: str = "") -> T:
-        """`call` for a request of the SDK's: `request` gets the client's `KaggleClient`."""
+        """`call` for a request of kagglesdk: `request` is called with a `KaggleClient`."""
 
         def send() -> T:
             with self.api.build_kaggle_client() as kaggle:
@@ -83,17 +83,18 @@ class Client:
 
     def call(self, doing: str, send: Callable[[], T], repeat: bool = True, owner: str = "",
              attempts: int | None = None) -> T:
-        """What `send` returns. `doing` completes "cannot …"; `repeat`: sending it twice does no harm.
+        """Call `send` and return its result. `doing` completes "cannot …" in errors.
 
-        Waits out 429 as told, within LONGEST_WAIT and TOTAL_WAIT. Repeats after 5xx and lost connections, `attempts`
-        times in all (ATTEMPTS); without `repeat` only what surely did not arrive. Raises KitError; its subclass
-        `Unanswered` where the request may have been carried out, `Rejected` where Kaggle refused it.
+        After a 429 it waits as long as Kaggle asks, within LONGEST_WAIT and TOTAL_WAIT. After a 5xx or a lost
+        connection it tries again, `attempts` times in all (None: ATTEMPTS), if sending twice does no harm (`repeat`) or
+        the request surely did not arrive. Raises a KitError: `Unanswered` if the request may have been carried out,
+        `Rejected` if Kaggle refused it.
         """
         attempt, problem, failure = 1, Exception(), KitError("", "")
         while True:
             try:
                 return self._captured(send)
-            except Unanswered as error:  # of a step that `send` itself found wanting
+            except Unanswered as error:  # raised by `send` itself
                 problem, failure = error, error
             except KitError:
                 raise
@@ -124,7 +125,7 @@ class Client:
             self.printed = redact(printed.getvalue())
 
     def _pause(self, doing: str, asked: float | None, attempt: int) -> None:
-        """Sleep as long as a 429 asks for, and say so; KitError where that is too long."""
+        """Sleep as long as a 429 asks, and say so. KitError if that is too long."""
         seconds = _backoff(attempt) if asked is None else asked
         if seconds > LONGEST_WAIT or self.waited + seconds > TOTAL_WAIT or attempt >= 4 * ATTEMPTS:
             raise KitError(f"cannot {doing}: too many requests (429), Kaggle asks to wait {format_duration(seconds)}"
@@ -144,7 +145,7 @@ class Client:
 
 
 def connect(say: Say = silent, rules_url: str = "") -> Client:
-    """The official client, authenticated. KitError: no credential, one that Kaggle refuses, no network."""
+    """Authenticate the official client. KitError without a valid credential, the client, or a network."""
     credential = find_credential()
     if not credential.present:
         raise KitError("there is no Kaggle credential on this machine"
@@ -162,12 +163,12 @@ def connect(say: Say = silent, rules_url: str = "") -> Client:
         client.call("log in", client.api.authenticate)
     used = client.api.config_values.get("auth_method")
     if credential.kind == TOKEN and used != "ACCESS_TOKEN":
-        raise client._refused()  # the client went on to a kaggle.json, but would still send this token
+        raise client._refused()  # it fell back to a kaggle.json, but would still send this token
     return client
 
 
 def _check_version() -> None:
-    """KitError where there is no official client, or one that is too old: some of those end the process on import."""
+    """KitError if the official client is missing or too old: some old ones end the process on import."""
     try:
         found = importlib.metadata.version("kaggle")
     except importlib.metadata.PackageNotFoundError:
@@ -178,12 +179,12 @@ def _check_version() -> None:
 
 
 def _new_api() -> Any:
-    """A KaggleApi that never waits forever, never prints requests, and finds `kaggle.json` where it is."""
+    """A KaggleApi with time-outs, without its own retries and request log, and with the right kaggle.json."""
     try:
         with transfer.timed_sessions(CONNECT_TIMEOUT, READ_TIMEOUT):
             from kaggle.api.kaggle_api_extended import KaggleApi  # authenticates by itself, and prints
     except ImportError as error:
-        spec = importlib.util.find_spec("kaggle")  # a kaggle.py in the current folder goes before the installed one
+        spec = importlib.util.find_spec("kaggle")  # a kaggle.py in the current folder hides the installed package
         place = str((spec and (spec.origin or next(iter(spec.submodule_search_locations or []), ""))) or "")
         if place and "site-packages" not in place and "dist-packages" not in place:
             raise KitError(f"{place} is imported in the place of the official client", "rename it") from None
@@ -191,30 +192,31 @@ def _new_api() -> Any:
                        "pip install --upgrade --force-reinstall kaggle kagglesdk") from None
 
     class Api(KaggleApi):
+        # --verbose would print the token.
         args: ClassVar[list[str]] = [argument for argument in KaggleApi.args if argument != "--verbose"]
-        config = str(key_file())  # and --verbose would print the token
+        config = str(key_file())
 
         MAX_UPLOAD_RESUME_ATTEMPTS = 3  # of ten connections each, minutes apart in the end
 
         def with_retry(self, function: Callable[..., Any], *_: Any, **__: Any) -> Callable[..., Any]:
-            return function  # the client's own would wait as long as any Retry-After says; `Client.call` has limits
+            return function  # the client's own waits for any Retry-After, however long; `Client.call` has limits
 
         def upload_complete(self, *arguments: Any, **options: Any) -> Any:
             with transfer.timed_sessions(CONNECT_TIMEOUT, READ_TIMEOUT, sys.modules[KaggleApi.__module__]):
-                return super().upload_complete(*arguments, **options)  # by itself it would wait for ever
+                return super().upload_complete(*arguments, **options)  # it has no time-out of its own
 
         def build_kaggle_client(self) -> Any:
             kaggle = super().build_kaggle_client()
             http = kaggle.http_client()
             with transfer.timed_sessions(CONNECT_TIMEOUT, READ_TIMEOUT):
-                http._init_session()  # the SDK sets no time-out, and has no other place for one
+                http._init_session()  # the SDK sets no time-out, and this is the only place to set one
             return kaggle
 
     return Api()
 
 
 def _check_network() -> None:
-    """KitError within seconds where Kaggle, or the proxy to it, cannot be reached: the client would hang on import."""
+    """KitError if Kaggle or the proxy cannot be reached. Importing the client would hang for minutes instead."""
     from requests.utils import get_environ_proxies, select_proxy
 
     local = os.environ.get("KAGGLE_API_ENVIRONMENT") == "LOCALHOST"
@@ -241,10 +243,9 @@ def _backoff(attempt: int) -> float:
 
 
 def download_competition(slug: str, folder: Path, progress: Say = silent, rules_url: str = "") -> Path:
-    """Fetch the competition's zip of all its files into `folder`, whole or not at all; return its path.
+    """Download the zip of all of the competition's files into `folder`, and return its path.
 
-    `rules_url`: the page named where the rules are not accepted yet. KitError for every failure; what was there before
-    is then still there.
+    rules_url: the page to name in errors if the rules are not accepted yet. On a KitError, `folder` is unchanged.
     """
     client = connect(progress, rules_url or f"https://www.kaggle.com/competitions/{slug}/rules")
     from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest

@@ -1,8 +1,8 @@
-"""Find the Kaggle credential of this machine, say what is wrong with it, and keep its value out of every text.
+"""Find the Kaggle credential of this machine, say what is wrong with it, and redact it from texts.
 
-The places are those of the official client, in its order (kaggle 2.2: `KaggleApi.authenticate`, `kaggle_env.py`), but
-found without importing it, which takes half a second and asks the network. Some files that the client cannot read are
-read here all the same, and `for_the_client` hands it what is in them.
+It is looked for where the official client looks, in the same order (kaggle 2.2: `KaggleApi.authenticate`,
+`kaggle_env.py`), but without importing the client, which takes half a second and uses the network. Some files that the
+client cannot read can be read here; `client_environment` passes their contents to the client.
 """
 
 import base64
@@ -30,29 +30,29 @@ HOW_TO = (f"make an access token at {SETTINGS_PAGE} and export KAGGLE_API_TOKEN=
           "No account: kit download --from sample")
 NEW_KEY = f"make a new one at {SETTINGS_PAGE} (Create Legacy API Key) and put it there"
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
-PATH_LIKE = re.compile(r"[/~.]|[A-Za-z]:[\\/]")  # how a path begins and a token does not
+PATH_LIKE = re.compile(r"[/~.]|[A-Za-z]:[\\/]")  # the start of a path, never of a token
 
 
 @dataclass(frozen=True)
 class Credential:
-    """Where a credential is: an environment variable or a file. Its value is in no field."""
+    """The kind of a credential and where it is: an environment variable or a file. The value is not stored."""
 
     kind: str
     where: str
     present: bool = True
     readable_by_others: bool = False
-    note: str = ""  # what else is set and was passed over
+    note: str = ""  # what else was found and is not used, and why
 
     @property
     def warning(self) -> str:
-        """What to do where other users of this machine can read the file; else empty."""
+        """A warning if other users of this machine can read the file, otherwise ""."""
         if not self.readable_by_others:
             return ""
         return f"{self.where} is readable by other users of this machine; close it: chmod 600 {self.where}"
 
 
 def find_credential() -> Credential:
-    """The credential that is used; `present` is False, and `kind` "none", where there is none."""
+    """The credential to use. If there is none, `present` is False and `kind` is "none"."""
     return next(_present(), Credential(NONE, "", present=False, note="; ".join(_passed_over())))
 
 
@@ -61,7 +61,7 @@ def has_credential() -> bool:
 
 
 def user_name() -> str | None:
-    """The account's name, where the credential that is used says it: an access token does not."""
+    """The account's name; None if the credential does not contain it (an access token does not)."""
     used = find_credential()
     if used.kind == TOKEN:
         return None
@@ -71,16 +71,17 @@ def user_name() -> str | None:
 
 
 def key_file() -> Path:
-    """Where `kaggle.json` is, or belongs. The client looks into one folder alone; this looks into each that it may use.
+    """The path of `kaggle.json`, or the path where it belongs if there is none.
 
-    A KAGGLE_CONFIG_DIR without a `kaggle.json` is passed over, which `Credential.note` then says.
+    All folders that the client may use are searched; the client itself searches only one. A KAGGLE_CONFIG_DIR without a
+    `kaggle.json` is ignored, which `Credential.note` then says.
     """
     files = [folder / "kaggle.json" for folder in _key_folders()]
     return next((path for path in files if _is_file(path)), files[0])
 
 
 def check_credential(credential: Credential) -> None:
-    """KitError where the credential to be used cannot be read, or is not what Kaggle gave."""
+    """KitError if the credential cannot be read, or does not look like what Kaggle issues."""
     if credential.kind == KEY and credential.where == str(key_file()):
         text = _read(key_file())
         try:
@@ -115,10 +116,10 @@ def check_credential(credential: Credential) -> None:
 
 @contextlib.contextmanager
 def client_environment(credential: Credential) -> Iterator[None]:
-    """Inside, the environment gives the official client what was read here, where it would read otherwise or fail.
+    """During the with block, environment variables pass the credential to the official client.
 
-    It takes a file's bytes as they are: with a byte order mark, or in UTF-16, they are no credential to it. And when it
-    is imported it makes the folder of its configuration, which a wrong KAGGLE_CONFIG_DIR or a read-only home prevents.
+    The client itself cannot read a file with a byte order mark or in UTF-16. And on import it creates its configuration
+    folder, which fails with a wrong KAGGLE_CONFIG_DIR or a read-only home: so the variable names a folder that exists.
     """
     given: dict[str, str] = {}
     if credential.kind == TOKEN:
@@ -132,7 +133,7 @@ def client_environment(credential: Credential) -> Iterator[None]:
         given["KAGGLE_CONFIG_DIR"] = str(folder or stack.enter_context(tempfile.TemporaryDirectory()))
         before = {name: os.environ.get(name) for name in (*given, "KAGGLE_TOKEN")}
         os.environ.update(given)
-        os.environ.pop("KAGGLE_TOKEN", None)  # which the client would send in the place of a key
+        os.environ.pop("KAGGLE_TOKEN", None)  # the client would send it instead of the key
         try:
             yield
         finally:
@@ -144,7 +145,7 @@ def client_environment(credential: Credential) -> Iterator[None]:
 
 
 def redact(text: str) -> str:
-    """`text` without anything that is, or looks like, a credential; signed addresses lose what signs them."""
+    """`text` without anything that is, or looks like, a credential. Signed addresses lose their signature."""
     for secret in _secrets():
         text = text.replace(secret, "[hidden]")
     for pattern, shown in _SHAPES:
@@ -157,7 +158,7 @@ _SHAPES = (
     (re.compile(r"\b(?:KGAT|kagat)_\w+", re.IGNORECASE), "[hidden]"),
     (re.compile(r"\beyJ[\w-]{10,}\.[\w.-]+"), "[hidden]"),  # a JSON web token
     (re.compile(r"\b[0-9a-f]{32}\b"), "[hidden]"),  # the key in kaggle.json
-    (re.compile(r"(?<=://)[^/\s]+@"), ""),  # user:password of a proxy, which may itself have an @ in it
+    (re.compile(r"(?<=://)[^/\s]+@"), ""),  # user:password of a proxy; the password may contain an @
     (re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\")]+"), r"\1?[hidden]"),  # the signature of a storage address
     (re.compile(r"(?<=url: )(/[^\s?'\"]*)\?[^\s'\")]+"), r"\1?[hidden]"),  # the same, as urllib3 prints it
 )
@@ -167,7 +168,7 @@ _SHAPES = (
 
 
 def _present() -> Iterator[Credential]:
-    """Every credential that is there, in the order in which the client tries them."""
+    """All credentials that exist, in the order in which the client tries them."""
     if os.environ.get("KAGGLE_API_TOKEN"):
         path = _token_path()
         yield _file(TOKEN, path) if path is not None and _is_file(path) else Credential(TOKEN, "KAGGLE_API_TOKEN")
@@ -183,7 +184,7 @@ def _present() -> Iterator[Credential]:
 
 
 def _passed_over() -> Iterator[str]:
-    """What is set or lies about, and is no credential."""
+    """What looks like a credential but cannot be used as one, and why."""
     named = os.environ.get("KAGGLE_CONFIG_DIR")
     if named and not _is_file(_folder_named(named) / "kaggle.json"):
         folder = _folder_named(named)
@@ -204,7 +205,7 @@ def _passed_over() -> Iterator[str]:
 
 
 def _folder_named(name: str) -> Path:
-    """The folder that KAGGLE_CONFIG_DIR names; the client itself does not know `~`."""
+    """`name` as a path, with `~` expanded, which the client does not do."""
     try:
         return Path(name).expanduser()
     except RuntimeError:
@@ -221,12 +222,12 @@ def _key_folders() -> list[Path]:
 
 
 def _variable_token() -> str:
-    """KAGGLE_API_TOKEN without the quotes and spaces that came with a copy."""
+    """KAGGLE_API_TOKEN without quotes and spaces that were copied with it."""
     return os.environ.get("KAGGLE_API_TOKEN", "").strip().strip("'\"").strip()
 
 
 def _token_path() -> Path | None:
-    """The file that KAGGLE_API_TOKEN names, there or not; None where it is a token."""
+    """The file that KAGGLE_API_TOKEN names, which may not exist; None if it is a token."""
     token = _variable_token()
     if token and (PATH_LIKE.match(token) or _is_file(Path(token))):
         return _folder_named(token)
@@ -244,7 +245,7 @@ def _oauth_file() -> Path:
 def _home() -> Path:
     try:
         return Path.home()
-    except RuntimeError:  # a user whom the system does not know, with no HOME either
+    except RuntimeError:  # the user id is unknown to the system, and HOME is not set
         return Path(os.devnull)
 
 
@@ -259,7 +260,7 @@ def _file(kind: str, path: Path, note: str = "") -> Credential:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a token too long to be a file name; a folder that others may not look into
+    except OSError:  # a token is too long for a file name; or the folder may not be searched
         return False
 
 
@@ -279,7 +280,7 @@ def _can_read(path: Path) -> bool:
 
 
 def _read(path: Path) -> str:
-    """The text of a credential file. KitError where the system or its bytes do not let it be read."""
+    """The text of a credential file. KitError if it cannot be read or decoded."""
     try:
         return _decoded(path.read_bytes())
     except OSError as error:
@@ -294,7 +295,7 @@ def _read(path: Path) -> str:
 
 
 def _user(number: int | None) -> str:
-    """A user's name, by number; one's own for None."""
+    """The name of the user with this id; None: of the current user."""
     try:
         if number is None:
             return getpass.getuser()
@@ -306,7 +307,7 @@ def _user(number: int | None) -> str:
 
 
 def _decoded(data: bytes) -> str:
-    """Text as editors save it: Notepad begins UTF-8 with a byte order mark, PowerShell's > writes UTF-16."""
+    """The text of a file. Notepad starts UTF-8 with a byte order mark, PowerShell's > writes UTF-16."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16").strip()
     return data.decode("utf-8-sig").strip()
@@ -328,7 +329,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _secrets() -> list[str]:
-    """Every secret value at hand, the longest first, so that no part of one is left over."""
+    """All secret values on this machine, the longest first, so that no part of one remains after replacing."""
     keys = [(os.environ.get("KAGGLE_USERNAME"), os.environ.get("KAGGLE_KEY"))]
     for file in (folder / "kaggle.json" for folder in _key_folders()):
         stored = _json(file)

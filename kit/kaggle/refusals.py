@@ -1,7 +1,7 @@
-"""Tell why a request to Kaggle failed, and what its user can do about it: one cause, one fix.
+"""Explain why a request to Kaggle failed, and what the user can do about it.
 
-A failure is looked at from the outside in: what the network and its proxies say, then Kaggle's own words, then the bare
-HTTP status. The words are those that users have reported; where none of them fits, Kaggle is quoted.
+Causes are checked from the outside in: the network and its proxies, then Kaggle's message, then the bare HTTP status.
+The known messages are those that users have reported; any other message is quoted.
 """
 
 import errno
@@ -23,7 +23,7 @@ from kit.kaggle.answers import time_until_midnight
 from kit.kaggle.credentials import KEY, OAUTH, PROXIES, SETTINGS_PAGE, Credential
 
 AGAIN = "run the same command again; it goes on where it stopped"
-BUSY, LIMIT, QUOTA = "busy", "limit", "quota"  # kinds of refusal that a caller does something about
+BUSY, LIMIT, QUOTA = "busy", "limit", "quota"  # kinds of refusal that callers handle
 KAGGLE_COMPETITIONS = "https://www.kaggle.com/competitions"
 BY_HAND = "or fetch the zip in a browser and give it: kit download --from FILE.zip"
 
@@ -40,7 +40,7 @@ class Unanswered(KitError):
 
 
 class Rejected(KitError):
-    """Kaggle answered with an HTTP status of 400 and above: nothing was done. `kind`: what for, "" if unknown."""
+    """Kaggle refused the request (HTTP status 400 or above) and did nothing. `kind`: BUSY, LIMIT, QUOTA or ""."""
 
     def __init__(self, message: str, fix: str, status: int, kind: str = "") -> None:
         super().__init__(message, fix)
@@ -50,7 +50,7 @@ class Rejected(KitError):
 
 @dataclass(frozen=True)
 class RequestContext:
-    """Who asked for what: `owner` is whose kernel or dataset it is about, empty for a competition."""
+    """Who sent a request; `owner`: of the kernel or dataset that it was about, "" for a competition."""
 
     credential: Credential
     user: str = ""
@@ -63,13 +63,13 @@ class RequestContext:
 
 
 def explain(doing: str, error: Exception, asker: RequestContext) -> KitError:
-    """The KitError for what the client, or something below it, raised while it was `doing`."""
+    """The KitError "cannot `doing`: …" for an exception of the client or a library below it."""
     import requests
 
     status = answers.http_status(error)
     if status is not None:
         return _answered(doing, error, status, asker)
-    if isinstance(error, json.JSONDecodeError):  # which requests' own is as well
+    if isinstance(error, json.JSONDecodeError):  # the base class of requests' own, too
         return Unanswered(f"cannot {doing}: what came is no answer of Kaggle's",
                           "check that no proxy or login page of the network answers instead, then run it again")
     if isinstance(error, requests.RequestException | OSError):
@@ -90,7 +90,7 @@ def explain(doing: str, error: Exception, asker: RequestContext) -> KitError:
 
 
 def client_versions() -> str:
-    """Which client is installed, in words."""
+    """The installed versions of the official client and its SDK, as text."""
     found = []
     for name in ("kaggle", "kagglesdk"):
         try:
@@ -104,7 +104,7 @@ def client_versions() -> str:
 
 
 def unreachable(url: str, proxy: str | None, error: OSError) -> KitError:
-    """The KitError for a connection to `url`, or to the proxy before it, that could not be made."""
+    """The KitError if no connection to `url`, or to the proxy before it, can be opened."""
     target = urlsplit(proxy or url)
     place = "it" if proxy else str(target.hostname)
     through = f" through the proxy {target.hostname}:{target.port}" if proxy else ""  # not its password
@@ -131,7 +131,7 @@ def unreachable(url: str, proxy: str | None, error: OSError) -> KitError:
 
 
 def _unreachable(doing: str, error: Exception) -> KitError:
-    """The KitError where no answer came. Only what may pass by itself is `Unanswered`."""
+    """The KitError if there was no answer. `Unanswered` only if trying again may help."""
     import requests
 
     chain = list(_chain(error))
@@ -143,7 +143,7 @@ def _unreachable(doing: str, error: Exception) -> KitError:
         return KitError(f"cannot {doing}: the proxy is a SOCKS proxy, and PySocks is not installed",
                         "pip install 'requests[socks]'")
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema
-                  | requests.exceptions.MissingSchema):  # of which that of a proxy is one
+                  | requests.exceptions.MissingSchema):  # the only address here that a user sets is the proxy's
         return KitError(f"cannot {doing}: the address of the proxy cannot be read: {answers.redacted_line(str(error))}",
                         "write it as HTTPS_PROXY=http://HOST:PORT")
     if found := re.search(r"Could not find (?:a suitable|the) TLS.*?path: (\S+)", said):
@@ -171,13 +171,13 @@ def _unreachable(doing: str, error: Exception) -> KitError:
     else:
         fix = "mend what is named, then run the same command again"
         if isinstance(error, OSError) and error.errno and (error.filename or not isinstance(error, PermissionError)):
-            fix = storage.explain_os_error(error, str(error.filename), "read").fix  # it is a file that was refused
+            fix = storage.explain_os_error(error, str(error.filename), "read").fix  # a file could not be read
         return KitError(f"cannot {doing}: {answers.redacted_line(str(error))}", fix)
     return Unanswered(f"cannot {doing}: {why}", f"{fix}, then {AGAIN}", may_have_arrived=not _before_sending(chain))
 
 
 def _before_sending(chain: list[BaseException]) -> bool:
-    """Whether no connection was made at all: then nothing can have been carried out."""
+    """Whether no connection was opened, so that nothing can have been carried out."""
     import requests
     import urllib3
 
@@ -187,7 +187,7 @@ def _before_sending(chain: list[BaseException]) -> bool:
 
 
 def proxy_refused(doing: str, status: int) -> KitError:
-    """The KitError for a proxy that answered in Kaggle's place."""
+    """The KitError if the proxy answered with an error status."""
     proxy = next(filter(None, (os.environ.get(name) for name in (*PROXIES, *map(str.lower, PROXIES)))), "")
     if status == 407 and "@" in proxy:
         return KitError(f"cannot {doing}: the proxy does not accept the user and password in HTTPS_PROXY (407)",
@@ -205,7 +205,7 @@ def proxy_refused(doing: str, status: int) -> KitError:
 
 
 def _tls(doing: str, said: str) -> KitError | None:
-    """The KitError for an encrypted connection that cannot come to be; None where it was merely lost."""
+    """The KitError for a TLS error that will not go away; None if the connection was merely lost."""
     if "CERTIFICATE_VERIFY_FAILED" not in said and "certificate verify failed" not in said:
         if "WRONG_VERSION_NUMBER" in said or "wrong version number" in said or "HTTP_REQUEST" in said:
             return KitError(f"cannot {doing}: what answers speaks no TLS",
@@ -230,7 +230,7 @@ def _tls(doing: str, said: str) -> KitError | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception and all those it was made of."""
+    """An exception, and all exceptions that it was caused by or contains."""
     seen: list[BaseException] = []
     waiting: list[Any] = [error]
     while waiting:
@@ -267,7 +267,7 @@ def _answered(doing: str, error: Exception, status: int, asker: RequestContext) 
 
 
 def explain_words(text: str, asker: RequestContext) -> tuple[str, str, str] | None:
-    """(kind, meaning, fix) of what Kaggle says; None where the words are none of those that are known."""
+    """(kind, meaning, fix) of a message of Kaggle's; None if the message is not known."""
     for pattern, kind, meaning, fix in _known(asker):
         if re.search(pattern, text, re.IGNORECASE):
             return kind, meaning, fix
@@ -275,7 +275,7 @@ def explain_words(text: str, asker: RequestContext) -> tuple[str, str, str] | No
 
 
 def _known(asker: RequestContext) -> Iterator[tuple[str, str, str, str]]:
-    """Patterns of Kaggle's words, the kind of refusal, what they mean, and what to do."""
+    """The known messages: (pattern, kind of refusal, meaning, fix)."""
     yield (r"accept .*\brules\b|\brules\b.*\baccept", "", "the competition's rules are not accepted",
            f"accept the rules at {asker.rules_url} (only the web page can do that), then {AGAIN}")
     yield (r"competitions\.participate|(not|must|need to) (have )?join|not (a )?participa",
@@ -312,7 +312,7 @@ def _known(asker: RequestContext) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _by_status(status: int, has_words: bool, asker: RequestContext) -> tuple[str, str]:
-    """What a status of 400 to 499 means where Kaggle's words are none or not known, and what to do about it."""
+    """(meaning, fix) of a status from 400 to 499 without a message that is known."""
     mend = "mend what Kaggle names; `pip install --upgrade kaggle` if it names the client"
     if status == 400 and not has_words:
         if asker.owner:
@@ -354,7 +354,7 @@ def _not_yours(asker: RequestContext) -> str:
 
 
 def how_to_renew(credential: Credential) -> str:
-    """How to replace a credential that Kaggle does not accept."""
+    """The fix for a credential that Kaggle does not accept."""
     if credential.kind == OAUTH:
         return "log in again: kaggle auth login --force"
     button = "Create Legacy API Key" if credential.kind == KEY else "Generate New Token"

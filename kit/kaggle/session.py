@@ -1,7 +1,7 @@
-"""One version of a kernel on Kaggle: its status, its log, what it left; and the account's GPU hours.
+"""Follow one version of a kernel on Kaggle: its status, log and output files; and the account's GPU quota.
 
-Every question names the version. Before 2.2.5 the client's own commands did not (kaggle-cli issue 1200): they ask for
-the newest session, which right after a push can still be the one of the version before, COMPLETE and all.
+Every request names the version. The client's own commands before 2.2.5 do not (kaggle-cli issue 1200): they ask for the
+newest session, which right after a push can still be that of the previous version, with the status COMPLETE.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from kit.kaggle.client import Client, Rejected, Unanswered, format_duration, red
 
 T = TypeVar("T")
 
-POLL_FIRST, POLL_LONGEST = 2.0, 30.0  # seconds between two looks; each wait is half as long again as the one before
-UNKNOWN_POLLS = 6  # looks at a version that Kaggle does not know yet: its session is made some time after the push
-SETTLE_POLLS = 2  # looks that must agree where a version has ended without ever being seen running,
-BLIND_POLLS = 6  # and where Kaggle tells of the newest session, whichever version is asked for: about 40 s
-TAIL, IN_ERROR = 20, 8  # lines of the log that are shown where it failed, and that the error itself repeats
+POLL_FIRST, POLL_LONGEST = 2.0, 30.0  # seconds between two requests; each wait is 1.5 times the one before
+UNKNOWN_POLLS = 6  # requests until a version counts as unknown: its session starts some time after the push
+SETTLE_POLLS = 2  # equal answers needed if a version has ended and was never seen running,
+BLIND_POLLS = 6  # and if Kaggle ignores the version and answers for the newest session: about 40 s
+TAIL, IN_ERROR = 20, 8  # last lines of a failed version's log: shown, and repeated in the error
 FINAL_STATUSES = {"COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED"}
 
 
@@ -41,7 +41,7 @@ class KernelVersion:
 
     @property
     def labels(self) -> tuple[str, str]:
-        """`v3` is what the API takes today; a plain `3`, which the name of the field suggests, is tried after it."""
+        """The version as the API wants it: `v3` today; a plain `3`, as the field's name suggests, is tried next."""
         return f"v{self.number}", str(self.number)
 
     def fill(self, request: T, label: str) -> T:
@@ -51,7 +51,7 @@ class KernelVersion:
 
 
 def polls(timeout: float, longest: float | None = None) -> Iterator[None]:
-    """Yield at once, then again and again with longer and longer waits, until `timeout` seconds are over."""
+    """Yield at once, then again after growing waits, until `timeout` seconds are over."""
     end, wait = time.monotonic() + timeout, POLL_FIRST
     yield
     while (left := end - time.monotonic()) > 0:
@@ -61,19 +61,19 @@ def polls(timeout: float, longest: float | None = None) -> Iterator[None]:
 
 
 def status(client: Client, version: KernelVersion) -> tuple[str, str]:
-    """(status, failure message) of this version: QUEUED, RUNNING, COMPLETE, ERROR, …; "" where it is not known yet."""
+    """(status, failure message) of this version: QUEUED, RUNNING, COMPLETE, ERROR, …; "" if not known yet."""
     found, failed = ("", ""), False
     for label in version.labels:
         try:
             answer = _status(client, version, label, repeat=False)
-        except Unanswered:  # a label that it does not understand may be what Kaggle stumbles over
+        except Unanswered:  # it may fail because it does not understand the label
             failed = True
             continue
         except Rejected as error:
             if error.status not in (400, 404):
                 raise
             continue
-        if answer.status.name not in FINAL_STATUSES:  # of two different answers the one that is still running is right
+        if answer.status.name not in FINAL_STATUSES:  # if the labels give different answers, the unfinished one is right
             return answer.status.name, ""
         found = found if found[0] else (answer.status.name, redacted_line(answer.failure_message))
     if failed and not found[0]:
@@ -92,7 +92,7 @@ def _status(client: Client, version: KernelVersion, label: str, repeat: bool = T
 
 
 def wait_for_completion(client: Client, version: KernelVersion, timeout: float) -> None:
-    """Wait until this version has ended, showing its log; KitError unless it ended well."""
+    """Wait until this version has ended, showing its log. KitError unless its status is COMPLETE."""
     ended, why = _end(client, version, timeout)
     if ended == "COMPLETE":
         return
@@ -106,7 +106,7 @@ def wait_for_completion(client: Client, version: KernelVersion, timeout: float) 
 
 
 def _mended(ended: str, why: str, log: str) -> str:
-    """What to do about a version that did not end well, by Kaggle's words and the end of its log."""
+    """The fix for a version that failed, by Kaggle's message and the end of its log."""
     why, log = why.lower(), log.lower()
     if ended.startswith("CANCEL"):
         return "it was stopped on Kaggle's page, or the accelerator's hours of this week were used up"
@@ -144,7 +144,7 @@ def _end(client: Client, version: KernelVersion, timeout: float) -> tuple[str, s
 
 
 def _heeds_labels(client: Client, version: KernelVersion) -> bool:
-    """Whether Kaggle looks at the version that is asked for: then it cannot know one that there is not."""
+    """Whether Kaggle answers for the requested version: if so, one that cannot exist is an error."""
     try:
         _status(client, version, f"v{version.number + 1000}", repeat=False)
     except KitError:
@@ -153,7 +153,7 @@ def _heeds_labels(client: Client, version: KernelVersion) -> bool:
 
 
 def _show_log(client: Client, version: KernelVersion, shown: int) -> int:
-    """Say the lines that are new; a running session may have no log yet, which is no error."""
+    """Show the new lines of the log. A running session that has no log yet is not an error."""
     try:
         lines = log(client, version, repeat=False)
     except KitError:
@@ -164,7 +164,7 @@ def _show_log(client: Client, version: KernelVersion, shown: int) -> int:
 
 
 def log(client: Client, version: KernelVersion, repeat: bool = True) -> list[str]:
-    """The lines of the log: Kaggle keeps it as a JSON list of pieces with `data`."""
+    """The lines of the log, which Kaggle stores as a JSON list of objects with `data`."""
     kept = _page(client, version, None, repeat).log or ""
     try:
         pieces = json.loads(kept)
@@ -175,21 +175,21 @@ def log(client: Client, version: KernelVersion, repeat: bool = True) -> list[str
 
 
 def _lines(text: str) -> list[str]:
-    """What can be shown of a piece of a log: no credential, no control characters, no empty lines."""
+    """The lines of `text` without credentials, control characters and empty lines."""
     return ["".join(c for c in line if c.isprintable()) for line in redact(text).splitlines() if line.strip()]
 
 
 def follow_log(client: Client, version: KernelVersion, show: Callable[[str], None], timeout: float) -> str:
-    """Show the lines of the log as they come until this version has ended; its last status. KitError after `timeout`.
+    """Show the lines of the log as they come until this version has ended, and return its status.
 
-    Kaggle streams the log of a running session to clients from 2.2.4 on, and replays it from its beginning after each
-    lost connection; where it does not stream, the log is asked for again and again.
+    Kaggle streams the log of a running session to clients from 2.2.4 on, and starts it from its beginning after each
+    lost connection. Without a stream, the log is requested again and again. KitError after `timeout` seconds.
     """
     shown = 0
     for _ in polls(timeout):
         now, _ = status(client, version)
         before = shown
-        with contextlib.suppress(Exception):  # a lost connection, a server or client without it: asked again below
+        with contextlib.suppress(Exception):  # no stream, or it broke: the log is requested below
             for count, line in enumerate(_streamed(client, version), 1):
                 if count > shown:
                     show(line)
@@ -200,7 +200,7 @@ def follow_log(client: Client, version: KernelVersion, show: Callable[[str], Non
             except KitError:
                 if now in FINAL_STATUSES:
                     raise
-                kept = []  # a running session may have none yet
+                kept = []  # a running session may have no log yet
             for line in kept:
                 show(line)
                 shown += 1
@@ -211,7 +211,7 @@ def follow_log(client: Client, version: KernelVersion, show: Callable[[str], Non
 
 
 def _streamed(client: Client, version: KernelVersion) -> Iterator[str]:
-    """The lines of the client's log stream. Nothing where the client has none; any exception where it breaks."""
+    """The lines of the client's log stream; none if the client has no stream. May raise any exception."""
     stream = getattr(client.api, "kernels_logs_stream", None)
     if stream is None:
         return
@@ -224,7 +224,7 @@ def _streamed(client: Client, version: KernelVersion) -> Iterator[str]:
 
 
 def quota(client: Client) -> dict[str, dict[str, Any]]:
-    """Hours of GPU and TPU of this week: {"GPU": {"used", "left", "total", "until"}, …}; empty where nobody says."""
+    """This week's hours: {"GPU": {"used", "left", "total", "until"}, "TPU": …}; {} if they are not known."""
     ask = getattr(client.api, "quota_view", None)
     if ask is None:
         return {}
@@ -233,7 +233,7 @@ def quota(client: Client) -> dict[str, dict[str, Any]]:
         until = answer.quota_refresh_time
         found = {name: (hours.time_used.total_seconds() / 3600, hours.total_time_allowed.total_seconds() / 3600)
                  for name, hours in (("GPU", answer.gpu_quota), ("TPU", answer.tpu_quota)) if hours is not None}
-    except (KitError, AttributeError, TypeError, ValueError):  # an older client, an account without
+    except (KitError, AttributeError, TypeError, ValueError):  # an older client, or an account without a quota
         return {}
     return {name: {"used": round(used, 2), "left": round(max(0.0, total - used), 2), "total": round(total, 2),
                    "until": until.strftime("%Y-%m-%d %H:%M UTC") if until else ""}
@@ -241,17 +241,17 @@ def quota(client: Client) -> dict[str, dict[str, Any]]:
 
 
 def quota_lines(quota: dict[str, dict[str, Any]], *names: str) -> list[str]:
-    """For a person: of the accelerators named, or of all."""
+    """The quota as text, one line for each of `names`, or for all."""
     return [f"{name}: {hours['left']:.1f} of {hours['total']:.0f} h of this week are left"
             + (f" (until {hours['until']})" if hours["until"] else "")
             for name, hours in quota.items() if not names or name in names]
 
 
-# -- what it left ---------------------------------------------------------------------------------------------------
+# -- output files ---------------------------------------------------------------------------------------------------
 
 
 def output_urls(client: Client, version: KernelVersion) -> dict[str, str]:
-    """Name → address of each file that this version left. The addresses are signed: never show them."""
+    """The output files of this version: name → address. Addresses are signed, so they must not be shown."""
     found: dict[str, str] = {}
     token: str | None = None
     while True:
@@ -274,7 +274,7 @@ def fetch_output(client: Client, name: str, url: str) -> bytes:
 
 
 def _page(client: Client, version: KernelVersion, token: str | None, repeat: bool = True) -> Any:
-    """One page of the outputs, with the log."""
+    """One page of the list of output files; it also has the log."""
     from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
 
     def send(label: str) -> Any:
@@ -298,7 +298,7 @@ def _page(client: Client, version: KernelVersion, token: str | None, repeat: boo
 
 
 def latest_version(client: Client, kernel: str) -> tuple[int, str]:
-    """(newest version, its source) of a kernel; (0, "") where Kaggle has none of that name."""
+    """(number, source) of the newest version of a kernel; (0, "") if there is no such kernel."""
     from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
 
     request = ApiGetKernelRequest()

@@ -1,8 +1,8 @@
-"""Submissions on Kaggle: hand in once, find again, wait for the score.
+"""Submit to a competition exactly once, find a submission again, and wait for its score.
 
-What is handed in carries a tag in its description, so that Kaggle's own list tells whether it arrived, whatever
-happened here in the meantime. Where an answer was lost and the list does not show it either, nothing is sent again: the
-list may be late, and a second submission would cost one of the day's few.
+The description of each submission has a tag, so that Kaggle's list shows whether it arrived, whatever happened on this
+machine. If an answer was lost and the list does not show the submission, it is not sent again: the list may be late, and
+a second submission would use up one of the day's few.
 """
 
 import math
@@ -19,8 +19,8 @@ from kit.kaggle.session import polls
 
 T = TypeVar("T")
 
-PAGES = 20  # of the list of submissions
-SEARCH_SECONDS = 150.0  # seconds for which a submission that may have arrived is looked for in that list
+PAGES = 20  # of the list of submissions, at most
+SEARCH_SECONDS = 150.0  # how long to look in that list for a submission that may have arrived
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Submission:
 
 
 def list_submissions(client: Client, slug: str) -> Iterator[Submission]:
-    """This account's submissions to a competition, the newest first."""
+    """This account's submissions to the competition `slug`, newest first."""
     from kagglesdk.competitions.types.competition_api_service import ApiListSubmissionsRequest
 
     request = ApiListSubmissionsRequest()
@@ -56,10 +56,10 @@ def list_submissions(client: Client, slug: str) -> Iterator[Submission]:
 
 
 def submit_once(client: Client, slug: str, tag: str, send: Callable[[], Any], unsure: bool, again: str) -> Submission:
-    """Hand in with `send`, unless a submission with `tag` in its description is there already.
+    """Submit by calling `send`, unless there is already a submission with `tag` in its description.
 
-    `unsure`: an earlier try may have arrived; it is looked for, and nothing is sent. KitError where Kaggle does not
-    take it; its subclass `Unanswered` where it is unknown whether it arrived: `again` then tells how to send it anew.
+    unsure: an earlier attempt may have arrived, so only look for it and send nothing. again: the fix that tells how to
+    send it anew after an `Unanswered`, which means that it is unknown whether it arrived. KitError if Kaggle refuses.
     """
     found = find(client, slug, tag, SEARCH_SECONDS if unsure else 0)
     if found:
@@ -101,7 +101,7 @@ def submit_once(client: Client, slug: str, tag: str, send: Callable[[], Any], un
 
 
 def mark_while_sending(send: Callable[[], T], mark: Callable[[bool], None]) -> Callable[[], T]:
-    """`send`, with `mark(True)` before it is sent, and `mark(False)` where Kaggle refused it."""
+    """Wrap `send`: call `mark(True)` before it, and `mark(False)` if Kaggle refuses the request (4xx)."""
 
     def sending() -> T:
         mark(True)
@@ -116,10 +116,10 @@ def mark_while_sending(send: Callable[[], T], mark: Callable[[bool], None]) -> C
 
 
 def report_remaining(client: Client, slug: str) -> bool:
-    """Say how many submissions are left today, where the client can ask; whether there are none.
+    """Show how many submissions are left today, if the client can ask. Returns whether none is left.
 
-    What Kaggle counts is no reason not to try: it counts nothing for an account without a team, and it is Kaggle that
-    refuses. A refusal without words is explained by it.
+    It is tried all the same, as the count is 0 for an account without a team. The result only serves to explain a
+    refusal without a message.
     """
     ask = getattr(client.api, "competition_get_submission_limits", None)
     if ask is None:
@@ -137,16 +137,16 @@ def report_remaining(client: Client, slug: str) -> bool:
 
 
 def _none_left(client: Client, slug: str) -> KitError:
-    """The day's submissions are used up, in the words of `kit.kaggle.refusals`."""
+    """The error "the submissions of today are used up", as worded in `kit.kaggle.refusals`."""
     _, meaning, fix = refusals.explain_words("submission allowance", client.request_context()) or ("", "", "")
     return Rejected(f"cannot hand in to {slug}: {meaning}", fix, 400, LIMIT)
 
 
 def find(client: Client, slug: str, tag: str, seconds: float = 0.0,
          known: frozenset[str] | None = None) -> Submission | None:
-    """The submission whose description holds `tag`; where none is shown, one that is not among the `known`.
+    """The submission with `tag` in its description, or one without a description that is not in `known` (refs).
 
-    Looks once, then again and again for `seconds`.
+    Looks once, and then repeatedly for `seconds`. None if there is none.
     """
     for _ in polls(seconds):
         for entry in list_submissions(client, slug):
@@ -157,9 +157,9 @@ def find(client: Client, slug: str, tag: str, seconds: float = 0.0,
 
 
 def wait_for_score(client: Client, slug: str, ref: str, timeout: float, sync: str) -> Submission:
-    """The submission with its scores. KitError where Kaggle could not score it, or has not after `timeout` seconds.
+    """Wait for the submission's score. KitError if scoring failed, or is not done after `timeout` seconds.
 
-    `sync` is the command that fetches the score later.
+    sync: the command that fetches the score later, for the fix.
     """
     client.say(f"waiting for the score of submission {ref}")
     for _ in polls(timeout):
@@ -175,7 +175,7 @@ def wait_for_score(client: Client, slug: str, ref: str, timeout: float, sync: st
 
 
 def _unscored(why: str) -> str:
-    """What to do about a submission that got no score, by Kaggle's words for the reason."""
+    """The fix for a submission that could not be scored, by Kaggle's error message."""
     why = why.lower()
     if "timeout" in why or "time limit" in why or ("exceeded" in why and "time" in why):
         return "the hidden test file took longer: give the kernel less to do (kit kernel build --time-budget 90m), " \

@@ -1,7 +1,7 @@
-"""Download a file whole or not at all, going on where a connection was lost.
+"""Download files completely or not at all, resuming after lost connections.
 
-A download happens in a scratch folder beside its target. Whoever owns that folder holds a lock in it, so that the next
-download can tell a killed one's leftovers from another's work.
+A file is downloaded into a scratch folder beside its target. The process that made the folder holds a lock in it, so
+that later downloads can tell the leftovers of a killed process from work in progress, and remove them.
 """
 
 import contextlib
@@ -17,17 +17,17 @@ from typing import IO, Any
 from kit.core import locks, storage
 from kit.core.errors import KitError
 
-CHUNK = 1 << 13  # bytes; what a lost connection loses at most
-RESERVED_BYTES = 50 << 20  # bytes that stay free on the disk
+CHUNK = 1 << 13  # bytes, the most that a lost connection costs
+RESERVED_BYTES = 50 << 20  # bytes to leave free on the disk
 SCRATCH, HELD = ".download-", ".held"
-STALE = 3600.0  # seconds after which a scratch folder without a lock is a killed download's
+STALE = 3600.0  # seconds after which a scratch folder without a lock was left by a killed process
 
 
 @contextlib.contextmanager
 def timed_sessions(connect: float, read: float, *modules: Any) -> Iterator[None]:
-    """Every session of `requests` that is made inside gives each request without a time-out this one (seconds).
+    """Give all `requests` sessions that are created in the with block default time-outs, in seconds.
 
-    Also those to which one of the `modules` gives an HTTPAdapter of its own.
+    modules: modules whose own HTTPAdapter is to be replaced, too.
     """
     import requests
 
@@ -47,7 +47,7 @@ def timed_sessions(connect: float, read: float, *modules: Any) -> Iterator[None]
 
 
 def open_url(url: str, headers: dict[str, str], timeout: tuple[float, float]) -> Any:
-    """An open response; raises what `requests` raises for a status of 400 and above."""
+    """An open streaming response. Raises requests' HTTPError for a status of 400 or above."""
     import requests
 
     response = requests.get(url, headers=headers, stream=True, timeout=timeout)
@@ -57,7 +57,7 @@ def open_url(url: str, headers: dict[str, str], timeout: tuple[float, float]) ->
 
 @contextlib.contextmanager
 def scratch_folder(folder: Path, prefix: str = SCRATCH) -> Iterator[Path]:
-    """A folder below `folder` that is gone afterwards, and with it those of that prefix whose processes were killed."""
+    """A temporary folder below `folder`. Also removes those of the same prefix that killed processes left."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(f"{prefix}*"):
@@ -75,11 +75,11 @@ def scratch_folder(folder: Path, prefix: str = SCRATCH) -> Iterator[Path]:
 
 
 def _is_abandoned(left: Path) -> bool:
-    """Whether nobody holds this scratch folder any more: a killed process' lock is gone, or its holder seen to be."""
+    """Whether the process that made this scratch folder has ended."""
     try:
-        if hasattr(os, "getuid") and left.lstat().st_uid != os.getuid():  # in a folder that several people share
+        if hasattr(os, "getuid") and left.lstat().st_uid != os.getuid():  # another user's, in a shared folder
             return False
-        if not locks.read_holder(left / HELD) and not (left / HELD).is_file():  # its owner may be about to make it
+        if not locks.read_holder(left / HELD) and not (left / HELD).is_file():  # just created, not locked yet
             return time.time() - left.stat().st_mtime > STALE
         with locks.acquire(left / HELD):
             return True
@@ -88,7 +88,7 @@ def _is_abandoned(left: Path) -> bool:
 
 
 def _remove(left: Path) -> None:
-    """Remove a folder, and the folders in it that are read-only."""
+    """Remove a folder, even if folders in it are read-only."""
     with contextlib.suppress(OSError):
         for path in left.rglob("*"):
             if path.is_dir() and not path.is_symlink():
@@ -101,9 +101,10 @@ def _remove(left: Path) -> None:
 
 def download_file(first: Callable[[], Any], again: Callable[[str, dict[str, str]], Any], path: Path,
                   say: Callable[[str], None], attempts: int, backoff: Callable[[int], float]) -> Path:
-    """Write what `first()` opens to `path`; where the connection is lost, go on with `again(url, headers)`.
+    """Write the response of `first()` to `path`; after a lost connection, resume with `again(url, headers)`.
 
-    Gives up after `attempts` tries in a row that brought nothing new. KitError: that, no space, the wrong length.
+    backoff: seconds to wait before the n-th retry. KitError after `attempts` tries in a row without a new byte, or if
+    the disk is full.
     """
     response, done, best, tries = first(), 0, 0, 0
     size = _size(response)
@@ -132,7 +133,7 @@ def download_file(first: Callable[[], Any], again: Callable[[str, dict[str, str]
 
 
 def _receive(response: Any, path: Path, done: int) -> tuple[int, bool]:
-    """Write the body at byte `done` of `path`: where the file then ends, and whether the connection was lost."""
+    """Write the body to `path` from byte `done` on: (new length of the file, whether the connection was lost)."""
     import requests
 
     with response, path.open("r+b" if done else "wb") as file:
@@ -152,13 +153,13 @@ def _receive(response: Any, path: Path, done: int) -> tuple[int, bool]:
 
 def _reopen(response: Any, first: Callable[[], Any], again: Callable[[str, dict[str, str]], Any], done: int,
             size: int | None) -> tuple[Any, int]:
-    """The rest of the file from byte `done` on, or all of it where the server cannot or has another file by now."""
+    """(response, offset): the rest of the file from byte `done` on if the server can send it, otherwise all of it."""
     if done and size and done < size:
         headers = {"Range": f"bytes={done}-", "Accept-Encoding": "identity"}
         validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
-        if validator and not validator.startswith("W/"):  # If-Range takes strong ones only; the zip's checksums decide
+        if validator and not validator.startswith("W/"):  # If-Range must not have a weak ETag; without it, the zip's own checksums must do
             headers["If-Range"] = validator
-        with contextlib.suppress(KitError):  # the address was signed for a short while: ask for a new one below
+        with contextlib.suppress(KitError):  # the signed address has expired: get a new one below
             rest = again(response.url, headers)
             if rest.status_code == 206 and rest.headers.get("Content-Range", "").startswith(f"bytes {done}-") \
                     and rest.headers["Content-Range"].endswith((f"/{size}", "/*")):
@@ -168,13 +169,13 @@ def _reopen(response: Any, first: Callable[[], Any], again: Callable[[str, dict[
 
 
 def _size(response: Any) -> int | None:
-    """Bytes of the body, where the server says so and does not compress it on the way."""
+    """The length of the body in bytes; None if the server does not say it, or compresses the body."""
     length = response.headers.get("Content-Length", "")
     return int(length) if re.fullmatch(r"\d+", length) and not response.headers.get("Content-Encoding") else None
 
 
 def check_disk_space(folder: Path, needed: int) -> None:
-    """KitError where `needed` bytes do not fit on the disk of `folder`."""
+    """KitError if `needed` bytes do not fit on the disk of `folder`."""
     free = shutil.disk_usage(folder).free
     if needed + RESERVED_BYTES > free:
         raise KitError(f"not enough disk space for {folder}: {(needed + RESERVED_BYTES) / 1e6:,.0f} MB needed, "
@@ -189,5 +190,5 @@ def _write(file: IO[bytes], path: Path, chunk: bytes) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> KitError:
-    """Why nothing can be written to `path`."""
+    """The KitError for a failed write to `path`."""
     return storage.explain_os_error(error, path, "write")

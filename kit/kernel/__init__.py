@@ -1,1 +1,1 @@
-"""A kernel folder: built here, pushed, followed, handed in."""
+"""Build a kernel folder, push it to Kaggle, wait for it, and submit its output."""

@@ -1,9 +1,9 @@
-"""`kit kernel build`: write a kernel folder that `kaggle kernels push` accepts.
+"""Build a kernel folder that `kaggle kernels push` accepts: `kit kernel build`.
 
-A kernel is a single file, so the whole package travels inside it as a zip in base64, with the hash that it must have
-when it is unpacked. Beside it lie `kernel-metadata.json` and, in predict mode, the run's weights as a dataset folder.
-Nothing in the folder depends on when or where it was built: the same commit gives the same bytes. (Hence no
-`checksums.json` in it.)
+A kernel is a single file, so it contains the whole kit as a zip in base64, and the zip's hash. Beside it are
+`kernel-metadata.json` and, in predict mode, a folder with the run's weights, to be uploaded as a dataset. The folder
+does not depend on when or where it was built: the same commit gives the same bytes. So it has no
+`checksums.json`, which would also keep the hashes of an earlier build.
 """
 
 import contextlib
@@ -33,9 +33,9 @@ ACCELERATORS: dict[str, dict[str, Any]] = {
     "none": {"enable_gpu": False, "enable_tpu": False},
 }
 SETTINGS = {"t4x2": "t4x2-2h", "tpu": "t4x2-2h", "none": "cpu-45min"}  # of kit.training.settings
-MINUTES = {"t4x2": 110, "tpu": 110, "none": 520}  # of Kaggle's 120 on a GPU and 540 on a CPU
-PLACEHOLDER_USER = "INSERT_USERNAME_HERE"  # built without knowing the account; never to be pushed
-PINNED = ("original", "latest")  # images that Kaggle knows by a word: that of the kernel's first version, the newest
+MINUTES = {"t4x2": 110, "tpu": 110, "none": 520}  # Kaggle's limits: 120 on a GPU, 540 on a CPU
+PLACEHOLDER_USER = "INSERT_USERNAME_HERE"  # for a folder built without --user, which cannot be pushed
+PINNED = ("original", "latest")  # images by name: that of the kernel's first version, and the newest
 PACKED_SUFFIXES = {".py", ".html", ".css", ".js"}
 
 
@@ -44,14 +44,13 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
           models: tuple[str, ...] | None = None, folds: int | None = None, seeds: int | None = None,
           epochs: int | None = None, seed: int | None = None, minutes: float | None = None,
           docker_image: str | None = None) -> Path:
-    """Write the kernel folder `out` and return it; its own files are replaced, others there are left alone.
+    """Write the kernel folder `out` and return its path. Other files in that folder are left alone.
 
-    `user`: the Kaggle account, else a placeholder that cannot be pushed. `run`: the run folder whose weights a
-    `predict` kernel takes along. `models`, `folds`, `seeds`, `epochs` and `seed` are of a `train` kernel: without
-    `models` it trains the accelerator's setting. `minutes`: everything ends by then, under Kaggle's limit.
-    `docker_image`: Kaggle's image to run in, by digest or as `original` or `latest`. KitError for an unknown choice,
-    an option of the other mode, a slug that Kaggle would change, or a run without weights or of another competition;
-    the folder is then as it was.
+    user: the Kaggle account; without it the folder gets a placeholder and cannot be pushed. run: the run folder whose
+    weights a `predict` kernel uses. models, folds, seeds, epochs, seed: what a `train` kernel trains; without models, the
+    accelerator's setting. minutes: when everything ends, which must be below Kaggle's limit. docker_image: Kaggle's
+    image to run in, by digest or as `original` or `latest`. KitError for an invalid choice, an option of the other mode,
+    a slug that Kaggle would change, or a run without weights or of another competition; the folder is then unchanged.
     """
     for option, value, choices in (("kind", kind, tuple(KINDS)), ("mode", mode, MODES),
                                    ("accelerator", accelerator, tuple(ACCELERATORS))):
@@ -88,7 +87,7 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
 
 
 def _check_mode(mode: str, run: Path | None, training: list[str]) -> None:
-    """KitError for options that the mode would ignore: `training` names those of a train kernel that were given."""
+    """KitError for options that the mode would ignore. training: the options for training that were given."""
     if mode == "train" and run is not None:
         raise KitError(f"--run {Path(run).name} is for a kernel that predicts, and this one trains",
                        "add --mode predict to take its weights along, or leave --run out")
@@ -100,7 +99,7 @@ def _check_mode(mode: str, run: Path | None, training: list[str]) -> None:
 
 
 def _image(docker_image: str | None) -> dict[str, str]:
-    """What `kernel-metadata.json` says of the image; nothing where Kaggle is to choose."""
+    """The entry for the image in `kernel-metadata.json`; {} lets Kaggle choose."""
     if docker_image is None:
         return {}
     if docker_image in PINNED:
@@ -113,7 +112,7 @@ def _image(docker_image: str | None) -> dict[str, str]:
 
 
 def _training(competition: Competition, accelerator: str, **asked: Any) -> dict[str, Any]:
-    """The settings of a kernel that trains. KitError for a model that there is not."""
+    """The SETTINGS of a train kernel. KitError if a model is unknown."""
     from kit.training import models, settings
 
     own = {} if asked["models"] else settings.get(SETTINGS[accelerator]).options()
@@ -125,7 +124,7 @@ def _training(competition: Competition, accelerator: str, **asked: Any) -> dict[
 
 
 def _lay_down(out: Path, files: dict[str, bytes], weights_folder: Path) -> None:
-    """Put the kernel's files into `out`, and take away what another kind or mode has left there."""
+    """Write the kernel's files into `out`, and remove those of an earlier build of another kind or mode."""
     others, packed = set(KINDS.values()) - set(files), out / weights.FOLDER
     temporary = {name: out / f".{name}.tmp" for name in files}
     for path in (*(out / name for name in (*files, *others)), packed):
@@ -154,7 +153,7 @@ def _lay_down(out: Path, files: dict[str, bytes], weights_folder: Path) -> None:
 
 def _metadata(competition: Competition, ref: str, kind: str, accelerator: str,
               datasets: list[str]) -> dict[str, Any]:
-    """`kernel-metadata.json`. Internet is on unless it is said to be off; the title must slugify to the id."""
+    """The contents of `kernel-metadata.json`. Kaggle turns the title into a slug, which must be that of the id."""
     return {"id": ref, "title": weights.title_from_slug(ref.split("/")[1]),
             "code_file": KINDS[kind], "language": "python",
             "kernel_type": kind, "is_private": True, "enable_internet": False, **ACCELERATORS[accelerator],
@@ -180,7 +179,7 @@ def _checked_slug(slug: str) -> str:
 
 
 def pack_source() -> bytes:
-    """The kit's package as a zip whose bytes depend on its files alone: sorted, and dated 1980."""
+    """The kit's package as a zip. Its bytes depend on the files alone: entries are sorted and dated 1980."""
     package = Path(kit.__file__).parent
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
@@ -193,8 +192,7 @@ def pack_source() -> bytes:
 
 
 def _facts(competition: Competition, accelerator: str) -> dict[str, str]:
-    """What the code file says about itself to the person who opens it."""
-
+    """What the header of the code file says about the build."""
     return {"title": competition.title, "url": competition.url, "version": kit.__version__,
             "commit": provenance.source_commit(), "accelerator": accelerator}
 

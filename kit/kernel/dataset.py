@@ -1,6 +1,7 @@
 """Upload the weights of a predict kernel as a private dataset, and wait until it can be mounted.
 
-The same bytes are uploaded once; where it is not known whether they arrived, the dataset's version number tells.
+The same bytes are uploaded only once. If the answer to an upload was lost, the dataset's number of versions shows
+whether it arrived.
 """
 
 import json
@@ -19,15 +20,15 @@ from kit.kernel import folder as kernel_folder
 from kit.kernel.weights import METADATA
 
 UNKNOWN = "unknown"
-TIMEOUT = 3600.0  # seconds until Kaggle has unpacked the files
-SETTLE_POLLS = 5  # looks at a dataset that is ready but counts no new version
+TIMEOUT = 3600.0  # seconds for Kaggle to unpack the files
+SETTLE_POLLS = 5  # requests until a dataset that is ready counts as new, though its number of versions is not
 
 
 def upload(client: Client, folder: Path, state: dict[str, Any], save: Callable[[], None]) -> None:
     """Upload `folder` as a new dataset, or a new version of it, and wait until it is ready.
 
-    `state` (digest, before, done) is kept across runs by `save`. KitError where a file does not arrive or Kaggle
-    refuses.
+    state: digest, before and done of the last upload; `save` stores it whenever it changes. KitError if Kaggle refuses
+    or a file does not arrive.
     """
     ref, digest = _ref(folder), kernel_folder.hash_folder(folder)
     if state.get("digest") == digest and state.get("done"):
@@ -41,7 +42,7 @@ def upload(client: Client, folder: Path, state: dict[str, Any], save: Callable[[
         except Unanswered:
             raise
         except KitError:
-            state.clear()  # whatever version came of it is not ours
+            state.clear()  # so that the next run uploads again
             save()
             raise
     _wait(client, ref, state["before"])
@@ -61,7 +62,7 @@ def _ref(folder: Path) -> str:
 
 
 def count_versions(client: Client, ref: str) -> int:
-    """How many versions the dataset has; 0 where there is none. (To a stranger's eyes a private one is a 403.)"""
+    """The number of versions of the dataset; 0 if it does not exist, or is somebody else's private one (403)."""
     from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
 
     request = ApiGetDatasetRequest()
@@ -73,12 +74,12 @@ def count_versions(client: Client, ref: str) -> int:
         return answer.current_version_number or 1
     except Rejected as error:
         if error.status in (403, 404):
-            return int(_status(client, ref) != UNKNOWN)  # it may be there and not be shown yet
+            return int(_status(client, ref) != UNKNOWN)  # a new one may not be shown yet
         raise
 
 
 def _status(client: Client, ref: str) -> str:
-    """ready, failed, …; UNKNOWN where Kaggle does not show such a dataset."""
+    """The dataset's status: ready, failed, …; UNKNOWN if Kaggle does not show such a dataset."""
     try:
         return str(client.call(f"ask for the status of {ref}", lambda: client.api.dataset_status(ref),
                                owner=ref.split("/")[0]))
@@ -129,7 +130,7 @@ def _lost(names: list[str], ref: str) -> KitError:
 
 
 def _wait(client: Client, ref: str, before: int) -> None:
-    """Until the version after `before` is ready; the version before it may be, and is not meant."""
+    """Wait until a version after number `before` is ready. (An earlier version may be ready already.)"""
     ready = 0
     for _ in polls(TIMEOUT):
         status = _status(client, ref)

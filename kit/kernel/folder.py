@@ -1,7 +1,7 @@
-"""Reads a kernel folder, as `kit kernel build` or somebody else wrote it, and remembers what has been done with it.
+"""Read a kernel folder, built by `kit kernel build` or by hand, and store in it what has been done with it.
 
-`push.json` in the folder is written before each step that Kaggle must not see twice and again after it, so that whoever
-comes next knows what was done, and where to ask Kaggle instead.
+`push.json` in the folder is written before and after each request that must not be sent twice. So after an interruption
+the next command knows what was done, and for which step it has to ask Kaggle.
 """
 
 import contextlib
@@ -21,18 +21,18 @@ from kit.kernel import weights
 from kit.kernel.builder import KINDS, METADATA, PLACEHOLDER_USER
 
 STATE = "push.json"
-REF = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # owner/slug, and no way out of a folder that is named so
+REF = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # owner/slug; no "..", as folders are named after it
 SOURCES = {"competition_sources": (re.compile(r"[\w-][\w.-]*"), "SLUG"), "dataset_sources": (REF, "OWNER/SLUG"),
            "kernel_sources": (REF, "OWNER/SLUG"),
            "model_sources": (re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*){3}/\d+"),
                              "OWNER/MODEL/FRAMEWORK/VARIATION/VERSION")}
 BUILD_AGAIN = "make it again: kit kernel build --user NAME"
-UPLOADED = {"digest": str, "before": int, "done": bool}  # what `State.weights` holds
+UPLOADED = {"digest": str, "before": int, "done": bool}  # the types in `PushState.weights`
 
 
 @dataclass(frozen=True)
 class KernelFolder:
-    """`ref` is owner/slug; `digest` the SHA-256 of the code, its metadata and the weights."""
+    """A kernel folder. `digest`: the SHA-256 over the code, the metadata and the weights."""
 
     path: Path
     metadata: dict[str, Any]
@@ -46,7 +46,7 @@ class KernelFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for one process; KitError where another one is pushing it."""
+        """Lock the folder during the with block. KitError if another process is pushing it."""
         with contextlib.ExitStack() as held:
             with storage.disk_errors(self.path, "write into"):
                 try:
@@ -58,7 +58,7 @@ class KernelFolder:
 
 
 def read_kernel(path: Path) -> KernelFolder:
-    """The kernel folder at `path`. KitError where it is none, or was built without an account."""
+    """Read the kernel folder `path`. KitError if it is not a valid one, or was built without --user."""
     path = Path(path)
     metadata = read_metadata(path)
     ref = metadata.get("id")
@@ -74,9 +74,9 @@ def read_kernel(path: Path) -> KernelFolder:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """`kernel-metadata.json` of the folder `path`: sources that it does not name are an empty list.
+    """The contents of `kernel-metadata.json` in the folder `path`, with [] for missing sources.
 
-    KitError where it is missing, a value is not of its kind, or the code file that it names is not there.
+    KitError if it is missing, a value is invalid, or its code file does not exist.
     """
     file = path / METADATA
     metadata = _read_table(file)
@@ -95,8 +95,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def _read_table(file: Path) -> dict[str, Any]:
-    """The object in the JSON file. A file that begins with a byte order mark is refused: Kaggle's client refuses it."""
-    if file.exists() and not file.is_file():  # a pipe would be waited for
+    """The object in a JSON file. A byte order mark is refused here, as the official client cannot read it."""
+    if file.exists() and not file.is_file():  # opening a pipe would wait for its writer
         raise KitError(f"{file} is no file", BUILD_AGAIN)
     try:
         text = file.read_bytes().decode("utf-8")
@@ -138,7 +138,7 @@ def _read_code(path: Path) -> str:
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """What a kernel's or a submission's report.json says; nothing where it is missing or no report."""
+    """The report.json of a kernel or a submission; {} if it is missing or damaged."""
     try:
         report = storage.read_json(path) if path.is_file() else {}
     except KitError:
@@ -147,7 +147,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def hash_folder(folder: Path) -> str:
-    """SHA-256 of all files in `folder`, with their names."""
+    """The SHA-256 over the names and contents of all files in `folder`."""
     return _digest(_files(folder))
 
 
@@ -167,17 +167,17 @@ def _digest(paths: list[Path]) -> str:
 
 @dataclass
 class PushState:
-    """`push.json`. `pushing` and `submitting` are set while Kaggle's answer is not known yet."""
+    """The contents of `push.json`. `pushing` and `submitting` are set until Kaggle's answer is known."""
 
     digest: str = ""  # of what was pushed as `version`
-    pushing: str = ""  # the digest of what is being pushed
+    pushing: str = ""  # the digest of what is being pushed, until Kaggle has answered
     kernel: str = ""  # owner/slug, as Kaggle calls it
     version: int = 0
     url: str = ""
     ended: str = ""  # the status with which `version` ended
-    weights: dict[str, Any] = field(default_factory=dict)  # digest, before (versions), done
+    weights: dict[str, Any] = field(default_factory=dict)  # the upload: digest, before (number of versions), done
     submitting: bool = False
-    submission: str = ""  # Kaggle's reference of the hand-in of `version`
+    submission: str = ""  # Kaggle's reference of the submission of `version`
     submitted_as: str = ""  # its description
 
     @classmethod

@@ -1,7 +1,7 @@
-"""Push a kernel, follow that version to its end, hand in what it wrote, and wait for the score.
+"""Push a kernel, wait until that version has ended, submit its output, and wait for the score.
 
-Each step asks `push.json`, and where that does not know, Kaggle, whether it was done already. So every command here can
-be interrupted anywhere and run again, and nothing is pushed or handed in twice: where not even Kaggle knows, the
+Each step first looks in `push.json`, and if need be asks Kaggle, whether it was done already. So every command here can
+be interrupted at any point and run again, and nothing is pushed or submitted twice. If not even Kaggle knows, the
 command stops and says how to find out.
 """
 
@@ -25,22 +25,22 @@ from kit.kernel import folder as kernel_folder
 from kit.kernel.builder import METADATA
 from kit.kernel.folder import KernelFolder, PushState
 
-KERNEL_TIMEOUT = 14 * 3600.0  # seconds: nine hours on a CPU, and the queue before them
+KERNEL_TIMEOUT = 14 * 3600.0  # seconds: nine hours on a CPU, and time in the queue
 SCORE_TIMEOUT = 4 * 3600.0  # seconds: Kaggle runs the kernel once more, on the hidden test file
-SLOT_PAUSE = 300.0  # seconds at most between two tries where as many sessions run as Kaggle permits
+SLOT_PAUSE = 300.0  # seconds between two tries, at most, while all permitted sessions are in use
 SUBMISSION, REPORT = "submission.csv", "report.json"
 
 
 @dataclass(frozen=True)
 class PushResult:
-    """What came of a push or a hand-in so far; an empty field is a step that was not asked for."""
+    """The result of a push or a submission so far. Fields of steps that were not asked for are empty."""
 
     what: str  # owner/slug, or the file that was uploaded
     version: int = 0
     url: str = ""
     status: str = ""
     report: str = ""  # where the kernel's report.json was put
-    submission: str = ""  # Kaggle's reference
+    submission: str = ""  # Kaggle's reference of the submission
     public_score: float | None = None
     private_score: float | None = None
     sync: str = "kit ledger sync"  # the command that fetches scores that come later
@@ -49,7 +49,7 @@ class PushResult:
         return dataclasses.asdict(self)
 
     def lines(self) -> list[str]:
-        """For a terminal."""
+        """The result as lines for a terminal."""
         kernel = f"{self.what} v{self.version}" if self.version else self.what
         lines = [" ".join(part for part in (f"{kernel}:", self.status.lower() or "pushed", self.url) if part)]
         if self.report:
@@ -65,12 +65,12 @@ def push(path: Path, competition: Competition, wait: bool = False, submit: bool 
          progress: Say = silent, ledger_path: Path = ledger.LEDGER, kernel_timeout: float = KERNEL_TIMEOUT,
          score_timeout: float = SCORE_TIMEOUT, resend: bool = False,
          session_limit: float | None = None) -> PushResult:
-    """Push the kernel folder; with `wait` follow that version to its end and fetch its report; with `submit` hand in.
+    """Push the kernel folder `path`; with `wait`, wait for its end and fetch its report; with `submit`, submit it.
 
-    `wait` and `submit` together also wait for the score. In predict mode the weights are uploaded first. `resend`: what
-    was sent last, and whose answer was lost, did not arrive; without it nothing is sent a second time. Kaggle ends the
-    session after `session_limit`, where one is given. KitError for every failure; running it again goes on where it
-    stopped. Times in seconds.
+    `wait` and `submit` together also wait for the score. The weights of a predict kernel are uploaded first. resend:
+    the user knows that the last request, whose answer was lost, did not arrive, so it may be sent again. session_limit:
+    when Kaggle is to end the session. All times are in seconds. After a KitError, running it again goes on where it
+    stopped.
     """
     kernel = kernel_folder.read_kernel(path)
     _check_source(kernel, competition)
@@ -97,7 +97,7 @@ def push(path: Path, competition: Competition, wait: bool = False, submit: bool 
 def submit(path: Path, competition: Competition, message: str = "", wait: bool = True, progress: Say = silent,
            ledger_path: Path = ledger.LEDGER, kernel_timeout: float = KERNEL_TIMEOUT,
            score_timeout: float = SCORE_TIMEOUT, resend: bool = False) -> PushResult:
-    """Hand in the version that was pushed from this folder, as soon as it has ended well. KitError as `push`."""
+    """Wait until the version pushed from this folder has ended well, and submit it. See `push`."""
     kernel = kernel_folder.read_kernel(path)
     with kernel.lock():
         state = _pushed(kernel)
@@ -111,9 +111,9 @@ def submit(path: Path, competition: Competition, message: str = "", wait: bool =
 
 def logs(path: Path, competition: Competition, follow: bool = False, show: Say = silent, progress: Say = silent,
          timeout: float = KERNEL_TIMEOUT) -> dict[str, Any]:
-    """The log of the version that was pushed from this folder; with `follow`, until that version has ended.
+    """The log of the version pushed from this folder; with `follow`, wait until that version has ended.
 
-    `show` gets each line as it comes; `timeout` in seconds. The dict has `kernel`, `version`, `status` and `log`.
+    show: called with each line as it comes. timeout: in seconds. Returns `kernel`, `version`, `status` and `log`.
     """
     kernel = kernel_folder.read_kernel(path)
     state = _pushed(kernel)
@@ -134,7 +134,7 @@ def logs(path: Path, competition: Competition, follow: bool = False, show: Say =
 
 
 def status(path: Path, competition: Competition, progress: Say = silent) -> dict[str, Any]:
-    """Where the version that was pushed from this folder is: its status, its log's end, its submission."""
+    """The status of the version pushed from this folder, the end of its log, and its submission."""
     kernel = kernel_folder.read_kernel(path)
     state = _pushed(kernel)
     client, version = connect(progress, competition.rules_url), KernelVersion(state.kernel, state.version)
@@ -168,8 +168,8 @@ def _push_once(client: Client, kernel: KernelFolder, state: PushState, wait: flo
                session_limit: float | None) -> None:
     """Push, unless these bytes were pushed already.
 
-    Where as many sessions run as Kaggle permits, tries again for `wait` seconds. KitError where an earlier push may
-    have arrived and Kaggle does not show it, unless `resend`.
+    While all permitted sessions are in use, it tries again for `wait` seconds. KitError if an earlier push may have
+    arrived but Kaggle does not show it, unless `resend`.
     """
     if state.digest == kernel.digest and state.version and not state.pushing:
         client.say(f"{KernelVersion(state.kernel, state.version)} was pushed already")
@@ -223,7 +223,7 @@ def _owner(kernel: KernelFolder) -> str:
 
 
 def _accept(client: Client, kernel: KernelFolder, state: PushState, answer: Any) -> None:
-    """Note the new version. KitError for what the client would only print: an error in a 200, ignored sources."""
+    """Store the new version. KitError for an error in a 200 and for ignored sources, which the client only prints."""
     for line in client.printed.splitlines():
         client.say(f"the client says: {line}")
     if answer.error:
@@ -249,15 +249,15 @@ def _accept(client: Client, kernel: KernelFolder, state: PushState, answer: Any)
 
 
 def _kernel_name(ref: str) -> str:
-    """owner/slug of "/code/owner/slug": a title that does not slugify to the id makes another kernel."""
+    """owner/slug of "/code/owner/slug". It may differ from the id: Kaggle makes the slug from the title."""
     parts = [part for part in (ref or "").split("/") if part]
     return "/".join(parts[-2:]) if len(parts) >= 2 else ""
 
 
 def _adopt(client: Client, kernel: KernelFolder, state: PushState, seconds: float) -> bool:
-    """Whether a push whose answer was lost did arrive: Kaggle's newest version is a new one, and has our source.
+    """Whether a push whose answer was lost has arrived: Kaggle's newest version is new and has the same source.
 
-    Looks once, then again and again for `seconds`.
+    Looks once, and then repeatedly for `seconds`. If so, the version is stored.
     """
     for _ in session.polls(seconds):
         number, source = session.latest_version(client, kernel.ref)
@@ -268,7 +268,7 @@ def _adopt(client: Client, kernel: KernelFolder, state: PushState, seconds: floa
 
 
 def _plain(source: str) -> Any:
-    """What a version is compared by: a notebook's cells, since the client and Kaggle write its JSON anew."""
+    """The source in a form to compare: of a notebook the cells, since the client and Kaggle rewrite its JSON."""
     try:
         return ["".join(cell["source"]).strip() for cell in json.loads(source)["cells"]]
     except (ValueError, KeyError, TypeError):
@@ -287,7 +287,7 @@ def _pushed_as(client: Client, kernel: KernelFolder, state: PushState, name: str
 
 
 def _follow(client: Client, kernel: KernelFolder, state: PushState, timeout: float) -> None:
-    """Wait for the version's end, then fetch its report, once. KitError where it ended badly or left no submission."""
+    """Wait until the version has ended and fetch its report. KitError if it failed or wrote no submission."""
     version, report = KernelVersion(state.kernel, state.version), _report_path(kernel, state)
     if state.ended == "COMPLETE":
         return
@@ -305,7 +305,7 @@ def _follow(client: Client, kernel: KernelFolder, state: PushState, timeout: flo
 
 
 def _left(client: Client, version: KernelVersion) -> tuple[set[str], bytes | None]:
-    """The names of what this version left, and its report; what Kaggle does not show need not stop a hand-in."""
+    """(names of the output files, report.json or None). An error is only shown, as submitting may still work."""
     names: set[str] = set()
     try:
         files = session.output_urls(client, version)
@@ -326,7 +326,7 @@ def _result(kernel: KernelFolder, state: PushState, entry: submissions.Submissio
                       state.submission, entry.public_score if entry else None, entry.private_score if entry else None)
 
 
-# -- hand in --------------------------------------------------------------------------------------------------------
+# -- submit --------------------------------------------------------------------------------------------------------
 
 
 def _tag(version: KernelVersion) -> str:

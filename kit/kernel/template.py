@@ -1,6 +1,6 @@
-'''The code file of a kernel, as a script or a notebook: words for a person, the settings, and the kit itself.
+'''Write the code file of a kernel, as a script or as a notebook.
 
-Both kinds have the same four parts in the same order: what this is, `SETTINGS`, the source with its hash, and the call
+Both have the same four parts in the same order: a description, `SETTINGS`, the kit's source with its hash, and the call
 that runs it.
 '''
 
@@ -71,7 +71,7 @@ if __name__ == "__main__":
 
 
 def render(kind: str, settings: dict[str, Any], packed: bytes, facts: dict[str, str]) -> bytes:
-    """The code file, as `script` or `notebook`; `packed` is the source's zip."""
+    """The code file. kind: `script` or `notebook`; packed: the zip of the kit's source; facts: for the description."""
     digest = hashlib.sha256(packed).hexdigest()
     does = DOES[settings["mode"]].format(**settings | {"models": ", ".join(settings.get("models", ()))})
     does = textwrap.fill(does, 100, subsequent_indent=" " * 16)
@@ -84,7 +84,7 @@ def render(kind: str, settings: dict[str, Any], packed: bytes, facts: dict[str, 
 
 
 def parse_settings(code: str) -> dict[str, Any]:
-    """The `SETTINGS` of a code file that `render` wrote, script or notebook; empty for anybody else's."""
+    """The `SETTINGS` in a code file, script or notebook, that `render` made; {} for any other code."""
     with contextlib.suppress(ValueError, SyntaxError, TypeError, KeyError, AttributeError, RecursionError):
         if code.lstrip().startswith("{"):
             cells = [cell for cell in json.loads(code)["cells"] if cell["cell_type"] == "code"]
@@ -107,7 +107,7 @@ def _script(words: str, settings: str, source: str, run: str) -> bytes:
 
 
 def _notebook(words: str, settings: str, source: str, run: str) -> bytes:
-    """A notebook of four cells; Kaggle fails one that has no kernelspec."""
+    """A notebook of four cells. Kaggle needs the kernelspec."""
     title, rest = words.split("\n", 1)
     cells = [_cell("markdown", f"# {title}\n\n```text\n{rest.strip()}\n```\n"), _cell("code", settings),
              _cell("code", source, _kg_hide_input=True), _cell("code", run)]

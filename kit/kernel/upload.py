@@ -1,6 +1,6 @@
-"""Hand in a submission file, once, to a competition that takes files.
+"""Submit a file, exactly once, to a competition that takes files.
 
-While it is not known whether the file arrived, `sending.json` lies beside it: then it is looked for, and not sent.
+`sending.json` beside the file means that an earlier answer was lost: then the submission is looked for, not sent again.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ SENDING = "sending.json"
 
 
 def check_takes_files(competition: Competition) -> None:
-    """KitError, with the way to go, for a competition that takes notebooks only."""
+    """KitError, with the commands to use instead, if the competition takes notebooks only."""
     if competition.code_only:
         raise KitError(f"{competition.title} takes notebooks, not files: Kaggle runs them on a hidden test set",
                        "kit kernel build --user NAME, kit kernel rehearse, then kit kernel push --wait --submit")
@@ -30,10 +30,9 @@ def check_takes_files(competition: Competition) -> None:
 
 def submit_file(path: Path, competition: Competition, message: str = "", wait: bool = False, progress: Say = silent,
            ledger_path: Path | None = None, score_timeout: float = SCORE_TIMEOUT) -> PushResult:
-    """Hand in a submission file, once; its report.json is looked for beside it. KitError for a code competition.
+    """Submit the file `path`, once, and enter it into the ledger with the numbers of the report.json beside it.
 
-    Its row goes into `ledger_path`, by default the ledger beside the submission's folder, where
-    `ledger.record_submission` put it.
+    ledger_path: by default the ledger beside the submission's folder. KitError if the competition takes no files.
     """
     check_takes_files(competition)
     path = Path(path)
@@ -51,11 +50,11 @@ def submit_file(path: Path, competition: Competition, message: str = "", wait: b
         try:
             answer = client.api.competition_submit(str(path), f"{message} {tag}".strip(), competition.slug, quiet=True)
             why = answer.message if answer.message == client.api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE else ""
-        except ValueError as error:  # should a newer client raise it, as it does for datasets
+        except ValueError as error:  # a newer client may raise it, as it does for datasets
             why = str(error) if "upload" in str(error).lower() else ""
             if not why:
                 raise
-        if why:  # the submission itself comes after the upload, and was not made
+        if why:  # the upload failed, so no submission was made
             raise Unanswered(f"the file did not arrive at Kaggle: {redacted_line(why)}",
                              "check the network, and that it lets uploads through to storage.googleapis.com, then run "
                              "the same command again", may_have_arrived=False)
@@ -64,7 +63,7 @@ def submit_file(path: Path, competition: Competition, message: str = "", wait: b
     try:
         unsure = sending.is_file() and json.loads(sending.read_text("utf-8")).get("tag") == tag
     except (OSError, ValueError, AttributeError):
-        unsure = True  # whatever it was, it was being sent
+        unsure = True  # the file exists, so something was being sent
     try:
         entry = submissions.submit_once(client, competition.slug, tag,
                                         submissions.mark_while_sending(send, mark), unsure,

@@ -1,9 +1,9 @@
-"""The trained models of a run, packed as a Kaggle dataset here and unpacked as a run folder there.
+"""Pack the trained models of a run as a Kaggle dataset, and unpack that dataset as a run folder on Kaggle.
 
-The dataset folder `weights/` holds one `.keras` file per fold, the run's `config.json`, `manifest.json` with their
-hashes, and `dataset-metadata.json` for the official client. It is flat, since the client skips folders when it
-uploads. A `.keras` file is a zip, and Kaggle unpacks zips: the manifest therefore has the hash of each member too, and
-`unpack` takes a folder where it expects a file.
+The dataset folder `weights/` has one `.keras` file per fold, the run's `config.json`, `manifest.json` with their hashes,
+and `dataset-metadata.json` for the official client. It has no subfolders, since the client would not upload them. A
+`.keras` file is a zip, and Kaggle unpacks zips: so the manifest also has the hash of each member, and `unpack` accepts a
+folder in place of a file.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ from kit.training.records import read_config, rounds
 FOLDER = "weights"
 MANIFEST = "manifest.json"
 METADATA = "dataset-metadata.json"
-TRAINED = "trained.json"  # done.json as the training wrote it; on Kaggle a fold is done once it has predicted
+TRAINED = "trained.json"  # the done.json of the training; on Kaggle, done.json means that a fold has predicted
 SUFFIX = "-weights"
 LONGEST_SLUG = 50 - len(SUFFIX)  # Kaggle takes 6 to 50 characters for a dataset
 
 
 def dataset_slug(kernel_slug: str) -> str:
-    """The dataset that holds the weights of this kernel."""
+    """The slug of the dataset with the weights of the kernel `kernel_slug`."""
     return kernel_slug + SUFFIX
 
 
@@ -37,7 +37,7 @@ def title_from_slug(slug: str) -> str:
 
 
 def pack(run: Path, out: Path, ref: str) -> str:
-    """Write the dataset folder `out` of `ref` (user/slug); return its manifest's hash. KitError if no fold is done."""
+    """Write the dataset folder `out` for `ref` (user/slug). Returns the manifest's hash. KitError if no fold is done."""
     config = read_config(run)
     folds = [key for key in fold_keys(run) if key.split("/")[0] in config.models]
     if not folds:
@@ -63,9 +63,9 @@ def pack(run: Path, out: Path, ref: str) -> str:
 
 
 def unpack(source: Path, run: Path, manifest_sha256: str) -> dict[str, Any]:
-    """Lay the dataset at `source` out as the run folder `run`, each file checked; return the manifest.
+    """Unpack the dataset at `source` as the run folder `run`, checking each file. Returns the manifest.
 
-    KitError for a file that is missing, cannot be read, or is not the one that was packed.
+    KitError if a file is missing, cannot be read, or is not the one that was packed.
     """
     manifest: dict[str, Any] = json.loads(_read(source / MANIFEST, manifest_sha256))
     config = _read(source / "config.json", manifest["config_sha256"])
@@ -85,7 +85,7 @@ def unpack(source: Path, run: Path, manifest_sha256: str) -> dict[str, Any]:
 
 
 def _read(path: Path, digest: str) -> bytes:
-    """What the file holds. KitError unless that is what was packed."""
+    """The bytes of the file. KitError unless their SHA-256 is `digest`."""
     again = "push the kernel again: kit kernel push uploads its weights first"
     if not path.is_file():
         raise KitError(f"the dataset of the weights lacks {path.name}: {path.parent} does not have it", again)

@@ -27,7 +27,7 @@ def machine(monkeypatch):
     monkeypatch.setattr(backend, "gpus", lambda: [])
     monkeypatch.setattr(backend, "cpu_flags", lambda: {"amx_bf16"})
     monkeypatch.setattr(doctor, "seen_gpus", lambda: [])
-    for name in [*ambient.LEFT_TO_ALL, *ambient.LEFT["tensorflow"], *ambient.OVERRIDDEN["tensorflow"]]:
+    for name in [*ambient.KEPT_FOR_BOTH, *ambient.KEPT["tensorflow"], *ambient.OVERRIDDEN["tensorflow"]]:
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
