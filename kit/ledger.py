@@ -1,7 +1,7 @@
-"""Keep every submission with its CV score, estimate and leaderboard scores in `submissions/ledger.csv`.
+"""Keep all submissions with their scores and estimates in `submissions/ledger.csv`.
 
-Rows are identified by Kaggle's reference, so adding one twice changes nothing. Users may edit and merge the file by
-hand, so it has no checksum, and every cell is checked.
+Rows are identified by Kaggle's reference, so adding one twice changes nothing. Users may edit and
+merge the file by hand, so it has no checksum, and every cell is checked.
 """
 
 import codecs
@@ -28,8 +28,8 @@ from kit.kaggle.submissions import Submission
 from kit.reporting import figures
 
 LEDGER = Path("submissions/ledger.csv")
-COLUMNS = ("run", "created", "data", "split", "cv_accuracy", "estimate", "estimate_low", "estimate_high",
-           "public_score", "private_score", "kaggle_ref")
+COLUMNS = ("run", "created", "data", "split", "cv_accuracy", "estimate", "estimate_low",
+           "estimate_high", "public_score", "private_score", "kaggle_ref")
 NUMBERS = COLUMNS[4:10]
 IDENTITY = (COLUMNS[0], *COLUMNS[2:8])  # equal if a run was resumed, different if it was made again
 LOCK_TIMEOUT = 60.0
@@ -43,27 +43,37 @@ Row = dict[str, str]
 
 
 def make_row(run: str, report: dict[str, Any], ref: str = "") -> Row:
-    """The row of a submission with the numbers of its `report.json`. Missing or invalid values are empty."""
+    """The row of a submission with the numbers of its `report.json`.
+
+    Missing or invalid values are empty.
+    """
     data, cv, estimate = (part if isinstance(part, dict) else {} for part in
                           map(report.get, ("data", "cv", "leaderboard_estimate")))
-    numbers: dict[str, Any] = {"cv_accuracy": cv.get("oof_accuracy", cv.get("mean")), "estimate": estimate.get("value"),
+    numbers: dict[str, Any] = {"cv_accuracy": cv.get("oof_accuracy", cv.get("mean")),
+                               "estimate": estimate.get("value"),
                "estimate_low": estimate.get("low"), "estimate_high": estimate.get("high")}
-    words = {"run": run, "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "data": data.get("source"),
-             "split": cv.get("split"), "kaggle_ref": ref}
-    value = {name: number for name, number in numbers.items() if matches_type(number, float) and abs(number) < MOST}
-    value |= {name: word for name, word in words.items() if isinstance(word, str) and word.isprintable()}
+    words = {"run": run, "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+             "data": data.get("source"), "split": cv.get("split"), "kaggle_ref": ref}
+    value = {name: number for name, number in numbers.items() if matches_type(number, float)
+             and abs(number) < MOST}
+    value |= {name: word for name, word in words.items() if isinstance(word, str)
+              and word.isprintable()}
     return {column: _text(value.get(column)) for column in COLUMNS}
 
 
 def add_row(row: Row, path: Path = LEDGER) -> None:
-    """Append `row`, or fill in the row of the same submission, or that of the same run without a reference."""
+    """Append `row`, or fill in the row of the same submission, or that of the same run without a
+    reference.
+    """
     with _locked(path):
         rows = read_rows(path)
         for known in rows:
             same_run, ref = known["run"] == row["run"], row["kaggle_ref"]
             same_work = all(known[column] == row[column] for column in IDENTITY)
-            if (known["kaggle_ref"] == ref if ref else same_work) or (same_run and not known["kaggle_ref"]):
-                known |= {column: text for column, text in row.items() if text and column != "created"}
+            if (known["kaggle_ref"] == ref if ref
+                else same_work) or (same_run and not known["kaggle_ref"]):
+                known |= {column: text for column, text in row.items() if text
+                          and column != "created"}
                 break
         else:
             rows.append({column: row.get(column, "") for column in COLUMNS})
@@ -71,7 +81,10 @@ def add_row(row: Row, path: Path = LEDGER) -> None:
 
 
 def record_submission(submission: Path) -> None:
-    """Add the row of a submission folder to the ledger beside it. Submissions of a drawn sample are left out."""
+    """Add the row of a submission folder to the ledger beside it.
+
+    Submissions of a drawn sample are left out.
+    """
     report = storage.read_json(Path(submission) / "report.json")
     if not report["data"]["is_sample"]:
         add_row(make_row(report["run"], report), ledger_beside(submission))
@@ -91,12 +104,15 @@ def ledger_beside(submission: Path) -> Path:
 
 
 def set_scores(scores: dict[str, tuple[float | None, float | None]], path: Path = LEDGER) -> int:
-    """Enter (public, private) scores by Kaggle's reference. Returns the number of rows that changed."""
+    """Enter (public, private) scores by Kaggle's reference.
+
+    Returns the number of rows that changed.
+    """
     with _locked(path):
         rows, changed = read_rows(path), 0
         for row in rows:
-            found = dict(zip(("public_score", "private_score"), map(_text, scores.get(row["kaggle_ref"], ())),
-                             strict=False))
+            found = dict(zip(("public_score", "private_score"),
+                             map(_text, scores.get(row["kaggle_ref"], ())), strict=False))
             new = {column: text for column, text in found.items() if text and text != row[column]}
             row |= new
             changed += bool(new)
@@ -105,9 +121,13 @@ def set_scores(scores: dict[str, tuple[float | None, float | None]], path: Path 
     return changed
 
 
-def wait_for_score(client: Client, competition: Competition, ref: str, path: Path, timeout: float) -> Submission:
-    """Wait for the scores of the submission `ref`, enter them into the ledger, and return the submission."""
-    entry = submissions.wait_for_score(client, competition.slug, ref, timeout, sync_command(competition, path))
+def wait_for_score(client: Client, competition: Competition, ref: str, path: Path,
+                   timeout: float) -> Submission:
+    """Wait for the scores of the submission `ref`, enter them into the ledger, and return the
+    submission.
+    """
+    entry = submissions.wait_for_score(client, competition.slug, ref, timeout,
+                                       sync_command(competition, path))
     set_scores({ref: (entry.public_score, entry.private_score)}, path)
     return entry
 
@@ -123,17 +143,23 @@ def sync(competition: Competition, path: Path = LEDGER, progress: Say = silent) 
         if entry.ref in wanted:
             scores[entry.ref] = (entry.public_score, entry.private_score)
         if entry.ref in wanted and entry.status == "ERROR":
-            progress(f"submission {entry.ref} has no score: {entry.error or 'Kaggle does not say why'}")
+            progress(f"submission {entry.ref} has no score: "
+                     f"{entry.error or 'Kaggle does not say why'}")
         if len(scores) == len(wanted):
             break
     if strange := sorted(wanted - set(scores)):
-        progress(f"not among the submissions of {connected.user} to {competition.slug}: {', '.join(strange)}; those of "
-                 "another competition are fetched with --competition, those of another account with its credential")
+        progress(f"not among the submissions of {connected.user} to {competition.slug}: "
+                 f"{', '.join(strange)}; those of "
+                 "another competition are fetched with --competition, those of another account "
+                 "with its credential")
     return set_scores(scores, path)
 
 
 def read_rows(path: Path = LEDGER) -> list[Row]:
-    """The rows, oldest first; [] if there is no file. KitError if a line is damaged, with its number."""
+    """The rows, oldest first; [] if there is no file.
+
+    KitError if a line is damaged, with its number.
+    """
     path = Path(path)
     if not path.exists():
         return []
@@ -146,7 +172,8 @@ def read_rows(path: Path = LEDGER) -> list[Row]:
     if mark := re.search(rb"^(<{7}|={7}|>{7})", text, re.MULTILINE):
         line = len(text[:mark.start()].splitlines()) + 1
         raise _damaged(path, f"line {line} is a conflict mark of git's",
-                       "keep the rows of both sides, each hand-in is one, and delete the lines of <, = and >")
+                       "keep the rows of both sides, each hand-in is one, and delete the lines of "
+                       "<, = and >")
     try:
         reader = csv.DictReader(io.StringIO(text.decode("utf-8-sig"), newline=""), strict=True)
         rows = [dict(row) for row in reader]
@@ -154,19 +181,23 @@ def read_rows(path: Path = LEDGER) -> list[Row]:
         raise _damaged(path, str(error)) from error
     missing = set(COLUMNS) - set(reader.fieldnames or ())
     if missing:
-        other = next((sign for sign in ";\t" if len(missing) > 1 and sign in (reader.fieldnames or [""])[0]), "")
+        other = next((sign for sign in ";\t" if len(missing) > 1
+                      and sign in (reader.fieldnames or [""])[0]), "")
         if other:
-            raise _damaged(path, f"its cells are separated by {other!r}", "save it again with commas between the cells")
+            raise _damaged(path, f"its cells are separated by {other!r}",
+                           "save it again with commas between the cells")
         raise _damaged(path, f"it has no column {', '.join(sorted(missing))}",
                        f"begin it with the line {','.join(COLUMNS)}, or take it back from git")
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
-            raise _damaged(path, f"line {number} does not have {len(reader.fieldnames or ())} cells")
+            raise _damaged(path,
+                           f"line {number} does not have {len(reader.fieldnames or ())} cells")
         if re.search(r"[\x00-\x1f\x7f-\x9f]", "".join(row.values())):
             raise _damaged(path, f"line {number} has control characters in it")
         for column in NUMBERS:
             if row[column] and _number(row[column]) is None:
-                raise _damaged(path, f"line {number}: {column} is {quoted(row[column])}, which is no score",
+                raise _damaged(path, f"line {number}: {column} is {quoted(row[column])}, which is "
+                                     "no score",
                                "write a number such as 0.985, with a point, or leave it empty")
     return rows
 
@@ -185,7 +216,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, rows: list[Row]) -> None:
-    columns = list(dict.fromkeys([*COLUMNS, *(column for row in rows for column in row)]))  # keep columns that users have added
+    # Keep columns that users have added
+    columns = list(dict.fromkeys([*COLUMNS, *(column for row in rows for column in row)]))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -193,7 +225,8 @@ def _write(path: Path, rows: list[Row]) -> None:
     storage.write_text(Path(path), text.getvalue())
 
 
-def _damaged(path: Path, why: str, fix: str = "mend that line, or take the file back from git") -> KitError:
+def _damaged(path: Path, why: str,
+             fix: str = "mend that line, or take the file back from git") -> KitError:
     return KitError(f"{path} is damaged: {why}", fix)
 
 
@@ -209,12 +242,15 @@ def _number(text: str) -> float | None:
     return value if abs(value) < MOST else None  # False for NaN, too
 
 
-# -- estimates against scores --------------------------------------------------------------------------------------
+# -- estimates against scores ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Estimates compared with one half of the leaderboard. `mean_gap`: estimate − score, positive if too high."""
+    """Estimates compared with one half of the leaderboard.
+
+    `mean_gap`: estimate − score, positive if too high.
+    """
 
     n: int
     mean_gap: float | None
@@ -239,10 +275,13 @@ class Summary:
     def lines(self) -> list[str]:
         """The table and a summary, as lines for a terminal."""
         if not self.rows:
-            return ["the ledger is empty: kit submit, or kit kernel push --submit, writes its first row"]
-        widths = {column: max(len(column), *(len(row[column]) for row in self.rows)) for column in COLUMNS}
+            return ["the ledger is empty: kit submit, or kit kernel push --submit, writes its "
+                    "first row"]
+        widths = {column: max(len(column), *(len(row[column]) for row in self.rows))
+                  for column in COLUMNS}
         table = [dict(zip(COLUMNS, COLUMNS, strict=True)), *self.rows]
-        return [*("  ".join(row[column].ljust(widths[column]) for column in COLUMNS).rstrip() for row in table), "",
+        return [*("  ".join(row[column].ljust(widths[column]) for column in COLUMNS).rstrip()
+                  for row in table), "",
                 *(f"{row['run']}: no estimate was made; its report says why"
                   for row in self.rows if row["cv_accuracy"] and not row["estimate"]),
                 f"public leaderboard:  {self.public}", f"private leaderboard: {self.private}"]

@@ -1,8 +1,9 @@
 """Keep environment variables and `keras.json` from silently changing what the kit computes.
 
-Settings that would change the numbers, or make a command many times slower, are overridden: the variables are removed
-before the training library is loaded (worker processes inherit that), and Keras' defaults are set again afterwards.
-Settings that are a choice (which GPUs, how many threads, deterministic operations) are kept. `kit doctor` shows both.
+Settings that would change the numbers, or make a command many times slower, are overridden: the
+variables are removed before the training library is loaded (worker processes inherit that), and
+Keras' defaults are set again afterwards. Settings that are a choice (which GPUs, how many threads,
+deterministic operations) are kept. `kit doctor` shows both.
 """
 
 import importlib.util
@@ -15,7 +16,8 @@ from typing import Any
 from kit.core.errors import KitError
 
 BACKENDS = ("tensorflow", "jax")
-DEFAULTS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}  # Keras' own, and the kit's
+# Keras' own, and the kit's
+DEFAULTS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
 FLOATX = ("float16", "float32", "float64")
 DATA_FORMATS = ("channels_last", "channels_first")
 
@@ -72,21 +74,25 @@ _removed: dict[str, str] = {}  # the removed variables and the values that they 
 
 
 def override_environment() -> None:
-    """Override what libraries that are not loaded yet would read. KitError if keras.json is damaged.
+    """Override what libraries that are not loaded yet would read.
 
-    keras.json is shared by all of the user's programs, so a backend named there is ignored if the kit cannot train on
-    it. A backend named in KERAS_BACKEND is never ignored.
+    KitError if keras.json is damaged.
+
+    keras.json is shared by all of the user's programs, so a backend named there is ignored if the
+    kit cannot train on it. A backend named in KERAS_BACKEND is never ignored.
     """
     if "keras" not in sys.modules:
         _check_keras_json()
         name, _ = requested_backend()
-        if not os.environ.get("KERAS_BACKEND") and (name not in BACKENDS or not importlib.util.find_spec(name)):
+        if not os.environ.get("KERAS_BACKEND") and (name not in BACKENDS
+                                                    or not importlib.util.find_spec(name)):
             os.environ["KERAS_BACKEND"] = BACKENDS[0]
     for module, variables in OVERRIDDEN.items():
         for variable in set(variables) & set(os.environ) if module not in sys.modules else ():
             if variable != "TF_ENABLE_ONEDNN_OPTS" or os.environ[variable].lower() in ("0", "false"):
                 _removed[variable] = os.environ.pop(variable)
-    # HDF5 locks the model files that it opens, which fails on file systems without locks. The kit has its own lock.
+    # HDF5 locks the model files that it opens, which fails on file systems without locks. The kit
+    # has its own lock.
     os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
 
 
@@ -99,7 +105,7 @@ def set_defaults() -> None:
     keras.config.set_image_data_format(DEFAULTS["image_data_format"])
 
 
-# -- keras.json -----------------------------------------------------------------------------------------------------
+# -- keras.json ------------------------------------------------------------------------------------
 
 
 def keras_json() -> Path:
@@ -113,7 +119,7 @@ def keras_json() -> Path:
 
 
 def requested_backend() -> tuple[str, str]:
-    """The requested backend and where it is requested: KERAS_BACKEND, the path of keras.json, or ""."""
+    """(backend, where it is requested): KERAS_BACKEND, the path of keras.json, or ""."""
     if name := os.environ.get("KERAS_BACKEND"):
         return name, "KERAS_BACKEND"
     if "backend" in (settings := _settings()):
@@ -151,27 +157,32 @@ def _check_keras_json() -> None:
             "image_data_format": settings.get("image_data_format", "channels_last") in DATA_FORMATS}
     for name, ok in fine.items():
         if not ok:
-            raise KitError(f"Keras' settings {path} have {name}: {settings[name]!r:.60}, which Keras refuses", fix)
+            raise KitError(f"Keras' settings {path} have {name}: {settings[name]!r:.60}, which "
+                           "Keras refuses", fix)
 
 
-# -- for kit doctor -------------------------------------------------------------------------------------------
+# -- for kit doctor --------------------------------------------------------------------------------
 
 
 def findings(backend: str) -> tuple[list[str], list[str], list[str]]:
-    """The settings that are overridden, that are kept, and that came too late to override: a line of text each.
+    """(overridden, kept, too late to override): the settings of each kind, a line of text each.
 
-    The last kind exists in notebooks that imported the library before the kit.
+    The last kind occurs in notebooks that imported the library before the kit.
     """
-    overridden = [f"{name}={value} ({OVERRIDDEN[backend][name]})" for name, value in sorted(_removed.items())
+    overridden = [f"{name}={value} ({OVERRIDDEN[backend][name]})"
+                  for name, value in sorted(_removed.items())
                   if name in OVERRIDDEN[backend]]
     settings = _settings()
     overridden += [f"{name}: {settings[name]} in {keras_json()}" for name, value in DEFAULTS.items()
                    if settings.get(name, value) != value]
     # Keras itself writes tensorflow into a new keras.json, so that is not the user's choice.
     if settings.get("backend", BACKENDS[0]) not in (BACKENDS[0], backend):
-        overridden.append(f"backend: {settings['backend']} in {keras_json()} (the kit trains on {backend})")
+        overridden.append(f"backend: {settings['backend']} in {keras_json()} (the kit trains on "
+                          f"{backend})")
     late = [f"{name}={os.environ[name]} ({about})" for name, about in OVERRIDDEN[backend].items()
-            if name in os.environ and (name != "TF_ENABLE_ONEDNN_OPTS" or os.environ[name].lower() in ("0", "false"))]
-    left = [f"{name}={os.environ[name]} ({about})" for name, about in {**KEPT[backend], **KEPT_FOR_BOTH}.items()
+            if name in os.environ
+            and (name != "TF_ENABLE_ONEDNN_OPTS" or os.environ[name].lower() in ("0", "false"))]
+    left = [f"{name}={os.environ[name]} ({about})"
+            for name, about in {**KEPT[backend], **KEPT_FOR_BOTH}.items()
             if name in os.environ]
     return overridden, left, late

@@ -1,7 +1,8 @@
 """Load Keras with its backend, set threads and GPU memory growth, and choose the precision.
 
-`configure_devices` must run before the first tensor is made, because TensorFlow then fixes its threads. Apart from the
-training loops and the layers, all code that calls TensorFlow directly is here.
+`configure_devices` must run before the first tensor is made, because TensorFlow then fixes its
+threads. Apart from the training loops and the layers, all code that calls TensorFlow directly is
+here.
 """
 
 import contextlib
@@ -53,12 +54,14 @@ def _import_keras() -> str:
             if asked == "jax":
                 other = "unset KERAS_BACKEND" if source == "KERAS_BACKEND" else "set KERAS_BACKEND=tensorflow"
                 raise KitError(f"JAX cannot be loaded, which {source} asks for: {error}",
-                               f"install the JAX that fits this machine, or {other} for TensorFlow") from error
+                               f"install the JAX that fits this machine, or {other} for "
+                               "TensorFlow") from error
             raise KitError(f"the training library is missing: {error}", HOW_TO_INSTALL) from error
     name = str(keras.backend.backend())
     if name not in ambient.BACKENDS:
-        raise KitError(f"Keras was loaded {'before the kit ' * earlier}with the backend {name}, on which the kit does "
-                       "not train", "restart Python (the notebook's kernel), with KERAS_BACKEND=tensorflow")
+        raise KitError(f"Keras was loaded {'before the kit ' * earlier}with the backend {name}, on "
+                       "which the kit does not train",
+                       "restart Python (the notebook's kernel), with KERAS_BACKEND=tensorflow")
     return name
 
 
@@ -85,7 +88,10 @@ def _quiet_stderr() -> Iterator[None]:
 
 
 def configure_devices(threads: int | None = None) -> None:
-    """Set the CPU threads of this process and GPU memory growth. Calling it again with the same threads is fine."""
+    """Set the CPU threads of this process and GPU memory growth.
+
+    Calling it again with the same threads is fine.
+    """
     if load() != "tensorflow":
         return
     import tensorflow as tf
@@ -95,10 +101,13 @@ def configure_devices(threads: int | None = None) -> None:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(1)
         except RuntimeError as error:
-            raise KitError(f"TensorFlow has started in this process with another number of threads than {threads}",
-                           "restart Python (the notebook's kernel), or use --executor processes") from error
+            raise KitError("TensorFlow has started in this process with another number of threads "
+                           f"than {threads}",
+                           "restart Python (the notebook's kernel), or use --executor "
+                           "processes") from error
     for gpu in tf.config.list_physical_devices("GPU"):
-        with contextlib.suppress(RuntimeError):  # the GPU is in use already, and its memory setting fixed
+        with contextlib.suppress(RuntimeError):
+            # The GPU is in use already, and its memory setting fixed
             tf.config.experimental.set_memory_growth(gpu, True)
 
 
@@ -109,7 +118,8 @@ def gpus() -> list[str]:
         return kinds if platform_name == "gpu" else []
     import tensorflow as tf
 
-    return [_details(gpu).get("device_name", gpu.name) for gpu in tf.config.list_physical_devices("GPU")]
+    return [_details(gpu).get("device_name", gpu.name)
+            for gpu in tf.config.list_physical_devices("GPU")]
 
 
 def has_tpu() -> bool:
@@ -127,9 +137,9 @@ print(json.dumps([jax.default_backend(), [device.device_kind for device in jax.d
 def _jax_devices() -> tuple[str, list[str]]:
     """JAX's platform (cpu, gpu or tpu) and the names of its devices. KitError if JAX cannot start.
 
-    A process that lists JAX's devices takes three quarters of each GPU's memory and keeps it, which would leave none for
-    the workers: so a short-lived child process lists them. On a TPU, which allows one process at a time, this process
-    will train, so it lists them itself.
+    A process that lists JAX's devices takes three quarters of each GPU's memory and keeps it, which
+    would leave none for the workers: so a short-lived child process lists them. On a TPU, which
+    allows one process at a time, this process will train, so it lists them itself.
     """
     if importlib.util.find_spec("libtpu"):
         import jax
@@ -139,7 +149,8 @@ def _jax_devices() -> tuple[str, list[str]]:
                           env={**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"})
     if done.returncode:
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        name = next((name for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "XLA_FLAGS") if name in os.environ), "")
+        name = next((name for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "XLA_FLAGS")
+                     if name in os.environ), "")
         where = f" with {name}={os.environ[name]}" if name else ""
         cause = f"unset {name}" if name else "see that JAX and the GPU's driver fit"
         raise KitError(f"JAX finds no device to train on{where}: {why}",
@@ -149,7 +160,9 @@ def _jax_devices() -> tuple[str, list[str]]:
 
 
 def compiles_per_step_count() -> bool:
-    """Whether the training loop is compiled anew for each number of steps: JAX's scan is, except on a CPU."""
+    """Whether the training loop is compiled anew for each number of steps: JAX's scan is, except on
+    a CPU.
+    """
     if load() != "jax":
         return False
     import jax
@@ -158,13 +171,15 @@ def compiles_per_step_count() -> bool:
 
 
 def resolve_precision(asked: str) -> tuple[str, str]:
-    """`(precision, reason)` for the option `--precision`; `auto` is the fastest that this machine has in hardware.
+    """`(precision, reason)` for the option `--precision`; `auto` is the fastest that this machine
+    has in hardware.
 
-    bfloat16 was 3–4 times as fast as float32 on CPUs with AMX or AVX512-BF16; on other CPUs it is emulated.
+    bfloat16 was 3–4 times as fast as float32 on CPUs with AMX or AVX512-BF16; on other CPUs it is
+    emulated.
     """
     if asked == "float16" and load() == "jax":
-        raise KitError("--precision float16 needs loss scaling, which the kit has on TensorFlow only",
-                       "use --precision bfloat16 on JAX")
+        raise KitError("--precision float16 needs loss scaling, which the kit has on TensorFlow "
+                       "only", "use --precision bfloat16 on JAX")
     if asked != "auto":
         speed, why = precision_support(asked)
         if speed == NONE:
@@ -183,12 +198,15 @@ FAST, SLOW, NONE = "fast", "slow", "not at all"
 
 
 def precision_support(precision: str) -> tuple[str, str]:
-    """How fast this machine computes in `precision`: FAST, SLOW (emulated) or NONE; and why it is not fast."""
+    """How fast this machine computes in `precision`: FAST, SLOW (emulated) or NONE; and why it is
+    not fast.
+    """
     if precision == "float32":
         return FAST, ""
     if names := gpus():
         if load() == "jax":
-            return (FAST, "") if precision == "bfloat16" else (SLOW, "JAX computes in bfloat16 on a GPU")
+            return (FAST, "") if precision == "bfloat16" \
+                else (SLOW, "JAX computes in bfloat16 on a GPU")
         capability = _least_capability()
         if precision == "bfloat16" and capability < (8, 0):
             return NONE, f"TensorFlow cannot convolve bfloat16 on {names[0]}"
@@ -201,15 +219,19 @@ def precision_support(precision: str) -> tuple[str, str]:
 
 
 def prediction_precision(trained: str) -> tuple[str, str]:
-    """`(precision, reason)` for predicting on this machine with a model that was trained in the precision `trained`.
+    """`(precision, reason)` for predicting on this machine with a model that was trained in the
+    precision `trained`.
 
-    The precision of the training if the machine supports it at all, and an empty reason: emulated, predicting takes 0
-    to 30 % longer (cnn and strong on two cores without bfloat16). Otherwise float32, whose probs differ a little; the
-    reason says so. This happens when a model that was trained in bfloat16 on a CPU predicts on Kaggle's T4, for which
-    TensorFlow has no bfloat16 convolution.
+    The precision of the training if the machine supports it at all, and an empty reason: emulated,
+    predicting takes 0 to 30 % longer (cnn and strong on two cores without bfloat16). Otherwise
+    float32, whose probs differ a little; the reason says so. This happens when a model that was
+    trained in bfloat16 on a CPU predicts on Kaggle's T4, for which TensorFlow has no bfloat16
+    convolution.
     """
     speed, why = precision_support(trained)
-    return (trained, "") if speed != NONE else ("float32", f"it was trained in {trained}, and {why}")
+    if speed == NONE:
+        return "float32", f"it was trained in {trained}, and {why}"
+    return trained, ""
 
 
 def _gpu_precision() -> tuple[str, str]:
@@ -227,7 +249,8 @@ def _least_capability() -> tuple[int, int]:
     """The CUDA compute capability of the weakest GPU."""
     import tensorflow as tf
 
-    return min(_details(gpu).get("compute_capability", (0, 0)) for gpu in tf.config.list_physical_devices("GPU"))
+    return min(_details(gpu).get("compute_capability", (0, 0))
+               for gpu in tf.config.list_physical_devices("GPU"))
 
 
 def _details(gpu: object) -> dict:
@@ -238,7 +261,8 @@ def _details(gpu: object) -> dict:
 
 def dtype_policy(precision: str) -> str:
     """The Keras dtype policy for a precision. Variables are float32 in each of them."""
-    return {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}[precision]
+    return {"float32": "float32", "bfloat16": "mixed_bfloat16",
+            "float16": "mixed_float16"}[precision]
 
 
 def cpu_flags() -> set[str]:
@@ -263,5 +287,6 @@ def describe() -> dict[str, object]:
         "cpu_bfloat16": bool(cpu_flags() & {"amx_bf16", "avx512_bf16"}),
         "gpus": gpus(),
         "backend": backend,
-        "versions": {"keras": keras.__version__, "numpy": numpy.__version__, backend: sys.modules[backend].__version__},
+        "versions": {"keras": keras.__version__, "numpy": numpy.__version__,
+                     backend: sys.modules[backend].__version__},
     }

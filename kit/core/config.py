@@ -1,6 +1,7 @@
-"""RunConfig: all settings of a run, checked, in one frozen dataclass that is saved as the run's `config.json`.
+"""RunConfig, a frozen dataclass with all settings of a run; saved as its `config.json`.
 
-Prediction, resume and the report read it back and need no options of their own. An unknown key is an error.
+Prediction, resume and the report read it back and need no options of their own. An unknown key is
+an error.
 """
 
 import dataclasses
@@ -16,15 +17,19 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 EXECUTORS = ("auto", "local", "processes", "ray")
 CLASS_PRIORS = ("auto", "none", "equal")
 MAX_VIEWS = 7  # of kit.training.augment.VIEWS
-# (least, most). A run with larger values would never end, not fit into memory, or overflow (int8 folds, 32-bit seeds).
+# (least, most). A run with larger values would never end, not fit into memory, or overflow (int8
+# folds, 32-bit seeds).
 BOUNDS: dict[str, tuple[int, int]] = {
-    "n_folds": (2, 127), "n_seeds": (1, 100), "epochs": (1, 10_000), "batch_size": (1, 1 << 20), "tta": (1, MAX_VIEWS),
+    "n_folds": (2, 127), "n_seeds": (1, 100), "epochs": (1, 10_000), "batch_size": (1, 1 << 20),
+    "tta": (1, MAX_VIEWS),
     "threads": (1, 1024), "limit": (1, 10**9), "seed": (0, 2**32 - 101), "time_budget": (0, 10**8),
     "self_train": (0, 9)}
-OPTIONS = {"models": "model", "n_folds": "folds", "n_seeds": "seeds"}  # names on the command line that differ from the field
-EXAMPLES = {"epochs": 12, "batch_size": 128, "tta": 5, "threads": 2, "time_budget": 6600.0, "limit": 200,
-            "self_train": 2}
-KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", tuple: "a tuple of names"}
+# Names on the command line that differ from the field
+OPTIONS = {"models": "model", "n_folds": "folds", "n_seeds": "seeds"}
+EXAMPLES = {"epochs": 12, "batch_size": 128, "tta": 5, "threads": 2, "time_budget": 6600.0,
+            "limit": 200, "self_train": 2}
+KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text",
+         tuple: "a tuple of names"}
 # A resumed run may change these, as they do not change how a fold is trained.
 FREE_TO_CHANGE = ("executor", "time_budget", "tensorboard", "class_prior", "self_train")
 
@@ -48,7 +53,8 @@ class RunConfig:
     time_budget: float | None = None  # seconds for the training of all folds
     limit: int | None = None  # rows of each class, spread over the writers
     class_prior: str = "auto"  # how often each class is in the test file (kit.ensembling.prior)
-    self_train: int = 0  # rounds of self-training: learning also from test rows, with predicted labels
+    # Rounds of self-training: learning also from test rows, with predicted labels
+    self_train: int = 0
     tensorboard: bool = False  # write TensorBoard logs into the run folder
 
     def __post_init__(self) -> None:
@@ -66,7 +72,8 @@ class RunConfig:
             if value is not None and least is not None and not least <= value <= most:
                 too = "small" if value < least else "large"
                 raise KitError(f"{option_name(field.name)} {value!r:.60} is too {too}",
-                               f"give one from {least} to {most}, such as {option_name(field.name)} "
+                               f"give one from {least} to {most}, such as "
+                               f"{option_name(field.name)} "
                                f"{EXAMPLES.get(field.name, field.default):g}")
         for name, choices in (("split", SPLITS), ("precision", PRECISIONS), ("executor", EXECUTORS),
                               ("class_prior", CLASS_PRIORS)):
@@ -74,7 +81,8 @@ class RunConfig:
                 raise KitError(f"{option_name(name)} {getattr(self, name)!r} is unknown",
                                f"choose one of: {', '.join(choices)}")
         if not self.models:
-            raise KitError("--model names no model", "name one, such as --model cnn (see kit models)")
+            raise KitError("--model names no model",
+                           "name one, such as --model cnn (see kit models)")
         if len(set(self.models)) != len(self.models):
             raise KitError(f"--model {','.join(self.models)} names a model twice",
                            f"name it once: --model {','.join(dict.fromkeys(self.models))}")
@@ -82,33 +90,43 @@ class RunConfig:
     @property
     def members(self) -> list[tuple[str, int]]:
         """(model, seed) of each member of the ensemble."""
-        return [(model, seed) for model in self.models for seed in range(self.seed, self.seed + self.n_seeds)]
+        return [(model, seed) for model in self.models
+                for seed in range(self.seed, self.seed + self.n_seeds)]
 
     @property
     def n_jobs(self) -> int:
-        """The number of folds to train, not counting the baseline's, which take a tenth of the time or less."""
+        """The number of folds to train, not counting the baseline's, which take a tenth of the time
+        or less.
+        """
         return self.n_folds * len(self.members)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     def options(self) -> list[str]:
-        """The command-line options that make this config; --model always, as its default depends on the command."""
+        """The command-line options that make this config; --model always, as its default depends on
+        the command.
+        """
         words: list[str] = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) and value is not field.default:
                 words.append(option_name(field.name) if value else option_name(f"no_{field.name}"))
             elif value != field.default or field.name == "models":
-                words += [option_name(field.name), ",".join(value) if isinstance(value, tuple) else str(value)]
+                words += [option_name(field.name),
+                          ",".join(value) if isinstance(value, tuple) else str(value)]
         return words
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
-        """The config that `to_dict` returned as `values`. KitError for an unknown key or an invalid value."""
+        """The config that `to_dict` returned as `values`.
+
+        KitError for an unknown key or an invalid value.
+        """
         known = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(values, dict):
-            raise KitError("the run's config is not a table of options", "start a new run with --run")
+            raise KitError("the run's config is not a table of options",
+                           "start a new run with --run")
         if "balanced" in values and "class_prior" not in values:  # runs from before 2026-11-25
             values = dict(values)
             asked = values.pop("balanced")
@@ -117,22 +135,28 @@ class RunConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise KitError(f"the run's config has unknown keys: {', '.join(unknown)}",
-                           "use the version of the kit that made this run, or start a new run with --run")
+                           "use the version of the kit that made this run, or start a new run with "
+                           "--run")
         models = values.get("models", cls.models)
         try:
-            return cls(**{**values, "models": tuple(models) if isinstance(models, list) else models})
+            return cls(**{**values,
+                          "models": tuple(models) if isinstance(models, list) else models})
         except KitError as error:
             raise KitError(f"the run's config has a value that no run can have: {error.message}",
                            "put the original config.json back, or start a new run with --run") from error
 
 
 def matches_type(value: Any, kind: Any) -> bool:
-    """Whether `value`, from a JSON file, is of the type `kind` of a dataclass field. An int is a float, too; a bool is no int."""
+    """Whether `value`, from a JSON file, is of the type `kind` of a dataclass field.
+
+    An int is a float, too; a bool is no int.
+    """
     if isinstance(kind, UnionType):
         return any(matches_type(value, part) for part in get_args(kind))
     if get_origin(kind) is tuple:
         return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-    return type(value) in ((int, float) if kind is float else (kind,)) and value == value  # NaN is not equal to itself
+    # NaN is not equal to itself
+    return type(value) in ((int, float) if kind is float else (kind,)) and value == value
 
 
 def unwrap_optional(kind: Any) -> Any:
@@ -143,7 +167,9 @@ def unwrap_optional(kind: Any) -> Any:
 
 
 def suggest_value(value: Any, kind: type, example: Any) -> Any:
-    """A value of the type `kind` that the user may have meant by `value`: 3 by "3"; otherwise the example."""
+    """A value of the type `kind` that the user may have meant by `value`: 3 by "3"; otherwise the
+    example.
+    """
     if kind is tuple and isinstance(value, str):
         return tuple(value.split(","))
     try:
@@ -161,10 +187,13 @@ def option_name(name: str) -> str:
 
 
 def differences(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
-    """What differs between two configs, as `name: stored → current`, except what a resumed run may change."""
+    """What differs between two configs, as `name: stored → current`, except what a resumed run may
+    change.
+    """
     names = sorted(set(stored) | set(current))
     return [f"{name}: {stored.get(name)!r} → {current.get(name)!r}" for name in names
-            if name not in FREE_TO_CHANGE and _comparable(stored.get(name)) != _comparable(current.get(name))]
+            if name not in FREE_TO_CHANGE
+            and _comparable(stored.get(name)) != _comparable(current.get(name))]
 
 
 def _comparable(value: Any) -> Any:

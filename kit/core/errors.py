@@ -1,7 +1,7 @@
 """KitError, the exception for every expected failure.
 
-It says what is wrong and where, and what to do about it. The command line prints it as two lines, `error: …` and
-`fix: …`, and exits with 2; a notebook shows the same two lines.
+It says what is wrong and where, and what to do about it. The command line prints it as two lines,
+`error: …` and `fix: …`, and exits with 2; a notebook shows the same two lines.
 """
 
 import re
@@ -28,7 +28,9 @@ class KitError(Exception):
 
 
 def _one_line(text: str) -> str:
-    """`text` on one line, shortened, without control characters: it may quote a library, a file or the user."""
+    """`text` on one line, shortened, without control characters: it may quote a library, a file or
+    the user.
+    """
     text = " ".join(text.split())
     if len(text) > LONGEST:
         text = f"{text[:LONGEST // 2]} … {text[-LONGEST // 2:]}"

@@ -1,13 +1,13 @@
 """Lock a folder or a file against other processes, also on file systems that have no locks.
 
-Where the file system has locks, the system's own is used (through filelock), which ends with its process. Elsewhere
-(NFS without its lock service, some cloud and FUSE mounts) it is a soft lock: the file `<lock>.holder`, created
-exclusively, says which process holds it. That file outlives a process that is killed. If that process ran on this
-machine, the file is replaced; if it ran on another one, only on request (`break_lock`), because this machine cannot
-tell whether it still runs.
+Where the file system has locks, the system's own is used (through filelock), which ends with its
+process. Elsewhere (NFS without its lock service, some cloud and FUSE mounts) it is a soft lock: the
+file `<lock>.holder`, created exclusively, says which process holds it. That file outlives a process
+that is killed. If that process ran on this machine, the file is replaced; if it ran on another one,
+only on request (`break_lock`), because this machine cannot tell whether it still runs.
 
-filelock's SoftFileLock is not used: before 3.22 it never replaces a dead holder, and since 4.0 it does so by a system
-call that NFS does not have.
+filelock's SoftFileLock is not used: before 3.22 it never replaces a dead holder, and since 4.0 it
+does so by a system call that NFS does not have.
 """
 
 import contextlib
@@ -24,7 +24,8 @@ from pathlib import Path
 from kit.core.errors import KitError
 
 POLL_SECONDS = 0.1
-BREAKING_SECONDS = 10.0  # removing a stale holder takes milliseconds: an older .breaking file was left by a killed process
+# Removing a stale holder takes milliseconds: an older .breaking file was left by a killed process
+BREAKING_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Holder:
     @property
     def is_dead(self) -> bool:
         """Whether the process ran on this machine and has ended."""
-        return self.is_here and (not _is_running(self.process) or _start_time(self.process) != self.born)
+        return self.is_here and (not _is_running(self.process)
+                                 or _start_time(self.process) != self.born)
 
 
 class AlreadyLocked(Exception):
@@ -65,9 +67,11 @@ class AlreadyLocked(Exception):
         """Whether this machine cannot tell if the holder still runs, so that the user has to."""
         return self.soft and not (self.holder and self.holder.is_here)
 
-    def error(self, what: Path, fix: str, state: str = "is in use by", option: str = "") -> KitError:
-        """The KitError "`what` is in use by …"; if the holder is unknown, the fix also says how to break the lock.
+    def error(self, what: Path, fix: str, state: str = "is in use by",
+              option: str = "") -> KitError:
+        """The KitError "`what` is in use by …".
 
+        If the holder is unknown, the fix also says how to break the lock.
         option: a hint at the command's option for that, if it has one.
         """
         if self.holder_is_unknown:
@@ -78,8 +82,9 @@ class AlreadyLocked(Exception):
 def supports_locks(folder: Path) -> bool:
     """Whether the file system of `folder` has locks. OSError if nothing can be written there.
 
-    Tried on a new file, which no other process can have locked: any error (ENOLCK, EOPNOTSUPP, ENOSYS, Linux' 524 for an
-    NFS server's refusal, …) therefore means that there are no locks. filelock 3.13 would report a lock that is held.
+    Tried on a new file, which no other process can have locked: any error (ENOLCK, EOPNOTSUPP,
+    ENOSYS, Linux' 524 for an NFS server's refusal, …) therefore means that there are no locks.
+    filelock 3.13 would report a lock that is held.
     """
     try:
         import fcntl
@@ -97,9 +102,9 @@ def supports_locks(folder: Path) -> bool:
 def acquire(path: Path, timeout: float = 0.0, break_lock: bool = False) -> Iterator[None]:
     """Hold the lock `path`, in an existing folder, during the with block.
 
-    AlreadyLocked if another process still has it after `timeout` seconds. `break_lock`: take over a soft lock whose
-    holder is on another machine; a process that runs on this machine always keeps its lock. OSError if the system
-    refuses to write.
+    AlreadyLocked if another process still has it after `timeout` seconds. `break_lock`: take over a
+    soft lock whose holder is on another machine; a process that runs on this machine always keeps
+    its lock. OSError if the system refuses to write.
     """
     path = Path(path)
     if supports_locks(path.parent):
@@ -133,12 +138,15 @@ def _native(path: Path, timeout: float, break_lock: bool) -> Iterator[None]:
     except filelock.Timeout:
         raise AlreadyLocked(path, read_holder(path), soft=False) from None
     try:
-        # Another machine may have mounted this folder without locks: its soft lock counts here as well.
+        # Another machine may have mounted this folder without locks: its soft lock counts here as
+        # well.
         held = AlreadyLocked(path, holder := read_holder(path), soft=True)
-        if holder and holder.soft and not holder.is_dead and not (break_lock and held.holder_is_unknown):
+        may_break = break_lock and held.holder_is_unknown
+        if holder and holder.soft and not holder.is_dead and not may_break:
             raise held
         file = _holder_file(path)
-        file.unlink(missing_ok=True)  # left by a killed process; or a pipe, which write_text would wait for
+        # Left by a killed process; or a pipe, which write_text would wait for
+        file.unlink(missing_ok=True)
         file.write_text(_text(me), "utf-8")
         try:
             yield
@@ -149,17 +157,18 @@ def _native(path: Path, timeout: float, break_lock: bool) -> Iterator[None]:
 
 
 def read_holder(path: Path) -> Holder | None:
-    """The process that holds the lock `path`, or was killed holding it; None if no holder file says."""
+    """The process that holds the lock `path`, or was killed holding it; None if not known."""
     file = _holder_file(path)
     try:
         if file.is_file():  # opening a pipe would wait for its writer
             return Holder(**json.loads(file.read_text("utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):  # gone, still being written, or of an older version
+    except (OSError, ValueError, TypeError, RecursionError):
+        # Gone, still being written, or of an older version
         pass
     return None
 
 
-# -- the holder's file ----------------------------------------------------------------------------------------------
+# -- the holder's file -----------------------------------------------------------------------------
 
 
 def _holder_file(path: Path) -> Path:
@@ -178,10 +187,11 @@ def _create_holder_file(file: Path, me: Holder) -> bool:
 
 
 def _remove_stale_holder(path: Path, holder: Holder | None) -> bool:
-    """Remove the holder file of a process that is gone. False if another process is doing so right now.
+    """Remove the holder file of a process that is gone.
 
-    A second file, `.breaking`, lets one process at a time do this, and only while the holder file is still that
-    holder's: otherwise a slower process would remove the file of a quicker one that has taken the lock meanwhile.
+    False if another process is doing so right now. A second file, `.breaking`, lets one process at
+    a time do this, and only while the holder file is still that holder's: otherwise a slower
+    process would remove the file of a quicker one that has taken the lock meanwhile.
     """
     guard = path.with_name(f"{path.name}.breaking")
     try:
@@ -209,16 +219,17 @@ def _text(holder: Holder) -> str:
     return json.dumps(asdict(holder)) + "\n"
 
 
-# -- processes ------------------------------------------------------------------------------------------------------
+# -- processes -------------------------------------------------------------------------------------
 
 
 def _this_process(soft: bool) -> Holder:
     own = os.getpid()
-    return Holder(own, socket.gethostname(), time.time(), _machine_id(), _start_time(own), soft, uuid.uuid4().hex)
+    return Holder(own, socket.gethostname(), time.time(), _machine_id(), _start_time(own), soft,
+                  uuid.uuid4().hex)
 
 
 def _machine_id() -> str:
-    """Boot id and process namespace, within which process ids are unique; "" where there is no /proc."""
+    """Boot id and process namespace, within which process ids are unique; "" without /proc."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115
     except OSError:
@@ -226,7 +237,7 @@ def _machine_id() -> str:
 
 
 def _start_time(process: int) -> str:
-    """Start time of the process in clock ticks after boot (field 22 of /proc/<pid>/stat); "" without /proc."""
+    """Start time in clock ticks after boot (field 22 of /proc/<pid>/stat); "" without /proc."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

@@ -1,7 +1,8 @@
-"""Show the progress of a run: live bars in a terminal, plain lines elsewhere, or JSON lines for programs.
+"""Show the progress of a run: live bars in a terminal, plain lines elsewhere, or JSON lines.
 
-Everything goes to stderr, so that stdout is free for results. One Progress shows all jobs of a run, of which several may
-train at once, also in other processes; their events are dicts, described in `kit.training.fit`.
+Everything goes to stderr, so that stdout is free for results. One Progress shows all jobs of a run,
+of which several may train at once, also in other processes; their events are dicts, described in
+`kit.training.fit`.
 """
 
 import json
@@ -22,15 +23,17 @@ class Progress:
     def start(self, costs: dict[str, float], at_once: int = 1) -> None:
         """Training begins. costs: the key of each job, in the order of training, with its cost.
 
-        The costs may be in any unit, as they only serve to estimate the time left. at_once: how many jobs train at a
-        time.
+        The costs may be in any unit, as they only serve to estimate the time left. at_once: how
+        many jobs train at a time.
         """
 
     def handle(self, event: dict[str, Any]) -> None:
         """An event of a job: `event["event"]` is "step" or "done", `event["job"]` the job's key."""
 
     def on_epoch_end(self, event: dict[str, Any]) -> None:
-        """A job has ended an epoch. event: its line of history.csv, and the probs of some val rows for TensorBoard."""
+        """A job has ended an epoch. event: its line of history.csv, and the probs of some val rows
+        for TensorBoard.
+        """
 
     def stop(self) -> None:
         """The jobs have ended."""
@@ -87,7 +90,8 @@ class PlainProgress(Progress):
         now, key = time.monotonic(), event["job"]
         epoch, last = self._said.get(key, (0, now - self.pause))
         if event["event"] == "done":
-            self.say(f"{key}: done, val accuracy {event['val_accuracy']:.4f} ({event['seconds']:.0f} s){self._left()}")
+            self.say(f"{key}: done, val accuracy {event['val_accuracy']:.4f} "
+                     f"({event['seconds']:.0f} s){self._left()}")
         elif event["epoch"] != epoch and now - last >= self.pause:
             self._said[key] = (event["epoch"], now)
             self.say(f"{key}: {_numbers(event)}{self._left()}")
@@ -130,11 +134,13 @@ class LiveProgress(Progress):
         if event["event"] == "done":
             if event["job"] in self._tasks:
                 self._bars.remove_task(self._tasks.pop(event["job"]))
-            self.say(f"{event['job']}: val accuracy {event['val_accuracy']:.4f} ({event['seconds']:.0f} s)")
+            self.say(f"{event['job']}: val accuracy {event['val_accuracy']:.4f} "
+                     f"({event['seconds']:.0f} s)")
             return
         if event["job"] not in self._tasks:
             self._tasks[event["job"]] = self._bars.add_task("", total=1.0, name=event["job"])
-        self._bars.update(self._tasks[event["job"]], completed=event["done"], description=_numbers(event))
+        self._bars.update(self._tasks[event["job"]], completed=event["done"],
+                          description=_numbers(event))
 
     def stop(self) -> None:
         if self._bars is not None:
@@ -168,12 +174,15 @@ class _Workload:
         return self._weigh(self.parts) / (sum(self.costs.values()) or 1.0)
 
     def seconds_left(self) -> float:
-        """0.0 while it is unknown: the first steps are slow, as they compile and read, and would predict hours."""
+        """0.0 while it is unknown: the first steps are slow, as they compile and read, and would
+        predict hours.
+        """
         here = self._weigh(self.parts) - self._weigh(self.before)
         known = here > MIN_SHARE_FOR_ESTIMATE * (sum(self.costs.values()) - self._weigh(self.before))
         if not known:
             return 0.0
-        # Of five folds, two at a time, the last one trains alone: what is left is no mere share of the sum.
+        # Of five folds, two at a time, the last one trains alone: what is left is no mere share of
+        # the sum.
         rest = [self.costs[key] * (1 - part) for key, part in
                 sorted(self.parts.items(), key=lambda item: item[1] == 0) if key in self.costs]
         pace = here / self.at_once / (time.monotonic() - self.began)
@@ -184,7 +193,8 @@ class _Workload:
 
 
 def _numbers(event: dict[str, Any]) -> str:
-    return (f"epoch {event['epoch']}/{event['epochs']}, loss {event['loss']:.3f}, accuracy {event['accuracy']:.4f}, "
+    return (f"epoch {event['epoch']}/{event['epochs']}, loss {event['loss']:.3f}, accuracy "
+            f"{event['accuracy']:.4f}, "
             f"{event['images_per_second']:,.0f} images/s")
 
 

@@ -1,7 +1,7 @@
-"""What a result was made with: package versions, the git commit, and a hash of the code that decides the numbers.
+"""What a result was made with: package versions, git commit, and a hash of the decisive code.
 
-Versions are looked up without importing the packages, so this also works in a process that must not load TensorFlow,
-and where an import fails.
+Versions are looked up without importing the packages, so this also works in a process that must not
+load TensorFlow, and where an import fails.
 """
 
 import ast
@@ -14,21 +14,26 @@ import tokenize
 from pathlib import Path
 
 KIT = Path(__file__).parents[1]
-# The modules that decide a fold's numbers, as paths below kit/. Executors and schedules don't change them.
-HASHED_MODULES = ("core/backend.py", "data/folds.py", "training/augment.py", "training/checkpoints.py",
+# The modules that decide a fold's numbers, as paths below kit/. Executors and schedules don't
+# change them.
+HASHED_MODULES = ("core/backend.py", "data/folds.py", "training/augment.py",
+                  "training/checkpoints.py",
             "training/fit.py", "training/jobs.py", "training/layers.py", "training/loops.py",
             "training/models.py", "training/plan.py", "training/predict.py",
             "training/trainer.py")
 
-# Kaggle's image v170, for CPU and GPU; `constraints-kaggle.txt` installs the same. What a kernel really
-# ran with is in its report.json.
+# Kaggle's image v170, for CPU and GPU; `constraints-kaggle.txt` installs the same. What a kernel
+# really ran with is in its report.json.
 KAGGLE_IMAGE = {
     "python": "3.12", "tensorflow": "2.20.0", "keras": "3.13.2", "jax": "0.7.2", "numpy": "2.0.2",
     "pandas": "2.2.2", "scikit-learn": "1.6.1", "scipy": "1.16.3",
-    "matplotlib": "3.10.0", "jinja2": "3.1.6", "filelock": "3.29.0", "tqdm": "4.67.3", "rich": "13.9.4"}
-KAGGLE_IMAGE_DATE = "August 2026"  # when its versions were last looked up; the image's base is of May
+    "matplotlib": "3.10.0", "jinja2": "3.1.6", "filelock": "3.29.0", "tqdm": "4.67.3",
+    "rich": "13.9.4"}
+# When its versions were last looked up; the image's base is of May
+KAGGLE_IMAGE_DATE = "August 2026"
 
-# Packages that install the module `tensorflow` under another name: Kaggle's TPU image has tensorflow-cpu.
+# Packages that install the module `tensorflow` under another name: Kaggle's TPU image has
+# tensorflow-cpu.
 ALSO_KNOWN_AS = {"tensorflow": ("tensorflow-cpu", "tensorflow-macos", "tensorflow-intel",
                                 "tensorflow-rocm", "tf-nightly")}
 
@@ -39,7 +44,10 @@ def distribution_names(package: str) -> tuple[str, ...]:
 
 
 def installed_version(package: str) -> str | None:
-    """The version of `package` that is installed here; None if it is not. `python` is Python itself."""
+    """The version of `package` that is installed here; None if it is not.
+
+    `python` is Python itself.
+    """
     if package == "python":
         return platform.python_version()
     for name in distribution_names(package):
@@ -56,12 +64,15 @@ def installed_versions() -> dict[str, str]:
 
 
 def code_hash(root: Path = KIT) -> str:
-    """SHA-256 over the code of the DECISIVE modules below `root`; comments, docstrings and layout don't count."""
+    """SHA-256 over the code of the HASHED_MODULES below `root`; comments, docstrings and layout
+    don't count.
+    """
     digest = hashlib.sha256()
     for name in HASHED_MODULES:
         source = (root / name).read_text("utf-8")
         docstrings = {node.body[0].lineno for node in ast.walk(ast.parse(source))
-                      if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+                      if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef
+                                    | ast.AsyncFunctionDef)
                       and ast.get_docstring(node, clean=False) is not None}
         words = [token.string for token in tokenize.generate_tokens(io.StringIO(source).readline)
                  if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE)
@@ -80,7 +91,9 @@ def source_commit() -> str:
         return done.stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # it may lie in somebody else's repository
-        return git("rev-parse", "HEAD") + (", with local changes" if git("status", "--porcelain", "--", ".") else "")
+        # It may lie in somebody else's repository
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return git("rev-parse", "HEAD") + (", with local changes"
+                                           if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown (not a git checkout)"

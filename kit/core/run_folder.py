@@ -1,7 +1,7 @@
 """The paths of a run's artifacts, and the lock of the run folder.
 
-Only the process that holds the lock writes into the folder, and it removes the temporary files that a killed process
-left.
+Only the process that holds the lock writes into the folder, and it removes the temporary files that
+a killed process left.
 """
 
 import contextlib
@@ -22,11 +22,13 @@ def check_run_name(name: str) -> str:
     """`name` unchanged. KitError unless it is a plain folder name on every system."""
     if "/" in name or "\\" in name:
         raise KitError(f"{name!r} is a path, not the name of a run",
-                       "give the name alone with --run, and the folder that it lies in with --runs-dir")
+                       "give the name alone with --run, and the folder that it lies in with "
+                       "--runs-dir")
     bad = re.search(r'[/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff:*?"|]', name)
     if bad or not name.strip() or name != name.strip() or name.startswith((".", "-")) or len(name.encode()) > 200:
         raise KitError(f"{name!r} cannot be the name of a run",
-                       "use letters, digits, spaces, '-' and '_'; no leading '.' or '-', 200 bytes at most")
+                       "use letters, digits, spaces, '-' and '_'; no leading '.' or '-', 200 bytes "
+                       "at most")
     return name
 
 
@@ -49,9 +51,12 @@ class RunFolder:
 
     @property
     def resume_command(self) -> str:
-        """The command that trains the missing folds; it reads all other options from the run's config."""
+        """The command that trains the missing folds; it reads all other options from the run's
+        config.
+        """
         words = ["kit", "cv", "--resume", "--run", self.name]
-        return shlex.join([*words, "--runs-dir", str(self.path.parent)] if self.path.parent != Path("runs") else words)
+        return shlex.join([*words, "--runs-dir", str(self.path.parent)]
+                          if self.path.parent != Path("runs") else words)
 
     @property
     def config(self) -> Path:
@@ -73,10 +78,14 @@ class RunFolder:
         return self.path / f"guesses_{n}.npz"
 
     def clear(self) -> None:
-        """Empty the folder; call it only while holding the lock. KitError if it holds no run, or cannot be emptied."""
+        """Empty the folder; call it only while holding the lock.
+
+        KitError if it holds no run, or cannot be emptied.
+        """
         others = [path.name for path in self.path.iterdir() if not path.name.startswith(".lock")]
         if others and not self.config.is_file() and not finished_folds(self.path):
-            raise KitError(f"{self.path} is no run: it holds {sorted(others)[0]!r}, but no config.json",
+            raise KitError(f"{self.path} is no run: it holds {sorted(others)[0]!r}, but no "
+                           "config.json",
                            "choose another name with --run, or empty the folder yourself")
         with disk_errors(self.path, "empty"):
             for path in self.path.iterdir():
@@ -90,21 +99,27 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Lock the folder during the with block. KitError, naming the holder, if another process has it."""
+        """Lock the folder during the with block.
+
+        KitError, naming the holder, if another process has it.
+        """
         with contextlib.ExitStack() as held:
             with disk_errors(self.path, "write into"):
                 self.path.mkdir(parents=True, exist_ok=True)
                 try:
                     held.enter_context(locks.acquire(self.path / LOCK, break_lock=self.break_lock))
                 except locks.AlreadyLocked as other:
-                    raise other.error(self.path, "wait until it has ended, or choose another name with --run",
+                    raise other.error(self.path,
+                                      "wait until it has ended, or choose another name with --run",
                                       option=" (kit cv and kit submit: --break-lock)") from None
             remove_leftovers(self.path)
             yield
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that a killed process left below `folder`; call it only while holding the lock."""
+    """Remove temporary files that a killed process left below `folder`; call it only while holding
+    the lock.
+    """
     for leftover in list(Path(folder).rglob(".*.tmp")):
         with contextlib.suppress(OSError):
             if leftover.is_dir():
@@ -119,6 +134,10 @@ def finished_folds(run: Path) -> frozenset[str]:
 
 
 def fold_keys(run: Path, marker: str = "done.json") -> list[str]:
-    """The keys `<model>/seed_<s>/fold_<k>` of the folds that have a file `marker`; fold_10 comes after fold_9."""
-    keys = [path.parent.relative_to(run).as_posix() for path in Path(run).glob(f"*/seed_*/fold_*/{marker}")]
-    return sorted(keys, key=lambda key: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)])
+    """The keys `<model>/seed_<s>/fold_<k>` of the folds that have a file `marker`; fold_10 comes
+    after fold_9.
+    """
+    keys = [path.parent.relative_to(run).as_posix()
+            for path in Path(run).glob(f"*/seed_*/fold_*/{marker}")]
+    return sorted(keys, key=lambda key: [int(part) if part.isdigit() else part
+                                         for part in re.split(r"(\d+)", key)])

@@ -1,9 +1,9 @@
 """Write the kit's artifacts atomically, and check them by their SHA-256 when they are read.
 
-Each folder has a `checksums.json` with the SHA-256 of every artifact in it. The new digest is recorded *before* the
-file is renamed into place, beside the digest of the file that it replaces. So whenever a process dies, the file that is
-there matches one of the two. Features that a file system lacks (modes, fsync, renaming onto a mounted file) are not
-required.
+Each folder has a `checksums.json` with the SHA-256 of every artifact in it. The new digest is
+recorded *before* the file is renamed into place, beside the digest of the file that it replaces. So
+whenever a process dies, the file that is there matches one of the two. Features that a file system
+lacks (modes, fsync, renaming onto a mounted file) are not required.
 """
 
 import contextlib
@@ -30,14 +30,14 @@ MAX_ARTIFACT_BYTES = 1 << 28  # artifacts have at most some 100 MB: a larger fil
 MAX_CSV_BYTES = 48 << 20  # folds.csv of two million rows; pandas may need fifty times as much
 
 
-# -- writing --------------------------------------------------------------------------------------------------------
+# -- writing ---------------------------------------------------------------------------------------
 
 
 def write_bytes(path: Path, data: bytes, record: bool = True) -> None:
     """Write `data` to `path` atomically. KitError if the disk refuses.
 
-    record: note its SHA-256 in the folder's checksums.json. False for a file that the user named, which is no artifact
-    and must not replace one.
+    record: note its SHA-256 in the folder's checksums.json. False for a file that the user named,
+    which is no artifact and must not replace one.
     """
     path = Path(path)
     with disk_errors(path, "write"):
@@ -52,11 +52,15 @@ def write_bytes(path: Path, data: bytes, record: bool = True) -> None:
 
 
 def write_text(path: Path, text: str, record: bool = True) -> None:
-    write_bytes(path, text.encode("utf-8", "backslashreplace"), record)  # a path may have bytes that are not UTF-8
+    # A path may have bytes that are not UTF-8
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), record)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON. NumPy values are converted; NaN is an error, since JSON has none."""
+    """Write `value` as indented JSON.
+
+    NumPy values are converted; NaN is an error, since JSON has none.
+    """
     write_text(path, json.dumps(value, indent=2, default=_plain, allow_nan=False, ensure_ascii=False) + "\n")
 
 
@@ -86,13 +90,18 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} does not belong into JSON")
 
 
-NO_FSYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # from file systems without fsync
-IN_USE = {errno.EBUSY, errno.EACCES, errno.EPERM, errno.ETXTBSY}  # when renaming onto a file that another program has open
+# From file systems without fsync
+NO_FSYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+# When renaming onto a file that another program has open
+IN_USE = {errno.EBUSY, errno.EACCES, errno.EPERM, errno.ETXTBSY}
 RENAME_TRIES, RENAME_PAUSE = 5, 0.1  # virus scanners and indexers open a new file for a moment
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the file `path` by `data`, flushed to the disk. On an OSError the old file is unchanged."""
+    """Replace the file `path` by `data`, flushed to the disk.
+
+    On an OSError the old file is unchanged.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -103,7 +112,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             except OSError as error:
                 if error.errno not in NO_FSYNC:
                     raise
-        with contextlib.suppress(OSError):  # OneDrive and many mounts have no modes; no artifact is a secret
+        with contextlib.suppress(OSError):
+            # OneDrive and many mounts have no modes; no artifact is a secret
             Path(temporary).chmod(0o644)
         move(Path(temporary), path)
     except BaseException:
@@ -113,10 +123,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename `source` to `target`, replacing it; copy it if they are on different disks. Raises OSError.
+    """Rename `source` to `target`, replacing it; copy it if they are on different disks.
 
-    If nothing can be renamed onto `target`, its content is overwritten. That is not atomic, but after a write that was
-    cut off the recorded checksum does not match.
+    Raises OSError. If nothing can be renamed onto `target`, its content is overwritten. That is not
+    atomic, but after a write that was cut off the recorded checksum does not match.
     """
     for tries_left in reversed(range(RENAME_TRIES)):
         try:
@@ -124,7 +134,8 @@ def move(source: Path, target: Path) -> None:
             return
         except OSError as error:
             if error.errno == errno.EXDEV or (error.errno == errno.EBUSY and not tries_left):
-                break  # another disk; or a single mounted file, which can be written but not replaced
+                # Another disk; or a single mounted file, which can be written but not replaced
+                break
             if error.errno not in IN_USE or not tries_left:
                 raise
             time.sleep(RENAME_PAUSE)
@@ -144,24 +155,33 @@ def move(source: Path, target: Path) -> None:
 
 
 def _record(path: Path, digest: str) -> None:
-    """Add `digest` to the checksums of `path`, and keep the old one, which is right until the rename."""
+    """Add `digest` to the checksums of `path`, and keep the old one, which is right until the
+    rename.
+    """
     sums = _checksums(path.parent)
     sums[path.name] = [digest, *sums.get(path.name, [])][:2]
-    write_atomically(path.parent / CHECKSUMS, (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
+    write_atomically(path.parent / CHECKSUMS,
+                     (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
 
 
 def remove(path: Path) -> None:
-    """Remove an artifact if it exists. A file that is not in checksums.json is the user's, and stays."""
+    """Remove an artifact if it exists.
+
+    A file that is not in checksums.json is the user's, and stays.
+    """
     if not path.is_file() or not _is_recorded(path):
         return
     with disk_errors(path, "remove"):
         path.unlink()
         sums = {name: digests for name, digests in _checksums(path.parent).items() if name != path.name}
-        write_atomically(path.parent / CHECKSUMS, (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
+        write_atomically(path.parent / CHECKSUMS,
+                         (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
 
 
 def _is_recorded(path: Path) -> bool:
-    """Whether the checksums.json beside `path` lists it; False if that file is damaged or not the kit's."""
+    """Whether the checksums.json beside `path` lists it; False if that file is damaged or not the
+    kit's.
+    """
     with contextlib.suppress(KitError):
         return path.name in _checksums(path.parent)
     return False
@@ -219,7 +239,9 @@ ON_WINDOWS = {32: "another program has it open: close it there, and try again",
 
 
 def explain_os_error(error: OSError, path: Path | str, verb: str) -> KitError:
-    """The KitError "cannot `verb` `path`: …" for what the system refused, with a fix for that cause."""
+    """The KitError "cannot `verb` `path`: …" for what the system refused, with a fix for that
+    cause.
+    """
     number = error.errno or 0
     words = "the file system does not support it" if number == _NFS_UNSUPPORTED else error.strerror or str(error)
     if (winerror := getattr(error, "winerror", None)) in ON_WINDOWS:
@@ -248,7 +270,10 @@ def _permission(path: Path, verb: str) -> str:
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Copy a folder without the modes of its files, which copytree insists on and some mounts lack. Raises OSError."""
+    """Copy a folder without the modes of its files, which copytree insists on and some mounts lack.
+
+    Raises OSError.
+    """
 
     def stop(error: OSError) -> None:
         raise error
@@ -260,7 +285,7 @@ def copy_tree(source: Path, target: Path) -> None:
             shutil.copyfile(Path(folder) / name, copies / name)
 
 
-# -- reading --------------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 
 def read_bytes(path: Path) -> bytes:
@@ -286,7 +311,10 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, *names: str) -> Any:
-    """The value of a JSON file. With `names`: an object that has all of these keys. KitError if damaged."""
+    """The value of a JSON file.
+
+    With `names`: an object that has all of these keys. KitError if damaged.
+    """
     text = read_text(path)
     try:
         value = json.loads(text, parse_constant=_finite, parse_float=_finite)
@@ -316,7 +344,8 @@ def read_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
             raise ValueError("a member is no array")
     except KitError:
         raise
-    except Exception as error:  # zipfile, zlib, numpy and struct raise a dozen kinds on damaged bytes
+    except Exception as error:
+        # Zipfile, zlib, numpy and struct raise a dozen kinds on damaged bytes
         raise damaged(path, f"not a readable .npz ({type(error).__name__})") from error
     missing = [name for name in names if name not in arrays]
     if missing:
@@ -333,14 +362,18 @@ def check_unpacked_size(path: Path, data: bytes) -> None:
 
 
 def read_csv(path: Path) -> Any:
-    """An artifact (folds.csv, history.csv) as a pandas frame. For competition files see `kit.data.table`."""
+    """An artifact (folds.csv, history.csv) as a pandas frame.
+
+    For competition files see `kit.data.table`.
+    """
     import pandas as pd
 
     data = read_bytes(path)
     if len(data) > MAX_CSV_BYTES:
         raise damaged(path, f"it has {len(data):,} bytes, more than the rows of any competition need")
     try:
-        return pd.read_csv(io.BytesIO(data), low_memory=False)  # low_memory warns of columns with text among numbers
+        # low_memory warns of columns with text among numbers
+        return pd.read_csv(io.BytesIO(data), low_memory=False)
     except (ValueError, pd.errors.ParserError) as error:
         raise damaged(path, f"not readable as CSV: {error}") from error
 

@@ -1,7 +1,8 @@
 """How many cores and how much memory this process may use; and process trees.
 
-In a container these are the container's limits, not what the machine has: a process that uses more is slowed down or
-killed. Both versions of Linux' control groups are read, for the process' own group and all groups above it.
+In a container these are the container's limits, not what the machine has: a process that uses more
+is slowed down or killed. Both versions of Linux' control groups are read, for the process' own
+group and all groups above it.
 """
 
 import contextlib
@@ -24,7 +25,8 @@ def cores() -> list[int]:
 def is_throttled() -> bool:
     """Whether a CPU quota gives this process less time than its cores have.
 
-    Such a process gets a share of all its cores instead of some whole cores, and the system should choose which.
+    Such a process gets a share of all its cores instead of some whole cores, and the system should
+    choose which.
     """
     return len(cores()) < len(_affinity())
 
@@ -37,32 +39,39 @@ def _quota() -> int | None:
     """The container's CPU quota in cores, rounded up; None if there is no limit."""
     shares = []
     for folder in _groups("cpu"):
-        before = _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")  # cgroups before today's
+        # Cgroups before today's
+        before = _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
         for words in (_words(folder / "cpu.max"), before):
-            with contextlib.suppress(ValueError, ZeroDivisionError):  # no such file, or no limit: "max", -1
+            with contextlib.suppress(ValueError, ZeroDivisionError):
+                # No such file, or no limit: "max", -1
                 quota, period = map(int, words)
                 shares += [quota / period] if quota > 0 else []
     return max(1, math.ceil(min(shares))) if shares else None
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that are free on the machine or in the container, whichever is less; None if unknown."""
+    """Bytes of memory that are free on the machine or in the container, whichever is less; None if
+    unknown.
+    """
     try:
         lines = (PROC / "meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        free = next(int(line.split()[1]) * 1024 for line in lines
+                    if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
         return None
     for folder in _groups("memory"):
         for limit_name, used_name, cached_name in (
                 ("memory.max", "memory.current", "inactive_file"),
-                ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")):  # cgroups before today's
+                ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")):
+                    # Cgroups before today's
             try:
                 limit, used = (int((folder / name).read_text()) for name in (limit_name, used_name))
                 lines = (folder / "memory.stat").read_text().splitlines()
             except (OSError, ValueError):
                 continue
             # The page cache is given up when memory is needed.
-            cached = next((int(line.split()[1]) for line in lines if line.startswith(f"{cached_name} ")), 0)
+            cached = next((int(line.split()[1]) for line in lines
+                           if line.startswith(f"{cached_name} ")), 0)
             free = min(free, max(0, limit - used + cached))
     return free
 
@@ -72,7 +81,8 @@ def memory_limit() -> int | None:
     limits = []
     for folder in _groups("memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):  # cgroups of today, and before
-            limits += [int(word) for word in _words(folder / name) if word.isdigit()]  # "max": no limit
+            # "max": no limit
+            limits += [int(word) for word in _words(folder / name) if word.isdigit()]
     with contextlib.suppress(OSError, ValueError, AttributeError):  # Windows has no sysconf
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return min(limits, default=None)
@@ -81,10 +91,12 @@ def memory_limit() -> int | None:
 def _groups(controller: str) -> Iterator[Path]:
     """The folders of this process' control groups, its own first and then those above it.
 
-    In most containers the own group is mounted as the top one, and the path in /proc does not exist.
+    In most containers the own group is mounted as the top one, and the path in /proc does not
+    exist.
     """
     own = {"": "/", controller: "/"}
-    for line in _text(PROC / "self" / "cgroup").splitlines():  # "0::/a/b", before: "4:cpu,cpuacct:/a/b"
+    for line in _text(PROC / "self" / "cgroup").splitlines():
+        # "0::/a/b", before: "4:cpu,cpuacct:/a/b"
         names, _, path = line.partition(":")[2].partition(":")
         own.update({name: path for name in names.split(",") if name in own and ".." not in path})
     for name, path in own.items():
@@ -107,7 +119,7 @@ def _text(path: Path) -> str:
         return ""
 
 
-# -- process trees. Without /proc (macOS) a tree is its first process alone, and its memory reads 0 ------------------
+# -- process trees. Without /proc (macOS) a tree is its first process alone, and its memory reads 0
 
 
 def process_tree(pid: int) -> list[int]:
@@ -124,7 +136,9 @@ def process_tree(pid: int) -> list[int]:
 
 
 def tree_memory(pid: int) -> int:
-    """Bytes of resident memory of the whole tree; pages that two of its processes share count twice."""
+    """Bytes of resident memory of the whole tree; pages that two of its processes share count
+    twice.
+    """
     pages = 0
     for member in process_tree(pid):
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -135,7 +149,8 @@ def tree_memory(pid: int) -> int:
 def kill_tree(pid: int) -> None:
     """SIGKILL for the session that `pid` began, and for the tree below it, deepest first.
 
-    The session holds those whose parents ended before them, and the tree those who began a session of their own.
+    The session holds those whose parents ended before them, and the tree those who began a session
+    of their own.
     """
     members = process_tree(pid)
     with contextlib.suppress(ProcessLookupError, PermissionError):

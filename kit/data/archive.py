@@ -1,7 +1,7 @@
 """Copy the competition's CSV files out of an untrusted zip or folder, and nothing else.
 
-Only files that are asked for are written, under names of our own and up to a size limit. So neither a path in the
-archive nor a false size does harm.
+Only files that are asked for are written, under names of our own and up to a size limit. So neither
+a path in the archive nor a false size does harm.
 """
 
 import zipfile
@@ -19,10 +19,11 @@ _CHUNK = 2 * MAX_LINE_BYTES  # so a chunk without a line end means that a line i
 
 
 def unpack(source: Path, required: Sequence[str], optional: Sequence[str], target: Path) -> None:
-    """Copy the files `required`, and those of `optional` that exist, from a zip or folder into `target`, unpacked.
+    """Copy the files `required`, and those of `optional` that exist, from a zip or folder into
+    `target`, unpacked.
 
-    In the source each file may be a .zip or .gz itself. KitError if a required file is missing, or the archive is
-    damaged or hostile; some files may have been copied by then.
+    In the source each file may be a .zip or .gz itself. KitError if a required file is missing, or
+    the archive is damaged or hostile; some files may have been copied by then.
     """
     try:
         if source.is_dir():
@@ -34,17 +35,19 @@ def unpack(source: Path, required: Sequence[str], optional: Sequence[str], targe
                            "give the competition's zip, or the folder of its CSV files")
         else:
             missing = unreadable(FileNotFoundError(), source)
-            raise KitError(missing.message, f"{missing.fix} (--from takes kaggle, sample, keras, or the path of a zip, "
-                                            "a folder or an .npz)")
+            raise KitError(missing.message, f"{missing.fix} (--from takes kaggle, sample, keras, "
+                                            "or the path of a zip, a folder or an .npz)")
     except OSError as error:
         raise unreadable(error, source) from error
 
 
-def _from_folder(source: Path, required: Sequence[str], optional: Sequence[str], target: Path) -> None:
+def _from_folder(source: Path, required: Sequence[str], optional: Sequence[str],
+                 target: Path) -> None:
     there = {path.name: path for path in source.iterdir() if path.is_file()}
     for name in _wanted(str(source), list(there), required, optional):
         if name.endswith(PACKED_SUFFIXES):
-            _from_inner(there[name], str(there[name]), target / name.removesuffix(there[name].suffix))
+            _from_inner(there[name], str(there[name]),
+                        target / name.removesuffix(there[name].suffix))
         else:
             with open_csv(there[name]) as stream:
                 _copy(stream, target / name, str(there[name]))
@@ -52,13 +55,15 @@ def _from_folder(source: Path, required: Sequence[str], optional: Sequence[str],
 
 def _from_zip(source: Path, required: Sequence[str], optional: Sequence[str], target: Path) -> None:
     with open_zip(source, str(source)) as archive:
-        members = [(info.filename.rsplit("/", 1)[-1], info) for info in archive.infolist() if not info.is_dir()]
+        members = [(info.filename.rsplit("/", 1)[-1], info) for info in archive.infolist()
+                   if not info.is_dir()]
         names = _wanted(str(source), [name for name, _ in members], required, optional)
         for name, info in members:
             if name in names:
                 _extract(archive, info, target / name, f"{source} → {name}")
                 if name.endswith(PACKED_SUFFIXES):
-                    _from_inner(target / name, f"{source} → {name}", target / name.rsplit(".", 1)[0])
+                    _from_inner(target / name, f"{source} → {name}",
+                                target / name.rsplit(".", 1)[0])
                     (target / name).unlink()
 
 
@@ -69,10 +74,11 @@ def _from_inner(path: Path, called: str, target: Path) -> None:
             _copy(stream, target, called)
         return
     with open_zip(path, called) as archive:
-        members = [info for info in archive.infolist() if info.filename.rsplit("/", 1)[-1] == target.name]
+        members = [info for info in archive.infolist()
+                   if info.filename.rsplit("/", 1)[-1] == target.name]
         if len(members) != 1:
-            raise KitError(f"{called} holds {list_names(archive.namelist()) or 'nothing'}, not {target.name}",
-                           f"put {target.name} itself in its place")
+            raise KitError(f"{called} holds {list_names(archive.namelist()) or 'nothing'}, not "
+                           f"{target.name}", f"put {target.name} itself in its place")
         _extract(archive, members[0], target, f"{called} → {target.name}")
 
 
@@ -81,19 +87,23 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, call
     with unpacking_errors(called), archive.open(info) as stream:
         _copy(stream, target, called)
     if target.stat().st_size != info.file_size:
-        raise KitError(f"{called} has not the size that the archive says: it is damaged", DOWNLOAD_AGAIN)
+        raise KitError(f"{called} has not the size that the archive says: it is damaged",
+                       DOWNLOAD_AGAIN)
 
 
-def _wanted(called: str, there: list[str], required: Sequence[str], optional: Sequence[str]) -> list[str]:
+def _wanted(called: str, there: list[str], required: Sequence[str],
+            optional: Sequence[str]) -> list[str]:
     """The names to copy, plain or packed. KitError for a name that is missing or found twice."""
     names = []
     for name in (*required, *optional):
-        found = [other for other in there if other in (name, *(name + suffix for suffix in PACKED_SUFFIXES))]
+        found = [other for other in there
+                 if other in (name, *(name + suffix for suffix in PACKED_SUFFIXES))]
         if len(found) > 1:
             raise KitError(f"{called} has more than one {name}: {list_names(sorted(found))}",
                            "keep the one that is right")
         if not found and name in required:
-            raise KitError(f"{called} has no {name}; it holds {list_names(sorted(there)) or 'nothing'}",
+            raise KitError(f"{called} has no {name}; it holds "
+                           f"{list_names(sorted(there)) or 'nothing'}",
                            f"it must hold {', '.join(required)}, each as .csv, .csv.zip or .csv.gz")
         names += found
     return names
@@ -110,7 +120,8 @@ def _copy(stream: IO[bytes], target: Path, called: str) -> None:
                     raise too_long(called, lines)
                 lines, written = lines + found, written + len(chunk)
                 if written > MAX_BYTES:
-                    raise KitError(f"{called} unpacks to more than {MAX_BYTES:,} bytes", "give the right file")
+                    raise KitError(f"{called} unpacks to more than {MAX_BYTES:,} bytes",
+                                   "give the right file")
                 file.write(chunk)
     except OSError as error:
         raise transfer.unwritable(target.parent, error) from error

@@ -1,7 +1,8 @@
-"""Cache the checked arrays of a CSV file in `.cache/` beside it, so that reading it again is a memory map.
+"""Cache the checked arrays of a CSV file in `.cache/` beside it, as a memory map.
 
-The cache is used only if it belongs to the unchanged file (same size, times and inode, or else the same SHA-256) and is
-undamaged (CRC-32). Whatever is wrong with it, the CSV file is simply read again.
+The cache is used only if it belongs to the unchanged file (same size, times and inode, or else the
+same SHA-256) and is undamaged (CRC-32). Whatever is wrong with it, the CSV file is simply read
+again.
 """
 
 import contextlib
@@ -18,7 +19,8 @@ import numpy as np
 
 from kit.core.storage import sha256_file
 
-VERSION = 1  # raise it when the reader accepts other files or the layout changes: older caches are then ignored
+# Raise it when the reader accepts other files or the layout changes: older caches are then ignored
+VERSION = 1
 Arrays = tuple[np.ndarray, np.ndarray, str]  # pixels, labels or ids, SHA-256 of the CSV file
 
 
@@ -39,7 +41,8 @@ def load(path: Path, columns: tuple[str, ...], n_classes: int) -> Arrays | None:
         if about["stamp"] != now:
             if about["size"] != now[0] or sha256_file(path) != about["sha256"] or file_stamp(path.stat()) != now:
                 return None
-            with contextlib.suppress(OSError):  # in a read-only folder the file is hashed again each time
+            with contextlib.suppress(OSError):
+                # In a read-only folder the file is hashed again each time
                 _write_about(path, about | {"stamp": trusted(now)})
         pixels = _map(_file(path, "pixels.npy"))
         names = np.load(_file(path, "names.npy"), allow_pickle=False)
@@ -51,28 +54,37 @@ def load(path: Path, columns: tuple[str, ...], n_classes: int) -> Arrays | None:
 
 
 def _map(path: Path) -> np.ndarray:
-    """The array of a `.npy` file as a memory map; read into memory on mounts that cannot map (ENODEV)."""
+    """The array of a `.npy` file as a memory map; read into memory on mounts that cannot map
+    (ENODEV).
+    """
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError:
         return np.load(path, allow_pickle=False)
 
 
-def save(path: Path, columns: tuple[str, ...], n_classes: int, before: list[int], arrays: Arrays) -> None:
-    """Cache `arrays`, unless `path` has changed since the stamp `before` or its folder is read-only."""
+def save(path: Path, columns: tuple[str, ...], n_classes: int, before: list[int],
+         arrays: Arrays) -> None:
+    """Cache `arrays`, unless `path` has changed since the stamp `before` or its folder is
+    read-only.
+    """
     pixels, names, sha256 = arrays
     with contextlib.suppress(OSError):
         if file_stamp(path.stat()) != before:
             return
         _file(path, "json").parent.mkdir(exist_ok=True)
         for kind, array in (("pixels.npy", pixels), ("names.npy", names)):
-            _replace(_file(path, kind), lambda file, array=array: np.save(file, array, allow_pickle=False))
-        _write_about(path, {"layout": _layout(columns, n_classes), "stamp": trusted(before), "size": before[0],
+            _replace(_file(path, kind),
+                     lambda file, array=array: np.save(file, array, allow_pickle=False))
+        _write_about(path, {"layout": _layout(columns, n_classes), "stamp": trusted(before),
+                            "size": before[0],
                             "sha256": sha256, "crc32": [_crc(pixels), _crc(names)]})
 
 
 def trusted(stamp: list[int]) -> list[int] | None:
-    """The stamp; None if the file changed so recently that another change might leave the same times."""
+    """The stamp; None if the file changed so recently that another change might leave the same
+    times.
+    """
     return stamp if time.time_ns() - stamp[2] > 2_000_000_000 else None
 
 
@@ -81,7 +93,8 @@ def _layout(columns: tuple[str, ...], n_classes: int) -> str:
 
 
 def _crc(array: np.ndarray) -> list[Any]:
-    return [array.dtype.str, list(array.shape), zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)]
+    return [array.dtype.str, list(array.shape),
+            zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)]
 
 
 def _file(path: Path, kind: str) -> Path:

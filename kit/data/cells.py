@@ -1,8 +1,9 @@
 """Parse the cells of a CSV file as uint8, strictly, and say where and why a cell is wrong.
 
-`parse_cells` takes a block of whole lines. A number is the one to three digits before each comma or line end, so NumPy
-finds, checks and computes all cells of a block at once, faster than pyarrow's reader and stricter: `0x1F`, `1e3`, `+5`,
-`007` and empty cells are refused. `raise_bad_cell` then goes through a refused block cell by cell for the message.
+`parse_cells` takes a block of whole lines. A number is the one to three digits before each comma or
+line end, so NumPy finds, checks and computes all cells of a block at once, faster than pyarrow's
+reader and stricter: `0x1F`, `1e3`, `+5`, `007` and empty cells are refused. `raise_bad_cell` then
+goes through a refused block cell by cell for the message.
 """
 
 import re
@@ -21,7 +22,9 @@ _COMMA, _LINE_END, _QUOTE = b",\n\""
 
 
 def parse_cells(block: bytes, n_columns: int) -> np.ndarray | None:
-    """The cells of `block` as uint8 (rows, n_columns); None unless every cell is plain digits from 0 to 255."""
+    """The cells of `block` as uint8 (rows, n_columns); None unless every cell is plain digits from
+    0 to 255.
+    """
     plain = _without_quotes(block)
     if plain is None:
         return None
@@ -47,13 +50,17 @@ def parse_cells(block: bytes, n_columns: int) -> np.ndarray | None:
     if len(ends) != n_separators or len(ends) != np.count_nonzero(before > here) \
             or (third[:-1] & here[1:]).any() or leading_zero.any() or (cells < values).any() \
             or not np.array_equal(ends[n_columns - 1::n_columns], np.flatnonzero(line_end)):
-        return None  # other bytes, an empty cell, a fourth digit, a leading zero, above 255; a line of another length
+        # Other bytes, an empty cell, a fourth digit, a leading zero, above 255; a line of another
+        # length
+        return None
     ends -= 1
     return cells.take(ends).reshape(-1, n_columns)
 
 
 def _without_quotes(block: bytes) -> bytes | None:
-    """`block` without quotes around cells and with `\\n` for `\\r\\n`; None if a quote is anywhere else."""
+    """`block` without quotes around cells and with `\\n` for `\\r\\n`; None if a quote is anywhere
+    else.
+    """
     if b"\r" in block:
         block = block.replace(b"\r\n", b"\n")
     if b'"' not in block:
@@ -61,7 +68,8 @@ def _without_quotes(block: bytes) -> bytes | None:
     data = np.frombuffer(block, np.uint8)
     is_quote = data == _QUOTE
     is_end = (data == _COMMA) | (data == _LINE_END)
-    inside = np.logical_xor.accumulate(is_quote)  # from an opening quote up to before the closing one
+    # From an opening quote up to before the closing one
+    inside = np.logical_xor.accumulate(is_quote)
     before, after = np.roll(is_end, 1), np.roll(is_end, -1)
     opens_well = before[is_quote & inside].all()
     closes_well = after[is_quote & ~inside].all()
@@ -83,23 +91,27 @@ def split_ids(block: bytes) -> tuple[list[bytes], bytes]:
     return ids, b"\n".join(rests)
 
 
-def raise_bad_cell(path: Path, line: int, block: bytes, columns: Sequence[str], n_classes: int | None,
+def raise_bad_cell(path: Path, line: int, block: bytes, columns: Sequence[str],
+                   n_classes: int | None,
             has_id: bool) -> NoReturn:
     """Raise the KitError that names the first bad cell of a block that `parse_cells` refused.
 
-    line: the number of the block's first line. n_classes: if the first column holds labels, the number of classes.
-    has_id: whether the first column holds ids, which may be any text.
+    line: the number of the block's first line. n_classes: if the first column holds labels, the
+    number of classes. has_id: whether the first column holds ids, which may be any text.
     """
     for number, text in enumerate(block[:-1].split(b"\n"), line):
-        _explain_line(f"{path}, line {number}", text.removesuffix(b"\r"), columns, n_classes, has_id)
+        _explain_line(f"{path}, line {number}", text.removesuffix(b"\r"), columns, n_classes,
+                      has_id)
     raise KitError(f"{path}, from line {line}: cannot be read as numbers", AGAIN)
 
 
-def _explain_line(place: str, text: bytes, columns: Sequence[str], n_classes: int | None, has_id: bool) -> None:
+def _explain_line(place: str, text: bytes, columns: Sequence[str], n_classes: int | None,
+                  has_id: bool) -> None:
     if not text.strip():
         raise KitError(f"{place}: an empty line", "delete the line")
     if b"\r" in text:
-        raise KitError(f"{place}: a carriage return inside the line", "save it with line ends \\n or \\r\\n")
+        raise KitError(f"{place}: a carriage return inside the line",
+                       "save it with line ends \\n or \\r\\n")
     ids, rest = split_ids(text + b"\n") if has_id else ([], text + b"\n")
     cells = ids + (rest[:-1].split(b",") if rest[:-1] or not has_id else [])
     wrong_number = f"{len(cells)} cells instead of {len(columns)}"
@@ -112,8 +124,8 @@ def _explain_line(place: str, text: bytes, columns: Sequence[str], n_classes: in
             raise KitError(f"{place}, column {quoted(column)}: {what}{also}",
                            f"write a whole number from 0 to {most} in plain digits; or {AGAIN}")
     if len(cells) < len(columns):
-        raise KitError(f"{place}: {wrong_number}; the first missing one is of column {quoted(columns[len(cells)])}",
-                       AGAIN)
+        raise KitError(f"{place}: {wrong_number}; the first missing one is of column "
+                       f"{quoted(columns[len(cells)])}", AGAIN)
     if len(cells) > len(columns):
-        raise KitError(f"{place}: {wrong_number}; the first too many, after column {quoted(columns[-1])}, "
-                       f"is {quoted(cells[len(columns)])}", AGAIN)
+        raise KitError(f"{place}: {wrong_number}; the first too many, after column "
+                       f"{quoted(columns[-1])}, is {quoted(cells[len(columns)])}", AGAIN)

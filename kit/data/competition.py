@@ -1,7 +1,7 @@
-"""The supported competitions, each described by a `Competition`: files, columns, image shape, classes, submission format.
+"""The supported competitions: their files, columns, image shape, classes and submission format.
 
-All other code reads these fields; nothing else is specific to Kannada-MNIST. To support another competition, describe
-it here.
+All other code reads these fields; nothing else is specific to Kannada-MNIST. To support another
+competition, describe it here.
 """
 
 import difflib
@@ -20,18 +20,24 @@ class Competition:
     train: str = "train.csv"
     test: str = "test.csv"
     sample_submission: str = "sample_submission.csv"
-    extra: str | None = None  # a labelled out-of-domain file: the report scores it, no choice is made by it
+    # A labelled out-of-domain file: the report scores it, no choice is made by it
+    extra: str | None = None
     shape: tuple[int, int] = (28, 28)
     label_column: str = "label"
-    id_column: str | None = "id"  # of the test file; None: no such column, the rows are numbered from `first_id`
+    # Of the test file; None: no such column, the rows are numbered from `first_id`
+    id_column: str | None = "id"
     first_id: int = 0
     submission_columns: tuple[str, str] = ("id", "label")
-    writer_block: int | None = None  # rows per writer in the training file, where its order shows who wrote what
+    # Rows per writer in the training file, where its order shows who wrote what
+    writer_block: int | None = None
     writer_rows: int = 0  # the largest training file whose blocks are trusted to be writers
-    hardest_first: bool = False  # writers are sorted hardest first, and those of the test file are harder still
-    test_pool: int | None = None  # the test file is a random part (or all) of so many rows, as many of each class
+    # Writers are sorted hardest first, and those of the test file are harder still
+    hardest_first: bool = False
+    # The test file is a random part (or all) of so many rows, as many of each class
+    test_pool: int | None = None
     code_only: bool = False  # takes notebooks, not files
-    keras_dataset: str | None = None  # the same digits in keras.datasets, with the labels of the test file
+    # The same digits in keras.datasets, with the labels of the test file
+    keras_dataset: str | None = None
     official_rows: dict[str, int] = field(default_factory=dict, hash=False)
 
     @property
@@ -48,7 +54,9 @@ class Competition:
 
     @property
     def kaggle_slug(self) -> str:
-        """The slug in Kaggle's own spelling, such as `Kannada-MNIST`; a kernel's input folder is named so."""
+        """The slug in Kaggle's own spelling, such as `Kannada-MNIST`; a kernel's input folder is
+        named so.
+        """
         return self.url.rsplit("/", 1)[1]
 
     @property
@@ -58,7 +66,8 @@ class Competition:
     @property
     def files(self) -> tuple[str, ...]:
         """The CSV files that a complete data folder holds."""
-        return tuple(name for name in (self.train, self.test, self.extra, self.sample_submission) if name)
+        return tuple(name for name in (self.train, self.test, self.extra, self.sample_submission)
+                     if name)
 
 
 KANNADA = Competition(
@@ -72,7 +81,8 @@ KANNADA = Competition(
     hardest_first=True,
     test_pool=10_000,
     code_only=True,
-    official_rows={"train.csv": 60_000, "test.csv": 5_000, "Dig-MNIST.csv": 10_240, "sample_submission.csv": 5_000},
+    official_rows={"train.csv": 60_000, "test.csv": 5_000, "Dig-MNIST.csv": 10_240,
+                   "sample_submission.csv": 5_000},
 )
 
 DIGIT_RECOGNIZER = Competition(
@@ -87,7 +97,8 @@ DIGIT_RECOGNIZER = Competition(
     official_rows={"train.csv": 42_000, "test.csv": 28_000, "sample_submission.csv": 28_000},
 )
 
-_ADDRESS = re.compile(r"^(https?://)?((www\.)?kaggle\.com/)?/?((c|competitions)/)?|[?#].*$")  # what surrounds the slug in an address
+# What surrounds the slug in an address
+_ADDRESS = re.compile(r"^(https?://)?((www\.)?kaggle\.com/)?/?((c|competitions)/)?|[?#].*$")
 
 COMPETITIONS = {competition.slug: competition for competition in (KANNADA, DIGIT_RECOGNIZER)}
 
@@ -95,7 +106,8 @@ COMPETITIONS = {competition.slug: competition for competition in (KANNADA, DIGIT
 def get(name: str) -> Competition:
     """The competition called `name`. KitError if it is unknown.
 
-    Upper and lower case are the same, and `c/Kannada-MNIST` or the address of its page are accepted, too.
+    Upper and lower case are the same, and `c/Kannada-MNIST` or the address of its page are
+    accepted, too.
     """
     slug = re.sub(r"[\s_]+", "-", re.sub(_ADDRESS, "", name.strip().lower()).split("/")[0])
     if slug in COMPETITIONS:
@@ -103,4 +115,5 @@ def get(name: str) -> Competition:
     meant = difflib.get_close_matches(slug, COMPETITIONS, n=1)
     raise KitError(f"there is no competition {name!r} in this kit",
                    f"did you mean {meant[0]}?" if meant else
-                   f"choose one of: {', '.join(COMPETITIONS)}; or describe it in kit/data/competition.py")
+                   f"choose one of: {', '.join(COMPETITIONS)}; or describe it in "
+                   "kit/data/competition.py")

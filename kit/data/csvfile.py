@@ -1,7 +1,9 @@
-"""Open an untrusted CSV file, and read its header and blocks of lines; for pixels and for submissions.
+"""Open an untrusted CSV file, and read its header and blocks of lines.
 
-The file may be huge, binary, or no regular file at all: a bad file ends in a KitError that names the place, and never
-in a full memory.
+The reader of pixels and the validator of submissions share this.
+
+The file may be huge, binary, or no regular file at all: a bad file ends in a KitError that names
+the place, and never in a full memory.
 """
 
 import contextlib
@@ -32,7 +34,8 @@ def open_csv(path: Path) -> Iterator[BinaryIO]:
         info = path.stat()
         if not stat.S_ISREG(info.st_mode):
             kind = "a folder" if stat.S_ISDIR(info.st_mode) else "not a regular file"
-            raise KitError(f"{path} is {kind}, not a CSV file", "give the path of the CSV file itself")
+            raise KitError(f"{path} is {kind}, not a CSV file",
+                           "give the path of the CSV file itself")
         file = path.open("rb")
     except ValueError as error:  # a NUL byte inside the path
         raise KitError(f"{str(path)!r} cannot be a path: {error}", "check the path") from None
@@ -54,48 +57,66 @@ def unreadable(error: OSError, path: Path) -> KitError:
         if not path.parent.is_dir():
             return KitError(f"there is no folder {path.parent}", "check the path")
         with contextlib.suppress(OSError):
-            if near := difflib.get_close_matches(path.name, os.listdir(path.parent), n=1):  # noqa: PTH208
-                return KitError(f"there is no file {path}", f"did you mean {path.parent / near[0]}?")
+            names = [other.name for other in path.parent.iterdir()]
+            if near := difflib.get_close_matches(path.name, names, n=1):
+                return KitError(f"there is no file {path}",
+                                f"did you mean {path.parent / near[0]}?")
         return KitError(f"there is no file {path}", "check the path")
     if isinstance(error, PermissionError):
-        closed = next((folder for folder in reversed(path.absolute().parents) if not os.access(folder, os.X_OK)), None)
+        closed = next((folder for folder in reversed(path.absolute().parents)
+                       if not os.access(folder, os.X_OK)), None)
         if closed:
             return KitError(f"{path} may not be read by you: its folder {closed} is closed",
-                            f"allow it, e.g. with chmod u+x '{closed}', or copy the file to a folder of yours")
-        return KitError(f"{path} may not be read by you", f"allow it, e.g. with chmod u+r '{path}'; if it is somebody "
+                            f"allow it, e.g. with chmod u+x '{closed}', or copy the file to a "
+                            "folder of yours")
+        return KitError(f"{path} may not be read by you",
+                        f"allow it, e.g. with chmod u+r '{path}'; if it is somebody "
                                                           "else's file, they must")
-    if error.errno in (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV):
+    if error.errno in (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN,
+                       errno.ENODEV):
         return KitError(f"cannot read {path}: {error.strerror}",
-                        "its disk or network share does not answer: mount it again, or copy the file elsewhere")
+                        "its disk or network share does not answer: mount it again, or copy the "
+                        "file elsewhere")
     if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
         return KitError(f"there is no file {path}: {error.strerror}", "check the path")
     return KitError(f"cannot read {path}: {error.strerror or error}",
                     "see whether another program can open it, and copy it to another place if so")
 
 
-_KINDS = (  # how files begin that people take for a CSV file or a zip, what they are, and what to do
-    (rb"(\xef\xbb\xbf)?\s*<(!doctype\s+)?html", "a web page, which a site shows instead of the file",
-     "open it in a browser to see what it says; then get the file again, signed in and with the rules accepted"),
-    (rb"version https://git-lfs", "a pointer of Git LFS, not the file itself", "fetch the file: git lfs pull"),
+# How files begin that people take for a CSV file or a zip, what they are, and what to do
+_KINDS = (
+    (rb"(\xef\xbb\xbf)?\s*<(!doctype\s+)?html",
+     "a web page, which a site shows instead of the file",
+     "open it in a browser to see what it says; then get the file again, signed in and with the "
+     "rules accepted"),
+    (rb"version https://git-lfs", "a pointer of Git LFS, not the file itself",
+     "fetch the file: git lfs pull"),
     (rb"\s*[{\[]\s*[\"{\[\]}]", "JSON, as a server answers instead of the file",
      "see what it says, and get the file again"),
     (rb"7z\xbc\xaf\x27\x1c|Rar!\x1a|BZh[0-9]1AY|\xfd7zXZ|\x28\xb5\x2f\xfd|.{257}ustar",
      "an archive that is not read here (7z, rar, bzip2, xz, zstd or tar)",
      "unpack it yourself, and give what is in it"),
-    (rb"\xd0\xcf\x11\xe0", "an Excel workbook", "save it from there as CSV (UTF-8, comma delimited)"),
-    (rb"PAR1|ARROW1|\x89HDF|\x93NUMPY", "a table in a binary format (Parquet, Arrow, HDF5 or NumPy)",
+    (rb"\xd0\xcf\x11\xe0", "an Excel workbook",
+     "save it from there as CSV (UTF-8, comma delimited)"),
+    (rb"PAR1|ARROW1|\x89HDF|\x93NUMPY",
+     "a table in a binary format (Parquet, Arrow, HDF5 or NumPy)",
      "write it as CSV: pandas' DataFrame.to_csv(path, index=False)"),
     (rb"\x89PNG|\xff\xd8\xff|GIF8|%PDF", "a picture or a PDF", "give the CSV file itself"))
 
 
 def identify_foreign_format(start: bytes) -> tuple[str, str] | None:
-    """(what it is, fix) for a file of another format that begins with `start`; None if it may be CSV, zip or gzip."""
+    """(what it is, fix) for a file of another format that begins with `start`; None if it may be
+    CSV, zip or gzip.
+    """
     return next(((what, fix) for pattern, what, fix in _KINDS
                  if re.match(pattern, start, re.IGNORECASE | re.DOTALL)), None)
 
 
 def read_header(file: BinaryIO, path: Path) -> list[str]:
-    """Read the column names on line 1; `file` is then at the start of line 2. A UTF-8 BOM is accepted."""
+    """Read the column names on line 1; `file` is then at the start of line 2.
+
+    A UTF-8 BOM is accepted.
+    """
     line = file.readline(MAX_LINE_BYTES + 1)
     if not line:
         raise KitError(f"{path} is empty", "get it again, and see that the download ends")
@@ -110,21 +131,24 @@ def read_header(file: BinaryIO, path: Path) -> list[str]:
     try:
         text = line.removeprefix(BOM).decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
-        raise KitError(f"{path}, line 1: byte {error.start + 1} ({line[error.start]:#04x}) is not UTF-8",
-                       "save it again as UTF-8") from None
+        raise KitError(f"{path}, line 1: byte {error.start + 1} ({line[error.start]:#04x}) is not "
+                       "UTF-8", "save it again as UTF-8") from None
     if "\r" in text:
-        raise KitError(f"{path}, line 1: a carriage return inside the line", "save it with line ends \\n or \\r\\n")
+        raise KitError(f"{path}, line 1: a carriage return inside the line",
+                       "save it with line ends \\n or \\r\\n")
     try:
         return next(csv.reader([text], strict=True), [])
     except csv.Error as error:
-        raise KitError(f"{path}, line 1: no readable line of column names ({error})", AGAIN) from None
+        raise KitError(f"{path}, line 1: no readable line of column names ({error})",
+                       AGAIN) from None
 
 
 def check_columns(path: Path, found: Sequence[str], expected: Sequence[str]) -> None:
     """KitError if the columns of `path` are not the expected ones, saying how they differ."""
     problem = columns_problem(found, expected)
     if problem:
-        raise KitError(f"{path}, line 1: {problem}", "save it again with commas" if problem.endswith("not by commas")
+        raise KitError(f"{path}, line 1: {problem}",
+                       "save it again with commas" if problem.endswith("not by commas")
                        else f"the columns must be {list_names(expected)}, in this order")
 
 
@@ -140,7 +164,8 @@ def columns_problem(found: Sequence[str], expected: Sequence[str]) -> str | None
     counts: dict[str, int] = {}
     for name in found:
         counts[name] = counts.get(name, 0) + 1
-    if len(found) == 1 and (mark := next((mark for mark in ";\t|" if found[0].split(mark) == list(expected)), None)):
+    mark = next((mark for mark in ";\t|" if found[0].split(mark) == list(expected)), None)
+    if len(found) == 1 and mark:
         return f"the columns are separated by {quoted(mark)}, not by commas"
     parts = [("missing", [name for name in expected if name not in there]),
              ("unknown", [name for name in counts if name not in wanted]),
@@ -149,14 +174,16 @@ def columns_problem(found: Sequence[str], expected: Sequence[str]) -> str | None
             for kind, names in parts if names]
     if said:
         return "; ".join(said)
-    place = next(i for i, (name, other) in enumerate(zip(found, expected, strict=True)) if name != other)
+    place = next(i for i, (name, other) in enumerate(zip(found, expected, strict=True))
+                 if name != other)
     return f"columns in another order: column {place + 1} is {quoted(found[place])}, not {quoted(expected[place])}"
 
 
 def line_blocks(file: BinaryIO, path: Path, digest: "hashlib._Hash") -> Iterator[tuple[int, bytes]]:
     """Yield (number of the first line, whole lines, each ending in `\\n`), some 128 KiB at a time.
 
-    `file` must be at the start of line 2. `digest` is updated with all of its bytes, line 1 included.
+    `file` must be at the start of line 2. `digest` is updated with all of its bytes, line 1
+    included.
     """
     header_bytes = file.tell()
     file.seek(0)
@@ -183,9 +210,12 @@ def too_long(path: Path | str, line: int) -> KitError:
 
 
 def quoted(text: str | bytes, limit: int = 40) -> str:
-    """`text` for an error message: in quotes, control characters escaped, shortened to `limit` characters."""
+    """`text` for an error message: in quotes, control characters escaped, shortened to `limit`
+    characters.
+    """
     if isinstance(text, bytes):
-        text = text[: 4 * limit].decode("utf-8", "backslashreplace") + (" …" if len(text) > 4 * limit else "")
+        cut = " …" if len(text) > 4 * limit else ""
+        text = text[: 4 * limit].decode("utf-8", "backslashreplace") + cut
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")
 
 

@@ -1,12 +1,13 @@
-"""Split the training rows into stratified folds that keep writers apart, and store them in folds.csv.
+"""Split the training rows into stratified folds that keep writers apart: folds.csv.
 
-Folds are made once per run and read by every later stage. The test file's writers wrote no training row, so all rows of
-a writer are held out together. Each writer wrote every digit equally often, so such folds are stratified as well. Who
-wrote a row follows from its place in the file, if the labels cycle 0-9 as on the sheets that the writers filled in;
-otherwise folds are stratified by label alone.
+Folds are made once per run and read by every later stage. The test file's writers wrote no training
+row, so all rows of a writer are held out together. Each writer wrote every digit equally often, so
+such folds are stratified as well. Who wrote a row follows from its place in the file, if the labels
+cycle 0-9 as on the sheets that the writers filled in; otherwise folds are stratified by label
+alone.
 
-scikit-learn's StratifiedGroupKFold is not used, because its versions 1.5 to 1.7 (Kaggle's image) and 1.8 make different
-writer folds from the same seed.
+scikit-learn's StratifiedGroupKFold is not used, because its versions 1.5 to 1.7 (Kaggle's image)
+and 1.8 make different writer folds from the same seed.
 """
 
 from dataclasses import dataclass
@@ -43,22 +44,23 @@ def make_folds(labels: np.ndarray, competition: Competition, n_folds: int, split
                limit: int | None = None, writer_block: int | None = None) -> Folds:
     """Split the training rows into `n_folds` parts. The same arguments give the same parts.
 
-    labels: uint8 (n,), of the whole training file. split: `writer` keeps writers apart, `stratified` does not, `auto`
-    does if they are known. limit: use only that many rows of each class, spread over the writers. writer_block: rows
-    per writer, if not the competition's number (the sample has its own). KitError if such folds are impossible.
+    labels: uint8 (n,), of the whole training file. split: `writer` keeps writers apart,
+    `stratified` does not, `auto` does if they are known. limit: use only that many rows of each
+    class, spread over the writers. writer_block: rows per writer, if not the competition's number
+    (the sample has its own). KitError if such folds are impossible.
     """
     if split not in SPLITS:
         raise KitError(f"there is no split {split!r}", f"choose one of: {', '.join(SPLITS)}")
     if n_folds < 2:
-        raise KitError(f"{n_folds} fold cannot hold anything out" if n_folds == 1 else f"{n_folds} folds are none",
-                       "ask for at least 2, e.g. --folds 5")
+        raise KitError(f"{n_folds} fold cannot hold anything out" if n_folds == 1
+                       else f"{n_folds} folds are none", "ask for at least 2, e.g. --folds 5")
     if limit is not None and limit < 1:
         raise KitError(f"a limit of {limit} rows leaves nothing",
                        f"ask for at least as many rows of each class as folds: --limit {n_folds}")
     writers = find_writers(labels, competition, writer_block)
     if split == "writer" and writers is None:
-        raise KitError("this training file does not show who wrote what, so writers cannot be kept apart",
-                       "use --split auto or --split stratified")
+        raise KitError("this training file does not show who wrote what, so writers cannot be kept "
+                       "apart", "use --split auto or --split stratified")
     # A single writer cannot be split: `auto` then stratifies by label, `writer` is refused below.
     by_writer = writers is not None and (split == "writer" or (split == "auto" and writers[-1] > 0))
     rows = np.arange(len(labels)) if limit is None else _limited(labels, limit)
@@ -69,11 +71,13 @@ def make_folds(labels: np.ndarray, competition: Competition, n_folds: int, split
     return Folds(rows, labels, writers, fold, "writer" if by_writer else "stratified", by_writer)
 
 
-def find_writers(labels: np.ndarray, competition: Competition, writer_block: int | None = None) -> np.ndarray | None:
+def find_writers(labels: np.ndarray, competition: Competition,
+                 writer_block: int | None = None) -> np.ndarray | None:
     """The writer of each row, int32 (n,), from 0; None if unknown.
 
-    Known if the file has no more rows than the competition's and its labels cycle 0–9 from row to row, as on the sheets
-    that the writers filled in: then each `writer_block` rows are one writer's. The last block may be shorter.
+    Known if the file has no more rows than the competition's and its labels cycle 0–9 from row to
+    row, as on the sheets that the writers filled in: then each `writer_block` rows are one
+    writer's. The last block may be shorter.
     """
     block = writer_block or competition.writer_block
     if not block or len(labels) > competition.writer_rows:
@@ -84,14 +88,19 @@ def find_writers(labels: np.ndarray, competition: Competition, writer_block: int
 
 
 def _limited(labels: np.ndarray, limit: int) -> np.ndarray:
-    """`limit` rows of each class (or all of a smaller class), evenly spaced in the file, so evenly over the writers."""
+    """`limit` rows of each class (or all of a smaller class), evenly spaced in the file, so evenly
+    over the writers.
+    """
     rows_of = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    return np.sort(np.concatenate([rows[np.arange(min(limit, len(rows))) * len(rows) // min(limit, len(rows))]
-                                   for rows in rows_of]))
+    evenly = [rows[np.arange(min(limit, len(rows))) * len(rows) // min(limit, len(rows))]
+              for rows in rows_of]
+    return np.sort(np.concatenate(evenly))
 
 
 def _most_folds(labels: np.ndarray, writers: np.ndarray | None) -> tuple[int, str]:
-    """(n, reason): the most folds of which each has a row of every class and, with `writers`, a writer."""
+    """(n, reason): the most folds of which each has a row of every class and, with `writers`, a
+    writer.
+    """
     classes, counts = np.unique(labels, return_counts=True)
     rarest = int(counts.min())
     if writers is not None and len(np.unique(writers)) <= rarest:
@@ -100,8 +109,11 @@ def _most_folds(labels: np.ndarray, writers: np.ndarray | None) -> tuple[int, st
     return rarest, f"class {classes[counts.argmin()]} has only {rarest} row{'s' * (rarest != 1)}"
 
 
-def _check_enough(labels: np.ndarray, writers: np.ndarray | None, n_folds: int, without_limit: int) -> None:
-    """KitError if the rows are too few for `n_folds`. without_limit: the most folds without --limit."""
+def _check_enough(labels: np.ndarray, writers: np.ndarray | None, n_folds: int,
+                  without_limit: int) -> None:
+    """KitError if the rows are too few for `n_folds`. without_limit: the most folds without
+    --limit.
+    """
     most, why = _most_folds(labels, writers)
     if n_folds > MAX_FOLDS and most >= MAX_FOLDS:
         raise KitError(f"{n_folds} folds are too many", f"use --folds {MAX_FOLDS} or fewer")
@@ -110,19 +122,26 @@ def _check_enough(labels: np.ndarray, writers: np.ndarray | None, n_folds: int, 
     problem = f"{n_folds} folds, but {why}{' left by --limit' * (without_limit > most)}"
     ways = [f"use --folds {most} or fewer"] if most > 1 else []
     if n_folds <= without_limit:
-        ways.append(f"use --limit {2 * n_folds} or more")  # spread over the writers, so many rows reach enough of them
+        # Spread over the writers, so many rows reach enough of them
+        ways.append(f"use --limit {2 * n_folds} or more")
     elif writers is not None and n_folds <= _most_folds(labels, None)[0]:
         ways.append("use --split stratified")
-    raise KitError(problem, ", or ".join(ways) or "two folds need two rows of each class, and two writers: get more")
+    raise KitError(problem, ", or ".join(ways)
+                   or "two folds need two rows of each class, and two writers: get more")
 
 
 def _assign(labels: np.ndarray, writers: np.ndarray | None, n_folds: int, seed: int) -> np.ndarray:
-    """The fold of each row, int8 (n,), stratified by label; with `writers`, all rows of a writer in one fold."""
-    # RandomState's streams are frozen (NumPy's NEP 19), those of default_rng may change with a version.
+    """The fold of each row, int8 (n,), stratified by label; with `writers`, all rows of a writer in
+    one fold.
+    """
+    # RandomState's streams are frozen (NumPy's NEP 19), those of default_rng may change with a
+    # version.
     random = np.random.RandomState(seed)
     fold = np.empty(len(labels), np.int8)
     if writers is None:
-        dealt = 0  # the rows are dealt out to the folds in turn, class after class: sizes differ by one at most
+        # The rows are dealt out to the folds in turn, class after class: sizes differ by one at
+        # most
+        dealt = 0
         for label in np.unique(labels):
             rows = random.permutation(np.flatnonzero(labels == label))
             fold[rows] = (dealt + np.arange(len(rows))) % n_folds
@@ -135,7 +154,8 @@ def _assign(labels: np.ndarray, writers: np.ndarray | None, n_folds: int, seed: 
     held = np.zeros((n_folds, len(classes)), np.int64)
     shuffled = random.permutation(len(names))
     for writer in shuffled[np.argsort(-wrote[shuffled].sum(1), kind="stable")]:
-        # Next to whom are this writer's digits rarest? That fold keeps the squares of all counts smallest.
+        # Next to whom are this writer's digits rarest? That fold keeps the squares of all counts
+        # smallest.
         k = np.lexsort((held.sum(1), held @ wrote[writer]))[0]
         held[k] += wrote[writer]
         fold[index == writer] = k
@@ -147,23 +167,29 @@ def save_folds(path: Path, folds: Folds) -> None:
     import pandas as pd
 
     writers = np.full(len(folds.rows), _NO_WRITER) if folds.writers is None else folds.writers
-    write_csv(path, pd.DataFrame({"row": folds.rows, "label": folds.labels, "writer": writers, "fold": folds.fold}))
+    write_csv(path, pd.DataFrame({"row": folds.rows, "label": folds.labels, "writer": writers,
+                                  "fold": folds.fold}))
 
 
 def load_folds(path: Path) -> Folds:
-    """Read folds.csv. KitError if it is missing or damaged. The split is inferred from the writers' folds."""
+    """Read folds.csv.
+
+    KitError if it is missing or damaged. The split is inferred from the writers' folds.
+    """
     frame = read_csv(path)
     columns = ["row", "label", "writer", "fold"]
-    if list(frame.columns) != columns or frame.empty or any(frame[name].dtype.kind != "i" for name in columns):
+    if list(frame.columns) != columns or frame.empty \
+            or any(frame[name].dtype.kind != "i" for name in columns):
         raise damaged(path, f"not a table of whole numbers {','.join(columns)}")
     rows, labels, writers, fold = (frame[name].to_numpy() for name in columns)
     if rows[0] < 0 or (np.diff(rows) <= 0).any():
         raise damaged(path, "its row numbers do not ascend")
     if labels.min() < 0 or labels.max() > 255 or writers.min() < _NO_WRITER or writers.max() >= 1 << 31:
         raise damaged(path, "its labels or writers cannot be")
-    if not 1 <= fold.max() < MAX_FOLDS or not np.array_equal(np.unique(fold), np.arange(fold.max() + 1)):
+    if not 1 <= fold.max() < MAX_FOLDS \
+            or not np.array_equal(np.unique(fold), np.arange(fold.max() + 1)):
         raise damaged(path, "its folds are not numbered 0, 1, …")
     known = bool((writers != _NO_WRITER).all())
     apart = known and bool((frame.groupby("writer")["fold"].nunique() == 1).all())
-    return Folds(rows, labels.astype(np.uint8), writers.astype(np.int32) if known else None, fold.astype(np.int8),
-                 "writer" if apart else "stratified", apart)
+    return Folds(rows, labels.astype(np.uint8), writers.astype(np.int32) if known else None,
+                 fold.astype(np.int8), "writer" if apart else "stratified", apart)

@@ -1,8 +1,9 @@
 """Write digits in Keras' layout (`x_train y_train x_test y_test`) as the competition's CSV files.
 
-They come from an `.npz` or from `keras.datasets`. Whole numbers are accepted in any dtype, byte order and memory order,
-with or without a channel axis. The labels of the test file go into a file of their own, which only scores a finished
-submission: nothing that trains, splits or blends ever opens it.
+They come from an `.npz` or from `keras.datasets`. Whole numbers are accepted in any dtype, byte
+order and memory order, with or without a channel axis. The labels of the test file go into a file
+of their own, which only scores a finished submission: nothing that trains, splits or blends ever
+opens it.
 """
 
 import contextlib
@@ -53,27 +54,38 @@ def is_source(source: str | Path) -> bool:
 
 
 def write_files(folder: Path, source: str | Path, competition: Competition) -> None:
-    """Write train, test, sample submission and test labels into `folder`. KitError if the arrays don't fit."""
+    """Write train, test, sample submission and test labels into `folder`.
+
+    KitError if the arrays don't fit.
+    """
     arrays = _from_keras(competition) if str(source) == "keras" else _from_npz(Path(source), competition)
     train, test = (_part(arrays, kind, str(source), competition) for kind in PARTS)
     ids = np.arange(len(test.labels)) + competition.first_id
-    write_table(folder / competition.train, competition, train.pixels, competition.label_column, train.labels)
+    write_table(folder / competition.train, competition, train.pixels, competition.label_column,
+                train.labels)
     if competition.id_column is None:
         write_table(folder / competition.test, competition, test.pixels)
     else:
         write_table(folder / competition.test, competition, test.pixels, competition.id_column, ids)
-    for name, labels in ((competition.sample_submission, np.zeros_like(ids)), (TEST_LABELS, test.labels)):
-        rows = [",".join(competition.submission_columns), *map("{},{}".format, ids.tolist(), labels.tolist())]
+    for name, labels in ((competition.sample_submission, np.zeros_like(ids)),
+                         (TEST_LABELS, test.labels)):
+        rows = [",".join(competition.submission_columns),
+                *map("{},{}".format, ids.tolist(), labels.tolist())]
         storage.write_text(folder / name, "\n".join(rows) + "\n")
 
 
 def read_test_labels(path: Path, competition: Competition, ids: np.ndarray) -> np.ndarray:
-    """The labels, uint8 (n,), of the test file. KitError unless the file has exactly these ids, in this order."""
+    """The labels, uint8 (n,), of the test file.
+
+    KitError unless the file has exactly these ids, in this order.
+    """
     if path.stat().st_size > MAX_ROW_BYTES * (len(ids) + 1):
-        raise storage.damaged(path, f"it is too long for the {len(ids):,} labels of {competition.test}")
+        raise storage.damaged(path,
+                              f"it is too long for the {len(ids):,} labels of {competition.test}")
     frame = storage.read_csv(path)
     if list(frame) != list(competition.submission_columns):
-        raise storage.damaged(path, f"its columns are not {','.join(competition.submission_columns)}")
+        raise storage.damaged(path,
+                              f"its columns are not {','.join(competition.submission_columns)}")
     found, labels = (frame[name].to_numpy() for name in competition.submission_columns)
     if not np.array_equal(found.astype(str), ids.astype(str)):
         raise storage.damaged(path, f"its ids are not those of {competition.test}")
@@ -81,11 +93,13 @@ def read_test_labels(path: Path, competition: Competition, ids: np.ndarray) -> n
 
 
 def _from_keras(competition: Competition) -> dict[str, np.ndarray]:
-    """The arrays of `keras.datasets.<name>.load_data()`, which downloads them or has them in ~/.keras."""
+    """The arrays of `keras.datasets.<name>.load_data()`, which downloads them or has them in
+    ~/.keras.
+    """
     if competition.keras_dataset is None:
         raise KitError(f"keras.datasets has no digits of {competition.slug}",
-                       f"kit download --from kaggle --competition {competition.slug}; or give --from a zip, a folder "
-                       "or an .npz")
+                       f"kit download --from kaggle --competition {competition.slug}; or give "
+                       "--from a zip, a folder or an .npz")
     from kit.core import backend
 
     backend.load()
@@ -95,18 +109,23 @@ def _from_keras(competition: Competition) -> dict[str, np.ndarray]:
     except Exception as error:  # Keras wraps what the network raises into bare Exceptions
         if isinstance(error, ImportError):
             fix = "install what it names"
-        elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        elif isinstance(error, OSError) \
+                and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             fix = "it is kept in ~/.keras: make room there, or set KERAS_HOME to a folder that can be written"
         elif isinstance(error, zipfile.BadZipFile | EOFError) or "hash" in str(error):
             fix = "a download was cut off: delete its file in ~/.keras/datasets, then run the same command again"
         else:
             fix = "check the network; or give the file itself: kit download --from mnist.npz"
-        raise KitError(f"cannot load keras.datasets.{competition.keras_dataset}: {error}", fix) from error
+        raise KitError(f"cannot load keras.datasets.{competition.keras_dataset}: {error}",
+                       fix) from error
     return dict(zip(LAYOUT, (array for part in parts for array in part), strict=True))
 
 
 def _from_npz(path: Path, competition: Competition) -> dict[str, np.ndarray]:
-    """The four arrays of an .npz. Nothing is unpickled, and headers are checked before the data is read."""
+    """The four arrays of an .npz.
+
+    Nothing is unpickled, and headers are checked before the data is read.
+    """
     with open_csv(path) as file:
         if file.read(6) == b"\x93NUMPY":
             raise KitError(f"{path} is one array, as numpy.save writes it", _FIX)
@@ -114,7 +133,8 @@ def _from_npz(path: Path, competition: Competition) -> dict[str, np.ndarray]:
         there = archive.namelist()
         missing = [name for name in LAYOUT if f"{name}.npy" not in there]
         if missing:
-            raise KitError(f"{path} has no {', '.join(missing)}; it holds {list_names(there) or 'nothing'}", _FIX)
+            raise KitError(f"{path} has no {', '.join(missing)}; it holds "
+                           f"{list_names(there) or 'nothing'}", _FIX)
         headers = {name: _header(archive, name, path) for name in LAYOUT}
         for kind in PARTS:
             _check(headers, kind, str(path), competition)
@@ -129,15 +149,17 @@ def _header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:
         raise KitError(f"{path}: {name} holds Python objects, which are never loaded",
                        f"save it as numbers: {name}.astype('uint8')")
     if header.dtype.kind not in "uif":
-        raise KitError(f"{path}: {name} is {header.dtype} {header.shape}, which are no whole numbers", _FIX)
+        raise KitError(f"{path}: {name} is {header.dtype} {header.shape}, which are no whole "
+                       "numbers", _FIX)
     if header.dtype.itemsize * math.prod(header.shape) > MAX_BYTES:
-        raise KitError(f"{path}: {name} is {header.dtype} {header.shape}, more than {MAX_BYTES >> 30} GiB",
-                       f"save it as bytes: {name}.astype('uint8')")
+        raise KitError(f"{path}: {name} is {header.dtype} {header.shape}, more than "
+                       f"{MAX_BYTES >> 30} GiB", f"save it as bytes: {name}.astype('uint8')")
     return header
 
 
 def _read_header(file: IO[bytes]) -> Header:
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    read = {(1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0}
     shape, in_columns, dtype = read[np.lib.format.read_magic(file)](file)
     return Header(shape, dtype, "F" if in_columns else "C")
 
@@ -153,17 +175,18 @@ def _array(archive: zipfile.ZipFile, name: str, header: Header) -> np.ndarray:
     return np.frombuffer(data, header.dtype).reshape(header.shape, order=header.order)
 
 
-def _check(arrays: Mapping[str, Header | np.ndarray], kind: str, called: str, competition: Competition) -> None:
+def _check(arrays: Mapping[str, Header | np.ndarray], kind: str, called: str,
+           competition: Competition) -> None:
     """KitError unless the images have the competition's shape and there is one label for each."""
     images, labels = arrays[f"x_{kind}"], arrays[f"y_{kind}"]
     one, n = [size for size in images.shape[1:] if size != 1], images.shape[0] if images.shape else 0
     if one not in ([size for size in competition.shape if size != 1], [competition.n_pixels]):
-        raise KitError(f"{called}: x_{kind} is {images.dtype} {images.shape}; {competition.slug} has images of "
-                       f"{competition.shape}",
+        raise KitError(f"{called}: x_{kind} is {images.dtype} {images.shape}; {competition.slug} "
+                       f"has images of {competition.shape}",
                        f"give x_{kind} in the shape (n, {', '.join(map(str, competition.shape))})")
     if labels.shape == (n, competition.n_classes):
-        raise KitError(f"{called}: y_{kind} has a column for each class, not a label for each image",
-                       f"save y_{kind}.argmax(axis=1)")
+        raise KitError(f"{called}: y_{kind} has a column for each class, not a label for each "
+                       "image", f"save y_{kind}.argmax(axis=1)")
     if not n or labels.shape not in ((n,), (n, 1)):
         raise KitError(f"{called}: y_{kind} has the shape {labels.shape} for {n:,} images",
                        "give as many labels as images, at least one")
@@ -175,7 +198,8 @@ def _part(arrays: dict[str, np.ndarray], kind: str, called: str, competition: Co
     if not _whole(images, 255):
         fraction = images.dtype.kind == "f" and images.min() >= 0 and images.max() <= 1
         raise KitError(f"{called}: x_{kind} is not whole numbers from 0 to 255 in all places",
-                       f"save (x_{kind} * 255).round().astype('uint8')" if fraction else "give the greys as they were")
+                       f"save (x_{kind} * 255).round().astype('uint8')" if fraction
+                       else "give the greys as they were")
     return Part(np.ascontiguousarray(images.reshape(len(images), -1), np.uint8),
                 _labels(labels.reshape(-1), f"{called}: y_{kind}", competition))
 
@@ -188,6 +212,8 @@ def _whole(array: np.ndarray, most: int) -> bool:
 
 def _labels(labels: np.ndarray, called: str, competition: Competition) -> np.ndarray:
     if not _whole(labels, competition.n_classes - 1):
-        raise KitError(f"{called}: the labels are not whole numbers from 0 to {competition.n_classes - 1}",
-                       f"number the classes from 0 to {competition.n_classes - 1}, in the order of the competition")
+        raise KitError(f"{called}: the labels are not whole numbers from 0 to "
+                       f"{competition.n_classes - 1}",
+                       f"number the classes from 0 to {competition.n_classes - 1}, in the order of "
+                       "the competition")
     return labels.astype(np.uint8)

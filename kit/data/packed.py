@@ -1,7 +1,8 @@
 """Read a CSV file out of an untrusted zip or gzip as if it were not packed.
 
-Nothing is written. A hostile archive (links, `../`, two files of one name, a zip bomb) is refused as a whole. The error
-tells whether an archive is cut off, damaged, encrypted, packed by a method that Python lacks, or no archive at all.
+Nothing is written. A hostile archive (links, `../`, two files of one name, a zip bomb) is refused
+as a whole. The error tells whether an archive is cut off, damaged, encrypted, packed by a method
+that Python lacks, or no archive at all.
 """
 
 import contextlib
@@ -31,10 +32,12 @@ _END, _END_64, _LOCATOR_64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"
 
 @contextlib.contextmanager
 def open_packed(path: Path, called: str = "") -> Iterator[BinaryIO]:
-    """Open a CSV file that is plain, gzipped, or the only CSV file in a zip, and yield its bytes unpacked.
+    """Open a CSV file that is plain, gzipped, or the only CSV file in a zip, and yield its bytes
+    unpacked.
 
-    The format is recognized by the first bytes, not by the name. called: the name of the archive in errors, if not its
-    path. KitError as from `open_csv`, for an archive that is refused, and for a zip of several CSV files or of none.
+    The format is recognized by the first bytes, not by the name. called: the name of the archive in
+    errors, if not its path. KitError as from `open_csv`, for an archive that is refused, and for a
+    zip of several CSV files or of none.
     """
     called = called or str(path)
     with open_csv(path) as file:
@@ -92,7 +95,10 @@ class _Unpacked(io.RawIOBase):
 
 
 def _the_csv(archive: zipfile.ZipFile, called: str) -> zipfile.ZipInfo:
-    """The only CSV file in a zip, in whatever folder. Hidden files and those of __MACOSX/ don't count."""
+    """The only CSV file in a zip, in whatever folder.
+
+    Hidden files and those of __MACOSX/ don't count.
+    """
     files = [info for info in archive.infolist() if not info.is_dir()]
     found = [info for info in files if info.filename.lower().endswith(".csv")
              and not info.filename.startswith("__MACOSX/")
@@ -191,13 +197,16 @@ def check_zip_directory(path: Path, called: str) -> None:
 
 @contextlib.contextmanager
 def unpacking_errors(called: str) -> Iterator[None]:
-    """Turn what unpacking raises inside the with block into a KitError: cut off, damaged, unknown method."""
+    """Turn what unpacking raises inside the with block into a KitError: cut off, damaged, unknown
+    method.
+    """
     try:
         yield
     except (KitError, MemoryError):
         raise
     except EOFError as error:
-        raise KitError(f"{called} is cut off: it ends in the middle of a file", DOWNLOAD_AGAIN) from error
+        raise KitError(f"{called} is cut off: it ends in the middle of a file",
+                       DOWNLOAD_AGAIN) from error
     except NotImplementedError as error:
         raise KitError(f"{called} is packed by a method that Python cannot unpack: {_said(error)}",
                        UNPACK_YOURSELF) from error

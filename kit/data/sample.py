@@ -1,13 +1,14 @@
-"""Draw Kannada digits by simulated writers, so that the kit can be used without the competition's data.
+"""Draw Kannada digits by simulated writers, for using the kit without the competition's data.
 
-`draw_sample` writes train.csv, test.csv, Dig-MNIST.csv and sample_submission.csv as the competition lays them out:
-blocks of one writer each, labels cycling 0-9, the hardest writers first, still harder ones in the test file, and other
-writers on other paper in Dig-MNIST. A writer is a set of numbers (`Handwriting`), whose spread grows with the writer's
-difficulty; a digit is the writer's usual shape for it with small random changes. The spreads were chosen by eye, by
-comparing with real digits. A score on the sample shows that the kit works; it says nothing about the competition.
+`draw_sample` writes train.csv, test.csv, Dig-MNIST.csv and sample_submission.csv as the competition
+lays them out: blocks of one writer each, labels cycling 0-9, the hardest writers first, still
+harder ones in the test file, and other writers on other paper in Dig-MNIST. A writer is a set of
+numbers (`Handwriting`), whose spread grows with the writer's difficulty; a digit is the writer's
+usual shape for it with small random changes. The spreads were chosen by eye, by comparing with real
+digits. A score on the sample shows that the kit works; it says nothing about the competition.
 
-The same seed gives the same digits everywhere, up to one grey level: only PCG64's raw bits are taken from NumPy, as
-those alone are promised never to change (NEP 19).
+The same seed gives the same digits everywhere, up to one grey level: only PCG64's raw bits are
+taken from NumPy, as those alone are promised never to change (NEP 19).
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from kit.data import pen, strokes
 from kit.data.competition import KANNADA, Competition
 from kit.data.table import write_table
 
-# 4,800 digits: five folds of the tutorial's CNN take about a minute on two cores, and writers still differ clearly.
+# 4,800 digits: five folds of the tutorial's CNN take about a minute on two cores, and writers still
+# differ clearly.
 N_WRITERS = 30
 ROWS_PER_WRITER = 160
 N_TEST_WRITERS = 8
@@ -36,7 +38,9 @@ N_DIGITS = len(strokes.GLYPHS)
 
 
 class Digits(NamedTuple):
-    """pixels uint8 (n, 784), labels uint8 (n,), writers int32 (n,): who wrote each row, counted from 0."""
+    """pixels uint8 (n, 784), labels uint8 (n,), writers int32 (n,): who wrote each row, counted
+    from 0.
+    """
 
     pixels: np.ndarray
     labels: np.ndarray
@@ -58,29 +62,35 @@ TRAIN_PAPER = Paper()
 EXTRA_PAPER = Paper(pen=1.15, pens=0.32, grain=0.25, ruled=0.10, specks=0.12)
 
 
-def draw_sample(folder: Path, seed: int = 0, n_writers: int = N_WRITERS, rows_per_writer: int = ROWS_PER_WRITER,
+def draw_sample(folder: Path, seed: int = 0, n_writers: int = N_WRITERS,
+                rows_per_writer: int = ROWS_PER_WRITER,
                 n_test_writers: int = N_TEST_WRITERS, n_extra_writers: int = N_EXTRA_WRITERS,
                 competition: Competition = KANNADA) -> None:
     """Write the four CSV files of a sample into `folder`.
 
-    Test and Dig-MNIST writers have ROWS_PER_OTHER_WRITER rows each, training writers `rows_per_writer`, which the data
-    folder's manifest must record as its writer block. KitError if the competition's digits are not Kannada, if the rows
-    per writer are not a multiple of ten, or if the disk refuses.
+    Test and Dig-MNIST writers have ROWS_PER_OTHER_WRITER rows each, training writers
+    `rows_per_writer`, which the data folder's manifest must record as its writer block. KitError if
+    the competition's digits are not Kannada, if the rows per writer are not a multiple of ten, or
+    if the disk refuses.
     """
     if competition.class_names != KANNADA.class_names or competition.shape != (pen.SIDE, pen.SIDE):
-        raise KitError(f"there is no sample for {competition.slug}: the kit draws Kannada digits only",
+        raise KitError(f"there is no sample for {competition.slug}: the kit draws Kannada digits "
+                       "only",
                        f"kit download --from {'keras' if competition.keras_dataset else 'kaggle'} "
                        f"--competition {competition.slug}; or give the path of its files to --from")
     folder = Path(folder)
     train = draw_digits(n_writers, rows_per_writer, seed)
-    write_table(folder / competition.train, competition, train.pixels, competition.label_column, train.labels)
+    write_table(folder / competition.train, competition, train.pixels, competition.label_column,
+                train.labels)
     test = draw_test_digits(n_test_writers, seed)
     ids = np.arange(competition.first_id, competition.first_id + len(test.labels))
     id_column = competition.id_column or competition.submission_columns[0]
     write_table(folder / competition.test, competition, test.pixels, id_column, ids)
     if competition.extra is not None:
-        extra = draw_digits(n_extra_writers, ROWS_PER_OTHER_WRITER, seed, EXTRA_DIFFICULTY, EXTRA_PAPER, stream=2)
-        write_table(folder / competition.extra, competition, extra.pixels, competition.label_column, extra.labels)
+        extra = draw_digits(n_extra_writers, ROWS_PER_OTHER_WRITER, seed, EXTRA_DIFFICULTY,
+                            EXTRA_PAPER, stream=2)
+        write_table(folder / competition.extra, competition, extra.pixels, competition.label_column,
+                    extra.labels)
     lines = [",".join(competition.submission_columns), *(f"{number},0" for number in ids)]
     storage.write_text(folder / competition.sample_submission, "\n".join(lines) + "\n")
 
@@ -90,24 +100,28 @@ def draw_digits(n_writers: int = N_WRITERS, rows_per_writer: int = ROWS_PER_WRIT
                 stream: int = 0) -> Digits:
     """Digits in writer blocks, labels cycling 0-9.
 
-    difficulty: that of the first and of the last writer (0 easy, 1 hardest), evenly spaced in between. stream:
-    independent digits from the same seed. A writer's digits depend on the number of writers only through the
-    difficulty. KitError if `rows_per_writer` is not a multiple of ten.
+    difficulty: that of the first and of the last writer (0 easy, 1 hardest), evenly spaced in
+    between. stream: independent digits from the same seed. A writer's digits depend on the number
+    of writers only through the difficulty. KitError if `rows_per_writer` is not a multiple of ten.
     """
     if n_writers < 1 or rows_per_writer < N_DIGITS or rows_per_writer % N_DIGITS:
-        raise KitError(f"{n_writers} writers of {rows_per_writer} rows each cannot write every digit equally often",
+        raise KitError(f"{n_writers} writers of {rows_per_writer} rows each cannot write every "
+                       "digit equally often",
                        f"ask for at least one writer, and for a multiple of {N_DIGITS} rows")
     labels = np.arange(rows_per_writer) % N_DIGITS
     blocks = []
     for writer, hard in enumerate(np.linspace(*difficulty, n_writers)):
         random = PortableRandom(seed, stream, writer)
-        blocks.append(_write_digits(_draw_handwriting(random, float(hard), paper), labels, paper, random))
+        blocks.append(_write_digits(_draw_handwriting(random, float(hard), paper), labels, paper,
+                                    random))
     return Digits(np.concatenate(blocks), np.tile(labels, n_writers).astype(np.uint8),
                   np.repeat(np.arange(n_writers), rows_per_writer).astype(np.int32))
 
 
 def draw_test_digits(n_writers: int = N_TEST_WRITERS, seed: int = 0) -> Digits:
-    """The digits of a sample's test.csv, in its shuffled order, with the labels that the file does not have."""
+    """The digits of a sample's test.csv, in its shuffled order, with the labels that the file does
+    not have.
+    """
     digits = draw_digits(n_writers, ROWS_PER_OTHER_WRITER, seed, TEST_DIFFICULTY, stream=1)
     order = np.argsort(PortableRandom(seed, 3).uniform(len(digits.labels)), kind="stable")
     return Digits(*(column[order] for column in digits))
@@ -122,7 +136,8 @@ class PortableRandom:
     def uniform(self, *shape: int) -> np.ndarray:
         """In [0, 1), float64, 53 random bits."""
         raw = self._bits.random_raw(int(np.prod(shape)))
-        return (np.asarray(raw, dtype=np.uint64) >> np.uint64(11)).astype(np.float64).reshape(shape) * 2.0**-53
+        return (np.asarray(raw,
+                           dtype=np.uint64) >> np.uint64(11)).astype(np.float64).reshape(shape) * 2.0**-53
 
     def normal(self, *shape: int) -> np.ndarray:
         """Standard normal (Box and Muller 1958)."""
@@ -130,7 +145,7 @@ class PortableRandom:
         return radius * np.cos(2 * np.pi * self.uniform(*shape))
 
 
-# -- a writer -------------------------------------------------------------------------------------------------------
+# -- a writer --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -151,31 +166,38 @@ class Handwriting:
     gaps: float  # how many times the ink runs out in one digit, on average
     ragged: float
     odd: float  # chance of another way to write the digit than the usual one
-    shapes: tuple[tuple[np.ndarray, ...], ...]  # per digit, per habit: this writer's own control points
+    # Per digit, per habit: this writer's own control points
+    shapes: tuple[tuple[np.ndarray, ...], ...]
     usual: tuple[int, ...]  # per digit: the index of the usual habit
 
 
 def _draw_handwriting(random: PortableRandom, hard: float, paper: Paper) -> Handwriting:
-    """A random writer of the difficulty `hard`, which only scales the random numbers, not how many are drawn."""
+    """A random writer of the difficulty `hard`, which only scales the random numbers, not how many
+    are drawn.
+    """
     n = random.normal(11)
     own = 0.018 + 0.030 * hard
     shapes, usual = [], []
     for label in range(N_DIGITS):
         usual.append(int(_choose(random, label, 1, sharpness=1.0 - 0.6 * hard)[0]))
         stretch = np.exp(random.normal(2) * (0.08 + 0.10 * hard))
-        shapes.append(tuple(line.control * stretch + own * _moves(random, line, 1)[0] for line in _curves(label)))
+        shapes.append(tuple(line.control * stretch + own * _moves(random, line, 1)[0]
+                            for line in _curves(label)))
     return Handwriting(
         slant=n[0] * (0.09 + 0.09 * hard) + 0.03, turn=n[1] * (0.04 + 0.03 * hard),
         width=float(np.exp(n[2] * (0.12 + 0.14 * hard))), taper=n[3] * (0.08 + 0.12 * hard),
         bend=n[4] * (0.05 + 0.10 * hard), shake=0.014 + 0.024 * hard,
         wobble=0.004 + 0.012 * hard * abs(n[5]), pen=paper.pen * float(np.exp(n[6] * paper.pens)),
-        nib=min(0.35, 0.18 * abs(n[7])), nib_angle=0.5 * n[8], pressure=0.08 + 0.10 * hard * abs(n[9]),
-        gaps=(0.2 + hard) * abs(n[10]), ragged=0.35 + 0.2 * hard + paper.grain, odd=0.10 + 0.20 * hard,
-        shapes=tuple(shapes), usual=tuple(usual))
+        nib=min(0.35, 0.18 * abs(n[7])), nib_angle=0.5 * n[8],
+        pressure=0.08 + 0.10 * hard * abs(n[9]),
+        gaps=(0.2 + hard) * abs(n[10]), ragged=0.35 + 0.2 * hard + paper.grain,
+        odd=0.10 + 0.20 * hard, shapes=tuple(shapes), usual=tuple(usual))
 
 
 def _choose(random: PortableRandom, label: int, n: int, sharpness: float = 1.0) -> np.ndarray:
-    """The indices (n,) of n random habits for a digit, by weight; a lower sharpness makes them more equal."""
+    """The indices (n,) of n random habits for a digit, by weight; a lower sharpness makes them more
+    equal.
+    """
     weights = np.array([habit.weight for habit in strokes.GLYPHS[label]]) ** sharpness
     chosen = np.searchsorted(np.cumsum(weights) / weights.sum(), random.uniform(n), side="right")
     return np.minimum(chosen, len(weights) - 1)
@@ -191,10 +213,11 @@ def _curves(label: int) -> tuple[strokes.Curve, ...]:
     return tuple(strokes.make_curve(habit) for habit in strokes.GLYPHS[label])
 
 
-# -- the digits of a writer -------------------------------------------------------------------------------------------
+# -- the digits of a writer ------------------------------------------------------------------------
 
 
-def _write_digits(hand: Handwriting, labels: np.ndarray, paper: Paper, random: PortableRandom) -> np.ndarray:
+def _write_digits(hand: Handwriting, labels: np.ndarray, paper: Paper,
+                  random: PortableRandom) -> np.ndarray:
     """Pixels uint8 (n, 784) of one writer's digits."""
     points, along, down = _lines(hand, labels, random)
     points = _warp(hand, points, along, random)
@@ -207,8 +230,11 @@ def _write_digits(hand: Handwriting, labels: np.ndarray, paper: Paper, random: P
     return np.rint(frame * 255).astype(np.uint8).reshape(len(labels), -1)
 
 
-def _lines(hand: Handwriting, labels: np.ndarray, random: PortableRandom) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The line of each digit, padded to the longest: points (n, 2, p), along (n, p) and pen down (n, p)."""
+def _lines(hand: Handwriting, labels: np.ndarray,
+           random: PortableRandom) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The line of each digit, padded to the longest: points (n, 2, p), along (n, p) and pen down
+    (n, p).
+    """
     longest = max(len(line.along) for label in range(N_DIGITS) for line in _curves(label))
     points, along = np.zeros((len(labels), 2, longest)), np.zeros((len(labels), longest))
     down = np.zeros((len(labels), longest), dtype=bool)
@@ -225,12 +251,14 @@ def _lines(hand: Handwriting, labels: np.ndarray, random: PortableRandom) -> tup
     return points, along, down
 
 
-def _warp(hand: Handwriting, points: np.ndarray, along: np.ndarray, random: PortableRandom) -> np.ndarray:
+def _warp(hand: Handwriting, points: np.ndarray, along: np.ndarray,
+          random: PortableRandom) -> np.ndarray:
     """`points` (n, 2, p) with the writer's width, taper, bend, slant, turn and wobble."""
     n = len(points)
     loose = random.normal(5, n, 1)
     x, y = points[:, 0] - 0.3, points[:, 1] - 0.5
-    x = x * hand.width * np.exp(2.5 * hand.shake * loose[0]) * (1 + (hand.taper + 3 * hand.shake * loose[1]) * y)
+    width = hand.width * np.exp(2.5 * hand.shake * loose[0])
+    x = x * width * (1 + (hand.taper + 3 * hand.shake * loose[1]) * y)
     x = x + (hand.bend + hand.shake * loose[2]) * y**2
     x = x - (hand.slant + 2.5 * hand.shake * loose[3]) * y
     angle = hand.turn + 2 * hand.shake * loose[4]
@@ -242,7 +270,8 @@ def _warp(hand: Handwriting, points: np.ndarray, along: np.ndarray, random: Port
     return warped
 
 
-def _pen(hand: Handwriting, points: np.ndarray, along: np.ndarray, random: PortableRandom) -> np.ndarray:
+def _pen(hand: Handwriting, points: np.ndarray, along: np.ndarray,
+         random: PortableRandom) -> np.ndarray:
     """The pen radius at each point (n, p), in pixels; UNSEEN where the ink runs out."""
     n = len(points)
     step = np.gradient(points, axis=2)
@@ -266,9 +295,11 @@ def _marks(paper: Paper, points: np.ndarray, radius: np.ndarray,
     low, high = pen.bounds(points, radius)
     middle, reach = (low + high) / 2, (high - low).max(axis=1, keepdims=True) / 2
     side = np.where(random.uniform(n, 1) < 0.5, -1.0, 1.0) * (1.15 + 0.3 * random.uniform(n, 1))
-    level = random.uniform(n) < 0.5  # a horizontal line below or above the digit, or a vertical one beside it
+    # A horizontal line below or above the digit, or a vertical one beside it
+    level = random.uniform(n) < 0.5
     across, under = line + 0 * side, side + 0 * line  # both (n, 50)
-    rule = np.where(level[:, None, None], np.stack([across, under], axis=1), np.stack([under, across], axis=1))
+    rule = np.where(level[:, None, None], np.stack([across, under], axis=1),
+                    np.stack([under, across], axis=1))
     speck = 1.2 * (2 * random.uniform(n, 2, 1) - 1)
     marks = middle[:, :, None] + reach[:, :, None] * np.concatenate([rule, speck], axis=2)
     ruled = np.where(random.uniform(n, 1) < paper.ruled, 0.5, pen.UNSEEN)

@@ -1,8 +1,9 @@
-"""Get a competition's data files from Kaggle, the drawn sample, a zip, a folder or an .npz, and read them.
+"""Get a competition's data files: from Kaggle, the drawn sample, a zip, a folder or an .npz.
 
-`download` collects and checks the files in a scratch folder and then moves them into place, the manifest last: if it
-fails, earlier data is unchanged. Real data goes to <root>/<slug>/ and the sample to <root>/<slug>-sample/, so that they
-cannot be confused; `find_data` chooses between the two.
+`download` collects and checks the files in a scratch folder and then moves them into place, the
+manifest last: if it fails, earlier data is unchanged. Real data goes to <root>/<slug>/ and the
+sample to <root>/<slug>-sample/, so that they cannot be confused; `find_data` chooses between the
+two.
 """
 
 import errno
@@ -52,8 +53,8 @@ class DataFolder:
                 or not (block is None or (type(block) is int and 0 < block < 1 << 31)):
             raise storage.damaged(self.path / MANIFEST, "not a manifest of the kit's")
         if manifest.get("competition") != self.competition.slug:
-            raise KitError(f"{self.path} holds {quoted(str(manifest.get('competition')))}, not {self.competition.slug}",
-                           "choose another --data-dir or --competition")
+            raise KitError(f"{self.path} holds {quoted(str(manifest.get('competition')))}, not "
+                           f"{self.competition.slug}", "choose another --data-dir or --competition")
         return manifest
 
     @property
@@ -80,7 +81,9 @@ class DataFolder:
 
     @property
     def download_again(self) -> str:
-        """The fix "get it again: …", with the command that does so if the kit has put the data here."""
+        """The fix "get it again: …", with the command that does so if the kit has put the data
+        here.
+        """
         origin = self.manifest.get("origin")
         if origin is None:
             return "get the file again from where it came"
@@ -88,8 +91,11 @@ class DataFolder:
         return f"get it again: {_typed(self.competition, self.path.parent, '--force', '--from', place)}"
 
     def file(self, name: str) -> Path | None:
-        """The path of the CSV file `name` in this folder, plain, .zip or .gz; None if it is not there."""
-        return next((path for path in (self.path / (name + suffix) for suffix in ("", *archive.PACKED_SUFFIXES))
+        """The path of the CSV file `name` in this folder, plain, .zip or .gz; None if it is not
+        there.
+        """
+        return next((path for path in (self.path / (name + suffix)
+                                       for suffix in ("", *archive.PACKED_SUFFIXES))
                      if path.is_file()), None)
 
     def train(self) -> Table:
@@ -108,10 +114,13 @@ class DataFolder:
         return self._table(name, labelled=True)
 
     def test_labels(self) -> np.ndarray | None:
-        """The labels of the test file, uint8 (n,), for scoring a finished submission; None if not known."""
+        """The labels of the test file, uint8 (n,), for scoring a finished submission; None if not
+        known.
+        """
         path = self.path / npz.TEST_LABELS
         digest = self.manifest.get("sha256", {}).get(path.name)
-        if digest is None or not path.is_file():  # a file that is not in the manifest was left by earlier data
+        if digest is None or not path.is_file():
+            # A file that is not in the manifest was left by earlier data
             return None
         if storage.sha256_file(path) != digest:
             raise self._changed(path)
@@ -131,8 +140,10 @@ class DataFolder:
         return table
 
     def _changed(self, path: Path) -> KitError:
-        return KitError(f"{path} is not the file that {MANIFEST} records: it was changed, or half replaced",
-                        f"{self.download_again}; or delete {self.path / MANIFEST} if the file is meant to be so")
+        return KitError(f"{path} is not the file that {MANIFEST} records: it was changed, or half "
+                        "replaced",
+                        f"{self.download_again}; or delete {self.path / MANIFEST} if the file is "
+                        "meant to be so")
 
 
 def _read_once(path: Path, competition: Competition, labelled: bool) -> Table:
@@ -148,19 +159,25 @@ def _read_once(path: Path, competition: Competition, labelled: bool) -> Table:
 
 
 @functools.lru_cache(maxsize=6)  # the tables of two data folders
-def _read_stamped(path: Path, stamp: tuple[int, ...], competition: Competition, labelled: bool) -> Table:
+def _read_stamped(path: Path, stamp: tuple[int, ...], competition: Competition,
+                  labelled: bool) -> Table:
     return read_table(path, competition, labelled)
 
 
 def find_data(competition: Competition, root: Path) -> DataFolder:
-    """The data folder below `root` to use: real data if there is any, otherwise the sample. KitError if neither."""
+    """The data folder below `root` to use: real data if there is any, otherwise the sample.
+
+    KitError if neither.
+    """
     for folder in (data_folder(competition, root, False), data_folder(competition, root, True)):
         if folder.file(competition.train) is not None:
             return folder
-    without_account = _typed(competition, root, "--from", "keras" if competition.keras_dataset else "sample")
+    without_account = _typed(competition, root, "--from",
+                             "keras" if competition.keras_dataset else "sample")
     raise KitError(f"there is no data of {competition.slug} in {root}",
                    f"{_typed(competition, root)}; or {without_account} for "
-                   f"{'the same' if competition.keras_dataset else 'drawn'} digits, without an account")
+                   f"{'the same' if competition.keras_dataset else 'drawn'} digits, without an "
+                   "account")
 
 
 def _typed(competition: Competition, root: Path, *words: str) -> str:
@@ -173,11 +190,12 @@ def _typed(competition: Competition, root: Path, *words: str) -> str:
 
 def download(competition: Competition, source: str | Path | None, root: Path, force: bool = False,
              progress: Progress | None = None) -> DataFolder:
-    """Get the competition's files, check them, and put them below `root`, unless they are there and intact.
+    """Get the competition's files, check them, and put them below `root`, unless they are there and
+    intact.
 
-    source: kaggle, sample, keras (for keras.datasets), or the path of a zip, a folder or an .npz in Keras' layout; None:
-    Kaggle if there is a credential, otherwise the sample. force: get them again in any case. On a KitError, earlier data
-    is unchanged.
+    source: kaggle, sample, keras (for keras.datasets), or the path of a zip, a folder or an .npz in
+    Keras' layout; None: Kaggle if there is a credential, otherwise the sample. force: get them
+    again in any case. On a KitError, earlier data is unchanged.
     """
     say = (progress or Progress()).say
     if source is None:
@@ -188,7 +206,8 @@ def download(competition: Competition, source: str | Path | None, root: Path, fo
         source = "kaggle" if has_credential() else "sample"
     if "://" in str(source):
         raise KitError(f"{source} is an address, not a path",
-                       "download it in a browser and give the file to --from; or take --from kaggle")
+                       "download it in a browser and give the file to --from; or take --from "
+                       "kaggle")
     folder = data_folder(competition, root, source == "sample")
     origin = str(source) if source in ("kaggle", "sample") else _origin(Path(source))
     if not force and _is_intact(folder, origin):
@@ -200,7 +219,8 @@ def download(competition: Competition, source: str | Path | None, root: Path, fo
         try:
             manifest = _gather(new, source, say) | {"origin": origin}
             manifest |= _check(new, say)
-        except KitError as error:  # its path is in the scratch folder, which will be gone: name the source instead
+        except KitError as error:
+            # Its path is in the scratch folder, which will be gone: name the source instead
             raise KitError(error.message.replace(str(new.path), str(source)), error.fix) from error
         folder = data_folder(competition, root, manifest["is_sample"])
         storage.write_json(new.path / MANIFEST, manifest)
@@ -215,7 +235,9 @@ def data_folder(competition: Competition, root: Path, sample: bool) -> DataFolde
 
 
 def _is_all_there_is(real: DataFolder) -> bool:
-    """Whether there is real data that the user has put there, or that cannot be downloaded without a credential."""
+    """Whether there is real data that the user has put there, or that cannot be downloaded without
+    a credential.
+    """
     by_hand = not (real.path / MANIFEST).is_file()
     return real.file(real.competition.train) is not None and (by_hand or not has_credential())
 
@@ -235,7 +257,10 @@ def _origin(path: Path) -> str:
 
 
 def _is_intact(folder: DataFolder, origin: str) -> bool:
-    """Whether all files match the manifest and came from `origin`. If that is Kaggle, any real data will do."""
+    """Whether all files match the manifest and came from `origin`.
+
+    If that is Kaggle, any real data will do.
+    """
     try:
         manifest = folder.manifest
         if origin not in ("kaggle", manifest.get("origin")):
@@ -248,9 +273,13 @@ def _is_intact(folder: DataFolder, origin: str) -> bool:
 
 
 def _gather(new: DataFolder, source: str | Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Put the files into `new`, unchecked. Returns the part of the manifest that says where they are from."""
+    """Put the files into `new`, unchecked.
+
+    Returns the part of the manifest that says where they are from.
+    """
     competition = new.competition
-    about: dict[str, Any] = {"competition": competition.slug, "source": str(source), "is_sample": False,
+    about: dict[str, Any] = {"competition": competition.slug, "source": str(source),
+                             "is_sample": False,
                              "created": datetime.now(UTC).isoformat(timespec="seconds")}
     if source == "kaggle":
         _from_kaggle(new, say)
@@ -282,7 +311,8 @@ def _from_kaggle(new: DataFolder, say: Callable[[str], None]) -> None:
     required = (competition.train, competition.test)
     given = download_competition(competition.slug, new.path.parent, say, competition.rules_url)
     try:
-        archive.unpack(given, required, [name for name in competition.files if name not in required], new.path)
+        archive.unpack(given, required,
+                       [name for name in competition.files if name not in required], new.path)
     except KitError as error:
         raise KitError(error.message.replace(str(given), f"{given.name} from Kaggle"),
                        f"run the same command again, nothing was replaced; {error.fix}") from error
@@ -316,23 +346,28 @@ def _check_ids(path: Path, competition: Competition, ids: np.ndarray) -> None:
         for _, block in line_blocks(file, path, hashlib.sha256()):
             found += split_ids(block)[0]
     wanted = [str(name).encode() for name in ids.tolist()]
-    line = next((i for i, (name, other) in enumerate(zip(found, wanted, strict=False), 2) if name != other), None)
+    line = next((i for i, (name, other) in enumerate(zip(found, wanted, strict=False), 2)
+                 if name != other), None)
     if line is not None or len(found) != len(wanted):
         line = line or min(len(found), len(wanted)) + 2
-        raise KitError(f"{path}, line {line}: the ids are not those of {competition.test}, in its order",
+        raise KitError(f"{path}, line {line}: the ids are not those of {competition.test}, in its "
+                       "order",
                        "the two files are of different downloads: get them again from one place")
 
 
 def _move(new: DataFolder, folder: DataFolder) -> None:
-    """Move the files of `new` into `folder`, the manifest last: half-moved files match neither manifest.
+    """Move the files of `new` into `folder`, the manifest last: half-moved files match neither
+    manifest.
 
-    Other files in that folder stay. Renaming needs no disk space, so a full disk cannot stop this half-way.
+    Other files in that folder stay. Renaming needs no disk space, so a full disk cannot stop this
+    half-way.
     """
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         (folder.path / ".cache").mkdir(exist_ok=True)
         last = [new.path / storage.CHECKSUMS, new.path / MANIFEST]
-        files = [path for path in sorted(new.path.rglob("*")) if path.is_file() and path not in last]
+        files = [path for path in sorted(new.path.rglob("*")) if path.is_file()
+                 and path not in last]
         if any((folder.path / path.relative_to(new.path)).is_dir() for path in files + last):
             raise IsADirectoryError(errno.EISDIR, "a folder bears the name of one of its files")
         for path in files + last:

@@ -1,11 +1,12 @@
 """The ways in which people write the ten Kannada digits, as strokes of a few control points each.
 
-`GLYPHS` has several habits for each digit. A habit is a list of strokes, a stroke a list of (x, y) points that a smooth
-curve passes through; `make_curve` gives that curve as a matrix, because it is linear in the points: so the digits of
-many writers are one matrix product.
+`GLYPHS` has several habits for each digit. A habit is a list of strokes, a stroke a list of (x, y)
+points that a smooth curve passes through; `make_curve` gives that curve as a matrix, because it is
+linear in the points: so the digits of many writers are one matrix product.
 
-The digit's height is about 1, y points down, x has the same scale. A point given twice in a row is a corner. The
-numbers were written by hand from what the digits look like; no font and no data file went into them.
+The digit's height is about 1, y points down, x has the same scale. A point given twice in a row is
+a corner. The numbers were written by hand from what the digits look like; no font and no data file
+went into them.
 """
 
 from dataclasses import dataclass
@@ -29,8 +30,9 @@ class Habit:
 class Curve:
     """A habit as a smooth line: its points are `basis` @ `control`.
 
-    basis (p, k); control (k, 2). knot (k,): the same number for control points that must move together, as those of a
-    corner. along (p,): the length of the line up to each point, in digit heights, over all strokes.
+    basis (p, k); control (k, 2). knot (k,): the same number for control points that must move
+    together, as those of a corner. along (p,): the length of the line up to each point, in digit
+    heights, over all strokes.
     """
 
     basis: np.ndarray
@@ -55,7 +57,9 @@ def make_curve(habit: Habit) -> Curve:
 
 
 def _basis(stroke: np.ndarray) -> np.ndarray:
-    """(points on the line, control points): the weight of each control point in each point on the line."""
+    """(points on the line, control points): the weight of each control point in each point on the
+    line.
+    """
     lengths = np.hypot(*np.diff(stroke, axis=0).T)
     counts = np.maximum(1, np.ceil(lengths * POINTS_PER_HEIGHT)).astype(int)
     segment = np.repeat(np.arange(len(counts)), counts)
@@ -119,7 +123,8 @@ GLYPHS: tuple[tuple[Habit, ...], ...] = (
         Habit(2, (((.04, .16), (.2, .0), (.36, .08), (.36, .28), (.24, .55), (.10, .92), (.0, .9), (.02, .78),
                    (.16, .76), (.34, .92), (.50, .98)),)),  # a small loop
         Habit(2, (((.07, .2), (.2, .02), (.42, .08), (.44, .28), (.28, .45), (.28, .45), (.42, .55), (.38, .8),
-                   (.2, .95), (.03, .9), (.0, .75), (.14, .68), (.3, .8), (.5, 1.)),)),  # with a waist
+                   # With a waist
+                   (.2, .95), (.03, .9), (.0, .75), (.14, .68), (.3, .8), (.5, 1.)),)),
         Habit(2, (((.02, .08), (.2, .0), (.40, .08), (.42, .30), (.32, .50), (.10, .60), (.0, .80), (.12, .97),
                    (.30, .90), (.36, .68), (.30, .55), (.40, .80), (.62, .96)),)),
         Habit(1, (((.04, .3), (.08, .06), (.26, .0), (.42, .12), (.42, .38), (.36, .70), (.12, .96), (.0, .84),
@@ -192,7 +197,8 @@ GLYPHS: tuple[tuple[Habit, ...], ...] = (
         Habit(2, (((.22, .20), (.10, .2), (.10, .05), (.28, .0), (.42, .14), (.35, .42), (.16, .8), (.12, .97),
                    (.3, .99), (.62, .90)),)),  # curls at the top
         Habit(2, (((.04, .1), (.26, .0), (.42, .12), (.34, .36), (.12, .56), (.05, .8), (.2, .97), (.55, .92)),)),
-        Habit(1, (((.0, .04), (.2, .04), (.42, .05), (.42, .05), (.22, .5), (.0, .95), (.0, .95), (.7, .93)),)),  # a Z
+        # A Z
+        Habit(1, (((.0, .04), (.2, .04), (.42, .05), (.42, .05), (.22, .5), (.0, .95), (.0, .95), (.7, .93)),)),
         Habit(1.5, (((.04, .26), (.12, .04), (.3, .02), (.38, .2), (.30, .42), (.30, .42), (.22, .7), (.16, .96),
                      (.16, .96), (.5, .92)),)),
         Habit(1, (((.06, .14), (.22, .0), (.36, .12), (.30, .32), (.12, .30), (.14, .12), (.34, .20), (.32, .48),

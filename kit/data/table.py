@@ -1,9 +1,11 @@
-"""Read a CSV file of the competition as uint8 arrays, checking every cell; reading it again is a memory map.
+"""Read a CSV file of the competition as uint8 arrays, checking every cell.
 
-`read_table` takes a training, test or out-of-domain file of any number of rows, plain or packed. The columns must have
-the right names and order, pixels must be 0 to 255 and labels below the number of classes, in plain decimal digits, and
-ids unique: anything else is a KitError with file, line and column. A UTF-8 BOM, CRLF and quoted numbers are accepted,
-since they cannot be misunderstood.
+Reading the same file again is a memory map (`kit.data.cache`).
+
+`read_table` takes a training, test or out-of-domain file of any number of rows, plain or packed.
+The columns must have the right names and order, pixels must be 0 to 255 and labels below the number
+of classes, in plain decimal digits, and ids unique: anything else is a KitError with file, line and
+column. A UTF-8 BOM, CRLF and quoted numbers are accepted, since they cannot be misunderstood.
 """
 
 import collections
@@ -29,7 +31,8 @@ MAX_ID_BYTES = 256
 _THREADS = 2  # NumPy releases the GIL; more than two threads are limited by memory bandwidth
 _WHOLE_NUMBER = re.compile(rb"0|-?[1-9][0-9]{0,17}")  # fits into int64, and str(int(text)) == text
 _MISSING = {b"", b"nan", b"na", b"n/a", b"null", b"none", b"<na>"}
-_PLAIN_ID = re.compile(rb"[A-Za-z_.-]{0,64}[0-9]{1,64}[A-Za-z_.-]{0,64}")  # ids that need no further check
+# Ids that need no further check
+_PLAIN_ID = re.compile(rb"[A-Za-z_.-]{0,64}[0-9]{1,64}[A-Za-z_.-]{0,64}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +51,12 @@ class Table:
 
 
 def read_table(path: Path, competition: Competition, labelled: bool, cache: bool = True) -> Table:
-    """Read and check one CSV file, in about a third of the time of `pandas.read_csv`, or from its cache.
+    """Read and check one CSV file, in about a third of the time of `pandas.read_csv`, or from its
+    cache.
 
-    labelled: whether its first column is the label (training and out-of-domain files), or the id, if the competition
-    has one (test file). cache: use `.cache/` beside the file, if that can be written. KitError for anything invalid.
+    labelled: whether its first column is the label (training and out-of-domain files), or the id,
+    if the competition has one (test file). cache: use `.cache/` beside the file, if that can be
+    written. KitError for anything invalid.
     """
     path = Path(path)
     wanted = _columns(competition, labelled)
@@ -67,9 +72,10 @@ def read_table(path: Path, competition: Competition, labelled: bool, cache: bool
     return Table(path, pixels, labels, ids, sha256, _notes(path, competition, labels, ids))
 
 
-def write_table(path: Path, competition: Competition, pixels: np.ndarray, first_column: str | None = None,
-                first: np.ndarray | None = None) -> None:
-    """Write a CSV file that `read_table` reads: the column `first_column` with `first` (n,), if given, then the pixels.
+def write_table(path: Path, competition: Competition, pixels: np.ndarray,
+                first_column: str | None = None, first: np.ndarray | None = None) -> None:
+    """Write a CSV file that `read_table` reads: the column `first_column` with `first` (n,), if
+    given, then the pixels.
 
     Several times as fast as pandas, which is slow with so many columns.
     """
@@ -91,14 +97,18 @@ def _columns(competition: Competition, labelled: bool) -> tuple[str, ...]:
 
 def _read(path: Path, competition: Competition, labelled: bool,
           columns: tuple[str, ...]) -> tuple[list[int], table_cache.Arrays]:
-    """The file's stamp, and (pixels, labels or ids, SHA-256). Needs at most two bytes of memory per pixel."""
+    """The file's stamp, and (pixels, labels or ids, SHA-256).
+
+    Needs at most two bytes of memory per pixel.
+    """
     has_id = not labelled and competition.id_column is not None
     n_classes = competition.n_classes if labelled else None
     parts: list[np.ndarray] = []
     names: list[bytes] = []
     digest = hashlib.sha256()
-    # Freeing a large array first makes glibc keep the memory of each block's arrays instead of returning it to the
-    # kernel (14,000 page faults for the real file instead of 100,000). This array is never written to.
+    # Freeing a large array first makes glibc keep the memory of each block's arrays instead of
+    # returning it to the kernel (14,000 page faults for the real file instead of 100,000). This
+    # array is never written to.
     np.empty(24 << 20, np.uint8)
     stamp = _stamp(path)
     with open_packed(path) as file, ThreadPoolExecutor(_THREADS) as pool:
@@ -134,7 +144,9 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _in_order(pool: Executor, function: Callable, items: Iterable[tuple]) -> Iterator:
-    """Yield `function(*item)` for each item, in order, computing only a few ahead of what was yielded."""
+    """Yield `function(*item)` for each item, in order, computing only a few ahead of what was
+    yielded.
+    """
     ahead: collections.deque[Future] = collections.deque()
     for item in items:
         ahead.append(pool.submit(function, *item))
@@ -161,24 +173,30 @@ def _check_ids(path: Path, line: int, ids: list[bytes]) -> None:
             except UnicodeDecodeError:
                 problem = f"the id {quoted(name)} is not UTF-8"
         if problem:
-            raise KitError(f"{path}, line {number}: {problem}", f"give each row an id of its own; or {AGAIN}")
+            raise KitError(f"{path}, line {number}: {problem}",
+                           f"give each row an id of its own; or {AGAIN}")
 
 
 def _ids(path: Path, names: list[bytes]) -> np.ndarray:
-    """The ids as int64 if all are plain whole numbers, otherwise as text. KitError if one comes twice."""
+    """The ids as int64 if all are plain whole numbers, otherwise as text.
+
+    KitError if one comes twice.
+    """
     if len(set(names)) < len(names):
         first_line: dict[bytes, int] = {}
         for line, name in enumerate(names, 2):
             if name in first_line:
                 raise KitError(f"{path}, line {line}: the id {quoted(name)} is there already, "
-                               f"on line {first_line[name]}", f"give each row an id of its own; or {AGAIN}")
+                               f"on line {first_line[name]}",
+                               f"give each row an id of its own; or {AGAIN}")
             first_line[name] = line
     if all(map(_WHOLE_NUMBER.fullmatch, names)):
         return np.array([int(name) for name in names], np.int64)
     return np.array([name.decode("utf-8") for name in names])
 
 
-def _notes(path: Path, competition: Competition, labels: np.ndarray | None, ids: np.ndarray) -> tuple[str, ...]:
+def _notes(path: Path, competition: Competition, labels: np.ndarray | None,
+           ids: np.ndarray) -> tuple[str, ...]:
     notes, n = [], len(ids)
     official = competition.official_rows.get(path.name.removesuffix(".zip").removesuffix(".gz"))
     if official and n != official:

@@ -49,8 +49,10 @@ def error_message(error: Exception) -> str:
         return ""
     body = _body(response)
     inner = body.get("error")  # Google's own services answer {"error": {"message": …}}
-    text = redacted_line(str(body.get("message") or (inner.get("message") if isinstance(inner, dict) else inner) or ""))
-    return "" if text.replace(" ", "").lower() in ("badrequest", "forbidden", "notfound", "unauthorized") else text
+    text = redacted_line(str(body.get("message")
+                             or (inner.get("message") if isinstance(inner, dict) else inner) or ""))
+    return "" if text.replace(" ",
+                              "").lower() in ("badrequest", "forbidden", "notfound", "unauthorized") else text
 
 
 def is_web_page(error: Exception) -> bool:
@@ -66,7 +68,9 @@ def is_from_storage(error: Exception) -> bool:
 
 
 def retry_after(error: Exception) -> float | None:
-    """Seconds to wait by Retry-After, a number or an HTTP date (RFC 9110 §10.2.3); None without that header."""
+    """Seconds to wait by Retry-After, a number or an HTTP date (RFC 9110 §10.2.3); None without
+    that header.
+    """
     value = getattr(error, "response", None).headers.get("Retry-After")  # type: ignore[union-attr]
     try:
         seconds = float(value)
@@ -81,6 +85,7 @@ def retry_after(error: Exception) -> float | None:
 def _body(response: Any) -> dict[str, Any]:
     try:
         value = response.json()
-    except (ValueError, OSError, RuntimeError):  # not JSON, or a stream that is already read or closed
+    except (ValueError, OSError, RuntimeError):
+        # Not JSON, or a stream that is already read or closed
         return {}
     return value if isinstance(value, dict) else {}

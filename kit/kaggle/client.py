@@ -1,7 +1,8 @@
-"""Send requests to Kaggle through the official client, with time-outs and limited waits and retries.
+"""Send requests to Kaggle through the official client, with time-outs and limited retries.
 
-Every request passes through `Client.call`. It waits when Kaggle asks for it, retries what may be sent twice, captures
-what the client prints, and raises failures as a KitError (`kit.kaggle.refusals`) without credentials in it.
+Every request passes through `Client.call`. It waits when Kaggle asks for it, retries what may be
+sent twice, captures what the client prints, and raises failures as a KitError
+(`kit.kaggle.refusals`) without credentials in it.
 """
 
 import contextlib
@@ -55,24 +56,31 @@ def silent(text: str) -> None:
 
 @dataclass
 class Client:
-    """The authenticated official client `api`, its credential, and where progress messages go (`say`)."""
+    """The authenticated official client `api`, its credential, and where progress messages go
+    (`say`).
+    """
 
     api: Any
     credential: Credential
     say: Say = silent
     rules_url: str = ""
     waited: float = 0.0
-    printed: str = field(default="", repr=False)  # what the official client printed during the last call
+    # What the official client printed during the last call
+    printed: str = field(default="", repr=False)
 
     @property
     def user(self) -> str:
         return str(self.api.config_values.get("username") or "") if self.api else ""
 
     def request_context(self, owner: str = "") -> RequestContext:
-        """What `kit.kaggle.refusals` needs to explain a failure; `owner`: of the kernel or dataset in question."""
-        return RequestContext(self.credential, self.user, self.rules_url or KAGGLE_COMPETITIONS, owner)
+        """What `kit.kaggle.refusals` needs to explain a failure; `owner`: of the kernel or dataset
+        in question.
+        """
+        return RequestContext(self.credential, self.user, self.rules_url or KAGGLE_COMPETITIONS,
+                              owner)
 
-    def call_sdk(self, doing: str, request: Callable[[Any], T], repeat: bool = True, owner: str = "") -> T:
+    def call_sdk(self, doing: str, request: Callable[[Any], T], repeat: bool = True,
+                 owner: str = "") -> T:
         """`call` for a request of kagglesdk: `request` is called with a `KaggleClient`."""
 
         def send() -> T:
@@ -85,10 +93,10 @@ class Client:
              attempts: int | None = None) -> T:
         """Call `send` and return its result. `doing` completes "cannot …" in errors.
 
-        After a 429 it waits as long as Kaggle asks, within LONGEST_WAIT and TOTAL_WAIT. After a 5xx or a lost
-        connection it tries again, `attempts` times in all (None: ATTEMPTS), if sending twice does no harm (`repeat`) or
-        the request surely did not arrive. Raises a KitError: `Unanswered` if the request may have been carried out,
-        `Rejected` if Kaggle refused it.
+        After a 429 it waits as long as Kaggle asks, within LONGEST_WAIT and TOTAL_WAIT. After a 5xx
+        or a lost connection it tries again, `attempts` times in all (None: ATTEMPTS), if sending
+        twice does no harm (`repeat`) or the request surely did not arrive. Raises a KitError:
+        `Unanswered` if the request may have been carried out, `Rejected` if Kaggle refused it.
         """
         attempt, problem, failure = 1, Exception(), KitError("", "")
         while True:
@@ -101,7 +109,8 @@ class Client:
             except SystemExit:
                 raise self._refused() from None
             except Exception as error:  # requests, urllib3, json and the client raise a dozen kinds
-                problem, failure = error, refusals.explain(doing, error, self.request_context(owner))
+                problem = error
+                failure = refusals.explain(doing, error, self.request_context(owner))
             status = answers.http_status(problem)
             if (response := getattr(problem, "response", None)) is not None:
                 response.close()
@@ -128,8 +137,10 @@ class Client:
         """Sleep as long as a 429 asks, and say so. KitError if that is too long."""
         seconds = _backoff(attempt) if asked is None else asked
         if seconds > LONGEST_WAIT or self.waited + seconds > TOTAL_WAIT or attempt >= 4 * ATTEMPTS:
-            raise KitError(f"cannot {doing}: too many requests (429), Kaggle asks to wait {format_duration(seconds)}"
-                           + (f", after {format_duration(self.waited)} of waiting" if self.waited else ""),
+            raise KitError(f"cannot {doing}: too many requests (429), Kaggle asks to wait "
+                           f"{format_duration(seconds)}"
+                           + (f", after {format_duration(self.waited)} of waiting" if self.waited
+                              else ""),
                            f"run the same command again in {format_duration(max(seconds, 60))}; "
                            "it goes on where it stopped")
         self.say(f"too many requests (429): waiting {seconds:.0f} s as Kaggle asks, then: {doing}")
@@ -137,15 +148,19 @@ class Client:
         self.waited += max(seconds, 0.1)
 
     def _refused(self) -> KitError:
-        return KitError(f"Kaggle does not accept the {self.credential.kind} from {self.credential.where}: "
-                        "it is expired, revoked or mistyped", refusals.how_to_renew(self.credential))
+        return KitError(f"Kaggle does not accept the {self.credential.kind} from "
+                        f"{self.credential.where}: it is expired, revoked or mistyped",
+                        refusals.how_to_renew(self.credential))
 
 
-# -- authentication -------------------------------------------------------------------------------------------------
+# -- authentication --------------------------------------------------------------------------------
 
 
 def connect(say: Say = silent, rules_url: str = "") -> Client:
-    """Authenticate the official client. KitError without a valid credential, the client, or a network."""
+    """Authenticate the official client.
+
+    KitError without a valid credential, the client, or a network.
+    """
     credential = find_credential()
     if not credential.present:
         raise KitError("there is no Kaggle credential on this machine"
@@ -168,55 +183,75 @@ def connect(say: Say = silent, rules_url: str = "") -> Client:
 
 
 def _check_version() -> None:
-    """KitError if the official client is missing or too old: some old ones end the process on import."""
+    """KitError if the official client is missing or too old: some old ones end the process on
+    import.
+    """
     try:
         found = importlib.metadata.version("kaggle")
     except importlib.metadata.PackageNotFoundError:
-        raise KitError("the official client is not installed", "pip install 'kaggle>=2.2.4'") from None
+        raise KitError("the official client is not installed",
+                       "pip install 'kaggle>=2.2.4'") from None
     parts = tuple(int(part) for part in found.split(".")[:3] if part.isdigit())
     if parts < OLDEST_CLIENT:
-        raise KitError(f"the official client is too old: kaggle {found}", "pip install --upgrade 'kaggle>=2.2.4'")
+        raise KitError(f"the official client is too old: kaggle {found}",
+                       "pip install --upgrade 'kaggle>=2.2.4'")
 
 
 def _new_api() -> Any:
-    """A KaggleApi with time-outs, without its own retries and request log, and with the right kaggle.json."""
+    """A KaggleApi with time-outs, without its own retries and request log, and with the right
+    kaggle.json.
+    """
     try:
         with transfer.timed_sessions(CONNECT_TIMEOUT, READ_TIMEOUT):
-            from kaggle.api.kaggle_api_extended import KaggleApi  # authenticates by itself, and prints
+            # Authenticates by itself, and prints
+            from kaggle.api.kaggle_api_extended import KaggleApi
     except ImportError as error:
-        spec = importlib.util.find_spec("kaggle")  # a kaggle.py in the current folder hides the installed package
-        place = str((spec and (spec.origin or next(iter(spec.submodule_search_locations or []), ""))) or "")
+        # A kaggle.py in the current folder hides the installed package
+        spec = importlib.util.find_spec("kaggle")
+        place = str((spec and (spec.origin
+                               or next(iter(spec.submodule_search_locations or []), ""))) or "")
         if place and "site-packages" not in place and "dist-packages" not in place:
-            raise KitError(f"{place} is imported in the place of the official client", "rename it") from None
-        raise KitError(f"the official client ({refusals.client_versions()}) cannot be loaded: {error}",
+            raise KitError(f"{place} is imported in the place of the official client",
+                           "rename it") from None
+        raise KitError(f"the official client ({refusals.client_versions()}) cannot be loaded: "
+                       f"{error}",
                        "pip install --upgrade --force-reinstall kaggle kagglesdk") from None
 
     class Api(KaggleApi):
         # --verbose would print the token.
-        args: ClassVar[list[str]] = [argument for argument in KaggleApi.args if argument != "--verbose"]
+        args: ClassVar[list[str]] = [argument for argument in KaggleApi.args
+                                     if argument != "--verbose"]
         config = str(key_file())
 
         MAX_UPLOAD_RESUME_ATTEMPTS = 3  # of ten connections each, minutes apart in the end
 
-        def with_retry(self, function: Callable[..., Any], *_: Any, **__: Any) -> Callable[..., Any]:
-            return function  # the client's own waits for any Retry-After, however long; `Client.call` has limits
+        def with_retry(self, function: Callable[..., Any], *_: Any,
+                       **__: Any) -> Callable[..., Any]:
+            # The client's own waits for any Retry-After, however long; `Client.call` has limits
+            return function
 
         def upload_complete(self, *arguments: Any, **options: Any) -> Any:
-            with transfer.timed_sessions(CONNECT_TIMEOUT, READ_TIMEOUT, sys.modules[KaggleApi.__module__]):
-                return super().upload_complete(*arguments, **options)  # it has no time-out of its own
+            with transfer.timed_sessions(CONNECT_TIMEOUT, READ_TIMEOUT,
+                                         sys.modules[KaggleApi.__module__]):
+                # It has no time-out of its own
+                return super().upload_complete(*arguments, **options)
 
         def build_kaggle_client(self) -> Any:
             kaggle = super().build_kaggle_client()
             http = kaggle.http_client()
             with transfer.timed_sessions(CONNECT_TIMEOUT, READ_TIMEOUT):
-                http._init_session()  # the SDK sets no time-out, and this is the only place to set one
+                # The SDK sets no time-out, and this is the only place to set one
+                http._init_session()
             return kaggle
 
     return Api()
 
 
 def _check_network() -> None:
-    """KitError if Kaggle or the proxy cannot be reached. Importing the client would hang for minutes instead."""
+    """KitError if Kaggle or the proxy cannot be reached.
+
+    Importing the client would hang for minutes instead.
+    """
     from requests.utils import get_environ_proxies, select_proxy
 
     local = os.environ.get("KAGGLE_API_ENVIRONMENT") == "LOCALHOST"
@@ -231,7 +266,8 @@ def _check_network() -> None:
     try:
         socket.create_connection((target.hostname or "", port), timeout=CONNECT_TIMEOUT).close()
     except OSError as error:
-        raise refusals.unreachable(url, f"{target.scheme}://{target.hostname}:{port}" if proxy else None,
+        raise refusals.unreachable(url,
+                                   f"{target.scheme}://{target.hostname}:{port}" if proxy else None,
                                    error) from None
 
 
@@ -239,13 +275,15 @@ def _backoff(attempt: int) -> float:
     return min(BACKOFF * 2 ** (attempt - 1) * random.uniform(1, 1.25), LONGEST_WAIT)
 
 
-# -- downloads ------------------------------------------------------------------------------------------------------
+# -- downloads -------------------------------------------------------------------------------------
 
 
-def download_competition(slug: str, folder: Path, progress: Say = silent, rules_url: str = "") -> Path:
+def download_competition(slug: str, folder: Path, progress: Say = silent,
+                         rules_url: str = "") -> Path:
     """Download the zip of all of the competition's files into `folder`, and return its path.
 
-    rules_url: the page to name in errors if the rules are not accepted yet. On a KitError, `folder` is unchanged.
+    rules_url: the page to name in errors if the rules are not accepted yet. On a KitError, `folder`
+    is unchanged.
     """
     client = connect(progress, rules_url or f"https://www.kaggle.com/competitions/{slug}/rules")
     from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest
@@ -256,11 +294,14 @@ def download_competition(slug: str, folder: Path, progress: Say = silent, rules_
 
     def first() -> Any:
         return client.call_sdk(
-            doing, lambda kaggle: kaggle.competitions.competition_api_client.download_data_files(request))
+            doing,
+            lambda kaggle: kaggle.competitions.competition_api_client.download_data_files(request))
 
     def again(url: str, headers: dict[str, str]) -> Any:
-        return client.call(doing, lambda: transfer.open_url(url, headers, (CONNECT_TIMEOUT, READ_TIMEOUT)))
+        return client.call(doing,
+                           lambda: transfer.open_url(url, headers, (CONNECT_TIMEOUT, READ_TIMEOUT)))
 
     with transfer.scratch_folder(Path(folder)) as scratch:
-        archive = transfer.download_file(first, again, scratch / f"{slug}.zip", progress, ATTEMPTS, _backoff)
+        archive = transfer.download_file(first, again, scratch / f"{slug}.zip", progress, ATTEMPTS,
+                                         _backoff)
         return archive.replace(Path(folder) / archive.name)

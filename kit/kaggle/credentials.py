@@ -1,8 +1,9 @@
 """Find the Kaggle credential of this machine, say what is wrong with it, and redact it from texts.
 
-It is looked for where the official client looks, in the same order (kaggle 2.2: `KaggleApi.authenticate`,
-`kaggle_env.py`), but without importing the client, which takes half a second and uses the network. Some files that the
-client cannot read can be read here; `client_environment` passes their contents to the client.
+It is looked for where the official client looks, in the same order (kaggle 2.2:
+`KaggleApi.authenticate`, `kaggle_env.py`), but without importing the client, which takes half a
+second and uses the network. Some files that the client cannot read can be read here;
+`client_environment` passes their contents to the client.
 """
 
 import base64
@@ -25,9 +26,9 @@ from kit.core.errors import KitError
 TOKEN, KEY, OAUTH, NONE = "access token", "kaggle.json", "OAuth login", "none"
 SETTINGS_PAGE = "https://www.kaggle.com/settings/api"
 HOW_TO = (f"make an access token at {SETTINGS_PAGE} and export KAGGLE_API_TOKEN=… or save it as "
-          "~/.kaggle/access_token; or make a legacy key there, put its kaggle.json into ~/.kaggle/ and chmod 600 it, "
-          "or export KAGGLE_USERNAME=… and KAGGLE_KEY=…; or log in with OAuth: kaggle auth login. "
-          "No account: kit download --from sample")
+          "~/.kaggle/access_token; or make a legacy key there, put its kaggle.json into ~/.kaggle/ "
+          "and chmod 600 it, or export KAGGLE_USERNAME=… and KAGGLE_KEY=…; or log in with OAuth: "
+          "kaggle auth login. No account: kit download --from sample")
 NEW_KEY = f"make a new one at {SETTINGS_PAGE} (Create Legacy API Key) and put it there"
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 PATH_LIKE = re.compile(r"[/~.]|[A-Za-z]:[\\/]")  # the start of a path, never of a token
@@ -35,7 +36,10 @@ PATH_LIKE = re.compile(r"[/~.]|[A-Za-z]:[\\/]")  # the start of a path, never of
 
 @dataclass(frozen=True)
 class Credential:
-    """The kind of a credential and where it is: an environment variable or a file. The value is not stored."""
+    """The kind of a credential and where it is: an environment variable or a file.
+
+    The value is not stored.
+    """
 
     kind: str
     where: str
@@ -73,8 +77,8 @@ def user_name() -> str | None:
 def key_file() -> Path:
     """The path of `kaggle.json`, or the path where it belongs if there is none.
 
-    All folders that the client may use are searched; the client itself searches only one. A KAGGLE_CONFIG_DIR without a
-    `kaggle.json` is ignored, which `Credential.note` then says.
+    All folders that the client may use are searched; the client itself searches only one. A
+    KAGGLE_CONFIG_DIR without a `kaggle.json` is ignored, which `Credential.note` then says.
     """
     files = [folder / "kaggle.json" for folder in _key_folders()]
     return next((path for path in files if _is_file(path)), files[0])
@@ -110,16 +114,18 @@ def check_credential(credential: Credential) -> None:
             raise KitError(f"{credential.where} holds a kaggle.json, not an access token",
                            "save it as ~/.kaggle/kaggle.json, and remove it where it is now")
         if re.search(r"\s", token) or not token.isascii():
-            raise KitError(f"{credential.where} holds more than an access token: there is a space, a line end or "
-                           "a special character in it", "copy the token once more, alone and on one line")
+            raise KitError(f"{credential.where} holds more than an access token: there is a space, "
+                           "a line end or a special character in it",
+                           "copy the token once more, alone and on one line")
 
 
 @contextlib.contextmanager
 def client_environment(credential: Credential) -> Iterator[None]:
     """During the with block, environment variables pass the credential to the official client.
 
-    The client itself cannot read a file with a byte order mark or in UTF-16. And on import it creates its configuration
-    folder, which fails with a wrong KAGGLE_CONFIG_DIR or a read-only home: so the variable names a folder that exists.
+    The client itself cannot read a file with a byte order mark or in UTF-16. And on import it
+    creates its configuration folder, which fails with a wrong KAGGLE_CONFIG_DIR or a read-only
+    home: so the variable names a folder that exists.
     """
     given: dict[str, str] = {}
     if credential.kind == TOKEN:
@@ -130,7 +136,8 @@ def client_environment(credential: Credential) -> Iterator[None]:
         given |= {"KAGGLE_USERNAME": stored["username"], "KAGGLE_KEY": stored["key"]}
     with contextlib.ExitStack() as stack:
         folder = next(filter(_is_dir, _key_folders()), None)
-        given["KAGGLE_CONFIG_DIR"] = str(folder or stack.enter_context(tempfile.TemporaryDirectory()))
+        given["KAGGLE_CONFIG_DIR"] = str(folder
+                                         or stack.enter_context(tempfile.TemporaryDirectory()))
         before = {name: os.environ.get(name) for name in (*given, "KAGGLE_TOKEN")}
         os.environ.update(given)
         os.environ.pop("KAGGLE_TOKEN", None)  # the client would send it instead of the key
@@ -145,7 +152,10 @@ def client_environment(credential: Credential) -> Iterator[None]:
 
 
 def redact(text: str) -> str:
-    """`text` without anything that is, or looks like, a credential. Signed addresses lose their signature."""
+    """`text` without anything that is, or looks like, a credential.
+
+    Signed addresses lose their signature.
+    """
     for secret in _secrets():
         text = text.replace(secret, "[hidden]")
     for pattern, shown in _SHAPES:
@@ -158,13 +168,16 @@ _SHAPES = (
     (re.compile(r"\b(?:KGAT|kagat)_\w+", re.IGNORECASE), "[hidden]"),
     (re.compile(r"\beyJ[\w-]{10,}\.[\w.-]+"), "[hidden]"),  # a JSON web token
     (re.compile(r"\b[0-9a-f]{32}\b"), "[hidden]"),  # the key in kaggle.json
-    (re.compile(r"(?<=://)[^/\s]+@"), ""),  # user:password of a proxy; the password may contain an @
-    (re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\")]+"), r"\1?[hidden]"),  # the signature of a storage address
-    (re.compile(r"(?<=url: )(/[^\s?'\"]*)\?[^\s'\")]+"), r"\1?[hidden]"),  # the same, as urllib3 prints it
+    # User:password of a proxy; the password may contain an @
+    (re.compile(r"(?<=://)[^/\s]+@"), ""),
+    # The signature of a storage address
+    (re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\")]+"), r"\1?[hidden]"),
+    # The same, as urllib3 prints it
+    (re.compile(r"(?<=url: )(/[^\s?'\"]*)\?[^\s'\")]+"), r"\1?[hidden]"),
 )
 
 
-# -- the places -----------------------------------------------------------------------------------------------------
+# -- the places ------------------------------------------------------------------------------------
 
 
 def _present() -> Iterator[Credential]:
@@ -179,7 +192,8 @@ def _present() -> Iterator[Credential]:
         yield Credential(KEY, "KAGGLE_USERNAME and KAGGLE_KEY")
     if _is_file(key_file()):
         yield _file(KEY, key_file(), "; ".join(_passed_over()))
-    if _is_file(_oauth_file()) and (not _can_read(_oauth_file()) or _json(_oauth_file()).get("refresh_token")):
+    if _is_file(_oauth_file()) and (not _can_read(_oauth_file())
+                                    or _json(_oauth_file()).get("refresh_token")):
         yield _file(OAUTH, _oauth_file(), "; ".join(_passed_over()))
 
 
@@ -249,12 +263,13 @@ def _home() -> Path:
         return Path(os.devnull)
 
 
-# -- reading --------------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 
 def _file(kind: str, path: Path, note: str = "") -> Credential:
     mode = path.stat().st_mode if os.name != "nt" else 0
-    return Credential(kind, str(path), readable_by_others=bool(mode & (stat.S_IRGRP | stat.S_IROTH)), note=note)
+    return Credential(kind, str(path),
+                      readable_by_others=bool(mode & (stat.S_IRGRP | stat.S_IROTH)), note=note)
 
 
 def _is_file(path: Path) -> bool:
@@ -288,7 +303,8 @@ def _read(path: Path) -> str:
         theirs = owner is not None and owner != os.getuid()
         raise KitError(f"cannot read {path}: {error.strerror or error}"
                        + (f"; it belongs to {_user(owner)}" if theirs else ""),
-                       f"sudo chown {_user(None)} {path}" if theirs else f"chmod 600 {path}") from None
+                       f"sudo chown {_user(None)} {path}" if theirs
+                       else f"chmod 600 {path}") from None
     except UnicodeDecodeError:
         raise KitError(f"{path} is no text: neither UTF-8 nor UTF-16",
                        f"make a new one at {SETTINGS_PAGE}, or save it again as UTF-8") from None
@@ -307,7 +323,10 @@ def _user(number: int | None) -> str:
 
 
 def _decoded(data: bytes) -> str:
-    """The text of a file. Notepad starts UTF-8 with a byte order mark, PowerShell's > writes UTF-16."""
+    """The text of a file.
+
+    Notepad starts UTF-8 with a byte order mark, PowerShell's > writes UTF-16.
+    """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16").strip()
     return data.decode("utf-8-sig").strip()
@@ -329,7 +348,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _secrets() -> list[str]:
-    """All secret values on this machine, the longest first, so that no part of one remains after replacing."""
+    """All secret values on this machine, the longest first, so that no part of one remains after
+    replacing.
+    """
     keys = [(os.environ.get("KAGGLE_USERNAME"), os.environ.get("KAGGLE_KEY"))]
     for file in (folder / "kaggle.json" for folder in _key_folders()):
         stored = _json(file)
@@ -344,4 +365,5 @@ def _secrets() -> list[str]:
     values += [oauth.get("refresh_token"), oauth.get("access_token")]
     for user, key in keys:
         values += [key, base64.b64encode(f"{user}:{key}".encode()).decode() if key else None]
-    return sorted({value for value in values if isinstance(value, str) and len(value) >= 6}, key=len, reverse=True)
+    return sorted({value for value in values if isinstance(value, str) and len(value) >= 6},
+                  key=len, reverse=True)

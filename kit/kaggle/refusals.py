@@ -1,7 +1,8 @@
 """Explain why a request to Kaggle failed, and what the user can do about it.
 
-Causes are checked from the outside in: the network and its proxies, then Kaggle's message, then the bare HTTP status.
-The known messages are those that users have reported; any other message is quoted.
+Causes are checked from the outside in: the network and its proxies, then Kaggle's message, then the
+bare HTTP status. The known messages are those that users have reported; any other message is
+quoted.
 """
 
 import errno
@@ -40,7 +41,10 @@ class Unanswered(KitError):
 
 
 class Rejected(KitError):
-    """Kaggle refused the request (HTTP status 400 or above) and did nothing. `kind`: BUSY, LIMIT, QUOTA or ""."""
+    """Kaggle refused the request (HTTP status 400 or above) and did nothing.
+
+    `kind`: BUSY, LIMIT, QUOTA or "".
+    """
 
     def __init__(self, message: str, fix: str, status: int, kind: str = "") -> None:
         super().__init__(message, fix)
@@ -50,7 +54,9 @@ class Rejected(KitError):
 
 @dataclass(frozen=True)
 class RequestContext:
-    """Who sent a request; `owner`: of the kernel or dataset that it was about, "" for a competition."""
+    """Who sent a request; `owner`: of the kernel or dataset that it was about, "" for a
+    competition.
+    """
 
     credential: Credential
     user: str = ""
@@ -85,7 +91,8 @@ def explain(doing: str, error: Exception, asker: RequestContext) -> KitError:
         return KitError(f"cannot {doing}: {said}", where)
     if "KAGGLE_API_ENVIRONMENT" in said:
         return KitError(f"cannot {doing}: {said}", "unset KAGGLE_API_ENVIRONMENT")
-    return KitError(f"cannot {doing}: the official client ({client_versions()}) failed: {type(error).__name__}: {said}",
+    return KitError(f"cannot {doing}: the official client ({client_versions()}) failed: "
+                    f"{type(error).__name__}: {said}",
                     "pip install --upgrade kaggle kagglesdk; if the newest version fails as well, please report it")
 
 
@@ -100,14 +107,15 @@ def client_versions() -> str:
     return ", ".join(found)
 
 
-# -- the network ----------------------------------------------------------------------------------------------------
+# -- the network -----------------------------------------------------------------------------------
 
 
 def unreachable(url: str, proxy: str | None, error: OSError) -> KitError:
     """The KitError if no connection to `url`, or to the proxy before it, can be opened."""
     target = urlsplit(proxy or url)
     place = "it" if proxy else str(target.hostname)
-    through = f" through the proxy {target.hostname}:{target.port}" if proxy else ""  # not its password
+    # Not its password
+    through = f" through the proxy {target.hostname}:{target.port}" if proxy else ""
     correct = "correct HTTPS_PROXY and HTTP_PROXY (unset them where this network has no proxy)"
     wants = "where the network has a proxy, export HTTPS_PROXY=http://HOST:PORT"
     if isinstance(error, socket.gaierror):
@@ -143,8 +151,10 @@ def _unreachable(doing: str, error: Exception) -> KitError:
         return KitError(f"cannot {doing}: the proxy is a SOCKS proxy, and PySocks is not installed",
                         "pip install 'requests[socks]'")
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema
-                  | requests.exceptions.MissingSchema):  # the only address here that a user sets is the proxy's
-        return KitError(f"cannot {doing}: the address of the proxy cannot be read: {answers.redacted_line(str(error))}",
+                  | requests.exceptions.MissingSchema):
+                      # The only address here that a user sets is the proxy's
+        return KitError(f"cannot {doing}: the address of the proxy cannot be read: "
+                        f"{answers.redacted_line(str(error))}",
                         "write it as HTTPS_PROXY=http://HOST:PORT")
     if found := re.search(r"Could not find (?:a suitable|the) TLS.*?path: (\S+)", said):
         variable = next((name for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if os.environ.get(name)),
@@ -171,9 +181,11 @@ def _unreachable(doing: str, error: Exception) -> KitError:
     else:
         fix = "mend what is named, then run the same command again"
         if isinstance(error, OSError) and error.errno and (error.filename or not isinstance(error, PermissionError)):
-            fix = storage.explain_os_error(error, str(error.filename), "read").fix  # a file could not be read
+            # A file could not be read
+            fix = storage.explain_os_error(error, str(error.filename), "read").fix
         return KitError(f"cannot {doing}: {answers.redacted_line(str(error))}", fix)
-    return Unanswered(f"cannot {doing}: {why}", f"{fix}, then {AGAIN}", may_have_arrived=not _before_sending(chain))
+    return Unanswered(f"cannot {doing}: {why}", f"{fix}, then {AGAIN}",
+                      may_have_arrived=not _before_sending(chain))
 
 
 def _before_sending(chain: list[BaseException]) -> bool:
@@ -197,8 +209,8 @@ def proxy_refused(doing: str, status: int) -> KitError:
                         "export HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT (and HTTP_PROXY); where it wants a Windows "
                         "login (NTLM, Kerberos), put a relay such as px or cntlm before it")
     if status >= 500:
-        return Unanswered(f"cannot {doing}: the proxy cannot reach Kaggle ({status})", f"later {AGAIN}",
-                          may_have_arrived=False)
+        return Unanswered(f"cannot {doing}: the proxy cannot reach Kaggle ({status})",
+                          f"later {AGAIN}", may_have_arrived=False)
     return KitError(f"cannot {doing}: the proxy does not let it through ({status})",
                     f"ask who runs the network to permit api.kaggle.com, www.kaggle.com and storage.googleapis.com; "
                     f"{BY_HAND}")
@@ -241,7 +253,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             waiting += [part.__cause__, part.__context__, getattr(part, "reason", None), *part.args]
 
 
-# -- what Kaggle says -----------------------------------------------------------------------------------------------
+# -- what Kaggle says ------------------------------------------------------------------------------
 
 
 def _answered(doing: str, error: Exception, status: int, asker: RequestContext) -> KitError:
@@ -283,7 +295,8 @@ def _known(asker: RequestContext) -> Iterator[tuple[str, str, str, str]]:
            f"join it at {asker.rules_url} (Join Competition or Late Submission, and accept the rules), then {AGAIN}")
     yield (r"submission allowance|(daily|per.day).*(limit|submission)|limit.*(daily|per.day|submissions)"
            r"|no (more )?submissions? (left|remaining)", LIMIT, "the submissions of today are used up",
-           f"they come back at midnight UTC, in {time_until_midnight()}; then {AGAIN}: nothing has to be made anew")
+           f"they come back at midnight UTC, in {time_until_midnight()}; then {AGAIN}: nothing has "
+           "to be made anew")
     yield (r"only accepts submissions from notebooks|kernels.only", "",
            "the competition takes notebooks, not files",
            "kit kernel build --user NAME, kit kernel rehearse, then kit kernel push --wait --submit")

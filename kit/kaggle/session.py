@@ -1,7 +1,8 @@
-"""Follow one version of a kernel on Kaggle: its status, log and output files; and the account's GPU quota.
+"""Follow one version of a kernel on Kaggle: status, log, output files; and the GPU quota.
 
-Every request names the version. The client's own commands before 2.2.5 do not (kaggle-cli issue 1200): they ask for the
-newest session, which right after a push can still be that of the previous version, with the status COMPLETE.
+Every request names the version. The client's own commands before 2.2.5 do not (kaggle-cli issue
+1200): they ask for the newest session, which right after a push can still be that of the previous
+version, with the status COMPLETE.
 """
 
 import contextlib
@@ -19,8 +20,10 @@ from kit.kaggle.client import Client, Rejected, Unanswered, format_duration, red
 
 T = TypeVar("T")
 
-POLL_FIRST, POLL_LONGEST = 2.0, 30.0  # seconds between two requests; each wait is 1.5 times the one before
-UNKNOWN_POLLS = 6  # requests until a version counts as unknown: its session starts some time after the push
+# Seconds between two requests; each wait is 1.5 times the one before
+POLL_FIRST, POLL_LONGEST = 2.0, 30.0
+# Requests until a version counts as unknown: its session starts some time after the push
+UNKNOWN_POLLS = 6
 SETTLE_POLLS = 2  # equal answers needed if a version has ended and was never seen running,
 BLIND_POLLS = 6  # and if Kaggle ignores the version and answers for the newest session: about 40 s
 TAIL, IN_ERROR = 20, 8  # last lines of a failed version's log: shown, and repeated in the error
@@ -41,7 +44,9 @@ class KernelVersion:
 
     @property
     def labels(self) -> tuple[str, str]:
-        """The version as the API wants it: `v3` today; a plain `3`, as the field's name suggests, is tried next."""
+        """The version as the API wants it: `v3` today; a plain `3`, as the field's name suggests,
+        is tried next.
+        """
         return f"v{self.number}", str(self.number)
 
     def fill(self, request: T, label: str) -> T:
@@ -61,7 +66,9 @@ def polls(timeout: float, longest: float | None = None) -> Iterator[None]:
 
 
 def status(client: Client, version: KernelVersion) -> tuple[str, str]:
-    """(status, failure message) of this version: QUEUED, RUNNING, COMPLETE, ERROR, …; "" if not known yet."""
+    """(status, failure message) of this version: QUEUED, RUNNING, COMPLETE, ERROR, …; "" if not
+    known yet.
+    """
     found, failed = ("", ""), False
     for label in version.labels:
         try:
@@ -73,7 +80,8 @@ def status(client: Client, version: KernelVersion) -> tuple[str, str]:
             if error.status not in (400, 404):
                 raise
             continue
-        if answer.status.name not in FINAL_STATUSES:  # if the labels give different answers, the unfinished one is right
+        if answer.status.name not in FINAL_STATUSES:
+            # If the labels give different answers, the unfinished one is right
             return answer.status.name, ""
         found = found if found[0] else (answer.status.name, redacted_line(answer.failure_message))
     if failed and not found[0]:
@@ -87,8 +95,8 @@ def _status(client: Client, version: KernelVersion, label: str, repeat: bool = T
 
     request = version.fill(ApiGetKernelSessionStatusRequest(), label)
     return client.call_sdk(f"ask for the status of {version}",
-                      lambda k: k.kernels.kernels_api_client.get_kernel_session_status(request), repeat,
-                      version.owner)
+                      lambda k: k.kernels.kernels_api_client.get_kernel_session_status(request),
+                      repeat, version.owner)
 
 
 def wait_for_completion(client: Client, version: KernelVersion, timeout: float) -> None:
@@ -102,7 +110,8 @@ def wait_for_completion(client: Client, version: KernelVersion, timeout: float) 
     word = "was cancelled" if ended.startswith("CANCEL") else "ended in an error"
     raise KitError(f"{version} {word}{f': {why}' if why else ''}; its log ends with: "
                    + (" | ".join(tail[-IN_ERROR:]) or "(nothing)"),
-                   f"{_mended(ended, why, ' '.join(tail))}; to run the same bytes once more, delete push.json first")
+                   f"{_mended(ended, why, ' '.join(tail))}; to run the same bytes once more, "
+                   "delete push.json first")
 
 
 def _mended(ended: str, why: str, log: str) -> str:
@@ -130,15 +139,16 @@ def _end(client: Client, version: KernelVersion, timeout: float) -> tuple[str, s
             last, agreed = now, 0
         if now in FINAL_STATUSES:
             agreed += 1
-            if ran or agreed > BLIND_POLLS or (agreed > SETTLE_POLLS and _heeds_labels(client, version)):
+            if ran or agreed > BLIND_POLLS or (agreed > SETTLE_POLLS
+                                               and _heeds_labels(client, version)):
                 return now, why
         elif now:
             ran = True
             shown = _show_log(client, version, shown)
         elif (unknown := unknown + 1) > UNKNOWN_POLLS:
             raise KitError(f"Kaggle does not know {version}",
-                           f"look whether https://www.kaggle.com/code/{version.kernel} has that version; if it was "
-                           "deleted there, delete push.json and push again")
+                           f"look whether https://www.kaggle.com/code/{version.kernel} has that "
+                           "version; if it was deleted there, delete push.json and push again")
     raise KitError(f"{version} has not ended after {format_duration(timeout)}",
                    "run the same command again to go on waiting; kit kernel status shows where it is")
 
@@ -176,14 +186,17 @@ def log(client: Client, version: KernelVersion, repeat: bool = True) -> list[str
 
 def _lines(text: str) -> list[str]:
     """The lines of `text` without credentials, control characters and empty lines."""
-    return ["".join(c for c in line if c.isprintable()) for line in redact(text).splitlines() if line.strip()]
+    return ["".join(c for c in line if c.isprintable()) for line in redact(text).splitlines()
+            if line.strip()]
 
 
-def follow_log(client: Client, version: KernelVersion, show: Callable[[str], None], timeout: float) -> str:
+def follow_log(client: Client, version: KernelVersion, show: Callable[[str], None],
+               timeout: float) -> str:
     """Show the lines of the log as they come until this version has ended, and return its status.
 
-    Kaggle streams the log of a running session to clients from 2.2.4 on, and starts it from its beginning after each
-    lost connection. Without a stream, the log is requested again and again. KitError after `timeout` seconds.
+    Kaggle streams the log of a running session to clients from 2.2.4 on, and starts it from its
+    beginning after each lost connection. Without a stream, the log is requested again and again.
+    KitError after `timeout` seconds.
     """
     shown = 0
     for _ in polls(timeout):
@@ -207,35 +220,46 @@ def follow_log(client: Client, version: KernelVersion, show: Callable[[str], Non
         if now in FINAL_STATUSES:
             return now
     raise KitError(f"{version} has not ended after {format_duration(timeout)}",
-                   "run the same command again to go on following; kit kernel status shows where it is")
+                   "run the same command again to go on following; kit kernel status shows where "
+                   "it is")
 
 
 def _streamed(client: Client, version: KernelVersion) -> Iterator[str]:
-    """The lines of the client's log stream; none if the client has no stream. May raise any exception."""
+    """The lines of the client's log stream; none if the client has no stream.
+
+    May raise any exception.
+    """
     stream = getattr(client.api, "kernels_logs_stream", None)
     if stream is None:
         return
-    takes_versions = hasattr(client.api, "parse_kernel_string")  # before 2.2.5 it follows the newest session
+    # Before 2.2.5 it follows the newest session
+    takes_versions = hasattr(client.api, "parse_kernel_string")
     for event in stream(f"{version.kernel}/{version.number}" if takes_versions else version.kernel):
         yield from _lines(str(event.get("data") or ""))
 
 
-# -- the account's hours --------------------------------------------------------------------------------------------
+# -- the account's hours ---------------------------------------------------------------------------
 
 
 def quota(client: Client) -> dict[str, dict[str, Any]]:
-    """This week's hours: {"GPU": {"used", "left", "total", "until"}, "TPU": …}; {} if they are not known."""
+    """This week's hours: {"GPU": {"used", "left", "total", "until"}, "TPU": …}; {} if they are not
+    known.
+    """
     ask = getattr(client.api, "quota_view", None)
     if ask is None:
         return {}
     try:
         answer = client.call("ask for the accelerator quota", ask, attempts=1)
         until = answer.quota_refresh_time
-        found = {name: (hours.time_used.total_seconds() / 3600, hours.total_time_allowed.total_seconds() / 3600)
-                 for name, hours in (("GPU", answer.gpu_quota), ("TPU", answer.tpu_quota)) if hours is not None}
-    except (KitError, AttributeError, TypeError, ValueError):  # an older client, or an account without a quota
+        found = {name: (hours.time_used.total_seconds() / 3600,
+                        hours.total_time_allowed.total_seconds() / 3600)
+                 for name, hours in (("GPU", answer.gpu_quota), ("TPU", answer.tpu_quota))
+                 if hours is not None}
+    except (KitError, AttributeError, TypeError, ValueError):
+        # An older client, or an account without a quota
         return {}
-    return {name: {"used": round(used, 2), "left": round(max(0.0, total - used), 2), "total": round(total, 2),
+    return {name: {"used": round(used, 2), "left": round(max(0.0, total - used), 2),
+                   "total": round(total, 2),
                    "until": until.strftime("%Y-%m-%d %H:%M UTC") if until else ""}
             for name, (used, total) in found.items() if total}
 
@@ -247,16 +271,20 @@ def quota_lines(quota: dict[str, dict[str, Any]], *names: str) -> list[str]:
             for name, hours in quota.items() if not names or name in names]
 
 
-# -- output files ---------------------------------------------------------------------------------------------------
+# -- output files ----------------------------------------------------------------------------------
 
 
 def output_urls(client: Client, version: KernelVersion) -> dict[str, str]:
-    """The output files of this version: name → address. Addresses are signed, so they must not be shown."""
+    """The output files of this version: name → address.
+
+    Addresses are signed, so they must not be shown.
+    """
     found: dict[str, str] = {}
     token: str | None = None
     while True:
         page = _page(client, version, token)
-        found |= {file.file_name: file.url for file in page.files or [] if file.file_name and file.url}
+        found |= {file.file_name: file.url for file in page.files or [] if file.file_name
+                  and file.url}
         token = page.next_page_token
         if not token:
             return found
@@ -304,10 +332,12 @@ def latest_version(client: Client, kernel: str) -> tuple[int, str]:
     request = ApiGetKernelRequest()
     request.user_name, request.kernel_slug = kernel.split("/")
     try:
-        answer = client.call_sdk(f"look at {kernel}", lambda k: k.kernels.kernels_api_client.get_kernel(request),
+        answer = client.call_sdk(f"look at {kernel}",
+                                 lambda k: k.kernels.kernels_api_client.get_kernel(request),
                             owner=request.user_name)
     except Rejected as error:
         if error.status in (403, 404):
             return 0, ""
         raise
-    return (answer.metadata and answer.metadata.current_version_number) or 0, (answer.blob and answer.blob.source) or ""
+    number = (answer.metadata and answer.metadata.current_version_number) or 0
+    return number, (answer.blob and answer.blob.source) or ""

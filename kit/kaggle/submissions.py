@@ -1,8 +1,9 @@
 """Submit to a competition exactly once, find a submission again, and wait for its score.
 
-The description of each submission has a tag, so that Kaggle's list shows whether it arrived, whatever happened on this
-machine. If an answer was lost and the list does not show the submission, it is not sent again: the list may be late, and
-a second submission would use up one of the day's few.
+The description of each submission has a tag, so that Kaggle's list shows whether it arrived,
+whatever happened on this machine. If an answer was lost and the list does not show the submission,
+it is not sent again: the list may be late, and a second submission would use up one of the day's
+few.
 """
 
 import math
@@ -34,7 +35,8 @@ class Submission:
 
     @property
     def is_scored(self) -> bool:
-        return self.status != "ERROR" and (self.public_score is not None or self.private_score is not None)
+        return self.status != "ERROR" and (self.public_score is not None
+                                           or self.private_score is not None)
 
 
 def list_submissions(client: Client, slug: str) -> Iterator[Submission]:
@@ -55,11 +57,13 @@ def list_submissions(client: Client, slug: str) -> Iterator[Submission]:
         request.page_token = answer.next_page_token
 
 
-def submit_once(client: Client, slug: str, tag: str, send: Callable[[], Any], unsure: bool, again: str) -> Submission:
+def submit_once(client: Client, slug: str, tag: str, send: Callable[[], Any], unsure: bool,
+                again: str) -> Submission:
     """Submit by calling `send`, unless there is already a submission with `tag` in its description.
 
-    unsure: an earlier attempt may have arrived, so only look for it and send nothing. again: the fix that tells how to
-    send it anew after an `Unanswered`, which means that it is unknown whether it arrived. KitError if Kaggle refuses.
+    unsure: an earlier attempt may have arrived, so only look for it and send nothing. again: the
+    fix that tells how to send it anew after an `Unanswered`, which means that it is unknown whether
+    it arrived. KitError if Kaggle refuses.
     """
     found = find(client, slug, tag, SEARCH_SECONDS if unsure else 0)
     if found:
@@ -67,9 +71,11 @@ def submit_once(client: Client, slug: str, tag: str, send: Callable[[], Any], un
         return found
 
     def lost(why: str) -> Unanswered:
-        return Unanswered(f"{why}; whether {tag} arrived is not known: Kaggle's list of submissions does not show it",
-                          f"look for {tag} at {client.request_context().competition_url}/submissions; "
-                          f"if it is there, run the same command again; if it is not, {again}")
+        return Unanswered(f"{why}; whether {tag} arrived is not known: Kaggle's list of "
+                          "submissions does not show it",
+                          f"look for {tag} at "
+                          f"{client.request_context().competition_url}/submissions; if it is "
+                          f"there, run the same command again; if it is not, {again}")
 
     if unsure:
         raise lost("an earlier hand-in was left without an answer")
@@ -90,7 +96,8 @@ def submit_once(client: Client, slug: str, tag: str, send: Callable[[], Any], un
         raise lost(error.message) from None
     if answer.ref:
         return Submission(str(answer.ref))
-    if found := find(client, slug, tag, SEARCH_SECONDS if "success" in (answer.message or "").lower() else 0, known):
+    if found := find(client, slug, tag,
+                     SEARCH_SECONDS if "success" in (answer.message or "").lower() else 0, known):
         return found
     if "success" in (answer.message or "").lower():
         raise lost("Kaggle's answer has no reference")
@@ -101,7 +108,9 @@ def submit_once(client: Client, slug: str, tag: str, send: Callable[[], Any], un
 
 
 def mark_while_sending(send: Callable[[], T], mark: Callable[[bool], None]) -> Callable[[], T]:
-    """Wrap `send`: call `mark(True)` before it, and `mark(False)` if Kaggle refuses the request (4xx)."""
+    """Wrap `send`: call `mark(True)` before it, and `mark(False)` if Kaggle refuses the request
+    (4xx).
+    """
 
     def sending() -> T:
         mark(True)
@@ -116,18 +125,20 @@ def mark_while_sending(send: Callable[[], T], mark: Callable[[bool], None]) -> C
 
 
 def report_remaining(client: Client, slug: str) -> bool:
-    """Show how many submissions are left today, if the client can ask. Returns whether none is left.
+    """Show how many submissions are left today, if the client can ask.
 
-    It is tried all the same, as the count is 0 for an account without a team. The result only serves to explain a
-    refusal without a message.
+    Returns whether none is left. It is tried all the same, as the count is 0 for an account without
+    a team. The result only serves to explain a refusal without a message.
     """
     ask = getattr(client.api, "competition_get_submission_limits", None)
     if ask is None:
         return False
     try:
-        limits = client.call(f"ask how many submissions to {slug} are left", lambda: ask(slug), attempts=1)
+        limits = client.call(f"ask how many submissions to {slug} are left", lambda: ask(slug),
+                             attempts=1)
         made, left, by_total = int(limits.num_today), int(limits.num_allowed_now), bool(limits.limited_by_total)
-    except (KitError, AttributeError, TypeError, ValueError):  # an older client, a server without it
+    except (KitError, AttributeError, TypeError, ValueError):
+        # An older client, a server without it
         return False
     if not (made or left or limits.num_total):
         return False
@@ -138,13 +149,15 @@ def report_remaining(client: Client, slug: str) -> bool:
 
 def _none_left(client: Client, slug: str) -> KitError:
     """The error "the submissions of today are used up", as worded in `kit.kaggle.refusals`."""
-    _, meaning, fix = refusals.explain_words("submission allowance", client.request_context()) or ("", "", "")
+    _, meaning, fix = refusals.explain_words("submission allowance",
+                                             client.request_context()) or ("", "", "")
     return Rejected(f"cannot hand in to {slug}: {meaning}", fix, 400, LIMIT)
 
 
 def find(client: Client, slug: str, tag: str, seconds: float = 0.0,
          known: frozenset[str] | None = None) -> Submission | None:
-    """The submission with `tag` in its description, or one without a description that is not in `known` (refs).
+    """The submission with `tag` in its description, or one without a description that is not in
+    `known` (refs).
 
     Looks once, and then repeatedly for `seconds`. None if there is none.
     """
@@ -157,21 +170,23 @@ def find(client: Client, slug: str, tag: str, seconds: float = 0.0,
 
 
 def wait_for_score(client: Client, slug: str, ref: str, timeout: float, sync: str) -> Submission:
-    """Wait for the submission's score. KitError if scoring failed, or is not done after `timeout` seconds.
+    """Wait for the submission's score.
 
-    sync: the command that fetches the score later, for the fix.
+    KitError if scoring failed, or is not done after `timeout` seconds. sync: the command that
+    fetches the score later, for the fix.
     """
     client.say(f"waiting for the score of submission {ref}")
     for _ in polls(timeout):
         entry = next((entry for entry in list_submissions(client, slug) if entry.ref == ref), None)
         if entry and entry.status == "ERROR":
             page = f"{client.request_context().competition_url}/submissions"
-            raise KitError(f"Kaggle could not score submission {ref}: {entry.error or 'it does not say why'}",
+            raise KitError(f"Kaggle could not score submission {ref}: "
+                           f"{entry.error or 'it does not say why'}",
                            f"{_unscored(entry.error)}; more is on {page}")
         if entry and entry.is_scored:
             return entry
-    raise KitError(f"submission {ref} has no score after {format_duration(timeout)}; it stays handed in",
-                   f"fetch the score later: {sync}")
+    raise KitError(f"submission {ref} has no score after {format_duration(timeout)}; it stays "
+                   "handed in", f"fetch the score later: {sync}")
 
 
 def _unscored(why: str) -> str:

@@ -1,9 +1,10 @@
 """Build a kernel folder that `kaggle kernels push` accepts: `kit kernel build`.
 
-A kernel is a single file, so it contains the whole kit as a zip in base64, and the zip's hash. Beside it are
-`kernel-metadata.json` and, in predict mode, a folder with the run's weights, to be uploaded as a dataset. The folder
-does not depend on when or where it was built: the same commit gives the same bytes. So it has no
-`checksums.json`, which would also keep the hashes of an earlier build.
+A kernel is a single file, so it contains the whole kit as a zip in base64, and the zip's hash.
+Beside it are `kernel-metadata.json` and, in predict mode, a folder with the run's weights, to be
+uploaded as a dataset. The folder does not depend on when or where it was built: the same commit
+gives the same bytes. So it has no `checksums.json`, which would also keep the hashes of an earlier
+build.
 """
 
 import contextlib
@@ -28,34 +29,42 @@ METADATA = "kernel-metadata.json"
 KINDS = {"script": "kernel.py", "notebook": "kernel.ipynb"}
 MODES = ("train", "predict")
 ACCELERATORS: dict[str, dict[str, Any]] = {
-    "t4x2": {"enable_gpu": True, "enable_tpu": False, "machine_shape": "NvidiaTeslaT4"},  # Kaggle gives two of them
-    "tpu": {"enable_gpu": False, "enable_tpu": True, "machine_shape": "TpuV5E8"},  # v3-8, the old default, is retired
+    # Kaggle gives two of them
+    "t4x2": {"enable_gpu": True, "enable_tpu": False, "machine_shape": "NvidiaTeslaT4"},
+    # v3-8, the old default, is retired
+    "tpu": {"enable_gpu": False, "enable_tpu": True, "machine_shape": "TpuV5E8"},
     "none": {"enable_gpu": False, "enable_tpu": False},
 }
 SETTINGS = {"t4x2": "t4x2-2h", "tpu": "t4x2-2h", "none": "cpu-45min"}  # of kit.training.settings
 MINUTES = {"t4x2": 110, "tpu": 110, "none": 520}  # Kaggle's limits: 120 on a GPU, 540 on a CPU
-PLACEHOLDER_USER = "INSERT_USERNAME_HERE"  # for a folder built without --user, which cannot be pushed
-PINNED = ("original", "latest")  # images by name: that of the kernel's first version, and the newest
+# For a folder built without --user, which cannot be pushed
+PLACEHOLDER_USER = "INSERT_USERNAME_HERE"
+# Images by name: that of the kernel's first version, and the newest
+PINNED = ("original", "latest")
 PACKED_SUFFIXES = {".py", ".html", ".css", ".js"}
 
 
 def build(out: Path, competition: Competition, user: str | None = None, slug: str | None = None,
-          kind: str = "script", mode: str = "train", accelerator: str = "t4x2", run: Path | None = None,
+          kind: str = "script", mode: str = "train", accelerator: str = "t4x2",
+          run: Path | None = None,
           models: tuple[str, ...] | None = None, folds: int | None = None, seeds: int | None = None,
           epochs: int | None = None, seed: int | None = None, minutes: float | None = None,
           docker_image: str | None = None) -> Path:
     """Write the kernel folder `out` and return its path. Other files in that folder are left alone.
 
-    user: the Kaggle account; without it the folder gets a placeholder and cannot be pushed. run: the run folder whose
-    weights a `predict` kernel uses. models, folds, seeds, epochs, seed: what a `train` kernel trains; without models, the
-    accelerator's setting. minutes: when everything ends, which must be below Kaggle's limit. docker_image: Kaggle's
-    image to run in, by digest or as `original` or `latest`. KitError for an invalid choice, an option of the other mode,
-    a slug that Kaggle would change, or a run without weights or of another competition; the folder is then unchanged.
+    user: the Kaggle account; without it the folder gets a placeholder and cannot be pushed. run:
+    the run folder whose weights a `predict` kernel uses. models, folds, seeds, epochs, seed: what a
+    `train` kernel trains; without models, the accelerator's setting. minutes: when everything ends,
+    which must be below Kaggle's limit. docker_image: Kaggle's image to run in, by digest or as
+    `original` or `latest`. KitError for an invalid choice, an option of the other mode, a slug that
+    Kaggle would change, or a run without weights or of another competition; the folder is then
+    unchanged.
     """
     for option, value, choices in (("kind", kind, tuple(KINDS)), ("mode", mode, MODES),
                                    ("accelerator", accelerator, tuple(ACCELERATORS))):
         if value not in choices:
-            raise KitError(f"--{option} {value!r} is unknown", f"choose one of: {', '.join(choices)}")
+            raise KitError(f"--{option} {value!r} is unknown",
+                           f"choose one of: {', '.join(choices)}")
     asked = {"model": models, "folds": folds, "seeds": seeds, "epochs": epochs, "seed": seed}
     _check_mode(mode, run, [f"--{option}" for option, value in asked.items() if value is not None])
     slug = _checked_slug(slug or f"{competition.slug}-kit")
@@ -63,39 +72,49 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
     ref, dataset = f"{owner}/{slug}", f"{owner}/{weights.dataset_slug(slug)}"
     minutes = MINUTES[accelerator] if minutes is None else minutes
     if minutes <= 0:
-        raise KitError(f"a kernel cannot do anything in {minutes:g} minutes", "give it more, such as 110m")
+        raise KitError(f"a kernel cannot do anything in {minutes:g} minutes",
+                       "give it more, such as 110m")
     image = _image(docker_image)
     settings: dict[str, Any] = {"competition": competition.slug, "mode": mode}
     if mode == "train":
-        settings |= _training(competition, accelerator, models=models, n_folds=folds, n_seeds=seeds, epochs=epochs,
-                              seed=seed)
+        settings |= _training(competition, accelerator, models=models, n_folds=folds, n_seeds=seeds,
+                              epochs=epochs, seed=seed)
     with tempfile.TemporaryDirectory() as scratch:
         if run is not None:
             config = read_config(run)
             if config.competition != competition.slug:
-                raise KitError(f"{run} was trained for {config.competition}, not for {competition.slug}",
-                               f"build it with --competition {config.competition}, or name another run with --run")
+                raise KitError(f"{run} was trained for {config.competition}, not for "
+                               f"{competition.slug}",
+                               f"build it with --competition {config.competition}, or name another "
+                               "run with --run")
             packed = weights.pack(run, Path(scratch) / weights.FOLDER, dataset)
-            settings |= {"weights": dataset, "manifest_sha256": packed, "class_prior": config.class_prior}
+            settings |= {"weights": dataset, "manifest_sha256": packed,
+                         "class_prior": config.class_prior}
         settings["minutes"] = minutes
         if accelerator == "tpu":
             settings["backend"] = "jax"
         code = template.render(kind, settings, pack_source(), _facts(competition, accelerator))
-        metadata = _metadata(competition, ref, kind, accelerator, [dataset] if mode == "predict" else []) | image
-        _lay_down(Path(out), {KINDS[kind]: code, METADATA: _json(metadata)}, Path(scratch) / weights.FOLDER)
+        metadata = _metadata(competition, ref, kind, accelerator,
+                             [dataset] if mode == "predict" else []) | image
+        _lay_down(Path(out), {KINDS[kind]: code, METADATA: _json(metadata)},
+                  Path(scratch) / weights.FOLDER)
     return Path(out)
 
 
 def _check_mode(mode: str, run: Path | None, training: list[str]) -> None:
-    """KitError for options that the mode would ignore. training: the options for training that were given."""
+    """KitError for options that the mode would ignore. training: the options for training that were
+    given.
+    """
     if mode == "train" and run is not None:
         raise KitError(f"--run {Path(run).name} is for a kernel that predicts, and this one trains",
                        "add --mode predict to take its weights along, or leave --run out")
     if mode == "predict" and training:
-        raise KitError(f"{', '.join(training)}: a predict kernel trains nothing, it takes its models from --run",
+        raise KitError(f"{', '.join(training)}: a predict kernel trains nothing, it takes its "
+                       "models from --run",
                        f"leave {', '.join(training)} out, or build with --mode train")
     if mode == "predict" and run is None:
-        raise KitError("a predict kernel needs the weights of a run", "name one: --run RUN, from runs/")
+        raise KitError("a predict kernel needs the weights of a run",
+                       "name one: --run RUN, from runs/")
 
 
 def _image(docker_image: str | None) -> dict[str, str]:
@@ -107,8 +126,8 @@ def _image(docker_image: str | None) -> dict[str, str]:
     if re.fullmatch(r"[a-z0-9][\w.-]*(/[\w.-]+)+@sha256:[0-9a-f]{64}", docker_image):
         return {"docker_image": docker_image}
     raise KitError(f"--docker-image {docker_image!r:.90} is no image of Kaggle's",
-                   f"give {' or '.join(PINNED)}, or one by its digest, as kaggle kernels pull -m shows it: "
-                   "gcr.io/kaggle-images/python@sha256:...")
+                   f"give {' or '.join(PINNED)}, or one by its digest, as kaggle kernels pull -m "
+                   "shows it: gcr.io/kaggle-images/python@sha256:...")
 
 
 def _training(competition: Competition, accelerator: str, **asked: Any) -> dict[str, Any]:
@@ -116,23 +135,28 @@ def _training(competition: Competition, accelerator: str, **asked: Any) -> dict[
     from kit.training import models, settings
 
     own = {} if asked["models"] else settings.get(SETTINGS[accelerator]).options()
-    config = RunConfig(competition.slug, **own | {name: value for name, value in asked.items() if value is not None})
+    config = RunConfig(competition.slug,
+                       **own | {name: value for name, value in asked.items() if value is not None})
     for name in config.models:
         models.get(name)
-    return {"models": list(config.models), "folds": config.n_folds, "seeds": config.n_seeds, "epochs": config.epochs,
-            "seed": config.seed, "class_prior": config.class_prior}
+    return {"models": list(config.models), "folds": config.n_folds, "seeds": config.n_seeds,
+            "epochs": config.epochs, "seed": config.seed, "class_prior": config.class_prior}
 
 
 def _lay_down(out: Path, files: dict[str, bytes], weights_folder: Path) -> None:
-    """Write the kernel's files into `out`, and remove those of an earlier build of another kind or mode."""
+    """Write the kernel's files into `out`, and remove those of an earlier build of another kind or
+    mode.
+    """
     others, packed = set(KINDS.values()) - set(files), out / weights.FOLDER
     temporary = {name: out / f".{name}.tmp" for name in files}
     for path in (*(out / name for name in (*files, *others)), packed):
         if path.exists() and path.is_dir() != (path == packed):
-            raise KitError(f"cannot write {path}: there is a {'folder' if path.is_dir() else 'file'} of that name",
+            raise KitError(f"cannot write {path}: there is a "
+                           f"{'folder' if path.is_dir() else 'file'} of that name",
                            "move it away, or choose another folder with --out")
     if out.exists() and not out.is_dir():
-        raise KitError(f"--out {out} is a file", "name a folder, new or one that an earlier build has made")
+        raise KitError(f"--out {out} is a file",
+                       "name a folder, new or one that an earlier build has made")
     try:
         with storage.disk_errors(out, "write"):
             out.mkdir(parents=True, exist_ok=True)
@@ -153,10 +177,14 @@ def _lay_down(out: Path, files: dict[str, bytes], weights_folder: Path) -> None:
 
 def _metadata(competition: Competition, ref: str, kind: str, accelerator: str,
               datasets: list[str]) -> dict[str, Any]:
-    """The contents of `kernel-metadata.json`. Kaggle turns the title into a slug, which must be that of the id."""
+    """The contents of `kernel-metadata.json`.
+
+    Kaggle turns the title into a slug, which must be that of the id.
+    """
     return {"id": ref, "title": weights.title_from_slug(ref.split("/")[1]),
             "code_file": KINDS[kind], "language": "python",
-            "kernel_type": kind, "is_private": True, "enable_internet": False, **ACCELERATORS[accelerator],
+            "kernel_type": kind, "is_private": True, "enable_internet": False,
+            **ACCELERATORS[accelerator],
             "dataset_sources": datasets, "competition_sources": [competition.slug],
             "kernel_sources": [], "model_sources": [], "keywords": []}
 
@@ -171,20 +199,26 @@ def _checked_user(user: str) -> str:
 def _checked_slug(slug: str) -> str:
     if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug) and 5 <= len(slug) <= weights.LONGEST_SLUG:
         return slug
-    raise KitError(f"{slug!r} cannot be the slug of a kernel: Kaggle would store it under another name",
-                   f"use 5 to {weights.LONGEST_SLUG} of a–z and 0–9, with single dashes between words")
+    raise KitError(f"{slug!r} cannot be the slug of a kernel: Kaggle would store it under another "
+                   "name",
+                   f"use 5 to {weights.LONGEST_SLUG} of a–z and 0–9, with single dashes between "
+                   "words")
 
 
-# -- the packed source ----------------------------------------------------------------------------------------------
+# -- the packed source -----------------------------------------------------------------------------
 
 
 def pack_source() -> bytes:
-    """The kit's package as a zip. Its bytes depend on the files alone: entries are sorted and dated 1980."""
+    """The kit's package as a zip.
+
+    Its bytes depend on the files alone: entries are sorted and dated 1980.
+    """
     package = Path(kit.__file__).parent
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in sorted(path for path in package.rglob("*") if path.suffix in PACKED_SUFFIXES):
-            entry = zipfile.ZipInfo(f"kit/{path.relative_to(package).as_posix()}")  # its default date is 1980-01-01
+            # Its default date is 1980-01-01
+            entry = zipfile.ZipInfo(f"kit/{path.relative_to(package).as_posix()}")
             entry.create_system, entry.external_attr = 3, 0o644 << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, path.read_bytes())

@@ -1,7 +1,7 @@
 """Upload the weights of a predict kernel as a private dataset, and wait until it can be mounted.
 
-The same bytes are uploaded only once. If the answer to an upload was lost, the dataset's number of versions shows
-whether it arrived.
+The same bytes are uploaded only once. If the answer to an upload was lost, the dataset's number of
+versions shows whether it arrived.
 """
 
 import json
@@ -21,14 +21,15 @@ from kit.kernel.weights import METADATA
 
 UNKNOWN = "unknown"
 TIMEOUT = 3600.0  # seconds for Kaggle to unpack the files
-SETTLE_POLLS = 5  # requests until a dataset that is ready counts as new, though its number of versions is not
+# Requests until a dataset that is ready counts as new, though its number of versions is not
+SETTLE_POLLS = 5
 
 
 def upload(client: Client, folder: Path, state: dict[str, Any], save: Callable[[], None]) -> None:
     """Upload `folder` as a new dataset, or a new version of it, and wait until it is ready.
 
-    state: digest, before and done of the last upload; `save` stores it whenever it changes. KitError if Kaggle refuses
-    or a file does not arrive.
+    state: digest, before and done of the last upload; `save` stores it whenever it changes.
+    KitError if Kaggle refuses or a file does not arrive.
     """
     ref, digest = _ref(folder), kernel_folder.hash_folder(folder)
     if state.get("digest") == digest and state.get("done"):
@@ -62,7 +63,9 @@ def _ref(folder: Path) -> str:
 
 
 def count_versions(client: Client, ref: str) -> int:
-    """The number of versions of the dataset; 0 if it does not exist, or is somebody else's private one (403)."""
+    """The number of versions of the dataset; 0 if it does not exist, or is somebody else's private
+    one (403).
+    """
     from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
 
     request = ApiGetDatasetRequest()
@@ -81,8 +84,8 @@ def count_versions(client: Client, ref: str) -> int:
 def _status(client: Client, ref: str) -> str:
     """The dataset's status: ready, failed, …; UNKNOWN if Kaggle does not show such a dataset."""
     try:
-        return str(client.call(f"ask for the status of {ref}", lambda: client.api.dataset_status(ref),
-                               owner=ref.split("/")[0]))
+        return str(client.call(f"ask for the status of {ref}",
+                               lambda: client.api.dataset_status(ref), owner=ref.split("/")[0]))
     except Rejected as error:
         if error.status not in (403, 404):
             raise
@@ -99,13 +102,15 @@ def _send(client: Client, folder: Path, ref: str, before: int) -> None:
             if before:
                 return client.api.dataset_create_version(str(folder), "weights by kit", quiet=False)
             return client.api.dataset_create_new(str(folder), public=False, quiet=False)
-        except ValueError as error:  # kaggle 2.2.5 and later; 2.2.4 prints it and makes the dataset without the file
+        except ValueError as error:
+            # Kaggle 2.2.5 and later; 2.2.4 prints it and makes the dataset without the file
             if name := re.match(r"Upload unsuccessful: (.+)", str(error)):
                 raise _lost([name[1]], ref) from None
             raise
 
     try:
-        answer = client.call(f"upload the dataset {ref}", send, repeat=False, owner=ref.split("/")[0])
+        answer = client.call(f"upload the dataset {ref}", send, repeat=False,
+                             owner=ref.split("/")[0])
     except Unanswered as error:
         if not error.may_have_arrived:
             raise
@@ -113,31 +118,38 @@ def _send(client: Client, folder: Path, ref: str, before: int) -> None:
         if not any(count_versions(client, ref) > before for _ in polls(submissions.SEARCH_SECONDS)):
             raise
         return
-    lost = [path.name for path in files if f"Upload successful: {path.name} (" not in client.printed]
+    lost = [path.name for path in files
+            if f"Upload successful: {path.name} (" not in client.printed]
     if answer.error or (answer.status or "ok").lower() != "ok":
         why = redacted_line(answer.error or answer.status) or "it does not say why"
         _, meaning, fix = refusals.explain_words(why, client.request_context(ref.split("/")[0])) or (
             "", "", "mend what Kaggle names, then run the same command again")
-        raise KitError(f"Kaggle did not take the dataset {ref}{meaning and ', '}{meaning}: {why}", fix)
+        raise KitError(f"Kaggle did not take the dataset {ref}{meaning and ', '}{meaning}: {why}",
+                       fix)
     if lost:
         raise _lost(lost, ref)
 
 
 def _lost(names: list[str], ref: str) -> KitError:
     return KitError(f"{', '.join(names)} did not arrive in the dataset {ref}",
-                    "check that the network lets uploads through to storage.googleapis.com, then run the same command "
-                    "again: it uploads a complete version")
+                    "check that the network lets uploads through to storage.googleapis.com, then "
+                    "run the same command again: it uploads a complete version")
 
 
 def _wait(client: Client, ref: str, before: int) -> None:
-    """Wait until a version after number `before` is ready. (An earlier version may be ready already.)"""
+    """Wait until a version after number `before` is ready.
+
+    (An earlier version may be ready already.)
+    """
     ready = 0
     for _ in polls(TIMEOUT):
         status = _status(client, ref)
         if status in ("failed", "deleted"):
             raise KitError(f"Kaggle could not make the dataset {ref}: {status}",
-                           f"see https://www.kaggle.com/datasets/{ref} for why, delete it there, then push again"
-                           if status == "failed" else "it was deleted on Kaggle's page: run the same command again")
+                           f"see https://www.kaggle.com/datasets/{ref} for why, delete it there, "
+                           "then push again"
+                           if status == "failed"
+                           else "it was deleted on Kaggle's page: run the same command again")
         if status == "ready":
             ready += 1
             if count_versions(client, ref) > before or ready > SETTLE_POLLS:

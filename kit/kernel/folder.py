@@ -1,7 +1,7 @@
-"""Read a kernel folder, built by `kit kernel build` or by hand, and store in it what has been done with it.
+"""Read a kernel folder, built by `kit kernel build` or by hand, and store its push state.
 
-`push.json` in the folder is written before and after each request that must not be sent twice. So after an interruption
-the next command knows what was done, and for which step it has to ask Kaggle.
+`push.json` in the folder is written before and after each request that must not be sent twice. So
+after an interruption the next command knows what was done, and for which step it has to ask Kaggle.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from kit.kernel.builder import KINDS, METADATA, PLACEHOLDER_USER
 
 STATE = "push.json"
 REF = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # owner/slug; no "..", as folders are named after it
-SOURCES = {"competition_sources": (re.compile(r"[\w-][\w.-]*"), "SLUG"), "dataset_sources": (REF, "OWNER/SLUG"),
-           "kernel_sources": (REF, "OWNER/SLUG"),
+SOURCES = {"competition_sources": (re.compile(r"[\w-][\w.-]*"), "SLUG"),
+           "dataset_sources": (REF, "OWNER/SLUG"), "kernel_sources": (REF, "OWNER/SLUG"),
            "model_sources": (re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*){3}/\d+"),
                              "OWNER/MODEL/FRAMEWORK/VARIATION/VERSION")}
 BUILD_AGAIN = "make it again: kit kernel build --user NAME"
@@ -52,18 +52,23 @@ class KernelFolder:
                 try:
                     held.enter_context(locks.acquire(self.path / ".push.lock"))
                 except locks.AlreadyLocked as other:
-                    raise other.error(self.path, "wait until it has ended; kit kernel status shows where it is",
+                    raise other.error(self.path, "wait until it has ended; kit kernel status shows "
+                                                 "where it is",
                                       "is being pushed by") from None
             yield
 
 
 def read_kernel(path: Path) -> KernelFolder:
-    """Read the kernel folder `path`. KitError if it is not a valid one, or was built without --user."""
+    """Read the kernel folder `path`.
+
+    KitError if it is not a valid one, or was built without --user.
+    """
     path = Path(path)
     metadata = read_metadata(path)
     ref = metadata.get("id")
     if not isinstance(ref, str) or not REF.fullmatch(ref):
-        raise KitError(f"{path / METADATA} is damaged: id {ref!r:.60} is not OWNER/SLUG", BUILD_AGAIN)
+        raise KitError(f"{path / METADATA} is damaged: id {ref!r:.60} is not OWNER/SLUG",
+                       BUILD_AGAIN)
     if ref.startswith(f"{PLACEHOLDER_USER}/"):
         raise KitError(f"{path} was built without a Kaggle account", BUILD_AGAIN)
     code, dataset = path / metadata["code_file"], path / weights.FOLDER
@@ -82,20 +87,26 @@ def read_metadata(path: Path) -> dict[str, Any]:
     metadata = _read_table(file)
     metadata = {**metadata, **{name: metadata.get(name) or [] for name in SOURCES}}
     code = metadata.get("code_file")
-    if not (isinstance(code, str) and code and not Path(code).is_absolute() and ".." not in Path(code).parts):
+    if not (isinstance(code, str) and code and not Path(code).is_absolute()
+            and ".." not in Path(code).parts):
         raise _wrong(file, metadata, "code_file", "name a file in that folder, such as kernel.py")
     if metadata.get("kernel_type") not in tuple(KINDS):
         raise _wrong(file, metadata, "kernel_type", f"write {' or '.join(KINDS)}")
     for name, (pattern, form) in SOURCES.items():
-        if not matches_type(metadata[name], tuple[str, ...]) or not all(map(pattern.fullmatch, metadata[name])):
+        if not matches_type(metadata[name],
+                            tuple[str, ...]) or not all(map(pattern.fullmatch, metadata[name])):
             raise _wrong(file, metadata, name, f'write a list, such as ["{form}"]')
     if not (path / code).is_file():
-        raise KitError(f"{path / code} is missing", f"put it there, name another code_file in {file}, or {BUILD_AGAIN}")
+        raise KitError(f"{path / code} is missing",
+                       f"put it there, name another code_file in {file}, or {BUILD_AGAIN}")
     return metadata
 
 
 def _read_table(file: Path) -> dict[str, Any]:
-    """The object in a JSON file. A byte order mark is refused here, as the official client cannot read it."""
+    """The object in a JSON file.
+
+    A byte order mark is refused here, as the official client cannot read it.
+    """
     if file.exists() and not file.is_file():  # opening a pipe would wait for its writer
         raise KitError(f"{file} is no file", BUILD_AGAIN)
     try:
@@ -115,9 +126,11 @@ def _read_table(file: Path) -> dict[str, Any]:
     try:
         table = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise KitError(f"{file} is damaged: {error}", f"correct it there, or {BUILD_AGAIN}") from error
+        raise KitError(f"{file} is damaged: {error}",
+                       f"correct it there, or {BUILD_AGAIN}") from error
     if not isinstance(table, dict):
-        raise KitError(f"{file} is damaged: it holds no object", f"begin it with {{; or {BUILD_AGAIN}")
+        raise KitError(f"{file} is damaged: it holds no object",
+                       f"begin it with {{; or {BUILD_AGAIN}")
     return table
 
 
@@ -162,12 +175,15 @@ def _digest(paths: list[Path]) -> str:
     return total.hexdigest()
 
 
-# -- what has been done ---------------------------------------------------------------------------------------------
+# -- what has been done ----------------------------------------------------------------------------
 
 
 @dataclass
 class PushState:
-    """The contents of `push.json`. `pushing` and `submitting` are set until Kaggle's answer is known."""
+    """The contents of `push.json`.
+
+    `pushing` and `submitting` are set until Kaggle's answer is known.
+    """
 
     digest: str = ""  # of what was pushed as `version`
     pushing: str = ""  # the digest of what is being pushed, until Kaggle has answered
@@ -175,7 +191,8 @@ class PushState:
     version: int = 0
     url: str = ""
     ended: str = ""  # the status with which `version` ended
-    weights: dict[str, Any] = field(default_factory=dict)  # the upload: digest, before (number of versions), done
+    # The upload: digest, before (number of versions), done
+    weights: dict[str, Any] = field(default_factory=dict)
     submitting: bool = False
     submission: str = ""  # Kaggle's reference of the submission of `version`
     submitted_as: str = ""  # its description

@@ -1,8 +1,8 @@
 """Push a kernel, wait until that version has ended, submit its output, and wait for the score.
 
-Each step first looks in `push.json`, and if need be asks Kaggle, whether it was done already. So every command here can
-be interrupted at any point and run again, and nothing is pushed or submitted twice. If not even Kaggle knows, the
-command stops and says how to find out.
+Each step first looks in `push.json`, and if need be asks Kaggle, whether it was done already. So
+every command here can be interrupted at any point and run again, and nothing is pushed or submitted
+twice. If not even Kaggle knows, the command stops and says how to find out.
 """
 
 import dataclasses
@@ -33,7 +33,10 @@ SUBMISSION, REPORT = "submission.csv", "report.json"
 
 @dataclass(frozen=True)
 class PushResult:
-    """The result of a push or a submission so far. Fields of steps that were not asked for are empty."""
+    """The result of a push or a submission so far.
+
+    Fields of steps that were not asked for are empty.
+    """
 
     what: str  # owner/slug, or the file that was uploaded
     version: int = 0
@@ -65,12 +68,13 @@ def push(path: Path, competition: Competition, wait: bool = False, submit: bool 
          progress: Say = silent, ledger_path: Path = ledger.LEDGER, kernel_timeout: float = KERNEL_TIMEOUT,
          score_timeout: float = SCORE_TIMEOUT, resend: bool = False,
          session_limit: float | None = None) -> PushResult:
-    """Push the kernel folder `path`; with `wait`, wait for its end and fetch its report; with `submit`, submit it.
+    """Push the kernel folder `path`, and if asked, wait for its end and submit its output.
 
-    `wait` and `submit` together also wait for the score. The weights of a predict kernel are uploaded first. resend:
-    the user knows that the last request, whose answer was lost, did not arrive, so it may be sent again. session_limit:
-    when Kaggle is to end the session. All times are in seconds. After a KitError, running it again goes on where it
-    stopped.
+    wait: wait until the version has ended, and fetch its report. submit: submit its output. `wait`
+    and `submit` together also wait for the score. The weights of a predict kernel are uploaded
+    first. resend: the user knows that the last request, whose answer was lost, did not arrive, so
+    it may be sent again. session_limit: when Kaggle is to end the session. All times are in
+    seconds. After a KitError, running it again goes on where it stopped.
     """
     kernel = kernel_folder.read_kernel(path)
     _check_source(kernel, competition)
@@ -111,9 +115,10 @@ def submit(path: Path, competition: Competition, message: str = "", wait: bool =
 
 def logs(path: Path, competition: Competition, follow: bool = False, show: Say = silent, progress: Say = silent,
          timeout: float = KERNEL_TIMEOUT) -> dict[str, Any]:
-    """The log of the version pushed from this folder; with `follow`, wait until that version has ended.
+    """The log of the version pushed from this folder; `follow`: until that version has ended.
 
-    show: called with each line as it comes. timeout: in seconds. Returns `kernel`, `version`, `status` and `log`.
+    show: called with each line as it comes. timeout: in seconds. Returns `kernel`, `version`,
+    `status` and `log`.
     """
     kernel = kernel_folder.read_kernel(path)
     state = _pushed(kernel)
@@ -142,12 +147,12 @@ def status(path: Path, competition: Competition, progress: Say = silent) -> dict
     found = submissions.find(client, competition.slug, _tag(version))
     return {"kernel": version.kernel, "version": version.number, "url": state.url, "status": now or "UNKNOWN",
             "failure": why,
-            "log": session.log(client, version)[-session.TAIL:] if now in session.FINAL_STATUSES else [],
-            "changed_since": state.digest != kernel.digest, "quota": session.quota(client),
+            "log": session.log(client, version)[-session.TAIL:] if now in session.FINAL_STATUSES
+            else [], "changed_since": state.digest != kernel.digest, "quota": session.quota(client),
             "submission": dataclasses.asdict(found) if found else None}
 
 
-# -- push -----------------------------------------------------------------------------------------------------------
+# -- push ------------------------------------------------------------------------------------------
 
 
 def _check_source(kernel: KernelFolder, competition: Competition) -> None:
@@ -168,8 +173,8 @@ def _push_once(client: Client, kernel: KernelFolder, state: PushState, wait: flo
                session_limit: float | None) -> None:
     """Push, unless these bytes were pushed already.
 
-    While all permitted sessions are in use, it tries again for `wait` seconds. KitError if an earlier push may have
-    arrived but Kaggle does not show it, unless `resend`.
+    While all permitted sessions are in use, it tries again for `wait` seconds. KitError if an
+    earlier push may have arrived but Kaggle does not show it, unless `resend`.
     """
     if state.digest == kernel.digest and state.version and not state.pushing:
         client.say(f"{KernelVersion(state.kernel, state.version)} was pushed already")
@@ -198,8 +203,8 @@ def _push_once(client: Client, kernel: KernelFolder, state: PushState, wait: flo
         client.say(line)
     for _ in session.polls(wait, SLOT_PAUSE):
         try:
-            answer = client.call(f"push {kernel.ref}", submissions.mark_while_sending(send, mark), repeat=False,
-                                 owner=_owner(kernel))
+            answer = client.call(f"push {kernel.ref}", submissions.mark_while_sending(send, mark),
+                                 repeat=False, owner=_owner(kernel))
             return _accept(client, kernel, state, answer)
         except Unanswered as error:
             if not error.may_have_arrived:
@@ -223,7 +228,10 @@ def _owner(kernel: KernelFolder) -> str:
 
 
 def _accept(client: Client, kernel: KernelFolder, state: PushState, answer: Any) -> None:
-    """Store the new version. KitError for an error in a 200 and for ignored sources, which the client only prints."""
+    """Store the new version.
+
+    KitError for an error in a 200 and for ignored sources, which the client only prints.
+    """
     for line in client.printed.splitlines():
         client.say(f"the client says: {line}")
     if answer.error:
@@ -239,7 +247,8 @@ def _accept(client: Client, kernel: KernelFolder, state: PushState, answer: Any)
         fixes = [f"accept the competition's rules: {client.rules_url}"] if answer.invalid_competition_sources else []
         if len(ignored) > len(answer.invalid_competition_sources or []):
             fixes.append(f"check in {METADATA} the names of what it reads, and that {client.user} may see them")
-        raise KitError(f"Kaggle took {kernel.ref}, but not its data: {', '.join(map(redacted_line, ignored))}",
+        raise KitError(f"Kaggle took {kernel.ref}, but not its data: "
+                       f"{', '.join(map(redacted_line, ignored))}",
                        f"{'; '.join(fixes)}; then push again")
     if answer.version_number:
         name = _kernel_name(answer.ref) or kernel.ref
@@ -249,14 +258,18 @@ def _accept(client: Client, kernel: KernelFolder, state: PushState, answer: Any)
 
 
 def _kernel_name(ref: str) -> str:
-    """owner/slug of "/code/owner/slug". It may differ from the id: Kaggle makes the slug from the title."""
+    """owner/slug of "/code/owner/slug".
+
+    It may differ from the id: Kaggle makes the slug from the title.
+    """
     parts = [part for part in (ref or "").split("/") if part]
     return "/".join(parts[-2:]) if len(parts) >= 2 else ""
 
 
 def _adopt(client: Client, kernel: KernelFolder, state: PushState, seconds: float) -> bool:
-    """Whether a push whose answer was lost has arrived: Kaggle's newest version is new and has the same source.
+    """Whether a push whose answer was lost has arrived.
 
+    It has if Kaggle's newest version is new and has the same source.
     Looks once, and then repeatedly for `seconds`. If so, the version is stored.
     """
     for _ in session.polls(seconds):
@@ -268,26 +281,31 @@ def _adopt(client: Client, kernel: KernelFolder, state: PushState, seconds: floa
 
 
 def _plain(source: str) -> Any:
-    """The source in a form to compare: of a notebook the cells, since the client and Kaggle rewrite its JSON."""
+    """The source for comparing: a notebook's cells, as the client and Kaggle rewrite its JSON."""
     try:
         return ["".join(cell["source"]).strip() for cell in json.loads(source)["cells"]]
     except (ValueError, KeyError, TypeError):
         return source.replace("\r\n", "\n").strip()
 
 
-def _pushed_as(client: Client, kernel: KernelFolder, state: PushState, name: str, number: int, url: str) -> None:
-    new = PushState(digest=kernel.digest, kernel=name, version=number, url=redact(url), weights=state.weights)
+def _pushed_as(client: Client, kernel: KernelFolder, state: PushState, name: str, number: int,
+               url: str) -> None:
+    new = PushState(digest=kernel.digest, kernel=name, version=number, url=redact(url),
+                    weights=state.weights)
     for field in dataclasses.fields(PushState):
         setattr(state, field.name, getattr(new, field.name))
     state.save(kernel)
     client.say(f"pushed {KernelVersion(name, number)}: {state.url}")
 
 
-# -- wait -----------------------------------------------------------------------------------------------------------
+# -- wait ------------------------------------------------------------------------------------------
 
 
 def _follow(client: Client, kernel: KernelFolder, state: PushState, timeout: float) -> None:
-    """Wait until the version has ended and fetch its report. KitError if it failed or wrote no submission."""
+    """Wait until the version has ended and fetch its report.
+
+    KitError if it failed or wrote no submission.
+    """
     version, report = KernelVersion(state.kernel, state.version), _report_path(kernel, state)
     if state.ended == "COMPLETE":
         return
@@ -305,7 +323,10 @@ def _follow(client: Client, kernel: KernelFolder, state: PushState, timeout: flo
 
 
 def _left(client: Client, version: KernelVersion) -> tuple[set[str], bytes | None]:
-    """(names of the output files, report.json or None). An error is only shown, as submitting may still work."""
+    """(names of the output files, report.json or None).
+
+    An error is only shown, as submitting may still work.
+    """
     names: set[str] = set()
     try:
         files = session.output_urls(client, version)
@@ -320,20 +341,22 @@ def _report_path(kernel: KernelFolder, state: PushState) -> Path:
     return kernel.path / f"v{state.version}" / REPORT
 
 
-def _result(kernel: KernelFolder, state: PushState, entry: submissions.Submission | None = None) -> PushResult:
+def _result(kernel: KernelFolder, state: PushState,
+            entry: submissions.Submission | None = None) -> PushResult:
     report = _report_path(kernel, state)
     return PushResult(state.kernel, state.version, state.url, state.ended, str(report) if report.is_file() else "",
                       state.submission, entry.public_score if entry else None, entry.private_score if entry else None)
 
 
-# -- submit --------------------------------------------------------------------------------------------------------
+# -- submit ----------------------------------------------------------------------------------------
 
 
 def _tag(version: KernelVersion) -> str:
     return f"[{version}]"
 
 
-def _hand_in(client: Client, kernel: KernelFolder, state: PushState, competition: Competition, message: str,
+def _hand_in(client: Client, kernel: KernelFolder, state: PushState, competition: Competition,
+             message: str,
              ledger_path: Path, wait: bool, timeout: float, resend: bool) -> PushResult:
     version = KernelVersion(state.kernel, state.version)
     if not state.submission:

@@ -1,7 +1,7 @@
 '''Write the code file of a kernel, as a script or as a notebook.
 
-Both have the same four parts in the same order: a description, `SETTINGS`, the kit's source with its hash, and the call
-that runs it.
+Both have the same four parts in the same order: a description, `SETTINGS`, the kit's source with
+its hash, and the call that runs it.
 '''
 
 import ast
@@ -25,10 +25,10 @@ Where from      kit {version}, git commit {commit}
 Its settings    are just below. The rest is the kit's source as a zip in base64; it is unpacked to a temporary
                 folder, its hash is checked, and kit/runtime/main.py in it takes over."""
 
-DOES = {"train": "trains {models} on {folds} folds, averages their votes, and labels the test file that it finds, "
-                 "within {minutes:g} minutes",
-        "predict": "labels the test file that it finds with the trained weights in the dataset {weights}, "
-                   "within {minutes:g} minutes"}
+DOES = {"train": "trains {models} on {folds} folds, averages their votes, and labels the test file "
+                 "that it finds, within {minutes:g} minutes",
+        "predict": "labels the test file that it finds with the trained weights in the dataset "
+                   "{weights}, within {minutes:g} minutes"}
 
 NOTES = {
     "competition": "whose data this kernel reads",
@@ -38,7 +38,8 @@ NOTES = {
     "seeds": "trainings of each fold, from different random numbers",
     "epochs": "None: what the model's recipe says; fewer where the time is short",
     "seed": "of everything random",
-    "class_prior": "how often each class is in the test file: auto (what is known of it), none or equal",
+    "class_prior": "how often each class is in the test file: auto (what is known of it), none or "
+                   "equal",
     "weights": "the dataset that holds them",
     "manifest_sha256": "of the weights' manifest.json, which has the hash of each file",
     "backend": "of Keras",
@@ -71,9 +72,12 @@ if __name__ == "__main__":
 
 
 def render(kind: str, settings: dict[str, Any], packed: bytes, facts: dict[str, str]) -> bytes:
-    """The code file. kind: `script` or `notebook`; packed: the zip of the kit's source; facts: for the description."""
+    """The code file. kind: `script` or `notebook`; packed: the zip of the kit's source; facts: for
+    the description.
+    """
     digest = hashlib.sha256(packed).hexdigest()
-    does = DOES[settings["mode"]].format(**settings | {"models": ", ".join(settings.get("models", ()))})
+    does = DOES[settings["mode"]].format(**settings
+                                         | {"models": ", ".join(settings.get("models", ()))})
     does = textwrap.fill(does, 100, subsequent_indent=" " * 16)
     words = WORDS.format(does=does, sha256=digest, **facts)
     text = base64.b64encode(packed).decode()
@@ -85,21 +89,25 @@ def render(kind: str, settings: dict[str, Any], packed: bytes, facts: dict[str, 
 
 def parse_settings(code: str) -> dict[str, Any]:
     """The `SETTINGS` in a code file, script or notebook, that `render` made; {} for any other code."""
-    with contextlib.suppress(ValueError, SyntaxError, TypeError, KeyError, AttributeError, RecursionError):
+    with contextlib.suppress(ValueError, SyntaxError, TypeError, KeyError, AttributeError,
+                             RecursionError):
         if code.lstrip().startswith("{"):
             cells = [cell for cell in json.loads(code)["cells"] if cell["cell_type"] == "code"]
             code = "\n".join("".join(cell["source"]) for cell in cells)
         for statement in ast.parse(code).body:
-            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "SETTINGS":
+            if isinstance(statement,
+                          ast.Assign) and ast.unparse(statement.targets[0]) == "SETTINGS":
                 settings = ast.literal_eval(statement.value)
                 return settings if isinstance(settings, dict) else {}
     return {}
 
 
 def _settings(settings: dict[str, Any]) -> str:
-    cells = [(f"{name!r}: {value!r},".replace("'", '"'), NOTES[name]) for name, value in settings.items()]
+    cells = [(f"{name!r}: {value!r},".replace("'", '"'), NOTES[name])
+             for name, value in settings.items()]
     width = max(len(cell) for cell, _ in cells)
-    return "\n".join(["SETTINGS = {", *(f"    {cell:<{width}}  # {note}" for cell, note in cells), "}"]) + "\n"
+    return "\n".join(["SETTINGS = {", *(f"    {cell:<{width}}  # {note}" for cell, note in cells),
+                      "}"]) + "\n"
 
 
 def _script(words: str, settings: str, source: str, run: str) -> bytes:
@@ -109,16 +117,20 @@ def _script(words: str, settings: str, source: str, run: str) -> bytes:
 def _notebook(words: str, settings: str, source: str, run: str) -> bytes:
     """A notebook of four cells. Kaggle needs the kernelspec."""
     title, rest = words.split("\n", 1)
-    cells = [_cell("markdown", f"# {title}\n\n```text\n{rest.strip()}\n```\n"), _cell("code", settings),
+    cells = [_cell("markdown", f"# {title}\n\n```text\n{rest.strip()}\n```\n"),
+             _cell("code", settings),
              _cell("code", source, _kg_hide_input=True), _cell("code", run)]
     notebook = {"cells": [cell | {"id": f"kit-{i}"} for i, cell in enumerate(cells)],
-                "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+                "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python",
+                                            "name": "python3"},
                              "language_info": {"name": "python"}},
                 "nbformat": 4, "nbformat_minor": 5}
     return (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _cell(cell_type: str, source: str, **metadata: Any) -> dict[str, Any]:
-    metadata = {name.replace("_kg_hide_input", "_kg_hide-input"): value for name, value in metadata.items()}
-    cell: dict[str, Any] = {"cell_type": cell_type, "metadata": metadata, "source": source.splitlines(keepends=True)}
+    metadata = {name.replace("_kg_hide_input", "_kg_hide-input"): value
+                for name, value in metadata.items()}
+    cell: dict[str, Any] = {"cell_type": cell_type, "metadata": metadata,
+                            "source": source.splitlines(keepends=True)}
     return cell | {"execution_count": None, "outputs": []} if cell_type == "code" else cell

@@ -1,6 +1,7 @@
 """Submit a file, exactly once, to a competition that takes files.
 
-`sending.json` beside the file means that an earlier answer was lost: then the submission is looked for, not sent again.
+`sending.json` beside the file means that an earlier answer was lost: then the submission is looked
+for, not sent again.
 """
 
 import hashlib
@@ -24,15 +25,20 @@ SENDING = "sending.json"
 def check_takes_files(competition: Competition) -> None:
     """KitError, with the commands to use instead, if the competition takes notebooks only."""
     if competition.code_only:
-        raise KitError(f"{competition.title} takes notebooks, not files: Kaggle runs them on a hidden test set",
-                       "kit kernel build --user NAME, kit kernel rehearse, then kit kernel push --wait --submit")
+        raise KitError(f"{competition.title} takes notebooks, not files: Kaggle runs them on a "
+                       "hidden test set",
+                       "kit kernel build --user NAME, kit kernel rehearse, then kit kernel push "
+                       "--wait --submit")
 
 
-def submit_file(path: Path, competition: Competition, message: str = "", wait: bool = False, progress: Say = silent,
+def submit_file(path: Path, competition: Competition, message: str = "", wait: bool = False,
+                progress: Say = silent,
            ledger_path: Path | None = None, score_timeout: float = SCORE_TIMEOUT) -> PushResult:
-    """Submit the file `path`, once, and enter it into the ledger with the numbers of the report.json beside it.
+    """Submit the file `path`, once, and enter it into the ledger with the numbers of the
+    report.json beside it.
 
-    ledger_path: by default the ledger beside the submission's folder. KitError if the competition takes no files.
+    ledger_path: by default the ledger beside the submission's folder. KitError if the competition
+    takes no files.
     """
     check_takes_files(competition)
     path = Path(path)
@@ -48,7 +54,8 @@ def submit_file(path: Path, competition: Competition, message: str = "", wait: b
 
     def send() -> Any:
         try:
-            answer = client.api.competition_submit(str(path), f"{message} {tag}".strip(), competition.slug, quiet=True)
+            answer = client.api.competition_submit(str(path), f"{message} {tag}".strip(),
+                                                   competition.slug, quiet=True)
             why = answer.message if answer.message == client.api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE else ""
         except ValueError as error:  # a newer client may raise it, as it does for datasets
             why = str(error) if "upload" in str(error).lower() else ""
@@ -56,8 +63,9 @@ def submit_file(path: Path, competition: Competition, message: str = "", wait: b
                 raise
         if why:  # the upload failed, so no submission was made
             raise Unanswered(f"the file did not arrive at Kaggle: {redacted_line(why)}",
-                             "check the network, and that it lets uploads through to storage.googleapis.com, then run "
-                             "the same command again", may_have_arrived=False)
+                             "check the network, and that it lets uploads through to "
+                             "storage.googleapis.com, then run the same command again",
+                             may_have_arrived=False)
         return answer
 
     try:
@@ -76,8 +84,11 @@ def submit_file(path: Path, competition: Competition, message: str = "", wait: b
     mark(False)
     client.say(f"handed in {path} as submission {entry.ref}")
     run = path.resolve().parent.name
-    ledger.add_row(ledger.make_row(run, kernel_folder.read_report(path.with_name(REPORT)), entry.ref), ledger_path)
+    ledger.add_row(ledger.make_row(run, kernel_folder.read_report(path.with_name(REPORT)),
+                                   entry.ref), ledger_path)
     if wait:
         entry = ledger.wait_for_score(client, competition, entry.ref, ledger_path, score_timeout)
-    return PushResult(str(path), status="handed in", submission=entry.ref, public_score=entry.public_score,
-                      private_score=entry.private_score, sync=ledger.sync_command(competition, ledger_path))
+    return PushResult(str(path), status="handed in", submission=entry.ref,
+                      public_score=entry.public_score,
+                      private_score=entry.private_score,
+                      sync=ledger.sync_command(competition, ledger_path))

@@ -1,9 +1,10 @@
-"""Pack the trained models of a run as a Kaggle dataset, and unpack that dataset as a run folder on Kaggle.
+"""Pack a run's trained models as a Kaggle dataset, and unpack it as a run folder on Kaggle.
 
-The dataset folder `weights/` has one `.keras` file per fold, the run's `config.json`, `manifest.json` with their hashes,
-and `dataset-metadata.json` for the official client. It has no subfolders, since the client would not upload them. A
-`.keras` file is a zip, and Kaggle unpacks zips: so the manifest also has the hash of each member, and `unpack` accepts a
-folder in place of a file.
+The dataset folder `weights/` has one `.keras` file per fold, the run's `config.json`,
+`manifest.json` with their hashes, and `dataset-metadata.json` for the official client. It has no
+subfolders, since the client would not upload them. A `.keras` file is a zip, and Kaggle unpacks
+zips: so the manifest also has the hash of each member, and `unpack` accepts a folder in place of a
+file.
 """
 
 import hashlib
@@ -21,7 +22,8 @@ from kit.training.records import read_config, rounds
 FOLDER = "weights"
 MANIFEST = "manifest.json"
 METADATA = "dataset-metadata.json"
-TRAINED = "trained.json"  # the done.json of the training; on Kaggle, done.json means that a fold has predicted
+# The done.json of the training; on Kaggle, done.json means that a fold has predicted
+TRAINED = "trained.json"
 SUFFIX = "-weights"
 LONGEST_SLUG = 50 - len(SUFFIX)  # Kaggle takes 6 to 50 characters for a dataset
 
@@ -37,7 +39,10 @@ def title_from_slug(slug: str) -> str:
 
 
 def pack(run: Path, out: Path, ref: str) -> str:
-    """Write the dataset folder `out` for `ref` (user/slug). Returns the manifest's hash. KitError if no fold is done."""
+    """Write the dataset folder `out` for `ref` (user/slug).
+
+    Returns the manifest's hash. KitError if no fold is done.
+    """
     config = read_config(run)
     folds = [key for key in fold_keys(run) if key.split("/")[0] in config.models]
     if not folds:
@@ -51,21 +56,25 @@ def pack(run: Path, out: Path, ref: str) -> str:
         data = read_bytes(voter / "model.keras")
         (out / name).write_bytes(data)
         files[name] = {"fold": key, "sha256": hashlib.sha256(data).hexdigest(),
-                       "members": _members(data, voter / "model.keras"), "trained": read_json(voter / "done.json")}
+                       "members": _members(data, voter / "model.keras"),
+                       "trained": read_json(voter / "done.json")}
     data = read_bytes(RunFolder(run).config)
     (out / "config.json").write_bytes(data)
-    manifest = {"run": Path(run).name, "config_sha256": hashlib.sha256(data).hexdigest(), "files": files}
+    manifest = {"run": Path(run).name, "config_sha256": hashlib.sha256(data).hexdigest(),
+                "files": files}
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
     (out / MANIFEST).write_text(text, "utf-8")
-    metadata = {"title": title_from_slug(ref.split("/")[1]), "id": ref, "licenses": [{"name": "other"}]}
+    metadata = {"title": title_from_slug(ref.split("/")[1]), "id": ref,
+                "licenses": [{"name": "other"}]}
     (out / METADATA).write_text(json.dumps(metadata, indent=2) + "\n", "utf-8")
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def unpack(source: Path, run: Path, manifest_sha256: str) -> dict[str, Any]:
-    """Unpack the dataset at `source` as the run folder `run`, checking each file. Returns the manifest.
+    """Unpack the dataset at `source` as the run folder `run`, checking each file.
 
-    KitError if a file is missing, cannot be read, or is not the one that was packed.
+    Returns the manifest. KitError if a file is missing, cannot be read, or is not the one that was
+    packed.
     """
     manifest: dict[str, Any] = json.loads(_read(source / MANIFEST, manifest_sha256))
     config = _read(source / "config.json", manifest["config_sha256"])
@@ -92,8 +101,8 @@ def _read(path: Path, digest: str) -> bytes:
     with disk_errors(path, "read"):
         data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != digest:
-        raise KitError(f"{path} is damaged, or of another version than this kernel: its SHA-256 is not the one that "
-                       "was packed", again)
+        raise KitError(f"{path} is damaged, or of another version than this kernel: its SHA-256 is "
+                       "not the one that was packed", again)
     return data
 
 
@@ -101,6 +110,7 @@ def _members(data: bytes, path: Path) -> dict[str, str]:
     """The hash of each member of the `.keras` file at `path`."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return {name: hashlib.sha256(archive.read(name)).hexdigest() for name in sorted(archive.namelist())}
+            return {name: hashlib.sha256(archive.read(name)).hexdigest()
+                    for name in sorted(archive.namelist())}
     except Exception as error:  # zipfile and zlib raise half a dozen kinds on damaged bytes
         raise damaged(path, f"no Keras model ({type(error).__name__})") from error
