@@ -257,8 +257,8 @@ def _warp(hand: Handwriting, points: np.ndarray, along: np.ndarray,
     n = len(points)
     loose = random.normal(5, n, 1)
     x, y = points[:, 0] - 0.3, points[:, 1] - 0.5
-    width = hand.width * np.exp(2.5 * hand.shake * loose[0])
-    x = x * width * (1 + (hand.taper + 3 * hand.shake * loose[1]) * y)
+    x = x * hand.width * np.exp(2.5 * hand.shake * loose[0])
+    x = x * (1 + (hand.taper + 3 * hand.shake * loose[1]) * y)
     x = x + (hand.bend + hand.shake * loose[2]) * y**2
     x = x - (hand.slant + 2.5 * hand.shake * loose[3]) * y
     angle = hand.turn + 2 * hand.shake * loose[4]
