@@ -1,9 +1,9 @@
-"""Run folds as Ray tasks: on the cluster that RAY_ADDRESS names, else on one that is started here for the run.
+"""Train jobs as Ray tasks: on the cluster that RAY_ADDRESS names, else on one started here for the run.
 
-The fold folders are those that the other executors leave, though the nodes share no disk. Arrays reach them as Ray
-objects, a task works in a temporary folder, and what it makes comes back as bytes: news and checkpoints by way of a
-mailbox on the driver's node, artifacts as the task's result. So this process alone writes the run folder, and a job
-whose node dies goes on elsewhere from the last checkpoint that arrived.
+The nodes share no disk. Arrays reach them as Ray objects, a task works in a temporary folder, and what it
+makes comes back as bytes: events and checkpoints through a queue on the driver's node, artifacts as the
+task's result. So this process alone writes the run folder, which is then the same as any other executor's,
+and a job whose node dies goes on elsewhere from the last checkpoint that arrived.
 """
 
 import collections
@@ -33,21 +33,21 @@ from kit.training.workers import KEEP_MEMORY
 
 RETRIES = 3  # of one job; a node that dies takes one try from each job that it was training
 POLL_SECONDS = 0.2
-GRACE_SECONDS = 60.0  # past the deadline: tasks end by themselves then, save those that no node has begun
-KNOCK_SECONDS = 10.0  # for a cluster's address to answer
+GRACE_SECONDS = 60.0  # past the deadline, for tasks to end by themselves
+CONNECT_SECONDS = 10.0  # for a cluster's address to answer
 CHECKPOINT = "checkpoint.npz"
 
 
 def run(plan: Plan, jobs: list[FoldJob], progress: Progress, deadline: float | None) -> bool:
     """Train `jobs` as Ray tasks; False if the deadline left some out.
 
-    KitError without Ray, where the cluster cannot be reached or lacks what a job needs, and for a job that failed on a
-    node or was lost more than RETRIES times.
+    KitError without Ray, where the cluster cannot be reached or lacks what a job needs, and for a job
+    that failed on a node or was lost more than RETRIES times.
     """
     if not jobs:
         return True
     ray = load_ray()
-    with _connected(ray), contextlib.redirect_stdout(sys.stderr):  # Ray prints what it thinks of nodes that die
+    with _connected(ray), contextlib.redirect_stdout(sys.stderr):  # Ray prints about nodes that die
         try:
             return Driver(ray, plan, progress, deadline).run(jobs)
         except ray.exceptions.RayError as error:
@@ -74,7 +74,7 @@ def load_ray() -> Any:
 
 @contextlib.contextmanager
 def _connected(ray: Any) -> Iterator[None]:
-    """A connection for the time of a run; one that is there already (a notebook's) is used, and stays."""
+    """A connection for the time of a run; an existing one (a notebook's) is used, and stays open."""
     if ray.is_initialized():
         yield
         return
@@ -83,7 +83,7 @@ def _connected(ray: Any) -> Iterator[None]:
     if not address:
         settings.update(num_cpus=len(system.cores()), include_dashboard=False)
     try:
-        _knock(address or "")
+        _check_reachable(address or "")
         ray.init(address or "local", **settings)
     except Exception as error:  # ConnectionError, RuntimeError, ValueError and more, by what is wrong with the address
         raise KitError(f"no Ray cluster at {address or 'this machine'}: {_first_line(error)}",
@@ -95,15 +95,15 @@ def _connected(ray: Any) -> Iterator[None]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """OSError at once where nothing listens at host:port; Ray itself would try for ten minutes."""
+def _check_reachable(address: str) -> None:
+    """OSError if nothing listens at host:port; Ray itself would try for ten minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
-        socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
 
 
 def _runtime_env() -> dict[str, Any]:
-    """What workers get before they start: this very kit, this process' Keras backend, and settings for memory."""
+    """The workers' environment: this copy of the kit, this process' Keras backend, settings for memory."""
     return {"py_modules": [str(Path(kit.__file__).parent)],
             "env_vars": {**KEEP_MEMORY, "KERAS_BACKEND": backend.load()}}
 
@@ -128,22 +128,22 @@ def _first_line(error: BaseException) -> str:
 # -- this process ---------------------------------------------------------------------------------------------------
 
 
-class Mailbox:
-    """What tasks have sent and the driver not yet taken: an actor on the driver's node, which outlives the others."""
+class EventQueue:
+    """The tasks' events until the driver takes them: an actor on the driver's node, which outlives the others."""
 
     def __init__(self) -> None:
-        self.letters: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
 
-    def put(self, letter: dict[str, Any]) -> None:
-        self.letters.append(letter)
+    def put(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
 
     def take(self) -> list[dict[str, Any]]:
-        letters, self.letters = self.letters, []
-        return letters
+        events, self.events = self.events, []
+        return events
 
 
 class Driver:
-    """Submits the jobs, passes on their news, writes what they made, and submits again what a dead node took along."""
+    """Submits the jobs, passes on their events, writes their files, and resubmits those lost with a dead node."""
 
     def __init__(self, ray: Any, plan: Plan, progress: Progress, deadline: float | None) -> None:
         self.ray, self.plan, self.progress, self.deadline = ray, plan, progress, deadline
@@ -152,7 +152,7 @@ class Driver:
         self.lost: collections.Counter[str] = collections.Counter()
 
     def run(self, jobs: list[FoldJob]) -> bool:
-        """Whether all jobs got done."""
+        """Train `jobs`; whether all of them got done."""
         self._prepare(jobs)
         running = {self._submit(job): job for job in jobs}
         complete = True
@@ -161,48 +161,49 @@ class Driver:
                 if self.deadline and time.time() > self.deadline + GRACE_SECONDS:
                     return False
                 ready, _ = self.ray.wait(list(running), timeout=POLL_SECONDS)
-                self._read_mail()
+                self._handle_events()
                 for task in ready:
                     job = running.pop(task)
                     try:
-                        complete &= self._keep(job, self._result(job, task))
-                    except _Lost as error:
-                        running[self._again(job, error)] = job
+                        complete &= self._write_files(job, self._result(job, task))
+                    except _TaskLost as error:
+                        running[self._retry(job, error)] = job
         finally:
             for task in running:
                 self.ray.cancel(task, force=True)
         return complete
 
     def _prepare(self, jobs: list[FoldJob]) -> None:
-        """Read the data, once, and put on the driver's node what all tasks share: the mailbox and the arrays."""
+        """Read the data once, and put on the driver's node what all tasks share: the queue and the arrays."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         options, self.threads = _resources(self.ray, self.plan.config.n_jobs, self.plan.config.threads)
-        self.train = self.ray.remote(_train).options(max_retries=0, **options)  # a lost job is this class's to retry
+        self.train = self.ray.remote(_train).options(max_retries=0, **options)  # this class retries lost jobs
         here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
-        self.mailbox = self.ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+        self.queue = self.ray.remote(EventQueue).options(num_cpus=0, scheduling_strategy=here).remote()
         folds = {job.fold: fold_data(self.plan, job) for job in jobs}
         self.rows = {fold: (data.train_rows, data.val_rows) for fold, data in folds.items()}
-        self.arrays = self.ray.put(_shared(folds[jobs[0].fold]))
+        self.arrays = self.ray.put(_shared_arrays(folds[jobs[0].fold]))
 
     def _submit(self, job: FoldJob) -> Any:
+        """Start a task for the job, with the checkpoint or earlier model that it begins with; its reference."""
         needed = [self.plan.folder(job) / CHECKPOINT]
         if job.guesses:
             needed.append(self.plan.folder(job.previous_round) / "model.keras")
         files = {path.relative_to(self.plan.run).as_posix(): storage.read_bytes(path)
                  for path in needed if path.is_file()}
         return self.train.remote(self.plan, job, self.arrays, self.rows[job.fold], files, self.threads, self.deadline,
-                                 self.mailbox)
+                                 self.queue)
 
-    def _read_mail(self) -> None:
-        for letter in self.ray.get(self.mailbox.take.remote()):
-            if letter["event"] == "checkpoint":
-                storage.write_bytes(self.plan.folder(self.jobs[letter["job"]]) / CHECKPOINT, letter["data"])
+    def _handle_events(self) -> None:
+        for event in self.ray.get(self.queue.take.remote()):
+            if event["event"] == "checkpoint":
+                storage.write_bytes(self.plan.folder(self.jobs[event["job"]]) / CHECKPOINT, event["data"])
             else:
-                self.on_event(letter)
+                self.on_event(event)
 
     def _result(self, job: FoldJob, task: Any) -> dict[str, bytes] | None:
-        """What the task made. `_Lost` if its node or its process died, KitError if it failed."""
+        """The task's result. Raises `_TaskLost` if its node or process died, KitError if it failed."""
         errors = self.ray.exceptions
         try:
             return self.ray.get(task)
@@ -217,9 +218,10 @@ class Driver:
             raise KitError(f"a node could not set up the kit: {_first_line(error)}",
                            "see the cluster's log; its nodes need room on their disks") from error
         except errors.RayError as error:
-            raise _Lost(_first_line(error)) from error
+            raise _TaskLost(_first_line(error)) from error
 
-    def _again(self, job: FoldJob, error: Exception) -> Any:
+    def _retry(self, job: FoldJob, error: Exception) -> Any:
+        """Submit a lost job again; KitError once it was lost more than RETRIES times."""
         self.lost[job.key] += 1
         if self.lost[job.key] > RETRIES:
             raise KitError(f"{job.key} was lost {self.lost[job.key]} times; the last time: {error}",
@@ -228,7 +230,7 @@ class Driver:
         self.progress.say(f"{job.key}: the node that trained it died; trying again from {start}")
         return self._submit(job)
 
-    def _keep(self, job: FoldJob, files: dict[str, bytes] | None) -> bool:
+    def _write_files(self, job: FoldJob, files: dict[str, bytes] | None) -> bool:
         """Write a finished job's files, `done.json` last; whether there are any."""
         folder = self.plan.folder(job)
         for name in sorted(files or {}, key=lambda name: (name == "done.json", name)):
@@ -238,12 +240,12 @@ class Driver:
         return files is not None
 
 
-class _Lost(Exception):
+class _TaskLost(Exception):
     """A task's process or node is gone, and its result with it."""
 
 
-def _shared(data: FoldData) -> FoldData:
-    """The arrays that every fold has in common, as plain ones: a memory map of the driver's disk would not travel."""
+def _shared_arrays(data: FoldData) -> FoldData:
+    """The arrays that all folds share, copied: a memory map of the driver's disk cannot be sent."""
     none = np.zeros(0, np.int64)
     plain = {name: np.asarray(value) for name, value in vars(data).items() if value is not None}
     return FoldData(**{**plain, "train_rows": none, "val_rows": none})
@@ -254,10 +256,10 @@ def _shared(data: FoldData) -> FoldData:
 
 def _train(plan: Plan, job: FoldJob, arrays: FoldData, rows: tuple[np.ndarray, np.ndarray],
            files: dict[str, bytes], threads: int | None, deadline: float | None,
-           mailbox: Any) -> dict[str, bytes] | None:
-    """One job, in a worker process of Ray's, beginning with `files` of its run folder, if any.
+           queue: Any) -> dict[str, bytes] | None:
+    """Train one job in one of Ray's worker processes; the files of its fold folder, or None if time ran out.
 
-    The files of its fold folder, or None if time was too short.
+    files: those of the run folder that it begins with, by their relative path.
     """
     backend.configure_devices(threads)
     with tempfile.TemporaryDirectory(prefix="kit-") as scratch:
@@ -265,7 +267,7 @@ def _train(plan: Plan, job: FoldJob, arrays: FoldData, rows: tuple[np.ndarray, n
         folder = plan.folder(job)
         for name, data in files.items():
             storage.write_bytes(plan.run / name, data)
-        sender = Sender(job.key, folder / CHECKPOINT, mailbox)
+        sender = EventSender(job.key, folder / CHECKPOINT, queue)
         fold = replace(arrays, train_rows=rows[0], val_rows=rows[1])
         if not train_in_time(plan, job, _clock(deadline), sender.report, fold):
             sender.send_checkpoint()
@@ -275,22 +277,22 @@ def _train(plan: Plan, job: FoldJob, arrays: FoldData, rows: tuple[np.ndarray, n
 
 @functools.cache
 def _clock(deadline: float | None) -> Clock:
-    """This worker's clock, which remembers how long jobs take."""
+    """This worker's clock, which remembers the pace of its jobs."""
     return Clock(deadline)
 
 
-class Sender:
-    """Sends a task's news to the driver, and its checkpoints as long as that costs no more than writing them may."""
+class EventSender:
+    """Sends a task's events to the driver, and its checkpoints within the time that checkpoints may take."""
 
-    def __init__(self, key: str, path: Path, mailbox: Any) -> None:
+    def __init__(self, key: str, path: Path, queue: Any) -> None:
         import ray
 
-        self.key, self.path, self.mailbox, self.ray = key, path, mailbox, ray
+        self.key, self.path, self.queue, self.ray = key, path, queue, ray
         self.node = ray.get_runtime_context().get_node_id()
         self.sent, self.last, self.cost = self._stamp(), time.perf_counter(), 0.0
 
     def report(self, event: dict[str, Any]) -> None:
-        """Returns once the driver's node has it, so that nothing arrives after the task's result."""
+        """Send an event; returns once the driver's node has it, so that none arrives after the task's result."""
         self._send({**event, "node": self.node})
         if time.perf_counter() - self.last >= self.cost / checkpoints.MAX_TIME_SHARE:
             self.send_checkpoint()
@@ -304,8 +306,8 @@ class Sender:
         self.sent, self.last = stamp, time.perf_counter()
         self.cost = self.last - began
 
-    def _send(self, letter: dict[str, Any]) -> None:
-        self.ray.get(self.mailbox.put.remote(letter))
+    def _send(self, event: dict[str, Any]) -> None:
+        self.ray.get(self.queue.put.remote(event))
 
     def _stamp(self) -> int | None:
         """When the checkpoint was written; None if there is none."""

@@ -1,4 +1,4 @@
-"""Layers that say the same as Keras' own in less time on a CPU. Each names what it replaces and what that cost.
+"""Layers that do the same as Keras' own in less time on a CPU.
 
 They are registered, so that `model.keras` loads in safe mode wherever the kit is.
 """

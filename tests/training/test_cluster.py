@@ -74,7 +74,8 @@ def two_nodes(monkeypatch):
     here = Cluster(initialize_head=True, head_node_args={**node(scratch / "head"), "include_dashboard": False})
     worker = here.add_node(**node(scratch / "worker"))
     monkeypatch.setenv("RAY_ADDRESS", here.address)
-    monkeypatch.setattr(cluster, "_knock", lambda address: None)  # conftest.py allows no address but 127.0.0.1
+    # conftest.py allows no address but 127.0.0.1
+    monkeypatch.setattr(cluster, "_check_reachable", lambda address: None)
     yield SimpleNamespace(cluster=here, worker=worker, worker_folder=scratch / "worker")
     here.shutdown()
     shutil.rmtree(scratch, ignore_errors=True)
