@@ -28,6 +28,7 @@ from kit.data.source import DataFolder
 from kit.ensembling import blend, submission
 from kit.ensembling.blend import RunResults
 from kit.training import executors, planning
+from kit.training.executors import Executor
 from kit.training.plan import Plan, make_jobs, self_training_jobs
 from kit.training.planning import Cost, Schedule, TimeTarget
 from kit.training.records import read_config
@@ -43,14 +44,15 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
     """Train every fold of `config` on `data`, write all artifacts into `run`, and report.
 
     resume: continue what is in `run`. force: replace it, once nothing but the training can fail any
-    more. leave_out: keys of jobs (model/seed_s/fold_k) that are not trained; only together with a time
-    budget. baseline_first: train the baseline before the rest is measured and planned, so that there is
-    something to hand in whatever happens then. KitError where `run` is another run.
+    more. leave_out: keys of jobs (model/seed_s/fold_k) that are not trained; only together with a
+    time budget. baseline_first: train the baseline before the rest is measured and planned, so that
+    there is something to hand in whatever happens then. KitError where `run` is another run.
     """
-    # Python's `spawn` runs a script again in each worker: one without a guard would start a run in each.
+    # Python's `spawn` runs a script again in each worker: one without a guard would start a run in
+    # each.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise KitError("this script trains as soon as it is imported, as each training process does",
-                       'put what it does below: if __name__ == "__main__":')
+        raise KitError("this script trains as soon as it is imported, as each training process "
+                       "does", 'put what it does below: if __name__ == "__main__":')
     progress, time_target = progress or Progress(), time_target or TimeTarget()
     time_target = replace(time_target, began=time_target.began or time.time())
     deadline = time.time() + config.time_budget if config.time_budget is not None else None
@@ -60,22 +62,23 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
     for note in (*train.notes, *test.notes):
         progress.say(note)
     with _timed(timing, "folds"):
-        folds = folds_module.make_folds(train.labels, data.competition, config.n_folds, config.split,
-                                        config.seed, config.limit, data.writer_block)
+        folds = folds_module.make_folds(
+            train.labels, data.competition, config.n_folds, config.split, config.seed, config.limit,
+            data.writer_block)
     settled, why = executors.settle(config)
     if note := executors.fallback_note(config):
         progress.say(note)
     if config.tensorboard:
         from kit.reporting.tensorboard import TensorBoardProgress
 
-        progress = TensorBoardProgress(progress, run.path / "tensorboard", data.train(), data.competition)
+        progress = TensorBoardProgress(progress, run.path / "tensorboard", train, data.competition)
     with contextlib.ExitStack() as stack:
         executor, planned = None, None
         if not baseline_first and (force or not run.config.is_file()):
-            executor = stack.enter_context(executors.Executor(settled))
+            executor = stack.enter_context(Executor(settled))
             with _timed(timing, "plan"):  # before anything is written or removed: it may refuse
-                planned = planning.decide(executor, settled, make_jobs(config, settled.precision), data,
-                                          time_target, progress, deadline)
+                planned = planning.decide(executor, settled, make_jobs(config, settled.precision),
+                                          data, time_target, progress, deadline)
         stack.enter_context(run.lock())
         if force:
             run.clear()
@@ -93,20 +96,21 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
                      f"{config.n_folds} folds, {settled.precision} ({why})"
                      f"{', drawn sample' if data.is_sample else ''}")
         jobs = tuple(job for job in make_jobs(config, settled.precision) if job.key not in leave_out)
-        executor = executor or stack.enter_context(executors.Executor(settled))
+        executor = executor or stack.enter_context(Executor(settled))
         earlier = _read_timing(run)["seconds"] if resumed and (run.path / TIMING).is_file() else {}
         timing["seconds"] = {stage: earlier.get(stage, 0.0) + timing["seconds"].get(stage, 0.0)
                              for stage in {**earlier, **timing["seconds"]}}
         timed = _TimingWriter(progress, run.path / TIMING, timing, earlier.get("train", 0.0))
-        # If the baseline is done and nothing is planned, an earlier process died while it measured the pace.
+        # If the baseline is done and nothing is planned, an earlier process died while it measured
+        # the pace.
         baseline = tuple(job for job in jobs if job.model not in config.models) if baseline_first else ()
         died = bool(baseline) and {job.key for job in baseline} <= finished_folds(run.path)
         if baseline:
             executors.run_jobs(Plan(settled, data, run.path, baseline), timed, deadline, executor)
         if resumed and not baseline_first:
             time_target = replace(time_target, keep_epochs=config.epochs is not None)
-        schedule, costs = planned or _schedule(
-            executor, Plan(settled, data, run.path, jobs), time_target, timed, deadline, measured=not died)
+        schedule, costs = planned or _schedule(executor, Plan(settled, data, run.path, jobs),
+                                               time_target, timed, deadline, measured=not died)
         timing |= {"predicted_seconds": schedule.predicted, "epochs": schedule.epochs}
         jobs = tuple(job for job in schedule.apply(jobs) if job.key not in schedule.left_out)
         partial = bool(leave_out or schedule.left_out)
@@ -128,25 +132,26 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
     return results
 
 
-def _schedule(executor: executors.Executor, plan: Plan, time_target: TimeTarget, progress: Progress,
+def _schedule(executor: Executor, plan: Plan, time_target: TimeTarget, progress: Progress,
               deadline: float | None, measured: bool) -> tuple[Schedule, dict[str, Cost]]:
-    """The run's schedule, from its schedule.json, or planned now and saved there; and each model's cost."""
+    """The run's schedule and its costs: from its schedule.json, or planned now and saved there."""
     path, config, done = plan.run / planning.SCHEDULE, plan.config, finished_folds(plan.run)
     todo = [job for job in plan.jobs if job.key not in done]
     if path.is_file() and (deadline is None or any(plan.folder(job).is_dir() for job in plan.jobs)):
         # Under a time budget that was too short to begin any fold, the run is planned anew instead.
         stored, costs = planning.load(path, config.models)
-        schedule = planning.resume(executor, config, stored.apply(todo), stored, costs, progress, deadline)
+        schedule = planning.resume(executor, config, stored.apply(todo), stored, costs, progress,
+                                   deadline)
         return schedule, costs
-    schedule, costs = planning.decide(executor, config, todo, plan.data, time_target, progress, deadline,
-                                      measured)
+    schedule, costs = planning.decide(executor, config, todo, plan.data, time_target, progress,
+                                      deadline, measured)
     planning.save(path, schedule, costs)
     return schedule, costs
 
 
 def _self_train(plan: Plan, n: int, progress: Progress, deadline: float | None,
-                executor: executors.Executor) -> bool:
-    """Round `n` of self-training: every fold goes on with the labels that the ensemble guesses for the test rows.
+                executor: Executor) -> bool:
+    """Round `n` of self-training: every fold goes on, with test rows that the ensemble labelled.
 
     Whether all folds got done.
     """
@@ -160,9 +165,10 @@ def _self_train(plan: Plan, n: int, progress: Progress, deadline: float | None,
 
 
 class _TimingWriter(ForwardingProgress):
-    """Passes progress on, and keeps timing.json up to date, since a run may be killed at any time."""
+    """Passes progress on, and keeps timing.json current, since a run may be killed at any time."""
 
-    def __init__(self, progress: Progress, path: Path, timing: dict[str, Any], earlier: float) -> None:
+    def __init__(self, progress: Progress, path: Path, timing: dict[str, Any],
+                 earlier: float) -> None:
         """earlier: seconds that the run had trained when it was resumed."""
         super().__init__(progress)
         self.path, self.timing = path, timing
@@ -183,7 +189,7 @@ class _TimingWriter(ForwardingProgress):
 def submit(config: RunConfig, data: DataFolder, run: RunFolder, submissions: Path,
            progress: Progress | None = None, resume: bool = False, force: bool = False,
            time_target: TimeTarget | None = None) -> Path:
-    """`cv`, then the submission folder `submissions/<run>/`, which is returned. Options as for `cv`."""
+    """`cv`, then write the submission folder `submissions/<run>/`, and return it."""
     results = cv(config, data, run, progress, resume, force=force, time_target=time_target)
     return write_submission_folder(results, run, submissions)
 
@@ -192,7 +198,7 @@ def write_submission_folder(results: RunResults, run: RunFolder, submissions: Pa
     """Write the submission folder of a finished run, its `submission.csv` last and validated."""
     folder = Path(submissions) / run.name
     if results.data.is_sample:
-        storage.write_text(folder / ".gitignore", "*\n")  # a drawn sample's submission is not worth committing
+        storage.write_text(folder / ".gitignore", "*\n")  # a sample's is not to be committed
     else:
         storage.remove(folder / ".gitignore")  # of a sample's run by the same name
     for name in ("config.json", "report.json", "report.html"):
@@ -214,7 +220,7 @@ def write_submission_folder(results: RunResults, run: RunFolder, submissions: Pa
 
 
 def report(run: RunFolder, data: DataFolder, submissions: Path | None = None) -> RunResults:
-    """Write a finished run's report.json and report.html again, and its submission folder if there is one."""
+    """Write a finished run's report again, and its submission folder if there is one."""
     with run.lock():
         timing = _read_timing(run)
         results = blend.gather(run, data, timing)
@@ -245,7 +251,8 @@ def _timed(timing: dict[str, Any], stage: str) -> Iterator[None]:
 def _read_timing(run: RunFolder) -> dict[str, Any]:
     timing = storage.read_json(run.path / TIMING, "seconds")
     seconds = timing["seconds"]
-    if not isinstance(seconds, dict) or not all(matches_type(s, float) and 0 <= s < 1e9 for s in seconds.values()):
+    if not isinstance(seconds, dict) \
+            or not all(matches_type(s, float) and 0 <= s < 1e9 for s in seconds.values()):
         raise storage.damaged(run.path / TIMING, "its seconds are no numbers")
     return timing
 
@@ -254,7 +261,7 @@ def _read_timing(run: RunFolder) -> dict[str, Any]:
 
 
 def _open_run(run: RunFolder, about: dict[str, Any], resume: bool) -> bool:
-    """Write config.json into a new run folder, or check that the one there is of this run; whether it is resumed."""
+    """Write config.json, or check that the one there is of this same run; whether it is resumed."""
     if not run.config.is_file():
         if finished_folds(run.path):
             raise KitError(f"{run.path} has trained folds, but not the config.json that says how they were trained",
@@ -303,21 +310,24 @@ def changed_files(before: dict[str, str], now: dict[str, str]) -> str:
 
 
 def _settled_at_the_start(run: RunFolder, config: RunConfig, settled: RunConfig) -> RunConfig:
-    """`settled` with the precision and threads that the run began with, and its executor unless one is named now.
+    """`settled` with precision and threads as the run began; its executor, too, if none is named.
 
-    KitError where this machine does not have that precision: folds of two precisions cannot be compared.
+    KitError where this machine does not have that precision: folds of two precisions cannot be
+    compared.
     """
     began = _read_settled(run)
     speed, why = backend.precision_support(began["precision"])
     if speed == backend.NONE:
         raise KitError(f"the run {run.name!r} was begun in {began['precision']}: {why}",
                        "resume it on a machine like the one that it was begun on, or start a new run with --run")
-    names = set(SETTLED) - {"executor"} if config.executor != "auto" or executors.fallback_note(config) else SETTLED
+    names = set(SETTLED)
+    if config.executor != "auto" or executors.fallback_note(config):
+        names.remove("executor")
     return executors.settle(replace(settled, **{name: began[name] for name in names}))[0]
 
 
 def _read_settled(run: RunFolder) -> dict[str, Any]:
-    """The settled precision, executor, threads and backend that config.json holds. KitError where it does not."""
+    """The precision, executor, threads and backend in config.json. KitError without them."""
     settled = storage.read_json(run.config, "settled")["settled"]
     if not isinstance(settled, dict) or set(settled) != {*SETTLED, "backend"}:
         raise storage.damaged(run.config, "it does not say how the run was trained")

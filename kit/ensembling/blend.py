@@ -61,12 +61,12 @@ class RunResults:
 
     @functools.cached_property
     def class_prior(self) -> ClassPrior | None:
-        """What is assumed of the test file's class counts when labels are chosen; None without test probs."""
+        """What is assumed of the test file's class counts; None without test probs."""
         return None if self.test is None else class_prior(self.config["class_prior"], self.competition, self.test)
 
     @functools.cached_property
     def submitted(self) -> Any:
-        """The test probs under the class prior, whose best class is a row's label; None without test probs."""
+        """The test probs under the class prior, from which labels are chosen; None without them."""
         return None if self.class_prior is None or self.test is None else self.class_prior.apply(self.test)
 
 
@@ -74,7 +74,8 @@ def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any],
            rounds: int | None = None) -> RunResults:
     """Read all folds of a run, and blend them. KitError for a missing, misaligned or damaged fold.
 
-    rounds: use the folds as they were after this many rounds of self-training; by default after all.
+    rounds: use the folds as they were after this many rounds of self-training; by default after
+    all.
     """
     config, about = records.read_config(run.path), storage.read_json(run.config, "command", "environment")
     if not isinstance(about["command"], str) or not isinstance(about["environment"], dict):
@@ -113,7 +114,7 @@ def checked_folds(run: RunFolder, data: DataFolder, config: RunConfig) -> Folds:
 
 
 def mean_probs(parts: Iterable[np.ndarray]) -> np.ndarray:
-    """Mean of `(n, n_classes)` probs, float32; where a row is NaN in one part, of the other parts."""
+    """Mean of `(n, n_classes)` probs, float32; parts where a row is NaN do not count for it."""
     stacked = np.stack([np.asarray(part, "float64") for part in parts])
     known = np.isfinite(stacked)
     total = np.where(known, stacked, 0).sum(0)
@@ -127,7 +128,7 @@ def _is_complete(member: Member, config: RunConfig) -> bool:
 
 
 def vote(folds_of_members: Iterable[list[np.ndarray]]) -> np.ndarray:
-    """Each member's mean over its folds, then the mean over members: more folds give no more weight."""
+    """Each member's mean over its folds, then the mean of those: all members weigh the same."""
     return mean_probs([mean_probs(folds) for folds in folds_of_members])
 
 
@@ -164,7 +165,8 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
 
 def _check_history(folder: Path, history: pd.DataFrame) -> None:
     """KitError for a learning curve that is empty or cannot be drawn."""
-    if not len(history) or not (history[list(records.HISTORY)].abs() < MAX_CURVE_VALUE).all(axis=None):
+    numbers = history[list(records.HISTORY)].abs()
+    if not len(history) or not (numbers < MAX_CURVE_VALUE).all(axis=None):
         raise storage.damaged(folder / "history.csv", "not all of its numbers can be drawn")
 
 

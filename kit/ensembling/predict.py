@@ -1,8 +1,8 @@
-"""Predict another test file with a trained run: `kit predict`, and a kernel that was built with weights.
+"""Predict another test file with a trained run: for `kit predict`, and for kernels with weights.
 
 Models, test-time views and arithmetic are those of the run's own test probs, so on the machine that
-trained the run its own test file gives the same numbers. On another machine the precision may have to be
-another one; `precision_note` says so.
+trained the run its own test file gives the same numbers. On another machine the precision may have
+to be another one; `precision_note` says so.
 """
 
 from pathlib import Path
@@ -77,7 +77,7 @@ def ensemble_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray,
 
 
 def precision_note(job: FoldJob) -> str:
-    """What to tell the user if `fold_probs` uses another precision than the training did; else empty."""
+    """A note if `fold_probs` must use another precision than the training did; else empty."""
     precision, why = backend.prediction_precision(job.precision)
     return f"predicting in {precision}: {why}; probs differ a little from the training machine's" if why else ""
 

@@ -33,7 +33,7 @@ class ClassPrior:
     why: str  # in words
 
     def apply(self, probs: np.ndarray) -> np.ndarray:
-        """Probs `(n, k)` float32 whose best class is the label; `probs` itself where nothing is assumed."""
+        """Probs `(n, k)` float32 whose best class is the label; the same if nothing is assumed."""
         return probs if self.spread is None else _with_counts(probs, self.spread)
 
 

@@ -2,10 +2,10 @@
 
 The validator knows nothing of how the file was made and compares it with the ids of the test file,
 so that whatever Kaggle would answer with "Scoring Error" an hour later is reported here, with the
-line to correct. What Kaggle takes although it looks odd is a note: it matches rows by id, so their order is
-free; line ends may be those of Windows; and where it takes files, it takes them zipped. A byte
-order mark is a problem: by Kaggle's own words the header must match exactly, nowhere does it say
-that it passes over a mark before it, and a file without one is safe.
+line to correct. What Kaggle takes although it looks odd is a note: it matches rows by id, so their
+order is free; line ends may be those of Windows; and where it takes files, it takes them zipped. A
+byte order mark is a problem: by Kaggle's own words the header must match exactly, nowhere does it
+say that it passes over a mark before it, and a file without one is safe.
 """
 
 import csv

@@ -1,10 +1,10 @@
 """Restrict what Python may import and connect to in a rehearsal.
 
-This file is copied into the sandbox as `sitecustomize.py`, so that every Python there runs it first. The
-JSON file that `KIT_REHEARSAL` names holds the packages of Kaggle's image, the kernel's own folders, and
-the path of a log. Importing anything else that is installed here is refused and logged (the kit included:
-the packed copy must be what runs), and so is each connection that would leave this machine. This file
-itself can import nothing of the kit.
+This file is copied into the sandbox as `sitecustomize.py`, so that every Python there runs it
+first. The JSON file that `KIT_REHEARSAL` names holds the packages of Kaggle's image, the kernel's
+own folders, and the path of a log. Importing anything else that is installed here is refused and
+logged (the kit included: the packed copy must be what runs), and so is each connection that would
+leave this machine. This file itself can import nothing of the kit.
 """
 
 import errno
@@ -55,7 +55,8 @@ def _network_hook(log: str):
             if isinstance(address, tuple) and address and not _is_local(address[0]):
                 _log(log, "network", f"{address[0]}:{address[1]}")
                 raise OSError(errno.ENETUNREACH, "Network is unreachable (as on Kaggle)")
-        elif event in ("socket.getaddrinfo", "socket.gethostbyname") and not _is_local(arguments[0]):
+        elif event in ("socket.getaddrinfo", "socket.gethostbyname") \
+                and not _is_local(arguments[0]):
             _log(log, "network", str(arguments[0]))
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution (as on Kaggle)")
 

@@ -1,9 +1,9 @@
 """Make the hidden test file of a rehearsal: another length, other ids, unseen writers.
 
-It is made like the competition's own test file: a random half of the rows of whole writers, here the last
-ones of the training file, whom the kernel's own training file then lacks. Their labels are known, so the
-rehearsal can score what Kaggle would score. Every file is read by the kit's own strict reader, and the
-training rows that stay are then copied byte for byte.
+It is made like the competition's own test file: a random half of the rows of whole writers, here
+the last ones of the training file, whom the kernel's own training file then lacks. Their labels are
+known, so the rehearsal can score what Kaggle would score. Every file is read by the kit's own
+strict reader, and the training rows that stay are then copied byte for byte.
 """
 
 import csv
@@ -40,10 +40,10 @@ class HiddenTest:
 
 def write_with_hidden_test(source: Path, target: Path, competition: Competition,
                            hidden: Path | None = None) -> HiddenTest:
-    """Write the competition's files of `source` into `target`, with a hidden test file in place of the test file.
+    """Write the competition's files of `source` into `target`, with a hidden test file.
 
-    hidden: a test file to use for it, with ids like a test file or with labels like a training file.
-    KitError for a file that is missing or not as it should be.
+    hidden: a test file to use for it, with ids like a test file or with labels like a training
+    file. KitError for a file that is missing or not as it should be.
     """
     target.mkdir(parents=True, exist_ok=True)
     data = DataFolder(Path(source), competition)
@@ -65,7 +65,8 @@ def write_with_hidden_test(source: Path, target: Path, competition: Competition,
             shutil.copyfileobj(packed, file)
     if data.is_sample:
         (target / MANIFEST).write_text(json.dumps({**data.manifest, "sha256": {}}), "utf-8")
-    return HiddenTest(ids, None if labels is None else labels.tolist(), kept, held_out=hidden is None)
+    known = None if labels is None else labels.tolist()
+    return HiddenTest(ids, known, kept, held_out=hidden is None)
 
 
 def _last_writers(train_rows: int, block: int | None, test_rows: int,

@@ -1,4 +1,4 @@
-"""Check a kernel folder before it is rehearsed: what Kaggle would refuse, and how this machine differs."""
+"""Check a kernel folder before its rehearsal: what Kaggle would refuse, what differs here."""
 
 import importlib.util
 import json
@@ -12,7 +12,7 @@ from kit.rehearsal import sandbox
 
 
 def check(folder: Path, metadata: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Reasons against the kernel that need no run, and notes on how this machine differs from Kaggle.
+    """Reasons against the kernel that need no run, and notes on what differs from Kaggle here.
 
     KitError for a kernel that cannot be run here.
     """

@@ -1,7 +1,8 @@
 """Run a kernel folder here as Kaggle would, on a hidden test file: would it be a submission?
 
-Kaggle's rule decides: a kernel that ends in an error or over its time is no submission, whatever file it
-wrote; only then is the file looked at. Where this machine differs from Kaggle, the verdict's notes say so.
+Kaggle's rule decides: a kernel that ends in an error or over its time is no submission, whatever
+file it wrote; only then is the file looked at. Where this machine differs from Kaggle, the
+verdict's notes say so.
 """
 
 import contextlib
@@ -58,7 +59,8 @@ class Verdict:
 
     def lines(self) -> list[str]:
         """The verdict for a person, after a failed kernel's last lines of output."""
-        took = f"{self.seconds:.0f} s, {self.peak_memory / 2**30:.1f} GiB at most, sandbox: {self.sandbox}"
+        took = (f"{self.seconds:.0f} s, {self.peak_memory / 2**30:.1f} GiB at most, "
+                f"sandbox: {self.sandbox}")
         score = "" if self.accuracy is None else f", accuracy {self.accuracy:.4f} on {self.hidden_rows:,} hidden rows"
         quoted = [f"  | {line}" for line in self.log_tail]
         answer = "yes: this would be a submission" if self.ok else "no: this would be no submission"
@@ -68,7 +70,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is mounted in `/kaggle/input`: the competition whose test file is replaced, and other folders."""
+    """What is mounted in `/kaggle/input`: the competition's files, and other folders."""
 
     competition: Competition
     folders: dict[Source, Path]  # on this machine
@@ -77,20 +79,22 @@ class Inputs:
     @property
     def data(self) -> str:
         """Where the competition's files go, below `/kaggle/input`."""
-        return next(point for source, point in self.mount_points.items() if source not in self.folders)
+        return next(point for source, point in self.mount_points.items()
+                    if source not in self.folders)
 
 
 def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: float = TIME_LIMIT,
              memory_limit: int = MEMORY_LIMIT, out: Path | None = None,
              say: Callable[[str], None] = lambda line: None, mounts: Sequence[str] = (),
              layout: str = "new") -> Verdict:
-    """Run the kernel in `folder` on the competition files in `data` with a hidden test file; the verdict.
+    """Run the kernel in `folder` on the files in `data` with a hidden test file; the verdict.
 
-    hidden: a test file of your own (with a label column it is scored), else made of the last training
-    writers. time_limit in seconds, memory_limit in bytes. out: a folder for what the kernel wrote.
-    say: gets each line of its output as it comes. mounts: folders that stand for its other inputs;
-    layout: where Kaggle mounts them; both as in `sources`. KitError for a folder that is no kernel or not
-    in Python, missing data, an input that no folder stands for, or a notebook whose packages are missing.
+    hidden: a test file of your own (with a label column it is scored), else made of the last
+    training writers. time_limit in seconds, memory_limit in bytes. out: a folder for what the
+    kernel wrote. say: gets each line of its output as it comes. mounts: folders that stand for its
+    other inputs; layout: where Kaggle mounts them; both as in `sources`. KitError for a folder that
+    is no kernel or not in Python, missing data, an input that no folder stands for, or a notebook
+    whose packages are missing.
     """
     folder = Path(folder)
     metadata = read_metadata(folder)
@@ -115,7 +119,7 @@ def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: f
 
 
 def find_inputs(folder: Path, mounts: Sequence[str] = (), layout: str = "new") -> Inputs:
-    """What the kernel in `folder` reads, from its own `weights/` and `mounts`. KitError if any is missing."""
+    """The inputs of the kernel in `folder`: `weights/` and `mounts`. KitError if one is missing."""
     metadata = read_metadata(folder)
     named = sources.named_in(metadata)
     folders = sources.match_folders(mounts, named, folder / METADATA)
@@ -153,7 +157,7 @@ def find_inputs(folder: Path, mounts: Sequence[str] = (), layout: str = "new") -
 
 @contextlib.contextmanager
 def _layout_errors(stage: Path) -> Iterator[None]:
-    """Turn an OSError of laying out the stage (an unreadable file, no room) into a KitError with its fix."""
+    """Turn an OSError while the stage is made (an unreadable file, no room) into a KitError."""
     try:
         yield
     except OSError as error:
@@ -169,12 +173,14 @@ def _layout_errors(stage: Path) -> Iterator[None]:
         raise KitError(f"cannot read {place}: {why}", fix) from error
 
 
-def _lay_out(stage: Path, code: Path, inputs: Inputs, data: Path, hidden: Path | None) -> HiddenTest:
-    """Make Kaggle's folders in `stage`, the input read-only; the hidden test that was written into it."""
+def _lay_out(stage: Path, code: Path, inputs: Inputs, data: Path,
+             hidden: Path | None) -> HiddenTest:
+    """Make Kaggle's folders in `stage`, the input read-only; returns the hidden test in it."""
     kaggle = stage / "kaggle"
     for name in ("input", "working", "src"):
         (kaggle / name).mkdir(parents=True)
-    test = write_with_hidden_test(Path(data), kaggle / "input" / inputs.data, inputs.competition, hidden)
+    test = write_with_hidden_test(Path(data), kaggle / "input" / inputs.data, inputs.competition,
+                                  hidden)
     needed = sum(path.stat().st_size for folder in inputs.folders.values()
                  for path in folder.rglob("*") if path.is_file())
     free = shutil.disk_usage(stage).free
@@ -197,7 +203,7 @@ def _lay_out(stage: Path, code: Path, inputs: Inputs, data: Path, hidden: Path |
 
 def _run(stage: Path, code: Path, competition: Competition, verdict: Verdict, time_limit: float, memory_limit: int,
          say: Callable[[str], None]) -> None:
-    """Run the kernel to its end or a limit; put time, memory and Kaggle's reasons against it into `verdict`."""
+    """Run the kernel to its end or a limit; fill in the verdict's time, memory and reasons."""
     log = stage / "output.log"
     begin = time.monotonic()
     process = sandbox.start(stage, code.name, log, time_limit, competition.code_only)
@@ -250,7 +256,7 @@ def _last_error(lines: list[str]) -> str:
 
 
 def _blocked(log: Path, output: str) -> list[str]:
-    """What the sandbox refused, once each; imports only if the output names them, as libraries try many."""
+    """What the sandbox refused; imports only if the output names them, as libraries try many."""
     if not log.is_file():
         return []
     words = {"import": "it imports {}, which Kaggle's image is not known to have",
@@ -265,7 +271,7 @@ def _blocked(log: Path, output: str) -> list[str]:
 
 
 def _missing_here(lines: list[str]) -> list[str]:
-    """The module that it could not import although Kaggle has it: a lack of this machine, not of the kernel."""
+    """The module that is missing on this machine, and would be there on Kaggle."""
     found = re.fullmatch(r"ModuleNotFoundError: No module named '(\w+)[\w.]*'", _last_error(lines))
     name = found[1] if found else ""
     if name in sandbox.KAGGLES_OWN:
@@ -276,7 +282,7 @@ def _missing_here(lines: list[str]) -> list[str]:
     return []
 
 
-# -- its submission and report ----------------------------------------------------------------------
+# -- its submission and report ---------------------------------------------------------------------
 
 
 def _judge(path: Path, competition: Competition, test: HiddenTest, verdict: Verdict) -> None:
@@ -293,15 +299,16 @@ def _judge(path: Path, competition: Competition, test: HiddenTest, verdict: Verd
         return
     rows = max(0, sum(bool(line.strip()) for line in path.read_bytes().split(b"\n")) - 1)
     if rows != len(test.ids):
-        verdict.reasons.append(f"{SUBMISSION} has {rows:,} rows and the hidden test file {len(test.ids):,}: "
-                               "the kernel must take its ids from the test file that is there")
+        verdict.reasons.append(f"{SUBMISSION} has {rows:,} rows and the hidden test file "
+                               f"{len(test.ids):,}: the kernel must take its ids from the test "
+                               "file that is there")
     verdict.reasons.extend(f"{SUBMISSION}: {problem}" for problem in problems)
     if not problems and test.labels is not None:
         verdict.accuracy = float((read_labels(path, competition, test.ids) == test.labels).mean())
 
 
 def _check_report(path: Path, verdict: Verdict) -> None:
-    """Add what the kernel's own report.json says: a fallback, a partial ensemble, a shorter time."""
+    """Add what the kernel's report.json says: a fallback, a partial ensemble, a shorter time."""
     verdict.report = read_report(path) or None
     if verdict.report and verdict.report.get("used") == "fallback":
         verdict.reasons.append("it trained nothing: its submission is only the fallback (see its kernel.log)")

@@ -1,9 +1,10 @@
 """Run a notebook as Kaggle does, with nbclient and ipykernel, and print its outputs as they come.
 
-A rehearsal copies this file into its stage and starts it there: `python run_notebook.py NOTEBOOK`. Kaggle
-uses papermill, whose rules are kept: the first cell that fails is the last one that runs, and an error
-anywhere fails the notebook, even in a cell with the tag raises-exception; `sys.exit(0)` only ends it. Like
-`guard`, this file may import nothing of the kit: a rehearsal refuses that.
+A rehearsal copies this file into its stage and starts it there: `python run_notebook.py NOTEBOOK`.
+Kaggle uses papermill, whose rules are kept: the first cell that fails is the last one that runs,
+and an error anywhere fails the notebook, even in a cell with the tag raises-exception;
+`sys.exit(0)` only ends it. Like `guard`, this file may import nothing of the kit: a rehearsal
+refuses that.
 """
 
 import re
@@ -40,7 +41,8 @@ def main(path: str) -> int:
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in cells:
         cell.outputs = []  # Kaggle's client pushes no outputs, and an old error among them is none of this run
-    client = PrintingClient(notebook, timeout=None, startup_timeout=START_SECONDS, kernel_name="python3")
+    client = PrintingClient(notebook, timeout=None, startup_timeout=START_SECONDS,
+                            kernel_name="python3")
     name = value = ""
     try:
         client.execute()

@@ -1,9 +1,9 @@
 """Run a kernel in a sandbox that is as much like Kaggle as this machine permits.
 
-With Linux namespaces the kernel sees a file system with Kaggle's folders, `/kaggle/input` read-only, and
-no network but the loopback. Without them the same folders lie in a staging folder (`stage`), an
-environment variable tells the kit's runtime where, and only Python's own imports and connections are
-refused (`guard`); `differences` lists what is then not as on Kaggle.
+With Linux namespaces the kernel sees a file system with Kaggle's folders, `/kaggle/input`
+read-only, and no network but the loopback. Without them the same folders lie in a staging folder
+(`stage`), an environment variable tells the kit's runtime where, and only Python's own imports and
+connections are refused (`guard`); `differences` lists what is then not as on Kaggle.
 """
 
 import contextlib
@@ -47,11 +47,11 @@ KEPT_PREFIXES = ("CUDA", "NVIDIA", "TF_", "XLA_", "OMP_", "KERAS_")
 
 
 def start(stage: Path, code: str, log: Path, time_limit: float, is_rerun: bool = True) -> subprocess.Popen:
-    """Start `kaggle/src/<code>`, a script or a notebook, in the sandbox of `stage`; its output goes to `log`.
+    """Start `kaggle/src/<code>`, script or notebook, in the sandbox of `stage`; it writes to `log`.
 
-    time_limit: in seconds, for the kit's own kernels to plan by. is_rerun: tell the kernel, as a code
-    competition does, that it runs on the hidden test file. A notebook needs the packages of the extra
-    `rehearse`.
+    time_limit: in seconds, for the kit's own kernels to plan by. is_rerun: tell the kernel, as a
+    code competition does, that it runs on the hidden test file. A notebook needs the packages of
+    the extra `rehearse`.
     """
     unshare = namespaces()
     root = "/kaggle" if unshare else str(stage / "kaggle")
@@ -74,7 +74,8 @@ def start(stage: Path, code: str, log: Path, time_limit: float, is_rerun: bool =
         arguments = {"stage": str(stage), "command": command, "environment": environment}
         entry = [*die_with_parent, *unshare, sys.executable, "-c",
                  f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
-                 "from kit.rehearsal.sandbox import enter; enter(sys.argv[1])", json.dumps(arguments)]
+                 "from kit.rehearsal.sandbox import enter; enter(sys.argv[1])",
+                 json.dumps(arguments)]
         return subprocess.Popen(entry, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                                 start_new_session=True)
 
@@ -118,15 +119,16 @@ def differences() -> list[str]:
 
 
 def _jupyter(stage: Path, die_with_parent: list[str]) -> dict[str, str]:
-    """Define the Jupyter kernel python3 as this Python; the environment variables that make Jupyter find it.
+    """Define the Jupyter kernel python3 as this Python; the variables with which Jupyter finds it.
 
-    ipykernel's process begins a session of its own; `die_with_parent` ends it with the one that runs the
-    notebook.
+    ipykernel's process begins a session of its own; `die_with_parent` ends it with the one that
+    runs the notebook.
     """
     spec = stage / "jupyter" / "kernels" / "python3"
     spec.mkdir(parents=True)
-    command = [*die_with_parent, sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
-               "--log-level=40"]  # it warns that its connection over the loopback is not encrypted
+    # Its log would only warn that the connection over the loopback is not encrypted.
+    command = [*die_with_parent, sys.executable, "-m", "ipykernel_launcher",
+               "-f", "{connection_file}", "--log-level=40"]
     (spec / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}))
     return {"JUPYTER_PATH": str(stage / "jupyter"), "JUPYTER_PLATFORM_DIRS": "1",
             "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
@@ -154,8 +156,9 @@ def _environment(stage: Path, time_limit: float, root: str | None) -> dict[str, 
 
 @functools.lru_cache(maxsize=1)
 def image_packages() -> list[str]:
-    """Top-level names that a kernel can import in Kaggle's image: its packages and all that they need."""
-    wanted, names = [name for package in IMAGE.values() for name in provenance.distribution_names(package)], set(IMAGE)
+    """Top-level names that a kernel can import in Kaggle's image, dependencies included."""
+    wanted = [name for package in IMAGE.values() for name in provenance.distribution_names(package)]
+    names = set(IMAGE)
     for package in wanted:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             for requirement in importlib.metadata.requires(package) or ():
@@ -177,7 +180,7 @@ def _norm(name: str) -> str:
 
 
 def enter(arguments: str) -> None:
-    """Build the file system, run the command in it, and exit with its exit code; `arguments` are JSON.
+    """Build the file system, run the command in it, and exit with its code; `arguments` are JSON.
 
     The command runs as a child, since process 1 of a namespace ignores signals.
     """
@@ -210,8 +213,8 @@ def enter(arguments: str) -> None:
 def _make_python_read_only(root: Path) -> bool:
     """Make this Python's folders read-only in the file system at `root`; whether that worked.
 
-    Then pip may run: what a kernel installs (from wheels among its inputs, as there is no network) goes
-    to a folder of the stage, and what it tries to uninstall stays.
+    Then pip may run: what a kernel installs (from wheels among its inputs, as there is no network)
+    goes to a folder of the stage, and what it tries to uninstall stays.
     """
     try:
         for prefix in {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}:

@@ -1,8 +1,8 @@
-"""The inputs that a kernel names (datasets, models, kernel outputs, competitions), and where Kaggle mounts them.
+"""The inputs that a kernel names (datasets, models, outputs, competitions), and their mount points.
 
-Kaggle mounts them below `/kaggle/input`: today in a folder for each kind (layout `new`, for kernels that
-are pushed now), before that side by side (layout `old`, which older kernels keep). In a rehearsal, folders
-on this machine stand for them: `--mount FOLDER`.
+Kaggle mounts them below `/kaggle/input`: today in a folder for each kind (layout `new`, for kernels
+that are pushed now), before that side by side (layout `old`, which older kernels keep). In a
+rehearsal, folders on this machine stand for them: `--mount FOLDER`.
 """
 
 import json
@@ -64,7 +64,7 @@ def mount_points(sources: Sequence[Source], layout: str) -> dict[Source, str]:
 
 
 def _path(source: Source) -> str:
-    """Its reference as a path, in which Kaggle writes a model's framework, such as pyTorch, in lower case."""
+    """Its reference as a path, with a model's framework (pyTorch) in lower case, as on Kaggle."""
     parts = source.ref.split("/")
     return "/".join([*parts[:2], parts[2].lower(), *parts[3:]]) if source.kind == "model" else source.ref
 
@@ -81,8 +81,8 @@ def match_folders(mounts: Sequence[str], sources: Sequence[Source],
     """Which folder stands for which input; each of `mounts` is FOLDER or REF=FOLDER.
 
     A folder is recognized by the metadata file of Kaggle's client in it, by the end of its path
-    (OWNER/SLUG) or by its name (SLUG). KitError where it is no folder, matches none or several of the
-    inputs, or matches one that has a folder already.
+    (OWNER/SLUG) or by its name (SLUG). KitError where it is no folder, matches none or several of
+    the inputs, or matches one that has a folder already.
     """
     found: dict[Source, Path] = {}
     for mount in mounts:

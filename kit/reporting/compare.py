@@ -1,8 +1,8 @@
 """Compare two runs or submissions: is A better than B?
 
-Both have predicted the same rows, so the tests are paired: over rows, over writers, and over the hardest
-eight writers. Folders with OOF probs are enough; the data is only needed for pictures. The result is a
-dict, which is shown as a few lines or as a page.
+Both have predicted the same rows, so the tests are paired: over rows, over writers, and over the
+hardest eight writers. Folders with OOF probs are enough; the data is only needed for pictures. The
+result is a dict, which is shown as a few lines or as a page.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class ScoredRun:
         """The same with `rows` alone, all of which it must have."""
         at = np.searchsorted(self.row, rows)
         return ScoredRun(self.name, rows, self.probs[at], self.label[at], self.fold[at],
-                    None if self.writer is None else self.writer[at], self.config)
+                         None if self.writer is None else self.writer[at], self.config)
 
     @property
     def right(self) -> np.ndarray:
@@ -101,13 +101,14 @@ def read_scored_run(folder: Path) -> ScoredRun:
     _check(folder / "oof.npz", arrays, competitions.get(config["competition"]).n_classes)
     scored = np.flatnonzero(np.isfinite(arrays["probs"]).all(axis=1))
     order = scored[np.argsort(arrays["row"][scored], kind="stable")]
-    return ScoredRun(folder.resolve().name, arrays["row"][order], arrays["probs"][order].astype(np.float32),
-                arrays["label"][order].astype(np.int64), arrays["fold"][order],
-                arrays["writer"][order] if "writer" in arrays else None, config)
+    return ScoredRun(folder.resolve().name, arrays["row"][order],
+                     arrays["probs"][order].astype(np.float32),
+                     arrays["label"][order].astype(np.int64), arrays["fold"][order],
+                     arrays["writer"][order] if "writer" in arrays else None, config)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Its config, with `data` in the same dict. KitError for a config.json that the kit did not write."""
+    """Its config, with `data` in the same dict. KitError where the kit did not write it."""
     about = storage.read_json(path, "config", "data")
     config, data = about["config"], about["data"]
     if not isinstance(config, dict) or not matches_type(config.get("competition"), str) \
@@ -185,7 +186,7 @@ def _per_class(a: ScoredRun, b: ScoredRun) -> list[dict[str, Any]]:
 
 
 def _different(a: ScoredRun, b: ScoredRun, writers: np.ndarray | None) -> list[dict[str, Any]]:
-    """Rows that one predicts right and the other wrong, sorted by how much their probs of the true class differ."""
+    """Rows that one predicts right and the other wrong, by how much their p(true) differ."""
     truth = np.arange(len(a.label)), a.label
     gap = a.probs[truth] - b.probs[truth]
     parted = np.flatnonzero(a.right != b.right)

@@ -30,12 +30,13 @@ from kit.reporting.metrics import LEAST_ACCURACY
 DRAWS = 2_000  # of writers
 SEED = 0
 TEST_WRITERS = 8  # as in the official test file; the fewer, the more one of them can move the score
-STEEPNESS = 0.2  # a priori standard deviation of how much faster or slower errors grow than expected
+STEEPNESS = 0.2  # a priori standard deviation of how much faster errors grow than expected
 SPREAD = 0.35  # a priori standard deviation of a writer's log error around what the margins say
 # Standard deviation of the log error that all writers of a file have in common: without it the interval held for 12 of
 # 15 groups of eight writers, with it for 14 (docs/lab-log.md, 2026-11-25).
 SHARED_SPREAD = 0.2
-ENSEMBLE_WINS = 0.45  # ensemble right minus member right, where they differ; used without an out-of-domain file
+# Ensemble right minus member right, where they differ; used without an out-of-domain file.
+ENSEMBLE_WINS = 0.45
 MAX_GAIN = 0.5
 DRAWS_PER_GROUP = 5  # of rows of each eight writers, to measure what a class prior gains there
 PRIOR_CHANGED = 20  # rows without gain, added to those counted, so that few changes count little
@@ -68,7 +69,8 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
     writers = None if results.folds.writers is None else results.folds.writers[scored]
     if writers is None or not results.folds.keeps_writers_apart:
         error_curve = ErrorCurve.fit(margins, wrong)
-        single = float(np.mean([error_curve.expected(log_margin(probs)) for probs in fold_ensembles]))
+        expected = [error_curve.expected(log_margin(probs)) for probs in fold_ensembles]
+        single = float(np.mean(expected))
         draws = single * np.exp(np.random.default_rng(SEED).normal(0, SPREAD, DRAWS))
         words = ("A rough guess: writers were not kept apart, so these are the doubts of models that knew the writers. "
                  "By them")
@@ -186,10 +188,10 @@ def _spread(mean: np.ndarray, errors: np.ndarray) -> float:
 
 
 def cross_check(margins: np.ndarray, wrong: np.ndarray, writers: np.ndarray) -> dict[str, Any]:
-    """How often the interval holds where groups of the hardest writers are estimated from easier ones only.
+    """How often the interval holds for groups of the hardest writers, estimated from easier ones.
 
-    Hardest by the margins, which is all that is known of the test writers. Chosen by their errors, they
-    would be the very writers on whom the margins promise too much.
+    Hardest by the margins, which is all that is known of the test writers. Chosen by their errors,
+    they would be the very writers on whom the margins promise too much.
     """
     names, index = np.unique(writers, return_inverse=True)
     error_curve = ErrorCurve.fit(margins, wrong)
@@ -221,7 +223,7 @@ def _interval(draws: np.ndarray, rows: int) -> tuple[float, float]:
 
 
 def _fold_ensembles(results: RunResults) -> list[np.ndarray]:
-    """Test probs of each fold, the mean over the members, which is also how an OOF row is predicted."""
+    """Test probs of each fold, the mean over the members, as for an OOF row."""
     return _by_fold(results, lambda member: member.test)
 
 
@@ -235,10 +237,10 @@ def _by_fold(results: RunResults, probs_of: Callable[[Member], list[np.ndarray]]
 
 
 def _ensemble_gain(results: RunResults, fold_ensembles: list[np.ndarray], single: float) -> float:
-    """Share of a single model's errors that the ensemble avoids on the test file, at most `MAX_GAIN`.
+    """Share of a single model's errors that the ensemble avoids on the test file; at most MAX_GAIN.
 
-    Where the two differ, the ensemble is right more often; how much more is measured on the labelled
-    out-of-domain file.
+    Where the two differ, the ensemble is right more often; how much more is measured on the
+    labelled out-of-domain file.
     """
     wins = ENSEMBLE_WINS
     extra = results.data.extra()
@@ -255,7 +257,7 @@ def _ensemble_gain(results: RunResults, fold_ensembles: list[np.ndarray], single
 
 def prior_gain(probs: np.ndarray, labels: np.ndarray, writers: np.ndarray | None, prior: ClassPrior,
                share: float) -> tuple[float, float]:
-    """Errors that `prior` corrects, less those that it makes, per changed label: mean and standard deviation.
+    """Errors that `prior` corrects, less those it makes, per changed label: mean and deviation.
 
     Counted on the OOF rows of eight writers at a time, of whom a random `share` is drawn, as the
     test file is drawn from its pool; where writers are unknown, on all rows.

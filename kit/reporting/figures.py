@@ -1,8 +1,8 @@
 """The plots, as inline SVG: learning curves, dots with intervals, a reliability diagram, class balance.
 
-Colours and fonts are those of the page (CSS classes, styled in page.css). Every mark carries a <title> that
-shows its numbers on hover, and a drawing as a whole is one image with a label; for those who cannot see
-it, the page has a table below.
+Colours and fonts are those of the page (CSS classes, styled in page.css). Every mark carries a
+<title> that shows its numbers on hover, and a drawing as a whole is one image with a label; for
+those who cannot see it, the page has a table below.
 """
 
 import itertools

@@ -13,7 +13,7 @@ import numpy as np
 Interval = tuple[float, float]
 
 Z95 = 1.959963984540054  # the 97.5 % point of the normal distribution
-DRAWS = 10_000  # of the bootstrap: the 2.5 % point varies by under a tenth of the interval's half-width
+DRAWS = 10_000  # of the bootstrap: its 2.5 % point varies by under a tenth of the half-width
 SEED = 0  # of the bootstrap, so that the same run always gives the same numbers
 # OOF accuracy below which a run gets no estimate of its leaderboard score: it is hardly trained, and an interval for
 # harder writers would be a fifth of the whole scale wide, or more (docs/lab-log.md, 2026-11-25).
@@ -36,8 +36,9 @@ def wilson(hits: int, n: int) -> Interval:
 def accuracy_interval(right: np.ndarray, writers: np.ndarray | None = None) -> Interval:
     """95 % interval of the accuracy of `right` (n,) bool; over writers where `writers` (n,) names at least two.
 
-    The percentile interval of a bootstrap that resamples whole writers (Field & Welsh 2007, "cluster bootstrap"),
-    never narrower than Wilson's for independent rows: with few or flawless writers the bootstrap alone is too narrow.
+    The percentile interval of a bootstrap that resamples whole writers (Field & Welsh 2007,
+    "cluster bootstrap"), never narrower than Wilson's for independent rows: with few or flawless
+    writers the bootstrap alone is too narrow.
     """
     low, high = wilson(int(right.sum()), len(right))
     if writers is None or len(np.unique(writers)) < 2:
@@ -60,8 +61,9 @@ def _draws(n_groups: int) -> np.ndarray:
     return np.random.default_rng(SEED).integers(n_groups, size=(DRAWS, n_groups))
 
 
-def cv_scores(probs: np.ndarray, labels: np.ndarray, fold: np.ndarray, writers: np.ndarray | None) -> dict[str, Any]:
-    """The scores of OOF `probs` (m, 10) against `labels` (m,), in the folds `fold` (m,): report.json's `cv`.
+def cv_scores(probs: np.ndarray, labels: np.ndarray, fold: np.ndarray,
+              writers: np.ndarray | None) -> dict[str, Any]:
+    """The `cv` of report.json: OOF `probs` (m, 10) against `labels` (m,), in the folds `fold` (m,).
 
     `std` is the sample standard deviation over folds (null for one fold); `ci95` is that of `oof_accuracy`.
     """
@@ -178,7 +180,8 @@ def paired_rows(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
 def paired_writers(a: np.ndarray, b: np.ndarray, writers: np.ndarray | None) -> dict[str, Any] | None:
     """A bootstrap that resamples writers: difference A - B of `a`, `b` (n,) bool, percentile interval, two-sided p.
 
-    None where fewer than two writers are known. p is at least 2 / (DRAWS + 1), the least that DRAWS can show.
+    None where fewer than two writers are known. p is at least 2 / (DRAWS + 1), the least that DRAWS
+    can show.
     """
     if writers is None or len(np.unique(writers)) < 2:
         return None
@@ -196,8 +199,8 @@ def paired_writers(a: np.ndarray, b: np.ndarray, writers: np.ndarray | None) -> 
 def paired(a: np.ndarray, b: np.ndarray, writers: np.ndarray | None) -> dict[str, Any]:
     """Whether A is better than B: over rows, over writers, and over the hardest eight writers.
 
-    The hardest are those with the lowest accuracy of both together; chosen by one of the two, they would
-    make that one look worse by chance.
+    The hardest are those with the lowest accuracy of both together; chosen by one of the two, they
+    would make that one look worse by chance.
     """
     over_writers = paired_writers(a, b, writers)
     if writers is None or over_writers is None:

@@ -1,7 +1,7 @@
 """The Kannada numerals ೦–೯ as small inline SVG, since few machines have a font for them.
 
-They are drawn from the strokes of the sample: a Catmull-Rom spline through hand-written points is exactly a
-Bézier path. A page includes the symbols once and uses them by number.
+They are drawn from the strokes of the sample: a Catmull-Rom spline through hand-written points is
+exactly a Bézier path. A page includes the symbols once and uses them by number.
 """
 
 from collections.abc import Sequence

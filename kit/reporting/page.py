@@ -1,8 +1,8 @@
-"""One self-contained HTML page from a template: style and script inline, nothing loaded from anywhere.
+"""One self-contained HTML page from a template: style and script inline, nothing is loaded.
 
-A template writes `num('cv.oof_accuracy', 'percent')`: the number is looked up by that name in the report's
-dict, and the page keeps the name beside it. So a test can compare every number on the page with the JSON
-file.
+A template writes `num('cv.oof_accuracy', 'percent')`: the number is looked up by that name in the
+report's dict, and the page keeps the name beside it. So a test can compare every number on the page
+with the JSON file.
 """
 
 import base64
@@ -37,7 +37,7 @@ def render(template: str, numbers: dict[str, Any], class_names: list[str], **con
 
 
 def lookup(numbers: dict[str, Any]) -> Callable[..., Markup]:
-    """`num(key, kind)` for templates: the number at a dotted key, formatted, with key and value beside it."""
+    """`num(key, kind)` for templates: the number at a dotted key, formatted, with key and value."""
 
     def num(key: str, kind: str = "count") -> Markup:
         value = value_at(numbers, key)

@@ -56,7 +56,8 @@ def build_report(results: "RunResults") -> dict[str, Any]:
         "data": _data(results),
         "cv": {"split": folds.split, "keeps_writers_apart": bool(folds.keeps_writers_apart),
                "n_folds": int(results.config.get("n_folds", len(np.unique(folds.fold)))),
-               **metrics.cv_scores(probs, labels, fold, writers), "rows_missing": int((~scored).sum())},
+               **metrics.cv_scores(probs, labels, fold, writers),
+               "rows_missing": int((~scored).sum())},
         "baseline": _baseline(results, scored),
         "dig_mnist": _extra(results),
         "leaderboard_estimate": estimate(results),
@@ -100,8 +101,8 @@ def _baseline(results: "RunResults", scored: np.ndarray) -> dict[str, Any] | Non
         return None
     writers, labels = None if folds.writers is None else folds.writers[both], folds.labels[both]
     ours, theirs = results.oof[both].argmax(axis=1) == labels, base.oof[both].argmax(axis=1) == labels
-    return {"model": base.model, **metrics.cv_scores(base.oof[both], labels, folds.fold[both], writers),
-            "paired": metrics.paired(ours, theirs, writers)}
+    scores = metrics.cv_scores(base.oof[both], labels, folds.fold[both], writers)
+    return {"model": base.model, **scores, "paired": metrics.paired(ours, theirs, writers)}
 
 
 def _baseline_member(results: "RunResults") -> "Member | None":
@@ -111,7 +112,7 @@ def _baseline_member(results: "RunResults") -> "Member | None":
 
 
 def _extra(results: "RunResults") -> dict[str, Any] | None:
-    """The accuracy on the labelled out-of-domain file; null without one. No choice is made by it."""
+    """Accuracy on the labelled out-of-domain file; null without one. Nothing is chosen by it."""
     table = results.data.extra()
     if results.extra is None or table is None:
         return None
@@ -173,7 +174,7 @@ def _notes(results: "RunResults") -> list[str]:
 
 
 def _mistakes(rows: np.ndarray, labels: np.ndarray, probs: np.ndarray, writers: np.ndarray | None) -> list[dict]:
-    """At most MAX_MISTAKES, the most confident first; PER_CELL of each confusion-matrix cell stay in any case."""
+    """MAX_MISTAKES, the most confident first; PER_CELL of each cell of the matrix in any case."""
     predicted, confidence = probs.argmax(axis=1), probs.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
@@ -221,7 +222,7 @@ def _test(results: "RunResults") -> dict[str, Any] | None:
 
 
 def _disagreement(results: "RunResults") -> dict[str, Any] | None:
-    """The test rows on which the models (one for each member and fold) disagree; null for fewer than two."""
+    """The test rows on which the models (of all members and folds) disagree; null for one model."""
     votes = np.array([probs.argmax(axis=1) for member in results.members for probs in member.test])
     if results.test is None or len(votes) < 2:
         return None

@@ -1,8 +1,8 @@
-"""What `--tensorboard` writes: each epoch's scalars, confusion matrix and mistakes, and the hyperparameters.
+"""What `--tensorboard` writes: scalars, confusion matrix and mistakes of each epoch.
 
-`TensorBoardProgress` wraps the progress display in the process that runs the command, and writes event
-files into `<run>/tensorboard/<model>/seed_<s>/fold_<k>/` (`tensorboard --logdir runs`). So it works alike
-with every executor and backend, and costs nothing where it was not asked for.
+`TensorBoardProgress` wraps the progress display in the process that runs the command, and writes
+event files into `<run>/tensorboard/<model>/seed_<s>/fold_<k>/` (`tensorboard --logdir runs`). So it
+works alike with every executor and backend, and costs nothing where it was not asked for.
 """
 
 import time
@@ -27,7 +27,7 @@ CELL = 16  # pixels, of the confusion matrix
 
 
 class TensorBoardProgress(ForwardingProgress):
-    """Passes progress on, and writes each epoch for TensorBoard. KitError where tensorboard is missing."""
+    """Passes progress on, and writes each epoch for TensorBoard. KitError without tensorboard."""
 
     def __init__(self, progress: Progress, folder: Path, train: Table, competition: Competition) -> None:
         try:
@@ -42,7 +42,7 @@ class TensorBoardProgress(ForwardingProgress):
         self._writers: dict[str, Any] = {}
 
     def on_epoch_end(self, event: dict[str, Any]) -> None:
-        """Write an epoch; the event holds its history line, and `probs` (n, n_classes) of the val rows `rows` (n,)."""
+        """Write an epoch: its history, and `probs` (n, n_classes) of the val rows `rows` (n,)."""
         from sklearn.metrics import confusion_matrix
 
         self.progress.on_epoch_end(event)
@@ -90,7 +90,7 @@ class TensorBoardProgress(ForwardingProgress):
 
 
 def _hparams(job: FoldJob) -> Any:
-    """The hyperparameters without seed and fold, so that TensorBoard groups jobs that differ only in those."""
+    """The hyperparameters without seed and fold: TensorBoard groups jobs that share them."""
     from tensorboard.plugins.hparams import summary_v2
 
     recipe = models.get(job.model)

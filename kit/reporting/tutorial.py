@@ -1,7 +1,7 @@
 """The pictures of the tutorials, and the score of a submission where the test labels are known.
 
-One digit by its row, samples of each class, class balance, a grid of predictions: as text for a terminal,
-or as one self-contained SVG in colours that suit light and dark pages.
+One digit by its row, samples of each class, class balance, a grid of predictions: as text for a
+terminal, or as one self-contained SVG in colours that suit light and dark pages.
 """
 
 import shlex

@@ -1,14 +1,14 @@
-"""The verdict of a report in words: how good, how certain, against the baseline, the leaderboard, what next.
+"""The verdict of a report in words: how good, how certain, better than the baseline, what next.
 
-Whatever makes a score worth less (a sample, folds left out, a flattering split) is a banner above it, so
-that a reader who reads no further is not misled.
+Whatever makes a score worth less (a sample, folds left out, a flattering split) is a banner above
+it, so that a reader who reads no further is not misled.
 """
 
 from typing import Any
 
 
 def verdict(report: dict[str, Any]) -> dict[str, Any]:
-    """`headline` (the result in plain words), `banners` (warnings), `points` and `next` (lists of sentences)."""
+    """`headline` (the result, plainly), `banners` (warnings), `points`, `next` (sentences)."""
     return {"headline": _headline(report), "banners": _banners(report), "points": _points(report),
             "next": _next(report)}
 
@@ -92,7 +92,7 @@ def _against_baseline(report: dict[str, Any]) -> str:
 
 
 def standing(report: dict[str, Any]) -> str | None:
-    """The run against the baseline: `better`, `worse` or `same` (no shown difference); None without one."""
+    """Against the baseline: `better`, `worse` or `same` (no shown difference); None without one."""
     base = report["baseline"]
     if base is None or all(member["model"] == base["model"] for member in report["members"]):
         return None

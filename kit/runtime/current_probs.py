@@ -1,7 +1,7 @@
-"""The best probs for the submission that the folds finished so far give, and the fallback without any.
+"""The best probs that the folds finished so far give, and a fallback where there are none.
 
-This is asked after every fold, by a process that must not fail. So a fold that cannot be read is left out
-and named, and so is one that has not learnt: its val accuracy is below the baseline's.
+This is asked after every fold, by a process that must not fail. So a fold that cannot be read is
+left out and named, and so is one that has not learnt: its val accuracy is below the baseline's.
 """
 
 from collections.abc import Sequence
@@ -28,13 +28,13 @@ class CurrentProbs:
     used: str = "fallback"
     folds: list[str] = field(default_factory=list)  # whose mean it is
     accuracy: dict[str, float] = field(default_factory=dict)  # of every finished fold on its held-out part
-    left_out: dict[str, str] = field(default_factory=dict)  # finished folds that are not used, and why
+    left_out: dict[str, str] = field(default_factory=dict)  # finished folds not used, and why
     complete: bool = False  # all planned folds are used
 
 
 def read_current_probs(run: RunFolder, planned: Sequence[str], ids: np.ndarray,
                        n_classes: int) -> CurrentProbs:
-    """The mean probs of the `planned` folds (keys) that are finished, else of the baseline's folds."""
+    """The mean probs of the finished ones of the `planned` folds (keys), else of the baseline's."""
     current, probs = CurrentProbs(), {}
     for key in sorted(finished_folds(run.path)):
         try:
@@ -44,9 +44,11 @@ def read_current_probs(run: RunFolder, planned: Sequence[str], ids: np.ndarray,
             current.accuracy[key] = float(done["val_accuracy"])
         except (KitError, KeyError, TypeError, ValueError) as error:
             probs.pop(key, None)
-            current.left_out[key] = error.message if isinstance(error, KitError) else f"unreadable: {error!r}"
+            current.left_out[key] = error.message if isinstance(error, KitError) \
+                else f"unreadable: {error!r}"
     for key in [key for key in probs if key in planned and not _has_learnt(key, current.accuracy)]:
-        current.left_out[key] = f"has not learnt: it reads {current.accuracy[key]:.4f} of its held-out part"
+        current.left_out[key] = (f"has not learnt: it reads {current.accuracy[key]:.4f} of its "
+                                 "held-out part")
         del probs[key]
     for used, keys in (("ensemble", [key for key in planned if key in probs]),
                        ("baseline", [key for key in probs if key.startswith(f"{BASELINE}/")])):
@@ -69,7 +71,7 @@ def _has_learnt(key: str, accuracy: dict[str, float]) -> bool:
 
 
 def nearest_centroid(train: Table, test: Table, n_classes: int) -> np.ndarray:
-    """Probs of 0 and 1 `(n_test, n_classes)`: the class whose mean image is nearest; needs no training."""
+    """Probs of 0 and 1 `(n_test, n_classes)`: the class whose mean image is nearest."""
     pixels, labels = np.asarray(train.pixels, "float32"), np.asarray(train.labels)
     means = np.stack([pixels[labels == c].mean(0) if (labels == c).any() else np.full(pixels.shape[1], 1e6, "float32")
                       for c in range(n_classes)])

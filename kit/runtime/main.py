@@ -1,9 +1,9 @@
 """The kernel's main process on Kaggle: it always leaves a submission, in time.
 
-It writes `submission.csv`, `report.json` and `kernel.log` into the working folder. Kaggle accepts no
-submission from a kernel that fails or runs over its time. So this process does nothing that can fail: it
-writes a fallback submission within seconds, leaves all training to child processes that may die, and
-writes a better submission after every fold.
+It writes `submission.csv`, `report.json` and `kernel.log` into the working folder. Kaggle accepts
+no submission from a kernel that fails or runs over its time. So this process does nothing that can
+fail: it writes a fallback submission within seconds, leaves all training to child processes that
+may die, and writes a better submission after every fold.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from kit.runtime.worker import ENVIRONMENT, WorkerArgs
 
 ROOT = "/kaggle"
 SUBMISSION = "submission.csv"
-LIMIT_SHARE = 0.92  # of the time limit in KIT_TIME_LIMIT, if there is one; as 110 minutes of 2 hours
+LIMIT_SHARE = 0.92  # of the time limit in KIT_TIME_LIMIT, if any; as 110 minutes of 2 hours
 CLOSING_SHARE, CLOSING_SECONDS = 0.05, (5.0, 120.0)  # of the budget, kept for blending and reports
 MEMORY_SHARE = 0.9  # of the machine's memory: beyond it the kernel itself would be killed
 STALL_SHARE, STALL_SECONDS = 0.15, (600.0, 900.0)  # of the budget: a child that long without progress hangs
@@ -43,7 +43,7 @@ STALL_SHARE, STALL_SECONDS = 0.15, (600.0, 900.0)  # of the budget: a child that
 
 def main(settings: dict[str, Any],
          child_command: Callable[[WorkerArgs], list[str]] = WorkerArgs.command) -> int:
-    """Run the kernel; returns 0 whatever happens. `settings`: those on top of the kernel's code file."""
+    """Run the kernel; returns 0 whatever happens. `settings`: those of the kernel's code file."""
     kernel = KernelRun(settings, child_command)
     with kernel.handle_signals():
         for step in (kernel.open, kernel.fallback, kernel.work, kernel.close):
@@ -91,7 +91,7 @@ class KernelRun:
             (self.data / path.name).symlink_to(path)
 
     def fallback(self) -> None:
-        """Write a submission within seconds: the nearest class mean, or one class for all if that fails."""
+        """Write a submission within seconds: nearest class mean, or if that fails, one class."""
         from kit.data.table import read_table
 
         if self.data is None:
@@ -123,8 +123,8 @@ class KernelRun:
         deadline = time.time() + (self.began + self.budget - closing - time.monotonic())
 
         def command(left_out: frozenset[str], one_at_a_time: bool) -> list[str]:
-            return self.child_command(WorkerArgs(self.settings, str(self.data), str(self.run.path), deadline,
-                                                 sorted(left_out), one_at_a_time))
+            return self.child_command(WorkerArgs(self.settings, str(self.data), str(self.run.path),
+                                                 deadline, sorted(left_out), one_at_a_time))
 
         # Children import the packed kit, and on a TPU Keras runs on JAX.
         path = filter(None, [str(Path(kit.__file__).parents[1]), os.environ.get("PYTHONPATH")])
@@ -167,12 +167,13 @@ class KernelRun:
         if not len(self.ids):
             return
         try:
-            current = read_current_probs(self.run, self.planned(), self.ids, self.competition.n_classes)
+            current = read_current_probs(self.run, self.planned(), self.ids,
+                                         self.competition.n_classes)
             if current.probs is not None and current.folds != self.current.folds:
                 prior = class_prior(self.settings["class_prior"], self.competition, current.probs)
                 self.write_submission(prior.apply(current.probs))
-                self.say(f"the submission is now the {current.used}'s, of {len(current.folds)} folds; "
-                         f"class prior: {prior.why}")
+                self.say(f"the submission is now the {current.used}'s, of {len(current.folds)} "
+                         f"folds; class prior: {prior.why}")
             self.current = current  # only once it is written: otherwise the next update tries again
         except Exception as error:  # the submission that is there stays, and the children go on
             self.say(f"could not count the votes: {error}")
@@ -183,7 +184,7 @@ class KernelRun:
         write_submission(self.working / SUBMISSION, self.ids, probs, self.competition)
 
     def report(self) -> dict[str, Any]:
-        """The run's report.json if there is one, else the machine's facts; with what this kernel used of it."""
+        """The content of report.json: the run's own if there is one, and what this kernel used."""
         report = {}
         with contextlib.suppress(KitError):
             report = storage.read_json(self.run.path / "report.json")
@@ -195,8 +196,9 @@ class KernelRun:
         report.setdefault("cv", {"fold_accuracy": list(accuracy.values()),
                                  "mean": float(np.mean(list(accuracy.values()))) if accuracy else None})
         sent = self.working / SUBMISSION
-        missing = {key: self.current.left_out.get(key, "failed" if key in self.outcome.left_out else "no time")
+        missing = {key: "failed" if key in self.outcome.left_out else "no time"
                    for key in self.planned() if key not in self.current.folds}
+        missing |= {key: why for key, why in self.current.left_out.items() if key in missing}
         return report | {
             "complete": self.current.complete, "used": self.current.used,
             "kernel": {"version": kit.__version__, "settings": self.settings, "data": self.mounted,
@@ -230,7 +232,7 @@ class KernelRun:
 
     @contextlib.contextmanager
     def handle_signals(self) -> Iterator[None]:
-        """A context in which SIGTERM and SIGINT end the work early, with a submission and a report."""
+        """A context in which SIGTERM and SIGINT end the work early, with submission and report."""
         def stop(number: int, frame: object) -> None:
             self.stop = True
             self.events.append(f"asked to stop by {signal.Signals(number).name}")

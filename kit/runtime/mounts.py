@@ -1,8 +1,8 @@
 """Find what Kaggle has mounted for a kernel: the competition's data and the weights.
 
-Kaggle has changed the layout of its mounts without notice, and may again. So the known places are looked
-at first, then every folder of the right name, but never one of another name: labels for another
-competition's test file would be a submission that looks fine and scores nothing.
+Kaggle has changed the layout of its mounts without notice, and may again. So the known places are
+looked at first, then every folder of the right name, but never one of another name: labels for
+another competition's test file would be a submission that looks fine and scores nothing.
 """
 
 import contextlib
@@ -77,7 +77,7 @@ def _lower(folder: Path, inputs: Path) -> Path:
 
 
 def _folders(inputs: Path) -> list[Path]:
-    """All folders below `inputs`, sorted, down to DEPTH; below that there may be millions of images."""
+    """All folders below `inputs`, sorted, down to DEPTH; deeper there may be millions of images."""
     found, level = [], [inputs]
     for _ in range(DEPTH):
         level = [Path(entry) for folder in level for entry in _entries(folder) if entry.is_dir()]
@@ -100,7 +100,7 @@ def _mounted(inputs: Path) -> str:
 
 
 def lenient_ids(path: Path, competition: Competition) -> np.ndarray:
-    """The ids of a test file that the strict reader refuses: its first column as text, or the row numbers."""
+    """The ids of a test file that the strict reader refuses: its first column, or row numbers."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         first = [row[0] for row in csv.reader(file) if row][1:]
     return np.array(first) if competition.id_column else competition.first_id + np.arange(len(first))

@@ -1,10 +1,10 @@
 """Keep a training child process going until its work is done or its time is over.
 
-The child is judged by its heartbeat file, its finished folds and its memory, never by its output. The
-answer to every trouble is the same: end it, and start a new one for the folds that are left. A fold that
-took its child down is not tried again: the cause (memory, its data, a driver) would most likely do the
-same again, and the time is better spent on the other folds. If several folds were under way, the next
-child trains them one at a time, to find the one.
+The child is judged by its heartbeat file, its finished folds and its memory, never by its output.
+The answer to every trouble is the same: end it, and start a new one for the folds that are left. A
+fold that took its child down is not tried again: the cause (memory, its data, a driver) would most
+likely do the same again, and the time is better spent on the other folds. If several folds were
+under way, the next child trains them one at a time, to find the one.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from kit.core import system
 from kit.core.config import matches_type
 from kit.core.run_folder import finished_folds
 
-HEARTBEAT = "heartbeat.json"  # {"jobs": keys of those under way}; written by the child at every event
+HEARTBEAT = "heartbeat.json"  # {"jobs": keys under way}; written by the child at every event
 IDLE_FAILURES = 2  # children that die without a fold under way, until the supervisor gives up
 
 Command = Callable[[frozenset[str], bool], list[str]]  # (jobs to leave out, one fold at a time) → a child's command
@@ -47,10 +47,11 @@ class Outcome:
 
 def supervise(command: Command, run: Path, wanted: frozenset[str], limits: Limits, changed: Callable[[], None],
               tick: Callable[[], bool], output: Path, environment: dict[str, str]) -> Outcome:
-    """Run children until one ends well, the `wanted` folds are done, IDLE_FAILURES is reached, or time is over.
+    """Run children until one ends well, the `wanted` folds are done, or time or tries are used up.
 
-    Raises for nothing that children do. `changed` is called after each newly finished fold, `tick` at
-    every poll: True ends everything, as the deadline does. The children's output is appended to `output`.
+    Raises for nothing that children do. `changed` is called after each newly finished fold, `tick`
+    at every poll: True ends everything, as the deadline does. The children's output is appended to
+    `output`.
     """
     outcome, idle_failures, memory_was_short = Outcome(), 0, False
     suspects: frozenset[str] = frozenset()  # one of these took the last child down
@@ -68,7 +69,8 @@ def supervise(command: Command, run: Path, wanted: frozenset[str], limits: Limit
         if not why or tick() or time.monotonic() >= limits.deadline or wanted <= done:
             break
         memory_was_short = memory_was_short or "memory" in why
-        cleared, under_way = bool(suspects) and suspects <= done, sorted(_under_way(heartbeat) - done)
+        cleared = bool(suspects) and suspects <= done
+        under_way = sorted(_under_way(heartbeat) - done)
         suspects = frozenset()
         if len(under_way) == 1 and not cleared:
             outcome.left_out += under_way
@@ -84,7 +86,7 @@ def supervise(command: Command, run: Path, wanted: frozenset[str], limits: Limit
 def _run_child(command: list[str], run: Path, limits: Limits, changed: Callable[[], None],
                tick: Callable[[], bool], output: Path, environment: dict[str, str],
                suspects: frozenset[str]) -> str:
-    """Run one child to its end, or until all `suspects` are done; empty if it ended well, else the reason."""
+    """Run one child to its end, or until all `suspects` are done; why it failed, or empty."""
     with output.open("ab") as log:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log,
                                    stderr=subprocess.STDOUT, start_new_session=True)
@@ -108,7 +110,8 @@ def _run_child(command: list[str], run: Path, limits: Limits, changed: Callable[
         code = process.returncode
         if code == 0:
             return ""
-        return f"the child was killed by signal {-code}" if code < 0 else f"the child failed with exit code {code}"
+        return f"the child was killed by signal {-code}" if code < 0 \
+            else f"the child failed with exit code {code}"
     finally:
         system.kill_tree(process.pid)
         process.wait()

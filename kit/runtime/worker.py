@@ -1,7 +1,7 @@
 """The child process that trains or predicts on Kaggle: `python -m kit.runtime.worker '{"settings": ...}'`.
 
-Its arguments are JSON. It fills the run folder through `kit.pipeline`, which continues what an earlier
-child has left. Every event updates the heartbeat file, which names the folds under way.
+Its arguments are JSON. It fills the run folder through `kit.pipeline`, which continues what an
+earlier child has left. Every event updates the heartbeat file, which names the folds under way.
 """
 
 import json
@@ -42,7 +42,7 @@ class WorkerArgs:
 
 
 class HeartbeatProgress(progress.PlainProgress):
-    """Plain lines, and a heartbeat file that names the first `n_parallel` unfinished folds: those under way."""
+    """Plain lines, and a heartbeat file with the first `n_parallel` unfinished folds."""
 
     def __init__(self, path: Path, n_parallel: int = 1) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class HeartbeatProgress(progress.PlainProgress):
 
 
 def main(argument: str) -> None:
-    """Train or predict as the arguments (JSON) say. An exception ends the process; the supervisor handles that."""
+    """Train or predict as the arguments (JSON) say; an exception ends the process."""
     args = WorkerArgs(**json.loads(argument))
     data = DataFolder(Path(args.data), competitions.get(args.settings["competition"]))
     run = RunFolder(Path(args.run))
@@ -81,7 +81,8 @@ def main(argument: str) -> None:
         _train(data, run, heartbeat, args)
 
 
-def _train(data: DataFolder, run: RunFolder, heartbeat: HeartbeatProgress, args: WorkerArgs) -> None:
+def _train(data: DataFolder, run: RunFolder, heartbeat: HeartbeatProgress,
+           args: WorkerArgs) -> None:
     from kit import pipeline
 
     settings = args.settings
@@ -102,16 +103,20 @@ def _n_parallel(config: RunConfig) -> int:
 
     settled, _ = executors.settle(config)
     n_jobs = len(make_jobs(settled, settled.precision))
-    return len(workers.worker_slots(n_jobs, settled.threads)) if settled.executor == "processes" else 1
+    if settled.executor != "processes":
+        return 1
+    return len(workers.worker_slots(n_jobs, settled.threads))
 
 
-def _predict(data: DataFolder, run: RunFolder, heartbeat: HeartbeatProgress, args: WorkerArgs) -> None:
-    """Predict the test file with every fold that was packed with the kernel, one after the other."""
+def _predict(data: DataFolder, run: RunFolder, heartbeat: HeartbeatProgress,
+             args: WorkerArgs) -> None:
+    """Predict the test file with every fold that was packed with the kernel."""
     from kit.ensembling import predict
     from kit.training.jobs import FoldJob
 
     test, done = data.test(), finished_folds(run.path)
-    todo = [key for key in fold_keys(run.path, weights.TRAINED) if key not in args.left_out and key not in done]
+    todo = [key for key in fold_keys(run.path, weights.TRAINED)
+            if key not in args.left_out and key not in done]
     facts = {key: storage.read_json(run.path / key / weights.TRAINED) for key in todo}
     jobs = {key: FoldJob(**facts[key]["job"]) for key in todo}
     backend.configure_devices()
@@ -124,7 +129,8 @@ def _predict(data: DataFolder, run: RunFolder, heartbeat: HeartbeatProgress, arg
         storage.write_npz(fold / "test.npz", id=np.asarray(test.ids), probs=probs)
         seconds = time.perf_counter() - began
         storage.write_json(fold / "done.json", facts[key] | {"predict_seconds": seconds})
-        heartbeat.handle({"event": "done", "job": key, "val_accuracy": facts[key]["val_accuracy"], "seconds": seconds})
+        heartbeat.handle({"event": "done", "job": key, "val_accuracy": facts[key]["val_accuracy"],
+                          "seconds": seconds})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Augmentation: one random affine warp per image, drawn on the host, done on the device.
+"""Augmentation and test-time views: an affine warp per image, drawn on the host.
 
-In goes an `Augment` (how far digits may be moved) and a NumPy generator; out come eight numbers per image, which
-`warp` applies with bilinear interpolation. Drawing the few numbers with NumPy makes them the same on every backend
-and at every thread count, and lets a resumed run draw them again.
+Drawing the eight numbers of a warp with NumPy makes them the same on every backend and at every
+thread count, and lets a resumed run draw them again.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Checkpoints of a fold in training, from which the same job continues to bit-identical results.
 
-A checkpoint is written after each epoch and every `INTERVAL_SECONDS` within one, but less often where
-writing would take more than `MAX_TIME_SHARE` of the time.
+A checkpoint is written after each epoch and every `INTERVAL_SECONDS` within one, but less often
+where writing would take more than `MAX_TIME_SHARE` of the time.
 """
 
 import json
@@ -29,7 +29,7 @@ class TrainingState:
     step: int  # of all epochs
     seconds: float  # spent on training so far, checkpoints and learning curve included
     history: list[dict[str, float]]
-    sums: list[float]  # N_SUMS, of the current epoch: steps, loss × steps, accuracy × steps, seconds
+    sums: list[float]  # of the current epoch: steps, loss × steps, accuracy × steps, seconds
 
     @classmethod
     def parse(cls, stored: dict[str, Any]) -> "TrainingState":
@@ -49,7 +49,8 @@ class CheckpointWriter:
     def __init__(self, path: Path) -> None:
         self.path, self.last, self.cost = path, time.perf_counter(), 0.0
 
-    def write_if_due(self, trainer: Trainer, job: FoldJob, state: TrainingState, interval: float) -> None:
+    def write_if_due(self, trainer: Trainer, job: FoldJob, state: TrainingState,
+                     interval: float) -> None:
         """Write if `interval` seconds have passed since the last one, and enough to pay for it."""
         now = time.perf_counter()
         if now - self.last < max(interval, self.cost / MAX_TIME_SHARE):
@@ -63,7 +64,7 @@ class CheckpointWriter:
 
 
 def load(trainer: Trainer, job: FoldJob, path: Path, start: Path) -> TrainingState:
-    """Restore the trainer from this job's checkpoint if `path` is one, else reset it for the job's first step.
+    """Restore the trainer from this job's checkpoint at `path`, else reset it for the first step.
 
     start: the fold folder whose model a round of self-training begins with. KitError where the
     checkpoint is damaged, or another version of the kit wrote it.

@@ -1,9 +1,10 @@
-"""Train jobs as Ray tasks: on the cluster that RAY_ADDRESS names, else on one started here for the run.
+"""Train jobs as Ray tasks: on the cluster that RAY_ADDRESS names, else on one started here.
 
-The nodes share no disk. Arrays reach them as Ray objects, a task works in a temporary folder, and what it
-makes comes back as bytes: events and checkpoints through a queue on the driver's node, artifacts as the
-task's result. So this process alone writes the run folder, which is then the same as any other executor's,
-and a job whose node dies goes on elsewhere from the last checkpoint that arrived.
+The nodes share no disk. Arrays reach them as Ray objects, a task works in a temporary folder, and
+what it makes comes back as bytes: events and checkpoints through a queue on the driver's node,
+artifacts as the task's result. So this process alone writes the run folder, which is then the same
+as any other executor's, and a job whose node dies goes on elsewhere from the last checkpoint that
+arrived.
 """
 
 import collections
@@ -41,8 +42,8 @@ CHECKPOINT = "checkpoint.npz"
 def run(plan: Plan, jobs: list[FoldJob], progress: Progress, deadline: float | None) -> bool:
     """Train `jobs` as Ray tasks; False if the deadline left some out.
 
-    KitError without Ray, where the cluster cannot be reached or lacks what a job needs, and for a job
-    that failed on a node or was lost more than RETRIES times.
+    KitError without Ray, where the cluster cannot be reached or lacks what a job needs, and for a
+    job that failed on a node or was lost more than RETRIES times.
     """
     if not jobs:
         return True
@@ -74,7 +75,7 @@ def load_ray() -> Any:
 
 @contextlib.contextmanager
 def _connected(ray: Any) -> Iterator[None]:
-    """A connection for the time of a run; an existing one (a notebook's) is used, and stays open."""
+    """A connection for the time of a run; one that exists (a notebook's) is used and left open."""
     if ray.is_initialized():
         yield
         return
@@ -103,7 +104,7 @@ def _check_reachable(address: str) -> None:
 
 
 def _runtime_env() -> dict[str, Any]:
-    """The workers' environment: this copy of the kit, this process' Keras backend, settings for memory."""
+    """The workers' environment: this copy of the kit, the Keras backend, settings for memory."""
     return {"py_modules": [str(Path(kit.__file__).parent)],
             "env_vars": {**KEEP_MEMORY, "KERAS_BACKEND": backend.load()}}
 
@@ -129,7 +130,7 @@ def _first_line(error: BaseException) -> str:
 
 
 class EventQueue:
-    """The tasks' events until the driver takes them: an actor on the driver's node, which outlives the others."""
+    """An actor that holds the tasks' events until the driver takes them, on the driver's node."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
@@ -143,7 +144,7 @@ class EventQueue:
 
 
 class Driver:
-    """Submits the jobs, passes on their events, writes their files, and resubmits those lost with a dead node."""
+    """Submits the jobs, passes on their events, writes their files, and resubmits lost jobs."""
 
     def __init__(self, ray: Any, plan: Plan, progress: Progress, deadline: float | None) -> None:
         self.ray, self.plan, self.progress, self.deadline = ray, plan, progress, deadline
@@ -174,19 +175,21 @@ class Driver:
         return complete
 
     def _prepare(self, jobs: list[FoldJob]) -> None:
-        """Read the data once, and put on the driver's node what all tasks share: the queue and the arrays."""
+        """Read the data once; put the queue and the shared arrays on the driver's node."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         options, self.threads = _resources(self.ray, self.plan.config.n_jobs, self.plan.config.threads)
-        self.train = self.ray.remote(_train).options(max_retries=0, **options)  # this class retries lost jobs
+        # No retries by Ray: this class retries lost jobs itself.
+        self.train = self.ray.remote(_train).options(max_retries=0, **options)
         here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
-        self.queue = self.ray.remote(EventQueue).options(num_cpus=0, scheduling_strategy=here).remote()
+        queue = self.ray.remote(EventQueue).options(num_cpus=0, scheduling_strategy=here)
+        self.queue = queue.remote()
         folds = {job.fold: fold_data(self.plan, job) for job in jobs}
         self.rows = {fold: (data.train_rows, data.val_rows) for fold, data in folds.items()}
         self.arrays = self.ray.put(_shared_arrays(folds[jobs[0].fold]))
 
     def _submit(self, job: FoldJob) -> Any:
-        """Start a task for the job, with the checkpoint or earlier model that it begins with; its reference."""
+        """Start a task for the job with the checkpoint or model to begin with; its reference."""
         needed = [self.plan.folder(job) / CHECKPOINT]
         if job.guesses:
             needed.append(self.plan.folder(job.previous_round) / "model.keras")
@@ -198,12 +201,13 @@ class Driver:
     def _handle_events(self) -> None:
         for event in self.ray.get(self.queue.take.remote()):
             if event["event"] == "checkpoint":
-                storage.write_bytes(self.plan.folder(self.jobs[event["job"]]) / CHECKPOINT, event["data"])
+                folder = self.plan.folder(self.jobs[event["job"]])
+                storage.write_bytes(folder / CHECKPOINT, event["data"])
             else:
                 self.on_event(event)
 
     def _result(self, job: FoldJob, task: Any) -> dict[str, bytes] | None:
-        """The task's result. Raises `_TaskLost` if its node or process died, KitError if it failed."""
+        """The task's result. `_TaskLost` if its node or process died, KitError if it failed."""
         errors = self.ray.exceptions
         try:
             return self.ray.get(task)
@@ -257,7 +261,7 @@ def _shared_arrays(data: FoldData) -> FoldData:
 def _train(plan: Plan, job: FoldJob, arrays: FoldData, rows: tuple[np.ndarray, np.ndarray],
            files: dict[str, bytes], threads: int | None, deadline: float | None,
            queue: Any) -> dict[str, bytes] | None:
-    """Train one job in one of Ray's worker processes; the files of its fold folder, or None if time ran out.
+    """Train one job in a worker process of Ray's; its fold folder's files, or None if time ran out.
 
     files: those of the run folder that it begins with, by their relative path.
     """
@@ -282,7 +286,7 @@ def _clock(deadline: float | None) -> Clock:
 
 
 class EventSender:
-    """Sends a task's events to the driver, and its checkpoints within the time that checkpoints may take."""
+    """Sends a task's events to the driver, and checkpoints as often as MAX_TIME_SHARE allows."""
 
     def __init__(self, key: str, path: Path, queue: Any) -> None:
         import ray
@@ -292,7 +296,7 @@ class EventSender:
         self.sent, self.last, self.cost = self._stamp(), time.perf_counter(), 0.0
 
     def report(self, event: dict[str, Any]) -> None:
-        """Send an event; returns once the driver's node has it, so that none arrives after the task's result."""
+        """Send an event, and wait until it arrives, so that none comes after the task's result."""
         self._send({**event, "node": self.node})
         if time.perf_counter() - self.last >= self.cost / checkpoints.MAX_TIME_SHARE:
             self.send_checkpoint()

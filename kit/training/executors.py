@@ -22,11 +22,12 @@ FAR_BELOW = 0.2  # of the median accuracy: the hardest writers of a fold may cos
 
 
 def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None,
-             executor: "Executor | None" = None, seconds: Mapping[str, float] | None = None) -> bool:
+             executor: "Executor | None" = None,
+             seconds: Mapping[str, float] | None = None) -> bool:
     """Train what is not done yet; False where `deadline` (of time.time) left folds out.
 
-    executor: by default one for these jobs alone. seconds: what each job takes here, by its key, where
-    that was measured; it serves to say how long the rest takes.
+    executor: by default one for these jobs alone. seconds: what each job takes here, by its key,
+    where that was measured; it serves to say how long the rest takes.
     """
     if executor is None:
         with Executor(plan.config) as executor:
@@ -51,11 +52,11 @@ def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None,
 
 
 def settle(config: RunConfig) -> tuple[RunConfig, str]:
-    """`config` with precision, executor and threads chosen for this machine; and why that precision.
+    """`config` with precision, executor and threads chosen for this machine; why that precision.
 
-    This is done once for all jobs of a run: with another number of threads the same job has other bits.
-    The cores are shared among the folds of the run's own models. KitError where this machine cannot
-    train as the config asks.
+    This is done once for all jobs of a run: with another number of threads the same job has other
+    bits. The cores are shared among the folds of the run's own models. KitError where this machine
+    cannot train as the config asks.
     """
     precision, why = backend.resolve_precision(config.precision)
     executor, threads = choose_executor(config), config.threads
@@ -73,7 +74,7 @@ def settle(config: RunConfig) -> tuple[RunConfig, str]:
 
 
 def retries_of_collapsed(plan: Plan) -> list[FoldJob]:
-    """Second tries of the folds that collapsed: far below the others of their model, not just harder writers."""
+    """Second tries of folds that collapsed: far below the others of their model."""
     again = []
     for model in {job.model for job in plan.jobs}:
         jobs = [job for job in plan.jobs if job.model == model and fit.is_done(plan.folder(job))]
@@ -88,7 +89,7 @@ def retries_of_collapsed(plan: Plan) -> list[FoldJob]:
 
 
 def choose_executor(config: RunConfig) -> str:
-    """What `auto` means here: a process per GPU or core group where there are several, and processes can share memory.
+    """What `auto` means here: a process per GPU or core group, if there are several and it works.
 
     Two processes of one thread trained 1.2 to 2.1 times as many images a second as one process of two threads
     (docs/lab-log.md, 2026-11-21): layers this small spend their time waiting for the other thread.
@@ -139,7 +140,7 @@ def fallback_note(config: RunConfig) -> str:
 
 
 class Executor:
-    """Trains a run's jobs: in this process, in worker processes that stay until all is done, or on a Ray cluster.
+    """Trains a run's jobs: in this process, in a pool of worker processes, or on a Ray cluster.
 
     Used in a with block, from measuring the pace to the last fold.
     """
@@ -147,7 +148,9 @@ class Executor:
     def __init__(self, config: RunConfig) -> None:
         """`config` as `settle` returned it."""
         self.config, self.kind = config, choose_executor(config)
-        self.pool = workers.WorkerPool(config.n_jobs, config.threads) if self.kind == "processes" else None
+        self.pool: workers.WorkerPool | None = None
+        if self.kind == "processes":
+            self.pool = workers.WorkerPool(config.n_jobs, config.threads)
 
     def __enter__(self) -> "Executor":
         return self
@@ -161,7 +164,8 @@ class Executor:
         """How many jobs it trains at a time."""
         return len(self.pool.slots) if self.pool else 1
 
-    def train(self, plan: Plan, jobs: list[FoldJob], progress: Progress, deadline: float | None) -> bool:
+    def train(self, plan: Plan, jobs: list[FoldJob], progress: Progress,
+              deadline: float | None) -> bool:
         """Train `jobs`; whether all of them got done."""
         if not jobs:
             return True
@@ -176,11 +180,13 @@ class Executor:
         self.pool.report = events_to(progress)
         return all(self.pool.run(_train_in_worker, [(plan, job, deadline) for job in jobs]))
 
-    def run_on_all(self, task: Callable[..., Any], arguments: tuple, patience: float) -> list[Any] | None:
-        """What `task(*arguments, wait_for_others)` returns in each process that trains, all working at once.
+    def run_on_all(self, task: Callable[..., Any], arguments: tuple,
+                   patience: float) -> list[Any] | None:
+        """What `task(*arguments, wait_for_others)` returns in each training process, all at once.
 
-        None where the worker processes are not ready after `patience` seconds: then they are ended and
-        replaced. (This process cannot be ended so.) `wait_for_others()` blocks until all have called it.
+        None where the worker processes are not ready after `patience` seconds: then they are ended
+        and replaced. (This process cannot be ended so.) `wait_for_others()` blocks until all have
+        called it.
         """
         if self.pool:
             return self.pool.run_on_all(task, arguments, patience)
@@ -191,7 +197,8 @@ class Executor:
 _clock = Clock(None)  # of a worker process: remembers the pace of the jobs that it has trained
 
 
-def _train_in_worker(plan: Plan, job: FoldJob, deadline: float | None, report: EventCallback) -> bool:
+def _train_in_worker(plan: Plan, job: FoldJob, deadline: float | None,
+                     report: EventCallback) -> bool:
     """In a worker process: train the job; whether it is done."""
     _clock.deadline = deadline
     return train_in_time(plan, job, _clock, report)

@@ -1,8 +1,8 @@
 """Train one fold: its schedule, its steps with checkpoints, and the artifacts of the finished fold.
 
-Everything random is a function of (seed, fold, step): the order of rows and the augmentation are drawn
-with NumPy for each epoch, and dropout's generators are set to the step before each chunk. So a run that
-was killed and resumed computes the same numbers as one that was not.
+Everything random is a function of (seed, fold, step): the order of rows and the augmentation are
+drawn with NumPy for each epoch, and dropout's generators are set to the step before each chunk. So
+a run that was killed and resumed computes the same numbers as one that was not.
 """
 
 import tempfile
@@ -22,7 +22,7 @@ from kit.training.models import Recipe
 from kit.training.predict import predict_probs
 from kit.training.trainer import Trainer, trainer_for
 
-CURVE_ROWS = 2_000  # val rows, drawn once a fold, for each epoch's point of the learning curve; after the last, all
+CURVE_ROWS = 2_000  # val rows, drawn once a fold, for each point of the learning curve but the last
 CHUNK_ROWS = 12_800  # rows between two looks at the clock: some seconds on two cores
 
 
@@ -49,9 +49,9 @@ def train_fold(job: FoldJob, recipe: Recipe, competition: Competition, data: Fol
                report: EventCallback = lambda event: None, start: Path = Path()) -> None:
     """Train one fold and write its artifacts into `folder`; a finished fold is left as it is.
 
-    Continues from a checkpoint in the folder, and removes it at the end. `report` is called with each
-    event of the training. start: the fold folder whose model a round of self-training begins with.
-    Raises `Diverged`.
+    Continues from a checkpoint in the folder, and removes it at the end. `report` is called with
+    each event of the training. start: the fold folder whose model a round of self-training begins
+    with. Raises `Diverged`.
     """
     if is_done(folder):
         return
@@ -99,11 +99,11 @@ _latest: dict[str, Any] = {}
 
 
 def on_device(pixels: np.ndarray, shape: tuple[int, int]) -> Any:
-    """Pixels `(n, h·w)` as a tensor `(n, h, w, 1)`; the latest is kept for the next fold, which has the same.
+    """Pixels `(n, h·w)` as a tensor `(n, h, w, 1)`; kept for the next fold, which has the same.
 
-    TensorFlow frees a tensor late, and needs a second copy to make one: made anew for each fold, four
-    bytes a pixel would be in use at once, the file's own among them; so it is three (docs/lab-log.md,
-    2026-11-22).
+    TensorFlow frees a tensor late, and needs a second copy to make one: made anew for each fold,
+    four bytes a pixel would be in use at once, the file's own among them; so it is three
+    (docs/lab-log.md, 2026-11-22).
     """
     from keras import ops
 
@@ -115,7 +115,7 @@ def on_device(pixels: np.ndarray, shape: tuple[int, int]) -> Any:
 
 def draw_epoch(trainer: Trainer, job: FoldJob, rows: np.ndarray, epoch: int,
                steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """An epoch's row numbers `(steps, batch)` int32 and augmentation transforms `(steps, batch, 8)`.
+    """An epoch's row numbers `(steps, batch)` int32 and its transforms `(steps, batch, 8)`.
 
     Rows that fill no whole batch are left out of this epoch; the next one draws another order.
     """
@@ -133,15 +133,17 @@ def chunks(start: int, stop: int, batch_size: int) -> list[np.ndarray]:
     return [np.arange(first, min(first + size, stop)) for first in range(start, stop, size)]
 
 
-def _step_event(job: FoldJob, state: TrainingState, per_epoch: int, batch_size: int) -> dict[str, Any]:
+def _step_event(job: FoldJob, state: TrainingState, per_epoch: int,
+                batch_size: int) -> dict[str, Any]:
     steps, loss, accuracy, seconds = state.sums
     return {"event": "step", "job": job.key, "epoch": (state.step - 1) // per_epoch + 1,
-            "epochs": job.epochs, "done": state.step / (per_epoch * job.epochs), "loss": loss / steps,
-            "accuracy": accuracy / steps, "images_per_second": steps * batch_size / seconds}
+            "epochs": job.epochs, "done": state.step / (per_epoch * job.epochs),
+            "loss": loss / steps, "accuracy": accuracy / steps,
+            "images_per_second": steps * batch_size / seconds}
 
 
 def curve_rows(job: FoldJob, val_rows: np.ndarray, epoch: int) -> np.ndarray:
-    """The val rows scored for the learning curve after `epoch`, ascending; after the last epoch, all.
+    """The val rows scored for the learning curve after `epoch`, ascending; after the last one, all.
 
     They are drawn at random, not every n-th: labels cycle 0-9 from row to row, so every fifth row
     shows two of the ten digits.
@@ -153,7 +155,7 @@ def curve_rows(job: FoldJob, val_rows: np.ndarray, epoch: int) -> np.ndarray:
 
 def _end_epoch(trainer: Trainer, job: FoldJob, data: FoldData, state: TrainingState, epoch: int,
                rate: float) -> dict[str, Any]:
-    """Append the epoch to the history, with the val loss and accuracy of its `curve_rows`; return its event.
+    """Append the epoch to the history, with val loss and accuracy of its `curve_rows`; its event.
 
     Raises `Diverged` where the network's probs are no longer numbers.
     """
@@ -192,19 +194,20 @@ def _write_artifacts(trainer: Trainer, job: FoldJob, data: FoldData, folder: Pat
         storage.write_npz(folder / "extra.npz", row=np.arange(len(extra)), probs=extra)
     storage.write_csv(folder / "history.csv", pd.DataFrame(state.history))
     storage.write_bytes(folder / "model.keras", _model_bytes(trainer.model, folder))
+    pace = [line["images_per_second"] for line in state.history]
     storage.write_json(folder / "done.json", {
         "job": asdict(job), "train_rows": len(data.train_rows), "val_rows": len(data.val_rows),
         "val_accuracy": float((val.argmax(1) == data.labels[data.val_rows]).mean()),
         "parameters": trainer.model.count_params(), "train_seconds": state.seconds,
         "predict_seconds": time.perf_counter() - began,
-        "images_per_second": float(np.median([line["images_per_second"] for line in state.history]))})
+        "images_per_second": float(np.median(pace))})
 
 
 def _model_bytes(model: Any, folder: Path) -> bytes:
     """The model as Keras saves it to a file, here one in a temporary folder below `folder`.
 
-    There, unlike in /tmp, what a killed process leaves is removed when the run is resumed. Keras makes
-    temporary folders of its own while it saves; they are led to the same place.
+    There, unlike in /tmp, what a killed process leaves is removed when the run is resumed. Keras
+    makes temporary folders of its own while it saves; they are led to the same place.
     """
     with storage.disk_errors(folder / "model.keras", "write"), \
             tempfile.TemporaryDirectory(dir=folder, prefix=".model.", suffix=".tmp",

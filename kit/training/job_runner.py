@@ -1,7 +1,7 @@
-"""Train one job, in whichever process it was given to: second try after divergence, deadline, events.
+"""Train one job in whichever process it was given to: second try, deadline, events.
 
-The executors and the Ray cluster both build on this, so that a fold is treated the same wherever it is
-trained.
+The executors and the Ray cluster both build on this, so that a fold is treated the same wherever it
+is trained.
 """
 
 import time
@@ -20,7 +20,7 @@ class OutOfTime(Exception):
 
 
 class Clock:
-    """Keeps a deadline: begins no job that would end after it, and stops a job that runs past it."""
+    """Keeps a deadline: begins no job that would end after it, and stops one that runs past it."""
 
     def __init__(self, deadline: float | None) -> None:
         """`deadline` of time.time(); None: there is none."""
@@ -61,7 +61,7 @@ def train_in_time(plan: Plan, job: FoldJob, clock: Clock, report: EventCallback,
 
 
 def train_job(plan: Plan, job: FoldJob, report: EventCallback, data: FoldData) -> None:
-    """Train one job. A fold that diverges is tried again with other random numbers; done.json says so.
+    """Train one job. If it diverges, try again with other random numbers; done.json says so.
 
     KitError where the second try diverges as well.
     """

@@ -1,7 +1,7 @@
 """What a fold's training is given: its job, its data, and its random numbers.
 
-Both dataclasses can be sent to any worker. Everything random in a fold is drawn from its job, so that
-it does not matter who trains it.
+Both dataclasses can be sent to any worker. Everything random in a fold is drawn from its job, so
+that it does not matter who trains it.
 """
 
 import zlib
@@ -42,11 +42,11 @@ class FoldJob:
     tta: int
     attempt: int = 0  # 1: the second try of a fold that went wrong, with other random numbers
     why: str = ""  # the reason for a second try
-    guesses: int = 0  # round of self-training: continues the round before, on guessed test rows as well
+    guesses: int = 0  # round of self-training; it goes on from the round before
 
     @property
     def key(self) -> str:
-        """Its folder in a run folder: model/seed_s/fold_k; a round n of self-training: guesses_n below that."""
+        """Its folder in a run folder: model/seed_s/fold_k, in self-training with /guesses_n."""
         fold = f"{self.model}/seed_{self.seed}/fold_{self.fold}"
         return f"{fold}/guesses_{self.guesses}" if self.guesses else fold
 

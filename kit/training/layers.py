@@ -1,6 +1,7 @@
 """Layers that do the same as Keras' own in less time on a CPU.
 
-They are registered, so that `model.keras` loads in safe mode wherever the kit is.
+Each says what it replaces and what that cost. They are registered, so that `model.keras` loads in
+safe mode wherever the kit is installed.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""Run many training steps in one call, on TensorFlow and on JAX.
+"""Run many training steps in one call, on TensorFlow and on JAX, and compile prediction.
 
-The mathematics is the trainer's, in `keras.ops`; here is only how each backend runs it many times without going back to
-Keras for every step.
+The mathematics is the trainer's, in `keras.ops`. Here is only how each backend runs it many times
+without going back to Keras for every step.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
-"""The registry: what can be trained, and with which recipe.
+"""The registry of models: what can be trained, and with which recipe.
 
-In goes a name; out comes a `Recipe`: the layers, and everything that its training needs to know. The baselines' layers
-are the tutorials', exactly; batch size and precision are the kit's. Every model takes pixels 0–255 and ends in a
-softmax.
+A `Recipe` holds the layers and all settings of the training. The baselines' layers are exactly
+those of the tutorials; batch size and precision are the kit's. Every model takes pixels 0–255 and
+ends in a softmax.
 """
 
 import functools
@@ -38,7 +38,7 @@ class Recipe:
     accuracy: float = 0.0  # on Kannada-MNIST's training writers, each by five folds' models that never saw them
 
     def self_training(self) -> "Recipe":
-        """How a trained fold goes on with the test rows as well: shortly, from a quarter of the rate down to zero."""
+        """The recipe of self-training: a few epochs, from a quarter of the rate down to zero."""
         return replace(self, epochs=GUESSES_EPOCHS, learning_rate=self.learning_rate / 4, schedule="cosine")
 
     def build(self, competition: Competition) -> Any:
@@ -84,9 +84,10 @@ def _cnn(drop_convs: float = 0.25, drop_dense: float = 0.5) -> list[Any]:
 def _strong() -> list[Any]:
     """Six convolutions 32-32-64-64-128-128, pooled thrice, then dense; all but the first normalised.
 
-    Five pixels wide where one channel comes in, three elsewhere, and nothing normalised at full size: the other way
-    round a step took a fifth longer and read no better. No dropout: wide augmentation is enough against overfitting,
-    and dropout cost a thousandth of the hardest eight writers (docs/lab-log.md, 2026-11-22).
+    The first kernel is 5×5, the others 3×3, and nothing is normalised at full size: the other way
+    round a step took a fifth longer and the accuracy was no better. No dropout: wide augmentation
+    is enough against overfitting, and dropout cost a thousandth of the hardest eight writers
+    (docs/lab-log.md, 2026-11-22).
     """
     from keras import layers
 
@@ -111,7 +112,7 @@ RECIPES = {recipe.name: recipe for recipe in (
     Recipe("mlp", "the multiclass-MNIST tutorial's MLP: the baseline of every run", _mlp,
            epochs=10, batch_size=128, optimizer="rmsprop", learning_rate=1e-3, parameters=550_346, mflops=1.099,
            cost=0.7, accuracy=0.9755),
-    Recipe("cnn", "the Kannada tutorial's CNN, as told", _cnn,
+    Recipe("cnn", "the Kannada tutorial's CNN, unchanged", _cnn,
            epochs=6, batch_size=256, optimizer="adam", learning_rate=1e-3, parameters=887_530, mflops=64.682, cost=11,
            accuracy=0.9883),
     Recipe("cnn_aug", "the same layers with affine augmentation, less dropout and a decaying rate",

@@ -1,6 +1,7 @@
 """What a run trains: its jobs in their order, and the arrays of each.
 
-A worker makes the arrays anew from the plan's paths, so a plan is small and can be sent to any process.
+A worker makes the arrays anew from the plan's paths, so a plan is small and can be sent to any
+process.
 """
 
 from dataclasses import dataclass, replace
@@ -36,7 +37,8 @@ def make_jobs(config: RunConfig, precision: str) -> tuple[FoldJob, ...]:
     baseline = [] if models.BASELINE in config.models else [(models.BASELINE, config.seed)]
     jobs = []
     for model, seed in baseline + config.members:
-        recipe, named = models.get(model), model in config.models  # the options are for the named models alone
+        recipe = models.get(model)
+        named = model in config.models  # the options do not apply to the baseline beside them
         epochs = (config.epochs if named else None) or recipe.epochs
         batch_size = (config.batch_size if named else None) or recipe.batch_size
         # With --limit, a quick look, three test-time views would take most of the time.
@@ -47,7 +49,7 @@ def make_jobs(config: RunConfig, precision: str) -> tuple[FoldJob, ...]:
 
 
 def self_training_jobs(plan: Plan) -> tuple[FoldJob, ...]:
-    """The jobs of the next round: each fold of the run's own models, continued from where it ended."""
+    """The jobs of the next round: each fold of the run's own models goes on from where it ended."""
     return tuple(replace(job, guesses=job.guesses + 1, epochs=models.GUESSES_EPOCHS)
                  for job in plan.jobs if job.model in plan.config.models)
 
@@ -56,7 +58,7 @@ def self_training_jobs(plan: Plan) -> tuple[FoldJob, ...]:
 
 
 def fold_data(plan: Plan, job: FoldJob) -> FoldData:
-    """The job's arrays: the cached tables' rows, split by folds.csv, and the guessed test rows in self-training."""
+    """The job's arrays: the tables' rows, split by folds.csv; in self-training test rows, too."""
     data, run = plan.data, RunFolder(plan.run)
     train, test, extra = data.train(), data.test(), data.extra()
     folds = folds_module.load_folds(run.folds)
@@ -65,7 +67,8 @@ def fold_data(plan: Plan, job: FoldJob) -> FoldData:
                     test.pixels, test.ids, extra.pixels if extra else None)
     if not job.guesses:
         return fold
-    # The test rows follow the training rows, each GUESSES_TIMES in an epoch; what is held out stays out.
+    # The test rows follow the training rows, each GUESSES_TIMES in an epoch; what is held out stays
+    # out.
     labels = records.read_guesses(run.guesses(job.guesses), test.ids, data.competition.n_classes)
     rows = len(fold.labels) + np.arange(len(labels))
     return replace(fold, pixels=np.concatenate([fold.pixels, fold.test_pixels]),

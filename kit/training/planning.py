@@ -1,9 +1,10 @@
-"""Plan how many epochs and folds fit into the time at hand, before the run's own models are trained.
+"""Plan how many epochs and folds fit into the time at hand, before a run's own models are trained.
 
-A few steps of each model are timed by the very processes that will train, all of them at once; the time
-of a whole run follows from that. A learning rate that decays to zero must know its end, and folds can be
-averaged and compared only if all had the same schedule. So time is saved on epochs first, by a common
-share of each model's own, then (under a time budget) on whole folds, and never in the middle of a fold.
+A few steps of each model are timed by the very processes that will train, all of them at once; the
+time of a whole run follows from that. A learning rate that decays to zero must know its end, and
+folds can be averaged and compared only if all had the same schedule. So time is saved on epochs
+first, by a common share of each model's own, then (under a time budget) on whole folds, and never
+in the middle of a fold.
 """
 
 import time
@@ -19,6 +20,7 @@ from kit.core.errors import KitError
 from kit.core.progress import Progress, makespan
 from kit.data.source import DataFolder
 from kit.training import executors, fit, models, predict
+from kit.training.executors import Executor
 from kit.training.jobs import FoldJob
 from kit.training.plan import GUESSES_TIMES, make_jobs
 from kit.training.settings import SETTINGS, Setting
@@ -89,9 +91,9 @@ def seconds_of(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], n_workers: in
     return makespan(first, n_workers) + n_rounds * makespan(again, n_workers)
 
 
-def plan(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], seconds: float, n_workers: int, named: Sequence[str], *,
-         least: Mapping[str, int] | None = None, keep_epochs: bool = False, may_leave_out: bool = True,
-         n_rounds: int = 0) -> Schedule:
+def plan(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], seconds: float, n_workers: int,
+         named: Sequence[str], *, least: Mapping[str, int] | None = None, keep_epochs: bool = False,
+         may_leave_out: bool = True, n_rounds: int = 0) -> Schedule:
     """The schedule of `jobs` that takes at most `seconds` on `n_workers` workers.
 
     `named`: the run's own models; the baseline's epochs are never cut. `least`: their fewest epochs, by default a half.
@@ -103,7 +105,8 @@ def plan(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], seconds: float, n_w
 
     def schedule(epochs: dict[str, int], kept: Sequence[FoldJob], fits: bool = True) -> Schedule:
         planned = Schedule(epochs, tuple(job.key for job in jobs if job not in kept))
-        return replace(planned, seconds=seconds_of(planned.apply(kept), costs, n_workers, named, n_rounds), fits=fits)
+        needed = seconds_of(planned.apply(kept), costs, n_workers, named, n_rounds)
+        return replace(planned, seconds=needed, fits=fits)
 
     most = max(full.values(), default=0)
     shares = range(most, 0, -1) if most and not keep_epochs else (most,)
@@ -136,9 +139,9 @@ def plan(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], seconds: float, n_w
 # -- the pace of this machine ---------------------------------------------------------------------------------------
 
 
-def measure(executor: executors.Executor, config: RunConfig, jobs: Sequence[FoldJob],
+def measure(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob],
             data: DataFolder, progress: Progress, patience: float) -> dict[str, Cost] | None:
-    """What a fold of each model costs the executor's workers; None if not known in `patience` seconds.
+    """What a fold of each model costs here; None if that is not known in `patience` seconds.
 
     `config` is settled: with the precision, the executor and the threads of the training.
     """
@@ -159,7 +162,7 @@ def _measure_here(config: RunConfig, data: DataFolder, jobs: Sequence[FoldJob],
 
 def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob,
                    wait_for_others: WaitForOthers) -> Cost:
-    """Time some steps and some predicting on the run's own rows; this leaves the trainer's weights useless."""
+    """Time some steps and some predicting on the run's own rows; the weights are then useless."""
     train, test, extra = data.train(), data.test(), data.extra()
     rows = len(train) if config.limit is None else min(len(train), config.limit * data.competition.n_classes)
     val_rows = rows // config.n_folds
@@ -216,7 +219,7 @@ def stated_costs(config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder,
     times = FLOAT32_TIMES if config.precision == "float32" and not backend.gpus() else 1.0
     costs = {}
     for job in jobs:
-        each = models.get(job.model).cost / 60_000 * min(n_workers, 2) * times  # seconds of one image, one worker
+        each = models.get(job.model).cost / 60_000 * min(n_workers, 2) * times  # seconds an image
         epoch = each * rows * (config.n_folds - 1) / config.n_folds
         rest = each / 3 * job.tta * (rows / config.n_folds + len(data.test()))  # forward alone: a third of a step
         costs[job.model] = Cost(epoch, rest, epoch * models.GUESSES_EPOCHS + rest)
@@ -237,37 +240,35 @@ def choose_setting(configs: Mapping[Setting, RunConfig], data: DataFolder, time_
     for setting in better:
         config, _ = executors.settle(configs[setting])
         jobs = make_jobs(config, config.precision)
-        with executors.Executor(config) as executor:
-            costs = None
-            if executor.kind != "ray":
-                costs = measure(executor, config, jobs, data, progress, np.inf)
+        with Executor(config) as executor:
+            costs = None if executor.kind == "ray" else \
+                measure(executor, config, jobs, data, progress, np.inf)
             time_target = replace(time_target, costs={**(time_target.costs or {}), **(costs or {})})
-            known = {**stated_costs(config, jobs, data, executor.n_parallel), **(time_target.costs or {})}
+            known = stated_costs(config, jobs, data, executor.n_parallel)
+            known |= time_target.costs or {}
             promised = replace(time_target, setting=setting, minutes=setting.minutes)
             planned = fit_to_time(jobs, known, executor.n_parallel, config, promised, None)
-        names = " and ".join(f"{epochs} of {job_epochs(jobs, model)} epochs of {model}" for model, epochs in
-                             planned.epochs.items())
+        full = {job.model: job.epochs for job in jobs}
+        names = " and ".join(f"{epochs} of {full[model]} epochs of {model}"
+                             for model, epochs in planned.epochs.items())
         if planned.fits:
-            return setting, time_target, f"since {names} fit into its {setting.minutes:g} minutes here"
+            why = f"since {names} fit into its {setting.minutes:g} minutes here"
+            return setting, time_target, why
         why = f"since {names} take {duration(planned.seconds)} here"
     return last, time_target, why
 
 
-def job_epochs(jobs: Sequence[FoldJob], model: str) -> int:
-    return max(job.epochs for job in jobs if job.model == model)
-
-
-def decide(executor: executors.Executor, config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder,
+def decide(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder,
            time_target: TimeTarget, progress: Progress, deadline: float | None,
            measured: bool = True) -> tuple[Schedule, dict[str, Cost]]:
-    """Plan `jobs`, say in one line what is trained and until when; return the schedule and its costs.
+    """Plan `jobs`, say in one line what is trained and until when; the schedule and its costs.
 
     `config` is settled. `measured`: False where this machine's pace must not be measured (again).
     KitError where a setting that the user has named cannot keep its promised time.
     """
     if executor.kind == "ray":
-        progress.say(f"{_summary(config, jobs, jobs)}: nobody knows how long, since a cluster's pace "
-                     "is not measured")
+        progress.say(f"{_summary(config, jobs, jobs)}: nobody knows how long, since a cluster's "
+                     "pace is not measured")
         return Schedule({job.model: job.epochs for job in jobs if job.model in config.models}), {}
     costs = dict(time_target.costs or {})
     unknown = [job for job in jobs if job.model not in costs]
@@ -283,19 +284,21 @@ def decide(executor: executors.Executor, config: RunConfig, jobs: Sequence[FoldJ
     if not schedule.fits and deadline is None and time_target.named and not time_target.keep_epochs:
         raise _refusal(executor, config, jobs, data, time_target, progress, costs, schedule)
     kept = [job for job in schedule.apply(jobs) if job.key not in schedule.left_out]
-    longer = "" if schedule.fits or deadline else f", more than the {time_target.minutes:g} min that it should take"
+    longer = "" if schedule.fits or deadline else \
+        f", more than the {time_target.minutes:g} min that it should take"
     return _announce(progress, _summary(config, jobs, kept), schedule, time_target, longer), costs
 
 
-def resume(executor: executors.Executor, config: RunConfig, todo: Sequence[FoldJob], stored: Schedule,
+def resume(executor: Executor, config: RunConfig, todo: Sequence[FoldJob], stored: Schedule,
            costs: Mapping[str, Cost], progress: Progress, deadline: float | None) -> Schedule:
-    """The schedule of a run that is resumed: its epochs stay, and of the folds `todo`, those that fit `deadline`.
+    """The schedule of a resumed run: its epochs, and those of the folds `todo` that fit `deadline`.
 
     `costs`: as measured when the run began.
     """
     if any(job.model not in costs for job in todo):  # they were never measured
         return replace(stored, left_out=())
-    rest = fit_to_time(todo, costs, executor.n_parallel, config, TimeTarget(keep_epochs=True), deadline)
+    rest = fit_to_time(todo, costs, executor.n_parallel, config, TimeTarget(keep_epochs=True),
+                       deadline)
     if todo:
         kept = [job for job in todo if job.key not in rest.left_out]
         _announce(progress, f"still to do: {_summary(config, todo, kept)}", rest, TimeTarget(), "")
@@ -304,7 +307,7 @@ def resume(executor: executors.Executor, config: RunConfig, todo: Sequence[FoldJ
 
 def _announce(progress: Progress, what: str, schedule: Schedule, time_target: TimeTarget,
               longer: str) -> Schedule:
-    """Say what is trained and until when; return the schedule with the seconds that this promises."""
+    """Say what is trained and until when; the schedule with the seconds that this promises."""
     now = time.time()
     ends = now + schedule.seconds + CLOSING
     total = ends - (time_target.began or now)
@@ -312,8 +315,8 @@ def _announce(progress: Progress, what: str, schedule: Schedule, time_target: Ti
     return replace(schedule, predicted=round(total, 1))
 
 
-def fit_to_time(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], n_workers: int, config: RunConfig,
-                time_target: TimeTarget, deadline: float | None) -> Schedule:
+def fit_to_time(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], n_workers: int,
+                config: RunConfig, time_target: TimeTarget, deadline: float | None) -> Schedule:
     """The schedule by the time budget if there is one, else by the setting's promise, else all that is asked for."""
     seconds, now = np.inf, time.time()
     if deadline is not None:
@@ -321,18 +324,20 @@ def fit_to_time(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], n_workers: i
     elif time_target.minutes is not None:
         seconds = time_target.minutes * 60 * MARGIN - (now - (time_target.began or now)) - CLOSING
     least = time_target.setting.least_epochs if time_target.setting else None
-    return plan(jobs, costs, seconds, n_workers, config.models, least=least, keep_epochs=time_target.keep_epochs,
-                may_leave_out=deadline is not None, n_rounds=config.self_train)
+    return plan(jobs, costs, seconds, n_workers, config.models, least=least,
+                keep_epochs=time_target.keep_epochs, may_leave_out=deadline is not None,
+                n_rounds=config.self_train)
 
 
-def _refusal(executor: executors.Executor, config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder,
+def _refusal(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder,
              time_target: TimeTarget, progress: Progress, costs: Mapping[str, Cost],
              least: Schedule) -> KitError:
     """The error that says how long the named setting would take here, and what would fit."""
     assert time_target.setting is not None and time_target.minutes is not None
 
     def takes(schedule: Schedule) -> str:
-        return f"about {duration(schedule.seconds + CLOSING + time.time() - (time_target.began or time.time()))}"
+        elapsed = time.time() - (time_target.began or time.time())
+        return f"about {duration(schedule.seconds + CLOSING + elapsed)}"
 
     ways = []
     for other in SETTINGS.values():
@@ -343,23 +348,23 @@ def _refusal(executor: executors.Executor, config: RunConfig, jobs: Sequence[Fol
         unknown = [job for job in other_jobs if job.model not in costs]
         known = dict(costs) | (measure(executor, theirs, unknown, data, progress, np.inf) or {})
         if all(job.model in known for job in other_jobs):
-            theirs_goal = replace(time_target, setting=other, minutes=other.minutes)
-            schedule = fit_to_time(other_jobs, known, executor.n_parallel, theirs, theirs_goal, None)
+            target = replace(time_target, setting=other, minutes=other.minutes)
+            schedule = fit_to_time(other_jobs, known, executor.n_parallel, theirs, target, None)
             if schedule.fits:
                 ways.append(f"choose --setting {other.name} ({takes(schedule)})")
-    epochs = max(least.epochs.values())
+    epochs, n_parallel = max(least.epochs.values()), executor.n_parallel
     for n in range(epochs - 1, 0, -1):
-        fewer = plan(least.apply(jobs), costs, np.inf, executor.n_parallel, config.models, keep_epochs=True)
+        fewer = plan(least.apply(jobs), costs, np.inf, n_parallel, config.models, keep_epochs=True)
         fewer = replace(fewer, epochs=dict.fromkeys(fewer.epochs, n))
-        seconds = seconds_of(fewer.apply(jobs), costs, executor.n_parallel, config.models, config.self_train)
+        seconds = seconds_of(fewer.apply(jobs), costs, n_parallel, config.models, config.self_train)
         if seconds <= time_target.minutes * 60 * MARGIN - CLOSING:
             ways.append(f"train shorter with --epochs {n} ({takes(replace(fewer, seconds=seconds))})")
             break
     ways.append(f"take the time: --epochs {epochs} ({takes(least)})")
     names = " and ".join(f"{n} epochs of {model}" for model, n in least.epochs.items())
-    return KitError(f"{time_target.setting.name} is to end within {time_target.minutes:g} minutes, and its "
-                    f"least, {config.n_folds} folds with {names}, would take {takes(least)} on this machine",
-                    ", or ".join(ways))
+    return KitError(f"{time_target.setting.name} is to end within {time_target.minutes:g} minutes, "
+                    f"and its least, {config.n_folds} folds with {names}, would take "
+                    f"{takes(least)} on this machine", ", or ".join(ways))
 
 
 def _summary(config: RunConfig, jobs: Sequence[FoldJob], kept: Sequence[FoldJob]) -> str:

@@ -1,7 +1,7 @@
 """Predict with a trained model: uint8 pixels in, probs out, averaged over test-time views.
 
-Every batch has the same size, the last one padded, so that an image gets the same probs whatever the
-length of the file that it comes in.
+Every batch has the same size, the last one padded, so that an image gets the same probs whatever
+the length of the file that it comes in.
 """
 
 import functools
@@ -19,7 +19,7 @@ BATCH = 500  # the largest divisor of the official files near what two cores lik
 
 
 class Predictor:
-    """A recipe's model and its compiled prediction. Load trained weights into `.model` before use."""
+    """A recipe's model and its compiled prediction. Load weights into `.model` before use."""
 
     def __init__(self, recipe: Recipe, competition: Competition, precision: str) -> None:
         import keras
@@ -48,7 +48,8 @@ def predict_probs(predictor: Predictor, pixels: np.ndarray, n_views: int = 1) ->
         batch = np.asarray(pixels[start:start + BATCH])
         images = np.zeros((BATCH, *predictor.shape, 1), "uint8")
         images[:len(batch)] = batch.reshape(len(batch), *predictor.shape, 1)
-        by_view = [predictor.predict_batch(images, transform)[:len(batch)] for transform in transforms]
+        by_view = [predictor.predict_batch(images, transform)[:len(batch)]
+                   for transform in transforms]
         batches.append(np.mean(by_view, axis=0, dtype="float64"))
     probs = np.concatenate(batches)
     return (probs / probs.sum(1, keepdims=True)).astype("float32")

@@ -24,7 +24,7 @@ HISTORY = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_ra
 
 
 def read_config(run: Path) -> RunConfig:
-    """The config that a run was trained with. KitError where it is missing, damaged, or names unknown models."""
+    """The config of a run. KitError where it is missing, damaged, or names unknown models."""
     path = RunFolder(run).config
     values = storage.read_json(path, "config")["config"]
     try:
@@ -63,7 +63,7 @@ def read_history(folder: Path) -> Any:
 
 
 def read_fold(parts: list[Path]) -> tuple[dict[str, Any], Any]:
-    """done.json and history of a fold, `parts` being its `rounds`: the last one's, with all time and epochs."""
+    """done.json and history of a fold from its `rounds`: the last one's, with all their time."""
     import pandas as pd
 
     done, history = [read_done(part) for part in parts], pd.concat(map(read_history, parts), ignore_index=True)
@@ -100,7 +100,7 @@ def rounds(folder: Path, most: int) -> list[Path]:
 
 
 def load_weights(model: Any, path: Path) -> None:
-    """Load the weights of a `model.keras` into `model`; no code or configuration in the file is used."""
+    """Load the weights of a `model.keras` into `model`; nothing else in the file is used."""
     data = storage.read_bytes(path)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "model.keras"

@@ -1,7 +1,8 @@
 """A model with its optimizer and compiled training loop, used for one fold after the other.
 
-Building a Keras model anew for each fold would leak some 10 MB each time, so a process keeps one trainer
-per recipe and resets it. What needs no training uses `kit.training.predict.Predictor` alone.
+Building a Keras model anew for each fold would leak some 10 MB each time, so a process keeps one
+trainer per recipe and resets it. What needs no training uses `kit.training.predict.Predictor`
+alone.
 """
 
 import functools
@@ -21,7 +22,8 @@ from kit.training.predict import Predictor
 class Trainer(Predictor):
     """A model that can be trained again and again, from fresh weights or from a checkpoint's."""
 
-    def __init__(self, recipe: Recipe, competition: Competition, precision: str, batch_size: int) -> None:
+    def __init__(self, recipe: Recipe, competition: Competition, precision: str,
+                 batch_size: int) -> None:
         import keras
 
         super().__init__(recipe, competition, precision)
@@ -29,8 +31,9 @@ class Trainer(Predictor):
         self.net = keras.Model(self.model.input, self.model.get_layer("logits").output)
         optimizer = keras.optimizers.get({"class_name": recipe.optimizer,
                                           "config": {"learning_rate": recipe.learning_rate}})
-        # float16 gradients underflow unless the loss is scaled up.
-        self.optimizer = keras.optimizers.LossScaleOptimizer(optimizer) if precision == "float16" else optimizer
+        if precision == "float16":  # its gradients underflow unless the loss is scaled up
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        self.optimizer = optimizer
         self.optimizer.build(self.net.trainable_variables)
         self.variables = [*self.net.variables, *self.optimizer.variables]
         self._untrained = self.snapshot()
@@ -49,13 +52,16 @@ class Trainer(Predictor):
     def reset(self, job: FoldJob) -> None:
         """Fresh weights from the job's seed, and an optimizer that has made no step."""
         self.restore(self._untrained)
-        for i, layer in enumerate(layer for layer in self.net.layers if hasattr(layer, "kernel_initializer")):
-            settings = layer.kernel_initializer.get_config() | {"seed": int(job.rng(WEIGHTS, i).integers(2**31))}
+        layers = [layer for layer in self.net.layers if hasattr(layer, "kernel_initializer")]
+        for i, layer in enumerate(layers):
+            seed = int(job.rng(WEIGHTS, i).integers(2**31))
+            settings = layer.kernel_initializer.get_config() | {"seed": seed}
             layer.kernel.assign(type(layer.kernel_initializer)(**settings)(layer.kernel.shape))
 
     def seed_dropout(self, job: FoldJob, step: int) -> None:
-        """Set dropout's generators to their state before `step`: Keras adds one to the second word at each use."""
-        for i, layer in enumerate(layer for layer in self.net.layers if hasattr(layer, "seed_generator")):
+        """Set dropout's generators to their state before `step`: each use adds one to word two."""
+        layers = [layer for layer in self.net.layers if hasattr(layer, "seed_generator")]
+        for i, layer in enumerate(layers):
             layer.seed_generator.state.assign([int(job.rng(DROPOUT, i).integers(2**31)), step])
 
     def augmented(self, images: Any, transforms: Any) -> Any:
@@ -69,7 +75,8 @@ class Trainer(Predictor):
         """Mean cross-entropy of a batch, and how many of its rows are right; float32 scalars."""
         from keras import ops
 
-        loss = -ops.mean(ops.sum(ops.one_hot(labels, logits.shape[-1]) * ops.log_softmax(logits), -1))
+        one_hot = ops.one_hot(labels, logits.shape[-1])
+        loss = -ops.mean(ops.sum(one_hot * ops.log_softmax(logits), -1))
         hits = ops.cast(ops.argmax(logits, -1), "int32") == ops.cast(labels, "int32")
         return loss, ops.sum(ops.cast(hits, "float32"))
 

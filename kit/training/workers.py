@@ -20,7 +20,7 @@ WaitForOthers = Callable[[], None]  # blocks until every process of the pool has
 
 
 class WorkerPool:
-    """A process per GPU, else per core group: started for the first task, and kept until `shutdown`."""
+    """A process per GPU, else per core group; started for the first task, kept until `shutdown`."""
 
     def __init__(self, n_jobs: int, threads: int | None) -> None:
         self.threads, self.slots = threads, worker_slots(n_jobs, threads)
@@ -48,11 +48,12 @@ class WorkerPool:
             raise KitError("a training process died (out of memory, killed, or at its start)",
                            "run the same command with --resume; with --executor local if memory is short") from error
 
-    def run_on_all(self, task: Callable[..., Any], arguments: tuple, patience: float) -> list[Any] | None:
-        """What `task(*arguments, wait_for_others)` returns in each process, all of them working at once.
+    def run_on_all(self, task: Callable[..., Any], arguments: tuple,
+                   patience: float) -> list[Any] | None:
+        """What `task(*arguments, wait_for_others)` returns in each process, all working at once.
 
-        None where they are not ready after `patience` seconds: then they are ended, and the next task
-        starts new ones. `wait_for_others()` blocks until all processes have called it.
+        None where they are not ready after `patience` seconds: then they are ended, and the next
+        task starts new ones. `wait_for_others()` blocks until all processes have called it.
         """
         from concurrent.futures import wait
         from concurrent.futures.process import BrokenProcessPool
@@ -89,12 +90,13 @@ class WorkerPool:
             os.environ.setdefault(name, value)
         context = multiprocessing.get_context("spawn")
         self.events = context.Queue()
-        self.events.cancel_join_thread()  # a worker killed while it sends keeps the queue's lock: don't wait
+        self.events.cancel_join_thread()  # a worker that is killed may keep the queue's lock
         self.listener = threading.Thread(target=self._listen, daemon=True)
         self.listener.start()
         self.pool = ProcessPoolExecutor(len(self.slots), context, _start_worker,
                                         (self.slots, self.threads, context.Value("i", 0),
-                                         context.Barrier(len(self.slots)), self.events, os.getpid()))
+                                         context.Barrier(len(self.slots)), self.events,
+                                         os.getpid()))
 
     def _submit(self, task: Callable[..., Any], *arguments: Any) -> Any:
         """The future of a task; the first ones start the processes."""
@@ -105,7 +107,7 @@ class WorkerPool:
                            "close other programs or raise ulimit -u, or use --executor local") from error
 
     def _listen(self) -> None:
-        """Pass the events on; a display that is gone (a closed terminal) must not keep workers waiting."""
+        """Pass the events on; an error of the display must not keep the workers waiting."""
         while (event := self.events.get()) is not None:
             with contextlib.suppress(Exception):
                 self.report(event)
@@ -132,7 +134,8 @@ WORKER_BYTES = 1_250_000_000  # a training process with all 60,000 rows, and a l
 def worker_slots(n_jobs: int, threads: int | None) -> list[WorkerSlot]:
     """A slot per GPU where there are any, else per group of `threads` cores; at most one per job.
 
-    Without `threads`, the cores are shared among as many workers as there are jobs and memory allows.
+    Without `threads`, the cores are shared among as many workers as there are jobs and memory
+    allows.
     """
     n_gpus = len(backend.gpus())
     if n_gpus:
@@ -148,9 +151,9 @@ _events: Any = None  # of a worker process: the queue for its events,
 _barrier: Any = None  # and where it waits for the others
 
 
-def _start_worker(slots: list[WorkerSlot], threads: int | None, turn: Any, barrier: Any, events: Any,
-                  parent: int) -> None:
-    """In a new worker process: take the next slot, and prepare the backend for its cores or its GPU."""
+def _start_worker(slots: list[WorkerSlot], threads: int | None, turn: Any, barrier: Any,
+                  events: Any, parent: int) -> None:
+    """In a new worker process: take the next slot, and prepare the backend for its cores or GPU."""
     global _events, _barrier
     _events, _barrier = events, barrier
     threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()

@@ -85,7 +85,7 @@ def test_what_papermill_lets_pass_passes(tmp_path, data):
     assert rehearse(folder, data, time_limit=60).reasons == []
 
 
-# -- the sandbox, the limits and the kill reach ipykernel's process ---------------------------------------------
+# -- the sandbox, the limits and the kill reach ipykernel's process --------------------------------
 
 
 @pytest.mark.skipif(not sandbox.namespaces(), reason="only namespaces make this sandbox")

@@ -44,7 +44,8 @@ def test_harder_writers_are_expected_to_be_harder():
 
 def simulated_writers(rng, hardness, rows=1280):
     """Margins, errors and writers at the real file's size: a row is wrong as often as its margin says, times
-    a factor of its writer's own, which nobody can see in the margins."""
+    a factor of its writer's own, which nobody can see in the margins.
+    """
     n = len(hardness)
     margins = np.minimum(rng.exponential(40 / np.asarray(hardness)[:, None], (n, rows)), 12)
     share = 0.45 * np.exp(-margins) * np.exp(rng.normal(0, 0.35, n))[:, None]

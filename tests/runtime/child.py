@@ -1,9 +1,10 @@
 """A stand-in for the training child: fills fold folders at once, and fails where it is told to.
 
-`python child.py BEHAVIOUR ARGS`: behaviour is `{"fold key": "die" | "raise" | "hang" | "wrong" | "garbage"}`, `"slow"`
-for the seconds of a fold, `"n_parallel"` for the number of folds under way at a time where the arguments don't say
-one; with it there are also `"die in company"` and `"hang alone"`. The baseline predicts 1 for all rows, a model 2.
-It imports nothing of the kit: that takes seconds where the machine is busy.
+`python child.py BEHAVIOUR ARGS`: behaviour is `{"fold key": "die" | "raise" | "hang" | "wrong" |
+"garbage"}`, `"slow"` for the seconds of a fold, `"n_parallel"` for the number of folds under way at
+a time where the arguments don't say one; with it there are also `"die in company"` and `"hang
+alone"`. The baseline predicts 1 for all rows, a model 2. It imports nothing of the kit: that takes
+seconds where the machine is busy.
 """
 
 import json
