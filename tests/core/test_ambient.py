@@ -15,8 +15,9 @@ from tests.test_docs import ROOT
 PREDICT = """
 import hashlib, numpy as np
 from kit.core import backend
-from kit.training import fit, models
+from kit.training import models
 from kit.training.jobs import FoldJob
+from kit.training.trainer import trainer_for
 backend.configure_devices(1)
 trainer = trainer_for(models.get("cnn"), "kannada-mnist", "float32", 32)
 job = FoldJob("cnn", 0, 0, 1, 32, "float32", 1)

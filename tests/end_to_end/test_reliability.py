@@ -310,7 +310,7 @@ def handlers():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_a_run_with_130_and_it_resumes(workplace, capsys, monkeypatch, undisturbed, handlers, number):
-    seen, event = [], fit._event
+    seen, event = [], fit._step_event
 
     def sent_while_it_trains(*arguments):
         seen.append(arguments)
@@ -319,7 +319,7 @@ def test_signals_end_a_run_with_130_and_it_resumes(workplace, capsys, monkeypatc
         return event(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "_event", sent_while_it_trains)
+        patch.setattr(fit, "_step_event", sent_while_it_trains)
         code, _, err = kit(capsys, "submit", *QUICK, "--run", "a")
     assert code == 130 and "--resume" in err and "Traceback" not in err
     assert len(seen) == 3 and (workplace / "runs/a/mlp/seed_0/fold_0/done.json").is_file()
@@ -398,7 +398,7 @@ def interrupted(self):
     self.events._wlock.acquire()
     os.kill(os.getpid(), signal.SIGINT)
 
-Workers._listen = interrupted
+WorkerPool._listen = interrupted
 if __name__ == "__main__":
     sys.exit(cli.run(sys.argv[1:]))
 """

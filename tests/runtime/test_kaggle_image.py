@@ -159,7 +159,8 @@ import time
 import numpy as np
 from kit.data.competition import KANNADA
 from kit.core import backend
-from kit.training import fit, models
+from kit.training import models
+from kit.training.trainer import trainer_for
 
 backend.configure_devices(2)
 trainer = trainer_for(models.get("cnn"), KANNADA.slug, "float32", 64)
