@@ -226,7 +226,7 @@ def _write(path: Path, rows: list[Row]) -> None:
 
 
 def _damaged(path: Path, why: str,
-             fix: str = "mend that line, or take the file back from git") -> KitError:
+             fix: str = "correct that line, or take the file back from git") -> KitError:
     return KitError(f"{path} is damaged: {why}", fix)
 
 

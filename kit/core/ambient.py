@@ -140,7 +140,7 @@ def _settings() -> dict[str, Any]:
 def _check_keras_json() -> None:
     """KitError for settings at which Keras would stop with a traceback."""
     path = keras_json()
-    fix = f"mend it, or delete it (Keras writes a new one): {path}"
+    fix = f"correct it, or delete it (Keras writes a new one): {path}"
     try:
         if not path.is_file():
             return
@@ -151,7 +151,7 @@ def _check_keras_json() -> None:
     except (ValueError, RecursionError):
         return
     if not isinstance(settings, dict):
-        raise KitError(f"Keras' settings {path} are no JSON object", fix)
+        raise KitError(f"Keras' settings {path} are not a JSON object", fix)
     fine = {"floatx": settings.get("floatx", "float32") in FLOATX,
             "epsilon": isinstance(settings.get("epsilon", 1e-7), float),
             "image_data_format": settings.get("image_data_format", "channels_last") in DATA_FORMATS}

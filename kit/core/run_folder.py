@@ -84,7 +84,7 @@ class RunFolder:
         """
         others = [path.name for path in self.path.iterdir() if not path.name.startswith(".lock")]
         if others and not self.config.is_file() and not finished_folds(self.path):
-            raise KitError(f"{self.path} is no run: it holds {sorted(others)[0]!r}, but no "
+            raise KitError(f"{self.path} is not a run: it has {sorted(others)[0]!r}, but no "
                            "config.json",
                            "choose another name with --run, or empty the folder yourself")
         with disk_errors(self.path, "empty"):

@@ -212,7 +212,7 @@ FIXES = {
     "ENAMETOOLONG": "its name or path is too long for that disk: choose a shorter one",
     "EILSEQ": "that disk does not take such a name: use plain letters and digits",
     "EINVAL": "that disk does not take such a name, or such a request: choose a plain name, or another disk",
-    "ELOOP": "its links lead in a circle: mend them, or choose another folder",
+    "ELOOP": "its links lead in a circle: correct them, or choose another folder",
     "EMFILE": "this process may not open more files: raise the limit with ulimit -n 4096, and try again",
     "ENFILE": "this machine has too many files open: close other programs, and try again",
     "EBUSY": "another program, or a mount, holds it: close that, and try again",
@@ -329,7 +329,7 @@ def read_json(path: Path, *names: str) -> Any:
 def _finite(text: str) -> float:
     """A finite float. Python's JSON reader would accept NaN, Infinity and 1e999."""
     if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text} is no number")
+        raise ValueError(f"{text} is not a number")
     return value
 
 
@@ -381,7 +381,7 @@ def read_csv(path: Path) -> Any:
 def sha256_file(path: Path) -> str:
     """The SHA-256 of a file of any size, in hex. KitError if it is missing or cannot be read."""
     if not Path(path).is_file():  # opening a pipe would wait for its writer
-        raise KitError(f"{path} is missing, or no file", "put the file there")
+        raise KitError(f"{path} is missing, or not a file", "put the file there")
     with disk_errors(Path(path), "read"), Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -87,7 +87,7 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, call
     with unpacking_errors(called), archive.open(info) as stream:
         _copy(stream, target, called)
     if target.stat().st_size != info.file_size:
-        raise KitError(f"{called} has not the size that the archive says: it is damaged",
+        raise KitError(f"{called} does not have the size that the archive says: it is damaged",
                        DOWNLOAD_AGAIN)
 
 

@@ -22,7 +22,7 @@ from kit.core.errors import KitError
 
 BLOCK_BYTES = 1 << 17  # fits into the L2 cache, together with the arrays computed from it
 MAX_LINE_BYTES = 1 << 20  # a row of 784 quoted pixels takes 5 KB
-AGAIN = "get the file again from where it came, or mend it there"
+AGAIN = "get the file again from where it came, or correct it there"
 BOM = b"\xef\xbb\xbf"
 
 
@@ -66,12 +66,12 @@ def unreadable(error: OSError, path: Path) -> KitError:
         closed = next((folder for folder in reversed(path.absolute().parents)
                        if not os.access(folder, os.X_OK)), None)
         if closed:
-            return KitError(f"{path} may not be read by you: its folder {closed} is closed",
+            return KitError(f"you may not read {path}: its folder {closed} is closed to you",
                             f"allow it, e.g. with chmod u+x '{closed}', or copy the file to a "
                             "folder of yours")
-        return KitError(f"{path} may not be read by you",
-                        f"allow it, e.g. with chmod u+r '{path}'; if it is somebody "
-                                                          "else's file, they must")
+        return KitError(f"you may not read {path}",
+                        f"allow it, e.g. with chmod u+r '{path}'; if it is somebody else's file, "
+                        "ask them to")
     if error.errno in (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN,
                        errno.ENODEV):
         return KitError(f"cannot read {path}: {error.strerror}",

@@ -197,9 +197,9 @@ def _part(arrays: dict[str, np.ndarray], kind: str, called: str, competition: Co
     images, labels = arrays[f"x_{kind}"], arrays[f"y_{kind}"]
     if not _whole(images, 255):
         fraction = images.dtype.kind == "f" and images.min() >= 0 and images.max() <= 1
-        raise KitError(f"{called}: x_{kind} is not whole numbers from 0 to 255 in all places",
+        raise KitError(f"{called}: x_{kind} has values that are not whole numbers from 0 to 255",
                        f"save (x_{kind} * 255).round().astype('uint8')" if fraction
-                       else "give the greys as they were")
+                       else "give the original grey values")
     return Part(np.ascontiguousarray(images.reshape(len(images), -1), np.uint8),
                 _labels(labels.reshape(-1), f"{called}: y_{kind}", competition))
 

@@ -211,7 +211,7 @@ def _new_api() -> Any:
         place = str((spec and (spec.origin
                                or next(iter(spec.submodule_search_locations or []), ""))) or "")
         if place and "site-packages" not in place and "dist-packages" not in place:
-            raise KitError(f"{place} is imported in the place of the official client",
+            raise KitError(f"{place} is imported instead of the official client",
                            "rename it") from None
         raise KitError(f"the official client ({refusals.client_versions()}) cannot be loaded: "
                        f"{error}",

@@ -306,7 +306,7 @@ def _read(path: Path) -> str:
                        f"sudo chown {_user(None)} {path}" if theirs
                        else f"chmod 600 {path}") from None
     except UnicodeDecodeError:
-        raise KitError(f"{path} is no text: neither UTF-8 nor UTF-16",
+        raise KitError(f"{path} is not text: neither UTF-8 nor UTF-16",
                        f"make a new one at {SETTINGS_PAGE}, or save it again as UTF-8") from None
 
 

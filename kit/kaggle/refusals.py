@@ -76,7 +76,7 @@ def explain(doing: str, error: Exception, asker: RequestContext) -> KitError:
     if status is not None:
         return _answered(doing, error, status, asker)
     if isinstance(error, json.JSONDecodeError):  # the base class of requests' own, too
-        return Unanswered(f"cannot {doing}: what came is no answer of Kaggle's",
+        return Unanswered(f"cannot {doing}: the answer is not from Kaggle",
                           "check that no proxy or login page of the network answers instead, then run it again")
     if isinstance(error, requests.RequestException | OSError):
         return _unreachable(doing, error)
@@ -86,8 +86,8 @@ def explain(doing: str, error: Exception, asker: RequestContext) -> KitError:
             folder = re.search(r"directory (\S+)", said)
             return KitError(f"cannot {doing}: {said}", f"rm -r {folder[1] if folder else 'that folder'}, {AGAIN}")
         file = "dataset-metadata.json" if "dataset" in doing else "kernel-metadata.json"
-        where = f"mend it in {file}, or make that again: kit kernel build --user NAME" if asker.owner \
-            else "mend what is named, then run the same command again"
+        where = f"correct it in {file}, or make that again: kit kernel build --user NAME" if asker.owner \
+            else "correct what is named, then run the same command again"
         return KitError(f"cannot {doing}: {said}", where)
     if "KAGGLE_API_ENVIRONMENT" in said:
         return KitError(f"cannot {doing}: {said}", "unset KAGGLE_API_ENVIRONMENT")
@@ -179,7 +179,7 @@ def _unreachable(doing: str, error: Exception) -> KitError:
     elif isinstance(error, requests.RequestException | ConnectionError | TimeoutError):
         why, fix = f"the connection to Kaggle was lost ({type(error).__name__})", "check the network"
     else:
-        fix = "mend what is named, then run the same command again"
+        fix = "correct what is named, then run the same command again"
         if isinstance(error, OSError) and error.errno and (error.filename or not isinstance(error, PermissionError)):
             # A file could not be read
             fix = storage.explain_os_error(error, str(error.filename), "read").fix
@@ -220,7 +220,7 @@ def _tls(doing: str, said: str) -> KitError | None:
     """The KitError for a TLS error that will not go away; None if the connection was merely lost."""
     if "CERTIFICATE_VERIFY_FAILED" not in said and "certificate verify failed" not in said:
         if "WRONG_VERSION_NUMBER" in said or "wrong version number" in said or "HTTP_REQUEST" in said:
-            return KitError(f"cannot {doing}: what answers speaks no TLS",
+            return KitError(f"cannot {doing}: the server that answers does not speak TLS",
                             "an HTTPS_PROXY that begins with https:// mostly has to begin with http://")
         return None
     if "expired" in said or "not yet valid" in said:
@@ -237,7 +237,7 @@ def _tls(doing: str, said: str) -> KitError | None:
         fix = f"add the certificate of the company's proxy to {bundle}, which REQUESTS_CA_BUNDLE names"
     elif os.environ.get("SSL_CERT_FILE"):
         fix = "export REQUESTS_CA_BUNDLE=\"$SSL_CERT_FILE\": the client does not read SSL_CERT_FILE"
-    return KitError(f"cannot {doing}: the certificate of the connection is signed by nobody whom Python trusts "
+    return KitError(f"cannot {doing}: the certificate of the connection is not signed by anybody whom Python trusts "
                     "(certificate verify failed)", f"{fix}; {BY_HAND}")
 
 
@@ -262,7 +262,7 @@ def _answered(doing: str, error: Exception, status: int, asker: RequestContext) 
     if status == 407:
         return proxy_refused(doing, status)
     if status >= 500 or status == 408:
-        return Unanswered(f"cannot {doing}: Kaggle has a fault of its own ({status}){said}", f"later {AGAIN}")
+        return Unanswered(f"cannot {doing}: Kaggle has an internal error ({status}){said}", f"later {AGAIN}")
     if answers.is_web_page(error) and status in (401, 403, 404, 451):
         return Rejected(f"cannot {doing}: a web page answers in Kaggle's place ({status})",
                         "a filter of the network stands in between: ask who runs it to permit api.kaggle.com; "
@@ -326,7 +326,7 @@ def _known(asker: RequestContext) -> Iterator[tuple[str, str, str, str]]:
 
 def _by_status(status: int, has_words: bool, asker: RequestContext) -> tuple[str, str]:
     """(meaning, fix) of a status from 400 to 499 without a message that is known."""
-    mend = "mend what Kaggle names; `pip install --upgrade kaggle` if it names the client"
+    correct = "correct what Kaggle names; `pip install --upgrade kaggle` if it names the client"
     if status == 400 and not has_words:
         if asker.owner:
             return "without a reason", ("check kernel-metadata.json (id, title, sources), or make it again: "
@@ -344,9 +344,9 @@ def _by_status(status: int, has_words: bool, asker: RequestContext) -> tuple[str
                                "same command again; if they are accepted, the account lacks a right: verify its phone "
                                "number on Kaggle")
     if status == 404 and asker.owner:
-        return "there is no such thing", f"check the kernel's name, and that {asker.user or 'this account'} may see it"
+        return "not found", f"check the kernel's name, and that {asker.user or 'this account'} may see it"
     if status == 404:
-        return "there is no such thing", f"check the competition's name: it is the end of {asker.competition_url}"
+        return "not found", f"check the competition's name: it is the end of {asker.competition_url}"
     if status == 409:
         return "the name is in use already", "choose another one: kit kernel build --slug OTHER-NAME"
     if status == 413:
@@ -355,7 +355,7 @@ def _by_status(status: int, has_words: bool, asker: RequestContext) -> tuple[str
         return f"the client is too old ({client_versions()})", "pip install --upgrade kaggle kagglesdk"
     if status == 451:
         return "not available in this country", "Kaggle does not serve it there"
-    return "", mend
+    return "", correct
 
 
 def _not_yours(asker: RequestContext) -> str:

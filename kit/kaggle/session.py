@@ -127,7 +127,7 @@ def _mended(ended: str, why: str, log: str) -> str:
         return "it filled its disk (20 GB in /kaggle/working): write less, then build and push again"
     if "name resolution" in log or "failed to establish a new connection" in log:
         return "it needs the network, which kernels of this competition have not: kit kernel rehearse shows where"
-    return "mend the cause, check it with kit kernel rehearse, then kit kernel build and push again"
+    return "correct the cause, check it with kit kernel rehearse, then kit kernel build and push again"
 
 
 def _end(client: Client, version: KernelVersion, timeout: float) -> tuple[str, str]:

@@ -102,7 +102,7 @@ def submit_once(client: Client, slug: str, tag: str, send: Callable[[], Any], un
     if "success" in (answer.message or "").lower():
         raise lost("Kaggle's answer has no reference")
     _, meaning, fix = refusals.explain_words(answer.message or "", client.request_context()) or (
-        "", "", "mend what Kaggle names, then run the same command again")
+        "", "", "correct what Kaggle names, then run the same command again")
     raise KitError(f"Kaggle did not take the submission{meaning and ', '}{meaning}: "
                    f"{redacted_line(answer.message) or 'it does not say why'}", fix)
 

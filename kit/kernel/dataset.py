@@ -123,7 +123,7 @@ def _send(client: Client, folder: Path, ref: str, before: int) -> None:
     if answer.error or (answer.status or "ok").lower() != "ok":
         why = redacted_line(answer.error or answer.status) or "it does not say why"
         _, meaning, fix = refusals.explain_words(why, client.request_context(ref.split("/")[0])) or (
-            "", "", "mend what Kaggle names, then run the same command again")
+            "", "", "correct what Kaggle names, then run the same command again")
         raise KitError(f"Kaggle did not take the dataset {ref}{meaning and ', '}{meaning}: {why}",
                        fix)
     if lost:

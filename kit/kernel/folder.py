@@ -112,13 +112,13 @@ def _read_table(file: Path) -> dict[str, Any]:
     try:
         text = file.read_bytes().decode("utf-8")
     except FileNotFoundError:
-        raise KitError(f"{file.parent} is no kernel folder: it has no {METADATA}",
+        raise KitError(f"{file.parent} is not a kernel folder: it has no {METADATA}",
                        "make one: kit kernel build") from None
     except UnicodeDecodeError as error:
         raise KitError(f"{file} is damaged: byte {error.start + 1} is not UTF-8",
                        f"save it again as UTF-8, or {BUILD_AGAIN}") from error
     except OSError as error:
-        fix = "make it readable: chmod u+r" if isinstance(error, PermissionError) else "copy its folder anew:"
+        fix = "make it readable: chmod u+r" if isinstance(error, PermissionError) else "copy its folder again:"
         raise KitError(f"cannot read {file}: {error.strerror or error}", f"{fix} {file}") from error
     if text.startswith("\ufeff"):
         raise KitError(f"{file} begins with a byte order mark, at which Kaggle's own client stops",
@@ -129,7 +129,7 @@ def _read_table(file: Path) -> dict[str, Any]:
         raise KitError(f"{file} is damaged: {error}",
                        f"correct it there, or {BUILD_AGAIN}") from error
     if not isinstance(table, dict):
-        raise KitError(f"{file} is damaged: it holds no object",
+        raise KitError(f"{file} is damaged: it is not a JSON object",
                        f"begin it with {{; or {BUILD_AGAIN}")
     return table
 
@@ -211,7 +211,7 @@ class PushState:
         wrong = wrong or [f"weights.{name}" for name, value in state.weights.items()
                           if not matches_type(value, UPLOADED.get(name))]
         if wrong:
-            raise storage.damaged(path, f"{wrong[0]} is of another kind")
+            raise storage.damaged(path, f"{wrong[0]} has the wrong type")
         return state
 
     def save(self, folder: KernelFolder) -> None:

@@ -236,7 +236,7 @@ def _accept(client: Client, kernel: KernelFolder, state: PushState, answer: Any)
         client.say(f"the client says: {line}")
     if answer.error:
         kind, meaning, fix = refusals.explain_words(answer.error, client.request_context(_owner(kernel))) or (
-            "", "", "mend what Kaggle names, build the kernel again, and push it again")
+            "", "", "correct what Kaggle names, build the kernel again, and push it again")
         if kind == QUOTA and (lines := session.quota_lines(session.quota(client))):
             fix = f"{'; '.join(lines)}: {fix}"
         raise Rejected(f"Kaggle did not take {kernel.ref}{meaning and ', '}{meaning}: "

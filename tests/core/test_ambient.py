@@ -94,9 +94,10 @@ def test_the_doctor_shows_what_is_overridden_and_what_stays(tmp_path):
     ({"KERAS_BACKEND": "torch"}, "not on torch, which KERAS_BACKEND asks for", "unset KERAS_BACKEND"),
     ({"KERAS_BACKEND": "jax"}, "which KERAS_BACKEND asks for: ", "unset KERAS_BACKEND"),
     ({"settings": {"backend": "jax"}}, "which {0} asks for: ", "set KERAS_BACKEND=tensorflow"),
-    ({"settings": {"floatx": "bfloat16"}}, "{0} have floatx: 'bfloat16', which Keras refuses", "mend it, or delete it"),
-    ({"settings": {"epsilon": 1}}, "{0} have epsilon: 1", "mend it, or delete it"),
-    ({"settings": "[]"}, "{0} are no JSON object", "mend it, or delete it")])
+    ({"settings": {"floatx": "bfloat16"}}, "{0} have floatx: 'bfloat16', which Keras refuses",
+     "correct it, or delete it"),
+    ({"settings": {"epsilon": 1}}, "{0} have epsilon: 1", "correct it, or delete it"),
+    ({"settings": "[]"}, "{0} are not a JSON object", "correct it, or delete it")])
 def test_what_stands_in_the_way_is_named_with_its_true_source(tmp_path, options, message, fix):
     (tmp_path / "jax").mkdir()
     (tmp_path / "jax" / "__init__.py").write_text("raise ImportError('its libraries do not fit')")  # -m puts it first

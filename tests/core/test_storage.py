@@ -207,7 +207,7 @@ def test_numbers_that_are_none_are_no_json(tmp_path, text):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.csv")
-    with pytest.raises(KitError, match="no file"):
+    with pytest.raises(KitError, match="not a file"):
         storage.sha256_file(tmp_path / "a.csv")
     os.mkfifo(tmp_path / ".lock.holder")
     with run_folder.RunFolder(tmp_path).lock():

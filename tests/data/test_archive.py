@@ -142,7 +142,7 @@ REFUSED = {
     "300 MB of zeros in a zip": (make_zip({"train.csv.zip": make_zip({"train.csv": bytes(20 << 20)}),
                                            "test.csv": b"x\n"}), "train.csv, line 1: longer than 1 MiB"),
     "more than it says": (declared(GOOD, 5), "train.csv is damaged"),
-    "says 4 GB": (declared(GOOD, 0xFFFFFFF0), "has not the size that the archive says|disk space"),
+    "says 4 GB": (declared(GOOD, 0xFFFFFFF0), "does not have the size that the archive says|disk space"),
     "unknown method": (GOOD.replace(b"PK\x01\x02\x14\x03\x14\0\0\0\x08\0", b"PK\x01\x02\x14\x03\x14\0\0\0\x63\0"),
                        "packed by a method that Python cannot unpack"),
     "5,000 entries behind an end that says 2": (zip64(GOOD, 5000), "more than 1,000 entries"),

@@ -222,7 +222,7 @@ def test_force_empties_no_folder_that_is_no_run(workplace, capsys):
     (workplace / "papers").mkdir()
     (workplace / "papers" / "thesis.tex").write_text("all of it")
     code, _, err = kit(capsys, "cv", *QUICK, "--run", "papers", "--runs-dir", ".", "--force")
-    assert code == 2 and "papers is no run: it holds 'thesis.tex'" in err and two_lines(err)
+    assert code == 2 and "papers is not a run: it has 'thesis.tex'" in err and two_lines(err)
     assert (workplace / "papers" / "thesis.tex").read_text() == "all of it"
     code, _, err = kit(capsys, "cv", *QUICK, "--run", "a", "--force", "--resume")
     assert code == 2 and "--resume goes on with a run and --force replaces it" in err

@@ -261,7 +261,7 @@ def test_a_login_page_of_the_network_is_no_answer(kaggle: KaggleStandIn, folder:
     connected = client.connect()
     page = lambda handler, status, value, headers=None: handler._send(200, b"<html>log in</html>")  # noqa: E731
     monkeypatch.setattr(kaggle.http.RequestHandlerClass, "_json", page)
-    with pytest.raises(client.Unanswered, match="no answer of Kaggle's"):
+    with pytest.raises(client.Unanswered, match="not from Kaggle"):
         connected.call_sdk("look", lambda kaggle: kaggle.kernels.kernels_api_client.get_kernel(ApiGetKernelRequest()))
 
 
@@ -403,7 +403,7 @@ def test_a_file_as_notepad_and_powershell_save_it_is_read(kaggle: KaggleStandIn,
 def test_a_file_that_is_no_text_is_told(kaggle: KaggleStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     home_file(".kaggle/access_token", "").write_bytes(b"\x80\x81\xff")
-    assert "access_token is no text: neither UTF-8 nor UTF-16" in failure(folder).message
+    assert "access_token is not text: neither UTF-8 nor UTF-16" in failure(folder).message
 
 
 @pytest.mark.parametrize("name", ["access_token", "kaggle.json", "credentials.json"])
@@ -545,7 +545,7 @@ def test_a_file_of_the_same_name_is_named(tmp_path: Path, kaggle: KaggleStandIn,
     environment = {**os.environ, **kaggle.environment(), "KAGGLE_API_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", "from kit.kaggle import client; client.connect()"], cwd=tmp_path,
                           env=environment, capture_output=True, text=True, timeout=60)
-    assert f"{tmp_path / name} is imported in the place of the official client" in done.stderr
+    assert f"{tmp_path / name} is imported instead of the official client" in done.stderr
 
 
 def test_a_proxy_that_asks_for_a_password_is_asked_once(kaggle: KaggleStandIn, folder: Path) -> None:

@@ -45,15 +45,17 @@ def answering() -> Iterator[int]:
 
 
 @pytest.mark.parametrize(("reason", "said", "fix"), [
-    ("certificate verify failed: self-signed certificate in certificate chain", "signed by nobody whom Python trusts",
+    ("certificate verify failed: self-signed certificate in certificate chain",
+     "not signed by anybody whom Python trusts",
      "export REQUESTS_CA_BUNDLE=FILE.pem"),
-    ("certificate verify failed: unable to get local issuer certificate", "signed by nobody whom Python trusts",
+    ("certificate verify failed: unable to get local issuer certificate",
+     "not signed by anybody whom Python trusts",
      "kit download --from FILE.zip"),
     ("certificate verify failed: certificate has expired", "not valid today", "date and clock"),
     ("certificate verify failed: certificate is not yet valid", "not valid today", "date and clock"),
     ("certificate verify failed: Hostname mismatch, certificate is not valid for 'api.kaggle.com'.",
      "another server than Kaggle's", "in a browser first"),
-    ("wrong version number", "speaks no TLS", "has to begin with http://")])
+    ("wrong version number", "does not speak TLS", "has to begin with http://")])
 def test_each_fault_of_a_certificate_has_its_own_fix_and_is_permanent(
         answering: int, monkeypatch: pytest.MonkeyPatch, reason: str, said: str, fix: str) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -216,7 +218,7 @@ def test_the_storage_that_refuses_is_not_about_the_rules() -> None:
 
 
 @pytest.mark.parametrize(("status", "owner", "message", "fix"), [
-    (404, "", "no such thing", "competitions/x"), (404, "eve", "no such thing", "kernel's name"),
+    (404, "", "not found", "competitions/x"), (404, "eve", "not found", "kernel's name"),
     (403, "eve", "not allowed", "it is eve's"), (403, "ada", "not allowed", "verify its phone number"),
     (403, "", "not allowed", ASKER.rules_url), (409, "ada", "in use already", "--slug"),
     (413, "", "too large", "make it smaller"), (426, "", "too old (kaggle", "pip install --upgrade kaggle"),
@@ -235,14 +237,14 @@ def test_what_may_pass_by_itself_is_unanswered(status: int) -> None:
 
 
 @pytest.mark.parametrize(("problem", "fix"), [
-    (ValueError("Title must be at least five characters"), "mend what is named"),
+    (ValueError("Title must be at least five characters"), "correct what is named"),
     (ValueError("Refusing to use upload state directory /tmp/.kaggle-uploads-0 because it is a symlink. Remove it."),
      "rm -r /tmp/.kaggle-uploads-0"),
     (Exception('Unrecognized value in KAGGLE_API_ENVIRONMENT: "x"'), "unset KAGGLE_API_ENVIRONMENT"),
     (AttributeError("'NoneType' object has no attribute 'name'"), "pip install --upgrade kaggle kagglesdk"),
     (requests.exceptions.InvalidHeader("Invalid leading whitespace"), "alone and on one line"),
     (OSError(errno.ENOSPC, "No space left on device"), "free some space"),
-    (OSError(errno.EACCES, "Permission denied"), "mend what is named"),
+    (OSError(errno.EACCES, "Permission denied"), "correct what is named"),
     (OSError(errno.EACCES, "Permission denied", "/home/x/.kaggle"), "/home/x/.kaggle")])
 def test_what_the_client_raises_by_itself(problem: Exception, fix: str) -> None:
     error = refusals.explain("do it", problem, ASKER)

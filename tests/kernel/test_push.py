@@ -348,7 +348,7 @@ def test_sources_that_kaggle_ignores_are_an_error(kaggle: KaggleStandIn, built: 
     assert "names of what it reads" in caught.value.fix and KANNADA.rules_url not in caught.value.fix
 
 
-@pytest.mark.parametrize(("status", "word"), [(401, "expired"), (403, "not allowed"), (404, "no such thing"),
+@pytest.mark.parametrize(("status", "word"), [(401, "expired"), (403, "not allowed"), (404, "not found"),
                                               (400, "400")])
 @pytest.mark.parametrize("method", ["SaveKernel", "CreateCodeSubmission"])
 def test_refusals_are_errors_and_leave_the_way_open(kaggle: KaggleStandIn, built: Path, status: int, word: str,
@@ -466,7 +466,7 @@ def test_interrupted_while_waiting_out_a_429_is_no_lost_answer(kaggle: KaggleSta
 
 def test_500_for_ever_is_an_error(kaggle: KaggleStandIn, built: Path) -> None:
     kaggle.fault("CreateCodeSubmission", status=500, times=1000)
-    with pytest.raises(KitError, match=r"fault of its own \(500\).*arrived is not known"):
+    with pytest.raises(KitError, match=r"internal error \(500\).*arrived is not known"):
         run(built)
     assert not kaggle.submissions and not rows()
 
@@ -781,7 +781,7 @@ def test_weights_whose_metadata_names_no_dataset_are_not_uploaded(kaggle: Kaggle
 
 
 def test_no_folder_is_told(kaggle: KaggleStandIn) -> None:
-    with pytest.raises(KitError, match="no kernel folder") as caught:
+    with pytest.raises(KitError, match="not a kernel folder") as caught:
         push.push(Path("nowhere"), KANNADA)
     assert "kit kernel build" in caught.value.fix
 

@@ -278,7 +278,8 @@ def test_bytes_that_are_no_utf_8_are_said_however_they_come(tmp_path, data):
 
 @pytest.mark.parametrize("text, message, fix", [
     (b'\xef\xbb\xbf{"id": 1}', "byte order mark", "UTF-8 without one"), (b'{"a": 1,}', "line 1 column", "correct it"),
-    (b'\xff\xfe{\x00', "byte 1 is not UTF-8", "save it again as UTF-8"), (b"[]", "holds no object", "begin it with {")])
+    (b'\xff\xfe{\x00', "byte 1 is not UTF-8", "save it again as UTF-8"),
+    (b"[]", "it is not a JSON object", "begin it with {")])
 def test_metadata_that_cannot_be_read_is_told_apart(tmp_path, text, message, fix):
     folder = write_kernel(tmp_path, GOOD)
     (folder / builder.METADATA).write_bytes(text)

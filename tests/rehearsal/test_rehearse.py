@@ -172,7 +172,7 @@ def test_a_submission_that_is_only_the_fallback_fails(tmp_path, data):
 
 
 def test_a_folder_that_is_no_kernel(tmp_path, data):
-    with pytest.raises(KitError, match="is no kernel folder"):
+    with pytest.raises(KitError, match="is not a kernel folder"):
         rehearse(tmp_path, data)
 
 
