@@ -171,7 +171,7 @@ class FakeRay:
 def drive(ray, plan, progress=None, deadline=None):
     driver = cluster.Driver(ray, plan, progress or Progress(), deadline)
     driver.train = SimpleNamespace(remote=ray.submit)
-    driver.mailbox = SimpleNamespace(take=SimpleNamespace(remote=lambda: None))
+    driver.queue = SimpleNamespace(take=SimpleNamespace(remote=lambda: None))
     driver.arrays, driver.threads, driver.rows = None, 1, dict.fromkeys(range(4))
     driver._prepare = lambda jobs: None
     return driver.run(list(plan.jobs))
