@@ -20,7 +20,7 @@ from kit.commands.cli import app  # noqa: E402
 
 PAGE = ROOT / "docs" / "cli.md"
 EXAMPLE = "Example: "  # the second paragraph of a command's docstring
-KINDS = {str: "TEXT", int: "N", Path: "PATH"}
+KINDS = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
 
 HEAD = """# Commands
 

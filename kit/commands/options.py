@@ -5,11 +5,19 @@ not give are None where RunConfig, a setting or a resumed run has the default.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from kit.core.config import EXECUTORS, PRECISIONS, SPLITS
+
+
+def _one_of(choices: Sequence[str]) -> str:
+    """RunConfig's choices as an option's help."""
+    return f"{', '.join(choices[:-1])} or {choices[-1]}."
+
 
 # -- of every command ------------------------------------------------------------------------------
 
@@ -34,17 +42,15 @@ Model = Annotated[str | None, typer.Option(
 Setting = Annotated[str | None, typer.Option(
     help="What to train by the time at hand (see kit models).")]
 Folds = Annotated[int | None, typer.Option(help="Number of folds.", show_default="5")]
-Split = Annotated[str | None, typer.Option(help="auto, stratified or writer.", show_default="auto")]
+Split = Annotated[str | None, typer.Option(help=_one_of(SPLITS), show_default="auto")]
 Seeds = Annotated[int | None, typer.Option(
     help="Trainings of each fold, from different seeds; else the setting's, or one.")]
 Epochs = Annotated[int | None, typer.Option(help="Instead of the model's own number.")]
 BatchSize = Annotated[int | None, typer.Option(help="Instead of the model's own.")]
-Precision = Annotated[str | None, typer.Option(
-    help="auto, float32, bfloat16 or float16.", show_default="auto")]
+Precision = Annotated[str | None, typer.Option(help=_one_of(PRECISIONS), show_default="auto")]
 Tta = Annotated[int | None, typer.Option(
     help="Test-time views of an image, 1 to 7; else the model's own.")]
-Executor = Annotated[str | None, typer.Option(
-    help="auto, local, processes or ray.", show_default="auto")]
+Executor = Annotated[str | None, typer.Option(help=_one_of(EXECUTORS), show_default="auto")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads for each fold.")]
 TimeBudget = Annotated[str | None, typer.Option(
     help="End training in time, with fewer epochs, then with fewer folds: 110m, 2h, 90s.")]

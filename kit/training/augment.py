@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+N_NUMBERS = 8  # of an image's augmentation: the training loops are compiled for so many
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -20,13 +22,20 @@ class Augment:
     shift: float = 0.0  # fraction of the image's side
 
     def draw(self, rng: np.random.Generator, n: int, shape: tuple[int, int]) -> np.ndarray:
-        """`(n, 8)` float32 projective transforms, output pixel → input pixel, as `keras.ops.image` wants them."""
+        """`(n, N_NUMBERS)` float32, what `apply` does to each of `n` images.
+
+        They are projective transforms, output pixel → input pixel, as `keras.ops.image` wants them.
+        """
         u = rng.uniform(-1.0, 1.0, (6, n))
         cos, sin = np.cos(np.deg2rad(self.rotation) * u[0]), np.sin(np.deg2rad(self.rotation) * u[0])
         slant = np.tan(np.deg2rad(self.shear) * u[1])
         zoom_x, zoom_y = 1.0 + self.zoom * u[2], 1.0 + self.zoom * u[3]
         return affine(cos * zoom_x, (cos * slant - sin) * zoom_y, sin * zoom_x, (sin * slant + cos) * zoom_y,
                       self.shift * shape[1] * u[4], self.shift * shape[0] * u[5], shape)
+
+    def apply(self, images: Any, numbers: Any) -> Any:
+        """Images `(n, h, w, 1)` float32 0–255 as a training step sees them; numbers: as drawn."""
+        return warp(images, numbers)
 
 
 def affine(a: Any, b: Any, c: Any, d: Any, shift_x: Any, shift_y: Any, shape: tuple[int, int]) -> np.ndarray:

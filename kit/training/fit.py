@@ -16,6 +16,7 @@ import numpy as np
 from kit.core import storage
 from kit.data.competition import Competition
 from kit.training import checkpoints
+from kit.training.augment import N_NUMBERS
 from kit.training.checkpoints import CheckpointWriter, TrainingState
 from kit.training.jobs import CURVE, ORDER, WARPS, EventCallback, FoldData, FoldJob
 from kit.training.models import Recipe
@@ -115,16 +116,16 @@ def on_device(pixels: np.ndarray, shape: tuple[int, int]) -> Any:
 
 def draw_epoch(trainer: Trainer, job: FoldJob, rows: np.ndarray, epoch: int,
                steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """An epoch's row numbers `(steps, batch)` int32 and its transforms `(steps, batch, 8)`.
+    """An epoch's row numbers `(steps, batch)` int32, and transforms `(steps, batch, N_NUMBERS)`.
 
     Rows that fill no whole batch are left out of this epoch; the next one draws another order.
     """
     batch = trainer.batch_size
     order = job.rng(ORDER, epoch).permutation(rows)[:steps * batch].reshape(steps, batch).astype("int32")
     if trainer.recipe.augment is None:
-        return order, np.zeros((steps, 0, 8), "float32")
+        return order, np.zeros((steps, 0, N_NUMBERS), "float32")
     transforms = trainer.recipe.augment.draw(job.rng(WARPS, epoch), steps * batch, trainer.shape)
-    return order, transforms.reshape(steps, batch, 8)
+    return order, transforms.reshape(steps, batch, N_NUMBERS)
 
 
 def chunks(start: int, stop: int, batch_size: int) -> list[np.ndarray]:

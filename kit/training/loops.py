@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from kit.core.errors import KitError
-from kit.training.augment import warp
+from kit.training.augment import N_NUMBERS, warp
 
 TrainingLoop = Callable[[Any, Any, np.ndarray, np.ndarray, np.ndarray], tuple[float, float]]
 
 
 def training_loop(trainer: Any) -> TrainingLoop:
-    """`(images, labels, order (s, b), transforms (s, b, 8), rates (s,)) → (mean loss, mean accuracy)` of s steps."""
+    """A function that makes s training steps and returns their mean loss and mean accuracy.
+
+    It takes images, labels, order `(s, b)`, transforms `(s, b, N_NUMBERS)` and rates `(s,)`.
+    """
     import keras
 
     loops = {"tensorflow": _tensorflow_training, "jax": _jax_training}
@@ -42,7 +45,8 @@ def _tensorflow_training(trainer: Any) -> TrainingLoop:
 
     @tf.function(autograph=False, reduce_retracing=True, input_signature=[
         tf.TensorSpec((None, *trainer.shape, 1), tf.uint8), tf.TensorSpec((None,), tf.int32),
-        tf.TensorSpec((None, trainer.batch_size), tf.int32), tf.TensorSpec((None, None, 8)), tf.TensorSpec((None,))])
+        tf.TensorSpec((None, trainer.batch_size), tf.int32),
+        tf.TensorSpec((None, None, N_NUMBERS)), tf.TensorSpec((None,))])
     def run(images, labels, order, transforms, rates):
         def body(i, losses, hits):
             loss, right = step(images, labels, order[i], transforms[i], rates[i])

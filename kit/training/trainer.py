@@ -13,7 +13,6 @@ import numpy as np
 from kit.data import competition as competitions
 from kit.data.competition import Competition
 from kit.training import loops
-from kit.training.augment import warp
 from kit.training.jobs import DROPOUT, WEIGHTS, FoldJob
 from kit.training.models import Recipe
 from kit.training.predict import Predictor
@@ -65,11 +64,11 @@ class Trainer(Predictor):
             layer.seed_generator.state.assign([int(job.rng(DROPOUT, i).integers(2**31)), step])
 
     def augmented(self, images: Any, transforms: Any) -> Any:
-        """uint8 images → float32 0–255, warped where the recipe asks for it."""
+        """uint8 images → float32 0–255, augmented where the recipe asks for it."""
         from keras import ops
 
         images = ops.cast(images, "float32")
-        return warp(images, transforms) if self.recipe.augment else images
+        return self.recipe.augment.apply(images, transforms) if self.recipe.augment else images
 
     def cross_entropy(self, logits: Any, labels: Any) -> tuple[Any, Any]:
         """Mean cross-entropy of a batch, and how many of its rows are right; float32 scalars."""

@@ -12,6 +12,7 @@ from kit.commands import actions_kaggle, cli, cli_kaggle
 from kit.commands.command import Result
 from kit.commands.options import execute
 from kit.commands.request import TrainingOptions
+from kit.core.config import OPTIONS, RunConfig
 
 COMMANDS = {
     **{command.callback: getattr(kit, command.callback.__name__.replace("doctor", "examine"))
@@ -42,6 +43,13 @@ def test_every_training_option_is_on_the_command_line_of_both_commands():
     options = {field.name for field in dataclasses.fields(TrainingOptions)}
     for command in (cli.cv, cli.submit):
         assert options <= set(inspect.signature(command).parameters)
+
+
+def test_every_field_of_a_run_s_config_can_be_given():
+    """`TrainingOptions.given` looks its fields up by name, and would miss one without a word."""
+    options = {field.name for field in dataclasses.fields(TrainingOptions)}
+    fields = {OPTIONS.get(field.name, field.name) for field in dataclasses.fields(RunConfig)}
+    assert fields - options == {"competition"}  # which `open_request` is given by itself
 
 
 @pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])

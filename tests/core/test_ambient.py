@@ -17,6 +17,7 @@ import hashlib, numpy as np
 from kit.core import backend
 from kit.training import models
 from kit.training.jobs import FoldJob
+from kit.training.augment import N_NUMBERS
 from kit.training.trainer import trainer_for
 backend.configure_devices(1)
 trainer = trainer_for(models.get("cnn"), "kannada-mnist", "float32", 32)
@@ -25,7 +26,7 @@ trainer.reset(job)
 trainer.seed_dropout(job, 0)
 images = np.random.default_rng(0).integers(0, 256, (64, 28, 28, 1)).astype("uint8")
 labels, order = np.arange(64, dtype="int32") % 10, np.arange(64, dtype="int32").reshape(2, 32)
-trainer.train(images, labels, order, np.zeros((2, 0, 8), "float32"), np.full(2, .001, "float32"))
+trainer.train(images, labels, order, np.zeros((2, 0, N_NUMBERS), "float32"), np.full(2, .001, "float32"))
 print(trainer.model.input_shape, hashlib.sha256(trainer.predict_batch(images, None).tobytes()).hexdigest())
 """
 STRANGE = {"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.1, "backend": "torch"}

@@ -160,13 +160,15 @@ import numpy as np
 from kit.data.competition import KANNADA
 from kit.core import backend
 from kit.training import models
+from kit.training.augment import N_NUMBERS
 from kit.training.trainer import trainer_for
 
 backend.configure_devices(2)
 trainer = trainer_for(models.get("cnn"), KANNADA.slug, "float32", 64)
 rng = np.random.default_rng(0)
 arrays = (rng.integers(0, 255, (256, 28, 28, 1)).astype("uint8"), rng.integers(0, 10, 256).astype("int32"),
-          rng.integers(0, 256, (4, 64)).astype("int32"), np.zeros((4, 0, 8), "float32"), np.full(4, 1e-3, "float32"))
+          rng.integers(0, 256, (4, 64)).astype("int32"), np.zeros((4, 0, N_NUMBERS), "float32"),
+          np.full(4, 1e-3, "float32"))
 trainer.train(*arrays)  # compiles
 began = time.perf_counter()
 loss, accuracy = trainer.train(*arrays)
