@@ -1,6 +1,7 @@
 """What the network, a proxy or a certificate does to a request: real exceptions of `requests`, and the fix for each."""
 
 import errno
+import json
 import socket
 import ssl
 import threading
@@ -228,6 +229,25 @@ def test_a_status_without_words_is_explained_by_what_was_asked(status: int, owne
     error = answer(status, b"{}", asker=asker)
     assert isinstance(error, refusals.Rejected) and error.status == status
     assert message in error.message and fix in error.fix
+
+
+@pytest.mark.parametrize(("words", "meaning", "fix"), [
+    ("You must accept this competition's rules before you can continue", "rules are not accepted", ASKER.rules_url),
+    ("Permission 'competitions.participate' was denied", "has not joined", "Join Competition"),
+    ("Your team has used its daily submission allowance", "of today are used up", "midnight UTC"),
+    ("Competition only accepts Submissions from Notebooks", "takes notebooks, not files", "kit kernel build"),
+    ("The deadline has passed", "takes no submissions any more", ASKER.competition_url),
+    ("Maximum batch CPU session count of 5 reached", "as many sessions of yours", "View Active Events"),
+    ("You have used up your weekly TPU quota", "hours of this week", "--accelerator none"),
+    ("Phone verification is needed", "the account is not verified", "https://www.kaggle.com/settings"),
+    ("The slug is already in use", "the name is in use already", "--slug OTHER-NAME"),
+    ("An old client is not supported", "the client is too old", "pip install --upgrade kaggle"),
+    ("The kernel is still running", "has not ended yet", "--wait"),
+    ("The file exceeds the maximum size", "the file is too large", "smaller file")])
+def test_what_kaggle_says_has_its_own_fix(words: str, meaning: str, fix: str) -> None:
+    error = answer(400, json.dumps({"code": 400, "message": words}).encode())
+    assert isinstance(error, refusals.Rejected) and words in error.message
+    assert meaning in error.message and fix in error.fix
 
 
 @pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 520])
