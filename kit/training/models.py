@@ -91,16 +91,40 @@ def _strong() -> list[Any]:
     """
     from keras import layers
 
+    return [layers.Conv2D(32, 5, padding="same", activation="relu", kernel_initializer="he_normal"),
+            *_conv(32, pool=True), *_conv(64), *_conv(64, pool=True), *_conv(128), *_conv(128, pool=True),
+            *_dense(256)]
+
+
+def _light() -> list[Any]:
+    """Five convolutions 16-32-32-64-64, the first pooled at once; all normalised.
+
+    At full size there is one input channel only, so an image costs a fifth of `strong`'s operations:
+    more epochs where time is short. Half as wide again, with half of the epochs, was less accurate
+    (docs/lab-log.md, 2026-11-25).
+    """
+    return [*_conv(16, size=5, pool=True), *_conv(32), *_conv(32, pool=True), *_conv(64), *_conv(64, pool=True),
+            *_dense(128)]
+
+
+def _conv(filters: int, size: int = 3, pool: bool = False) -> list[Any]:
+    """A convolution, pooled or not, normalised, then relu."""
+    from keras import layers
+
     from kit.training.layers import BatchNorm
 
-    def conv(filters: int, pool: bool = False) -> list[Any]:
-        convolution = layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal")
-        pooling = [layers.MaxPooling2D()] if pool else []
-        return [convolution, *pooling, BatchNorm(), layers.Activation("relu")]
+    convolution = layers.Conv2D(filters, size, padding="same", use_bias=False, kernel_initializer="he_normal")
+    return [convolution, *[layers.MaxPooling2D()] * pool, BatchNorm(), layers.Activation("relu")]
 
-    return [layers.Conv2D(32, 5, padding="same", activation="relu", kernel_initializer="he_normal"),
-            *conv(32, pool=True), *conv(64), *conv(64, pool=True), *conv(128), *conv(128, pool=True), layers.Flatten(),
-            layers.Dense(256, use_bias=False, kernel_initializer="he_normal"), BatchNorm(), layers.Activation("relu")]
+
+def _dense(units: int) -> list[Any]:
+    """What lies between the last convolution and the logits: a dense layer, normalised, then relu."""
+    from keras import layers
+
+    from kit.training.layers import BatchNorm
+
+    return [layers.Flatten(), layers.Dense(units, use_bias=False, kernel_initializer="he_normal"), BatchNorm(),
+            layers.Activation("relu")]
 
 
 # Wide shifts and zooms with little rotation are what the competition's best entries have in common; the stronger the
@@ -119,6 +143,9 @@ RECIPES = {recipe.name: recipe for recipe in (
            functools.partial(_cnn, drop_convs=0.1, drop_dense=0.3),
            epochs=14, batch_size=256, optimizer="adam", learning_rate=1.5e-3, schedule="cosine", tta=3, augment=WIDE,
            parameters=887_530, mflops=64.682, cost=11, accuracy=0.9929),
+    Recipe("light", "five normalised convolutions, pooled early: the most for little time", _light,
+           epochs=12, batch_size=256, optimizer="adam", learning_rate=4e-3, schedule="cosine", tta=3, augment=WIDER,
+           parameters=145_882, mflops=11.615, cost=5),
     Recipe("strong", "six convolutions, five normalised, with wider augmentation, for longer", _strong,
            epochs=16, batch_size=256, optimizer="adam", learning_rate=4e-3, schedule="cosine", tta=3, augment=WIDER,
            parameters=586_698, mflops=59.652, cost=16, accuracy=0.9944),

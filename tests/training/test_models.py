@@ -9,7 +9,7 @@ from kit.training import models
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("mlp", 550_346), ("cnn", 887_530), ("cnn_aug", 887_530),
-                                                  ("strong", 586_698)])
+                                                  ("light", 145_882), ("strong", 586_698)])
 def test_golden_sizes(name, parameters):
     recipe = models.get(name)
     model = recipe.build(KANNADA)

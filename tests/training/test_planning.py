@@ -206,7 +206,7 @@ def test_what_the_user_named_is_only_estimated():
 
 def test_a_named_setting_that_cannot_be_kept_is_refused_with_what_would_fit(monkeypatch):
     slow = {model: Cost(cost.epoch * 3, cost.rest * 2, cost.round * 3) for model, cost in COSTS.items()}
-    monkeypatch.setitem(slow, "cnn_aug", Cost(60, 20, 100))
+    monkeypatch.setitem(slow, "light", Cost(60, 20, 100))
     with pytest.raises(KitError, match=r"its least, 5 folds with 5 epochs of strong, would take about 7. min") as error:
         decided(goal_of("cpu-45min", costs=slow))
     assert "--setting quick (about 1" in error.value.fix
