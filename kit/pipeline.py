@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from kit.training.records import read_config
 
 TIMING = "timing.json"
 WRITE_SECONDS = 10.0  # between two writes of timing.json
+FOLDER_OPTIONS = ("--data-dir", "--runs-dir", "--submissions")
 SETTLED = ("precision", "executor", "threads")  # kept when a run is resumed, wherever
 
 
@@ -342,6 +344,9 @@ def _describe(config: RunConfig, data: DataFolder, settled: RunConfig) -> dict[s
     """The content of config.json: the config, and what else the result depends on."""
     environment = backend.describe()
     typed = sys.argv[1:] if Path(sys.argv[0]).name in ("kit", "__main__.py") else ["cv", *config.options()]
+    # A report is handed on, and this machine's folders are of no use to whoever reads it.
+    typed = [word for before, word in pairwise(["", *typed])
+             if before not in FOLDER_OPTIONS and word.partition("=")[0] not in FOLDER_OPTIONS]
     return {"config": config.to_dict(), "command": shlex.join(["kit", *typed]),
             "data": {"source": data.source, "is_sample": data.is_sample, "sha256": data.sha256},
             "code": provenance.code_hash(), "git_commit": provenance.source_commit(),

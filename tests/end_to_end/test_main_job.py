@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,14 @@ def test_a_run_is_neither_overwritten_nor_changed_under_its_name(workplace, caps
     assert kit(capsys, "cv", *QUICK, "--run", "a", "--resume")[0] == 0
     code, _, err = kit(capsys, "cv", *QUICK, "--run", "b", "--resume")
     assert code == 2 and "no run 'b'" in err
+
+
+def test_the_command_in_a_report_names_no_folder_of_this_machine(workplace, capsys, monkeypatch):
+    runs, options = workplace / "home" / "ada", ["cv", *QUICK, "--run", "a", "--executor", "local"]
+    words = [*options[:1], "--runs-dir", str(runs), *options[1:], f"--data-dir={workplace / 'data'}"]
+    monkeypatch.setattr(sys, "argv", ["kit", *words])
+    assert kit(capsys, *words)[0] == 0
+    assert storage.read_json(runs / "a" / "config.json")["command"] == shlex.join(["kit", *options])
 
 
 def test_a_run_by_an_odd_path_has_its_own_submission(workplace, capsys):
