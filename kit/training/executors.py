@@ -33,10 +33,10 @@ def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None,
         with Executor(plan.config) as executor:
             return run_jobs(plan, progress, deadline, executor, seconds)
     todo = [job for job in plan.jobs if not fit.is_done(plan.folder(job))]
-    stated = {job.key: job.epochs * models.get(job.model).cost for job in plan.jobs}
-    known = seconds and all(job.key in seconds for job in plan.jobs)
-    progress.start({key: seconds[key] for key in stated} if seconds and known else stated,
-                   executor.n_parallel)
+    costs = {job.key: job.epochs * models.get(job.model).cost for job in plan.jobs}
+    if seconds and costs.keys() <= seconds.keys():
+        costs = {key: seconds[key] for key in costs}
+    progress.start(costs, executor.n_parallel)
     try:
         for job in plan.jobs:
             if job not in todo:
