@@ -1,11 +1,6 @@
-"""The pages in Debian's Chromium, driven over the DevTools protocol's pipe: no package is needed for that."""
+"""The report and the comparison in Debian's Chromium, driven by Playwright."""
 
-import json
-import os
-import select
 import shutil
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -13,82 +8,42 @@ import pytest
 from kit.reporting.compare import render_compare
 from kit.reporting.report import render_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-         "--disable-component-update --disable-sync --remote-debugging-pipe")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text("utf-8")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no chromium here: apt-get install chromium")]
-
-
-class Browser:
-    """One page of a headless Chromium. Commands go into its descriptor 3 and come out of 4, each ended by a NUL."""
-
-    def __init__(self, profile):
-        to_read, self.write = os.pipe()
-        self.read, to_write = os.pipe()
-        self.process = subprocess.Popen(
-            ["bash", "-c", f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}', CHROMIUM, *FLAGS.split(),
-             f"--user-data-dir={profile}", "about:blank"], pass_fds=(to_read, to_write), stderr=subprocess.DEVNULL)
-        os.close(to_read)
-        os.close(to_write)
-        self.rest, self.number, self.session, self.events = b"", 0, None, []
-        target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.send(f"{domain}.enable")
-
-    def send(self, method, **params):
-        self.number += 1
-        message = {"id": self.number, "method": method, "params": params}
-        if self.session:
-            message["sessionId"] = self.session
-        os.write(self.write, json.dumps(message).encode() + b"\0")
-        while (answer := self.receive()).get("id") != self.number:
-            self.events.append(answer)
-        assert "error" not in answer, answer
-        return answer["result"]
-
-    def receive(self):
-        until = time.monotonic() + 60
-        while b"\0" not in self.rest:
-            assert select.select([self.read], [], [], max(0, until - time.monotonic()))[0], "chromium says nothing"
-            more = os.read(self.read, 1 << 20)
-            assert more, "chromium has gone"
-            self.rest += more
-        message, self.rest = self.rest.split(b"\0", 1)
-        return json.loads(message)
-
-    def open(self, path, width=1280, scheme="light"):
-        self.events.clear()
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1,
-                  mobile=width < 600)
-        self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.send("Page.navigate", url=path.as_uri())
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
-            self.events.append(self.receive())
-
-    def js(self, expression):
-        result = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    def press(self, key, code):
-        for kind in ("keyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code,
-                      text="\r" if key == "Enter" else "")
-
-    def close(self):
-        self.process.terminate()
-        self.process.wait(timeout=30)
-        os.close(self.read)
-        os.close(self.write)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM, reason="no chromium here: apt-get install chromium")]
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    opened = Browser(tmp_path_factory.mktemp("profile"))
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Open a file; the page keeps what it asked for in `.asked` and what it complained of in `.noise`."""
+    contexts = []
+
+    def opened(path, width=1280, scheme="light"):
+        contexts.append(browser.new_context(
+            viewport={"width": width, "height": 900}, is_mobile=width < 600, color_scheme=scheme))
+        page = contexts[-1].new_page()
+        page.asked, page.noise = [], []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.on("console", lambda message: page.noise.append(message.text))
+        page.on("pageerror", lambda error: page.noise.append(str(error)))
+        page.goto(path.as_uri())
+        return page
+
     yield opened
-    opened.close()
+    for context in contexts:
+        context.close()
 
 
 @pytest.fixture(scope="module")
@@ -111,79 +66,78 @@ def compare_file(tmp_path_factory, compared, pair):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_report_renders_in_silence(browser, report_file, width, scheme):
-    browser.open(report_file, width, scheme)
-    assert browser.js("document.querySelectorAll('svg.chart').length") >= 8
-    assert browser.js("[...document.images].every(i => i.complete && i.naturalWidth === 28)")
-    assert_silent(browser, report_file, width)
+def test_the_report_renders_in_silence(open_page, report_file, width, scheme):
+    page = open_page(report_file, width, scheme)
+    assert page.locator("svg.chart").count() >= 8
+    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth === 28)")
+    assert_silent(page, report_file, width)
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_the_comparison_renders_in_silence(browser, compare_file, width, scheme):
-    browser.open(compare_file, width, scheme)
-    assert browser.js("document.images.length") > 20
-    assert_silent(browser, compare_file, width)
+def test_the_comparison_renders_in_silence(open_page, compare_file, width, scheme):
+    page = open_page(compare_file, width, scheme)
+    assert page.locator("img").count() > 20
+    assert_silent(page, compare_file, width)
 
 
-def assert_silent(browser, page, width):
-    """Nothing sticks out, nothing is asked of anybody, nothing is complained of; also with all tables open."""
-    assert browser.js("document.documentElement.scrollWidth") <= width
-    browser.js("document.querySelectorAll('details').forEach(each => each.open = true)")
-    assert browser.js("document.documentElement.scrollWidth") <= width
-    asked = [event["params"]["request"]["url"] for event in browser.events
-             if event.get("method") == "Network.requestWillBeSent"]
-    assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
-    noise = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
-    assert [event for event in browser.events if event.get("method") in noise] == []
+def assert_silent(page, path, width):
+    """Nothing sticks out, also with all tables open; nothing is fetched; nothing is complained of."""
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert [url for url in page.asked if not url.startswith("data:")] == [path.as_uri()]
+    assert page.noise == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("page", ["report_file", "compare_file"])
-def test_texts_of_charts_stand_out(browser, request, page, scheme):
-    browser.open(request.getfixturevalue(page), scheme=scheme)
-    texts = browser.js(f"{CONTRAST}(4.5)")
+@pytest.mark.parametrize("file", ["report_file", "compare_file"])
+def test_texts_of_charts_stand_out(open_page, request, file, scheme):
+    page = open_page(request.getfixturevalue(file), scheme=scheme)
+    texts = page.evaluate(CONTRAST, 4.5)
     assert texts["seen"] > 10 and texts["faint"] == []
-    browser.js("document.querySelector('svg text').style.fill = getComputedStyle(document.body).backgroundColor")
-    assert len(browser.js(f"{CONTRAST}(4.5)")["faint"]) == 1
+    page.evaluate("document.querySelector('svg text').style.fill ="
+                  " getComputedStyle(document.body).backgroundColor")
+    assert len(page.evaluate(CONTRAST, 4.5)["faint"]) == 1
 
 
-def test_dark_is_dark_and_light_is_light(browser, report_file):
-    shade = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
-    browser.open(report_file, scheme="light")
-    assert min(browser.js(shade)) > 230
-    browser.open(report_file, scheme="dark")
-    assert max(browser.js(shade)) < 40
+def test_dark_is_dark_and_light_is_light(open_page, report_file):
+    shade = ("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)"
+             ".slice(0, 3).map(Number)")
+    assert min(open_page(report_file, scheme="light").evaluate(shade)) > 230
+    assert max(open_page(report_file, scheme="dark").evaluate(shade)) < 40
 
 
-def test_the_gallery_filters_by_true_and_read_digit(browser, report_file):
-    browser.open(report_file)
-    total = browser.js("document.querySelectorAll('#gallery > li').length")
-    seen = "[...document.querySelectorAll('#gallery > li')].filter(li => li.offsetParent)"
-    assert browser.js(f"{seen}.length") == 60 < total
-    browser.js("document.getElementById('more').click()")
-    assert browser.js(f"{seen}.length") == total
-    browser.js("{ const f = document.getElementById('filters'); f.elements.true.value = '7'; "
-               "f.elements.read.value = '6'; f.dispatchEvent(new Event('change')); }")
-    matching = browser.js("document.querySelectorAll('#gallery > li[data-true=\"7\"][data-read=\"6\"]').length")
-    assert 0 < matching < total
-    assert browser.js(f"{seen}.map(li => li.dataset.true + li.dataset.read).join()") == ",".join(["76"] * matching)
-    assert browser.js("document.getElementById('shown').value") == f"{matching} of {matching} shown"
+def test_the_gallery_filters_by_true_and_read_digit(open_page, report_file):
+    page = open_page(report_file)
+    digits = page.locator("#gallery > li")
+    shown = digits.filter(visible=True)
+    assert shown.count() == 60 < digits.count()
+    page.locator("#more").click()
+    assert shown.count() == digits.count()
+    page.locator("#filters [name=true]").select_option("7")
+    page.locator("#filters [name=read]").select_option("6")
+    matching = page.locator("#gallery > li[data-true='7'][data-read='6']").count()
+    assert 0 < matching < digits.count()
+    assert shown.evaluate_all("all => all.map(li => li.dataset.true + li.dataset.read)") == (
+        ["76"] * matching)
+    assert page.locator("#shown").evaluate("output => output.value") == (
+        f"{matching} of {matching} shown")
 
 
-def test_a_cell_of_the_confusion_matrix_opens_by_keyboard_and_closes(browser, report_file):
-    browser.open(report_file)
-    cell = "document.querySelector('.matrix a[data-true=\"7\"][data-read=\"6\"]')"
-    browser.js(f"{cell}.focus()")
-    browser.press("Enter", 13)
-    assert browser.js("document.getElementById('cell').open")
-    assert browser.js("document.getElementById('cell-title').textContent") == "7 read as 6"
-    assert browser.js(f"document.querySelectorAll('#cell img').length == {cell}.dataset.count")
-    browser.press("Escape", 27)
-    assert not browser.js("document.getElementById('cell').open")
-    assert browser.js(f"document.activeElement === {cell}")
+def test_a_cell_of_the_confusion_matrix_opens_by_keyboard_and_closes(open_page, report_file):
+    page = open_page(report_file)
+    cell = page.locator(".matrix a[data-true='7'][data-read='6']")
+    cell.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#cell").evaluate("dialog => dialog.open")
+    assert page.locator("#cell-title").text_content() == "7 read as 6"
+    assert str(page.locator("#cell img").count()) == cell.get_attribute("data-count")
+    page.keyboard.press("Escape")
+    assert not page.locator("#cell").evaluate("dialog => dialog.open")
+    assert cell.evaluate("cell => document.activeElement === cell")
 
 
-def test_right_answers_show_those_that_were_least_sure(browser, report_file):
-    browser.open(report_file)
-    browser.js("document.querySelector('.matrix a[data-true=\"3\"][data-read=\"3\"]').click()")
-    assert browser.js("document.querySelectorAll('#cell img').length") == 8
+def test_right_answers_show_those_that_were_least_sure(open_page, report_file):
+    page = open_page(report_file)
+    page.locator(".matrix a[data-true='3'][data-read='3']").click()
+    assert page.locator("#cell img").count() == 8
