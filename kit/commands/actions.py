@@ -1,9 +1,9 @@
 """The commands as functions, for a notebook and for the command line: `kit.cv(model="cnn")`.
 
-A function takes its command's options, with `_` for `-`, and returns a `Result`: the numbers that
-the command prints with `--json`, which show themselves in words and pictures. `progress` is told
-what goes on; without it that is printed, but for `quiet`. `import kit` makes the functions its own
-(`kit.cv`), and loads this module when one of them is first used.
+A function takes its command's options, with `_` for `-`, and returns a `Result`: a dict of the
+numbers that the command prints with `--json`, which a notebook shows as text and pictures. Progress
+is printed, unless `quiet` is given or a `progress` that takes it. `kit.cv` is `actions.cv`: the
+package loads this module when one of its functions is first used.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from typing import Any
 from markupsafe import Markup
 
 from kit.commands import request
-from kit.commands.command import Result, command, notebook_progress
+from kit.commands.command import Result, check_suffix, command, notebook_progress
 from kit.commands.request import TrainingOptions, open_request
 from kit.core import storage
 from kit.core.errors import KitError
@@ -32,7 +32,7 @@ MISTAKES = 12  # shown below a score
 
 
 class Data(DataFolder):
-    """A data folder (`.train()`, `.test()`, `.extra()`) that shows its digits, as a `Result` does."""
+    """A data folder (`.train()`, `.test()`, `.extra()`) that a notebook shows with its digits."""
 
     exit_code = 0
 
@@ -160,8 +160,8 @@ def compare(run_a: str | Result, run_b: str | Result, out: str | Path | None = N
     """
     from kit.reporting import compare as comparing
 
-    if out is not None and Path(out).suffix != ".html":
-        raise KitError(f"--out {out} is no .html", "name a file that ends in .html")
+    if out is not None:
+        check_suffix(out, ".html", "--out")
     folders = [request.find_scored_folder(_name(run)) for run in (run_a, run_b)]
     result = comparing.compare(*folders)
     if out is not None:

@@ -1,13 +1,20 @@
 """The functions behind `kit kernel …` and `kit ledger …`; each returns a `Result`.
 
-The command line imports this module at its start; so the rooms are imported in the functions.
+The rooms are imported inside the functions, because the command line loads this module when it
+starts.
 """
 
 import functools
 from pathlib import Path
 
-from kit.commands.command import Result, command, notebook_progress
-from kit.core.errors import KitError
+from kit.commands.command import (
+    Result,
+    check_suffix,
+    command,
+    notebook_progress,
+    parse_duration,
+    parse_model_names,
+)
 from kit.core.progress import Progress
 from kit.data import competition as competitions
 from kit.data.competition import KANNADA
@@ -28,8 +35,8 @@ def build(out: str | Path = "kernel", competition: str = KANNADA.slug, user: str
     from kit.kernel import builder
 
     trained = request.find_run(run, Path(runs_dir)).path if run else None
-    models = request.parse_model_names(model) if model is not None else None
-    minutes = request.parse_duration(time_budget) / 60 if time_budget else None
+    models = parse_model_names(model) if model is not None else None
+    minutes = parse_duration(time_budget) / 60 if time_budget else None
     folder = builder.build(
         Path(out), competitions.get(competition), user or credentials.user_name(), slug, kind, mode,
         accelerator, trained, models, folds, seeds, epochs, seed, minutes, docker_image)
@@ -41,7 +48,6 @@ def rehearse(folder: str | Path = "kernel", hidden: str | Path | None = None,
              time_limit: str = "2h", mount: list | tuple | None = None, layout: str = "new",
              data_dir: str | Path = "data", progress: Progress | None = None) -> Result:
     """Run a kernel folder here as Kaggle would, on a hidden test file; is there a submission?"""
-    from kit.commands.request import parse_duration
     from kit.data import source
     from kit.rehearsal import rehearse as rehearsal
 
@@ -60,7 +66,6 @@ def push(folder: str | Path = "kernel", competition: str = KANNADA.slug, wait: b
          kernel_timeout: str = "14h", resend: bool = False, session_limit: str | None = None,
          progress: Progress | None = None) -> Result:
     """Push a kernel folder; `wait` for that version, and `submit` what it wrote."""
-    from kit.commands.request import parse_duration
     from kit.kernel import push as pushing
 
     pushed = pushing.push(
@@ -88,7 +93,7 @@ def status(folder: str | Path = "kernel", competition: str = KANNADA.slug,
 @command
 def logs(folder: str | Path = "kernel", competition: str = KANNADA.slug, follow: bool = False,
          printed: bool = True, progress: Progress | None = None) -> Result:
-    """Fetch the log of the version that was pushed; where `printed`, its lines as they come."""
+    """The log of the version that was pushed; `printed`: print each line when it arrives."""
     from kit.kernel import push as pushing
 
     show = functools.partial(print, flush=True) if printed else pushing.silent
@@ -102,7 +107,6 @@ def submit(folder: str | Path = "kernel", competition: str = KANNADA.slug, messa
            score_timeout: str = "4h", resend: bool = False,
            progress: Progress | None = None) -> Result:
     """Hand in the version that was pushed from a folder."""
-    from kit.commands.request import parse_duration
     from kit.kernel import push as pushing
 
     pushed = pushing.submit(Path(folder), competitions.get(competition), message,
@@ -118,8 +122,7 @@ def show_ledger(path: str | Path = LEDGER, plot: str | Path | None = None) -> Re
     from kit.core import storage
 
     if plot is not None:
-        if Path(plot).suffix != ".svg":
-            raise KitError(f"--plot {plot} is no .svg", "name a file that ends in .svg")
+        check_suffix(plot, ".svg", "--plot")
         storage.write_text(Path(plot), ledger.plot(Path(path)), record=False)
     summary = ledger.summary(Path(path))
     return Result(summary.to_dict(), summary.lines())

@@ -1,9 +1,9 @@
 """The command line: each command declares its options and calls the function that notebooks call.
 
-The functions are `kit.cv` and so on (`kit.commands.actions`). They are loaded when a command calls
-one, so that `kit --help` stays quick. A result goes to stdout, as lines for a person or as one JSON
-object (`--json`), progress to stderr. Exit codes: 0 done; 1 the answer is no; 2 a KitError or a
-wrong option, as two lines `error: …` and `fix: …`; 130 interrupted.
+The functions are `kit.cv` and so on (`kit.commands.actions`), loaded when a command calls one, so
+that `kit --help` stays quick. Results go to stdout, as text or with `--json` as one JSON object;
+progress goes to stderr. Exit codes: 0 done; 1 the answer is no; 2 a KitError or a wrong option, as
+two lines `error: …` and `fix: …`; 130 interrupted.
 """
 
 import io
@@ -28,6 +28,7 @@ from kit.commands.options import (
     Folds,
     Force,
     Limit,
+    Message,
     Model,
     NewRun,
     Precision,
@@ -78,7 +79,8 @@ def download(
 
     Example: kit download --from Kannada-MNIST.zip
 
-    Without --from: real data that is there, else Kaggle where credentials are found, else the drawn sample.
+    Without --from: real data that is there, else Kaggle where credentials are found, else the drawn
+    sample.
     """
     execute(kit.download, **locals())
 
@@ -107,7 +109,7 @@ def submit(
         "--fetch", help="First get the data, as kit download does.")] = False,
     upload: Annotated[bool, typer.Option(
         "--upload", help="Hand it in, where the competition takes files.")] = False,
-    message: Annotated[str, typer.Option(help="Beside the submission on Kaggle.")] = "",
+    message: Message = "",
     submissions: SubmissionsDir = Path("submissions"),
     data_dir: DataDir = Path("data"), model: Model = None, setting: Setting = None,
     folds: Folds = None, split: Split = None, seeds: Seeds = None, epochs: Epochs = None,
@@ -165,7 +167,8 @@ def score(
 
     Example: kit score --competition digit-recognizer submissions/mnist/submission.csv
 
-    Needs the labels of the test file: data from an .npz or from keras.datasets has them, a competition keeps its own.
+    Needs the labels of the test file: data from an .npz or from keras.datasets has them, a
+    competition keeps its own.
     """
     execute(kit.score, **locals())
 

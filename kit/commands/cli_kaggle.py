@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from kit.commands import actions_kaggle
-from kit.commands.options import AsJson, Competition, DataDir, Quiet, RunsDir, execute
+from kit.commands.actions_kaggle import LEDGER
+from kit.commands.options import AsJson, Competition, DataDir, Message, Quiet, RunsDir, execute
 from kit.data.competition import KANNADA
 
 kernel = typer.Typer(no_args_is_help=True, help="Take the kit to Kaggle and hand in from there.")
@@ -17,7 +18,6 @@ ledger = typer.Typer(no_args_is_help=True,
                      help="Every submission with its CV, estimate and leaderboard scores.")
 
 Folder = Annotated[Path, typer.Argument(help="A kernel folder, as kit kernel build writes it.")]
-Message = Annotated[str, typer.Option(help="Beside the submission on Kaggle.")]
 ScoreTimeout = Annotated[str, typer.Option(help="How long to wait for the score: 4h, 10m, 30s.")]
 Resend = Annotated[bool, typer.Option(
     "--resend", help="What was sent last got no answer, and you have seen on Kaggle's page that it "
@@ -67,8 +67,8 @@ def rehearse(
     time_limit: Annotated[str, typer.Option(help="Kaggle's, as 2h or 90m.")] = "2h",
     mount: Annotated[list[str] | None, typer.Option(
         metavar="FOLDER", help="Stands for a dataset, model, kernel output or second competition "
-        "that the kernel reads; REF=FOLDER where the folder's name does not say which. Can be given "
-        "several times.")] = None,
+        "that the kernel reads; REF=FOLDER where the folder's name does not say which. Can be "
+        "given several times.")] = None,
     layout: Annotated[str, typer.Option(
         help="Where Kaggle mounts the inputs: new, as for kernels that are pushed today, or old."
     )] = "new",
@@ -148,7 +148,7 @@ LedgerFile = Annotated[Path, typer.Option("--ledger", help="The ledger's file.")
 
 @ledger.command()
 def show(
-    path: LedgerFile = Path("submissions/ledger.csv"),
+    path: LedgerFile = LEDGER,
     plot: Annotated[Path | None, typer.Option(help="Also as a picture: a .svg file.")] = None,
     competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:
@@ -158,7 +158,7 @@ def show(
 
 @ledger.command()
 def sync(
-    path: LedgerFile = Path("submissions/ledger.csv"),
+    path: LedgerFile = LEDGER,
     competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:
     """Fetch the scores from Kaggle."""

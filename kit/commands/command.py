@@ -1,4 +1,4 @@
-"""What every command is made of: `command` checks its arguments, `Result` is what it returns.
+"""The parts that all commands share: `command` checks the arguments, `Result` is what it returns.
 
 `import kit.commands.command` loads neither NumPy nor the rooms, so that `kit --help` stays quick.
 """
@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -19,15 +20,16 @@ from kit.core.progress import PlainProgress, Progress
 
 PathOrName = TypeVar("PathOrName", str, Path)
 Returned = TypeVar("Returned")
-BANNER = "padding:.5em .8em;background:#7c1f0e;color:#fff"
+BANNER_STYLE = "padding:.5em .8em;background:#7c1f0e;color:#fff"
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}  # seconds
 
 
 class Result(dict[str, Any]):
     """A command's numbers as a dict; a terminal prints its text, a notebook shows `_repr_html_`.
 
-    `ok` is False where the answer is no (exit code 1). `drawing`: a picture made of characters, for
-    the terminal; `pictures` makes the notebook's, when they are shown. `folder`: of the run or the
-    submission, so that the result can be given to a command in place of its name.
+    ok: False where the answer is no (exit code 1). drawing: a picture made of characters, for the
+    terminal. pictures: makes the notebook's pictures, called when the result is shown. folder: of
+    the run or the submission, so that the result can be given to a command in place of its name.
     """
 
     def __init__(self, numbers: dict[str, Any], lines: Sequence[str], *, ok: bool = True,
@@ -49,25 +51,23 @@ class Result(dict[str, Any]):
         return json.dumps(self, default=str, ensure_ascii=False)
 
     def _repr_html_(self) -> str:
-        parts = [Markup('<p style="{}"><strong>{}</strong></p>').format(BANNER, banner)
+        parts = [Markup('<p style="{}"><strong>{}</strong></p>').format(BANNER_STYLE, banner)
                  for banner in self.banners]
         if self.monospace:
             text = "\n".join(self.lines)
             parts.append(Markup('<pre style="line-height:1.2">{}</pre>').format(text))
         else:
             parts += [Markup("<p>{}</p>").format(line) for line in self.lines]
-        return str(Markup("<div>{}</div>").format(
-            Markup("\n").join([*parts, _table(self.table), *self.pictures()])))
-
-
-def _table(rows: Sequence[Sequence[str]]) -> Markup:
-    """Rows of text as an HTML table, the first one its headings."""
-    if not rows:
-        return Markup("")
-    head = Markup("").join(Markup('<th scope="col">{}</th>').format(cell) for cell in rows[0])
-    body = Markup("").join(Markup("<tr>{}</tr>").format(
-        Markup("").join(Markup("<td>{}</td>").format(cell) for cell in row)) for row in rows[1:])
-    return Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(head, body)
+        if self.table:  # its first row holds the headings
+            head = Markup("").join(Markup('<th scope="col">{}</th>').format(cell)
+                                   for cell in self.table[0])
+            body = Markup("").join(
+                Markup("<tr>{}</tr>").format(
+                    Markup("").join(Markup("<td>{}</td>").format(cell) for cell in row))
+                for row in self.table[1:])
+            parts.append(Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>")
+                         .format(head, body))
+        return str(Markup("<div>{}</div>").format(Markup("\n").join([*parts, *self.pictures()])))
 
 
 class StdoutProgress(PlainProgress):
@@ -78,12 +78,12 @@ class StdoutProgress(PlainProgress):
 
 
 def notebook_progress(quiet: bool = False) -> Progress:
-    """What a command reports to where it is called as a function."""
+    """The progress of a command that is called as a function: printed, or nothing if `quiet`."""
     return Progress() if quiet else StdoutProgress()
 
 
 def command(function: Callable[..., Returned]) -> Callable[..., Returned]:
-    """Check the arguments of a command; what the operating system refuses is a KitError, too."""
+    """Decorate a command's function: arguments are checked, and an OSError becomes a KitError."""
     signature, hints = inspect.signature(function), get_type_hints(function)
 
     @functools.wraps(function)
@@ -91,7 +91,7 @@ def command(function: Callable[..., Returned]) -> Callable[..., Returned]:
         bound = signature.bind(*arguments, **options)
         named = {name: value for name, value in bound.arguments.items()
                  if signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD}
-        bound.arguments.update(checked(named, hints, f"help(kit.{function.__name__})"))
+        bound.arguments.update(check_arguments(named, hints, f"help(kit.{function.__name__})"))
         try:
             return function(*bound.args, **bound.kwargs)
         except OSError as error:  # from a library; the kit's own reads and writes already say more
@@ -102,10 +102,10 @@ def command(function: Callable[..., Returned]) -> Callable[..., Returned]:
     return call
 
 
-def checked(given: dict[str, Any], kinds: dict[str, Any], where: str) -> dict[str, Any]:
-    """Arguments by name, with NumPy's scalars as Python's and the home folder for `~` in paths.
+def check_arguments(given: dict[str, Any], kinds: dict[str, Any], where: str) -> dict[str, Any]:
+    """The arguments, NumPy's scalars as Python's, and `~` in paths replaced by the home folder.
 
-    KitError where a value is not of its kind; `where` says what kinds there are.
+    KitError where a value is not of its type in `kinds`; `where`: the help that shows the types.
     """
     import numpy as np
 
@@ -120,13 +120,32 @@ def checked(given: dict[str, Any], kinds: dict[str, Any], where: str) -> dict[st
             raise KitError(f"{name}={value!r:.60} is of the wrong kind",
                            f"give {getattr(kinds[name], '__name__', kinds[name])}: {where}")
         is_path = isinstance(value, str | Path) and Path in get_args(kinds[name])
-        values[name] = expanded(value) if is_path else value
+        values[name] = expand_home(value) if is_path else value
     return values
 
 
-def expanded(path: PathOrName) -> PathOrName:
-    """`path` with the home folder for a leading `~`; a shell leaves it as it is in `--out=~/a`.
+def expand_home(path: PathOrName) -> PathOrName:
+    """`path` with the home folder in place of a leading `~`; shells leave `--out=~/a` as it is.
 
     Where there is no such user the path stays as it is, since names of files may begin so.
     """
     return type(path)(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises there
+
+
+def check_suffix(path: str | Path, suffix: str, option: str) -> None:
+    """KitError unless `path`, which was given with `option`, ends in `suffix`."""
+    if Path(path).suffix != suffix:
+        raise KitError(f"{option} {path} is no {suffix}", f"name a file that ends in {suffix}")
+
+
+def parse_model_names(text: str) -> tuple[str, ...]:
+    """The names in a list such as `cnn, mlp`."""
+    return tuple(part.strip() for part in text.split(","))
+
+
+def parse_duration(text: str) -> float:
+    """The seconds in `110m`, `2h`, `90s` or `90`."""
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)([smh]?)", text.strip())
+    if not match:
+        raise KitError(f"{text!r} is no duration", "write it like 110m, 2h or 90s")
+    return float(match[1]) * UNITS[match[2]]

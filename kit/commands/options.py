@@ -1,7 +1,6 @@
-"""The options that several commands take, each named and explained once, and how a command is run.
+"""The command-line options that several commands share, and `execute`, which runs a command.
 
-A command of the command line declares its options and calls `execute`. Options that the user did
-not give are None where RunConfig, a setting or a resumed run has the default.
+An option that was not given is None where RunConfig, a setting or a resumed run has the default.
 """
 
 import inspect
@@ -34,6 +33,8 @@ SubmissionsDir = Annotated[Path, typer.Option(help="Where submission folders lie
 RunName = Annotated[str, typer.Argument(help="Name of a run in runs/, or the path of its folder.")]
 Scored = Annotated[str, typer.Argument(
     help="Name of a run or a submission, or the path of its folder.")]
+
+Message = Annotated[str, typer.Option(help="Beside the submission on Kaggle.")]
 
 # -- of training -----------------------------------------------------------------------------------
 
@@ -76,7 +77,7 @@ TensorBoard = Annotated[bool | None, typer.Option(
 
 
 def execute(command: Callable[..., Any], quiet: bool, as_json: bool, **options: Any) -> None:
-    """Call a command's function, print its result, and exit with the result's code."""
+    """Call a command's function, print the result, and exit with its code unless that is 0."""
     from kit.core import progress
 
     if "progress" in inspect.signature(command).parameters:

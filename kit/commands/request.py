@@ -1,11 +1,10 @@
-"""Turns the options of `kit cv` and `kit submit` into a `Request`, and names into runs and data.
+"""Turn the options of `kit cv` and `kit submit` into a `Request`, and names into runs and data.
 
-A `Request` has the config with every default filled in, the data and the run's folder. What was
-chosen for the user is said. Nothing is trained here.
+A `Request` is a run to make or to continue: the config with every default filled in, the data, and
+the run's folder. The user is told what was chosen for them. Nothing is trained here.
 """
 
 import contextlib
-import re
 import shlex
 import time
 from collections.abc import Iterator
@@ -14,7 +13,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from kit.commands.command import checked, expanded
+from kit.commands.command import (
+    check_arguments,
+    expand_home,
+    parse_duration,
+    parse_model_names,
+)
 from kit.core import locks, storage
 from kit.core.config import (
     FREE_TO_CHANGE,
@@ -34,8 +38,6 @@ from kit.data.source import DataFolder
 from kit.training import models, planning, settings
 from kit.training.planning import TimeTarget
 from kit.training.records import read_config
-
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class TrainingOptions:
     runs_dir: str | Path = "runs"
 
     def __post_init__(self) -> None:
-        values = checked(vars(self), get_type_hints(type(self)), "see kit cv --help")
+        values = check_arguments(vars(self), get_type_hints(type(self)), "see kit cv --help")
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -93,11 +95,11 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class Request:
-    """A run to make or to continue, with all that was asked about it."""
+    """A run to make or to continue."""
 
     config: RunConfig
     data: DataFolder
-    run: RunFolder  # of a new run that the user did not name: the first name to try
+    run: RunFolder  # for a new run without a name of the user's: the first one to try
     resume: bool
     force: bool  # replace a run of that name
     named: bool = True  # the user named the run, or it exists
@@ -136,13 +138,23 @@ class Request:
 
     @contextlib.contextmanager
     def _reserved(self) -> Iterator[RunFolder]:
-        """The run's folder. Where the user gave no name, it is made, so that nobody else takes it.
+        """The run's folder. If the user gave no name, it is made now, so that nobody else takes it.
 
-        Such a folder is removed again where nothing was written into it.
+        A folder made here is removed again if nothing was written into it.
         """
         run = self.run
         if not self.named:
-            run = replace(run, path=_make_folder(run.path))
+            with storage.disk_errors(run.path, "write into"):
+                run.path.parent.mkdir(parents=True, exist_ok=True)
+                # If the name is taken, a number is appended.
+                for name in (run.name, *(f"{run.name}-{n}" for n in range(2, 1000))):
+                    run = replace(run, path=run.path.with_name(name))
+                    with contextlib.suppress(FileExistsError):
+                        run.path.mkdir()
+                        break
+                else:
+                    raise KitError(f"{self.run.path} and the next 999 names are taken",
+                                   "name the run: --run NAME")
         try:
             yield run
         finally:
@@ -153,16 +165,14 @@ class Request:
 
 def open_request(competition: Competition, options: TrainingOptions, progress: Progress,
                  fetch: bool = False, submissions: Path | None = None) -> Request:
-    """The request of `kit cv` and `kit submit`. KitError for options that cannot be met.
+    """The request of `kit cv` or `kit submit`. KitError for options that cannot be met.
 
-    Without a model and a setting, the setting that suits data and machine is chosen, and said;
-    other options go before what a setting says. `resume` continues the run of that name, or without
-    a name the newest that is not finished, as its config.json says; what else is given must agree
-    with that, except what is free to change. `break_lock` takes the run from a process on another
-    machine, which the user knows to be gone.
+    Without a model and a setting, a setting is chosen that suits the data and the machine; the
+    options given override the setting's. With `resume` the run of that name is continued, or
+    without a name the newest unfinished one, with the options in its config.json; options given
+    must agree with those, except the ones in FREE_TO_CHANGE.
 
-    fetch: get the data first. submissions: where a run has its submission, without which it is not
-    finished.
+    fetch: get the data first. submissions: the folder in which a finished run has its submission.
     """
     began = time.time()
     if options.resume and options.force:
@@ -202,25 +212,14 @@ def open_request(competition: Competition, options: TrainingOptions, progress: P
                    options.force, options.run is not None, time_target)
 
 
-def _make_folder(path: Path) -> Path:
-    """Make a folder that no other run has; where the name is taken, a number is appended."""
-    with storage.disk_errors(path, "write into"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for name in (path.name, *(f"{path.name}-{n}" for n in range(2, 1000))):
-            with contextlib.suppress(FileExistsError):
-                path.with_name(name).mkdir()
-                return path.with_name(name)
-    raise KitError(f"{path} and the next 999 names are taken", "name the run: --run NAME")
-
-
 # -- resuming --------------------------------------------------------------------------------------
 
 
 def _resume(competition: Competition, name: str | None, given: dict[str, Any], data_dir: Path,
             runs_dir: Path, submissions: Path | None) -> Request:
-    """The run `name`, or the newest one that is not finished, with the options in its config.json.
+    """The run `name`, or the newest unfinished one, with the options in its config.json.
 
-    given: the options of this command. KitError where one of them differs and must not change.
+    given: the options of this command. KitError if one of them differs and must not change.
     """
     name = name or _newest_unfinished(competition, given, data_dir, runs_dir, submissions)
     folder = RunFolder(runs_dir / name)
@@ -268,7 +267,7 @@ def _unfinished(runs_dir: Path,
                 submissions: Path | None = None) -> Iterator[tuple[Path, RunConfig]]:
     """Runs without a report, the newest first; then those without a submission in `submissions`.
 
-    Runs that are being trained right now are left out.
+    Runs that are training right now are left out.
     """
     there = [path.parent for path in Path(runs_dir).glob("*/config.json")]
     there.sort(key=lambda run: -(run / "config.json").stat().st_mtime)
@@ -299,25 +298,12 @@ def _changed(run: Path, stored: RunConfig, data: DataFolder) -> list[str]:
         return [error.message]
 
 
-def parse_model_names(text: str) -> tuple[str, ...]:
-    """The names in a list such as `cnn, mlp`."""
-    return tuple(part.strip() for part in text.split(","))
-
-
-def parse_duration(text: str) -> float:
-    """The seconds in `110m`, `2h`, `90s` or `90`."""
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)([smh]?)", text.strip())
-    if not match:
-        raise KitError(f"{text!r} is no duration", "write it like 110m, 2h or 90s")
-    return float(match[1]) * UNITS[match[2]]
-
-
 # -- runs and their data, by name ------------------------------------------------------------------
 
 
 def find_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
     """The folder of a run, by name or path. KitError if there is none."""
-    for path in (Path(runs_dir) / name, Path(expanded(name))):
+    for path in (Path(runs_dir) / name, Path(expand_home(name))):
         if (path / "config.json").is_file() and (path / "folds.csv").is_file():
             return RunFolder(path)
     begun = RunFolder(Path(runs_dir) / name)
@@ -332,7 +318,7 @@ def find_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
 
 def find_scored_folder(name: str) -> Path:
     """A run or submission folder that holds OOF probs, by name or path; runs go first."""
-    for path in (Path("runs") / name, Path("submissions") / name, Path(expanded(name))):
+    for path in (Path("runs") / name, Path("submissions") / name, Path(expand_home(name))):
         if (path / "oof.npz").is_file():
             return path
     if (begun := RunFolder(Path("runs") / name)).config.is_file():
