@@ -3,8 +3,6 @@
 import json
 import multiprocessing
 import os
-from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -12,28 +10,27 @@ import pytest
 from kit import ledger
 from kit.core.errors import KitError
 from kit.data.competition import KANNADA
-from tests.kaggle.stand_in import KaggleStandIn
 
 HEADER = ("run,created,data,split,cv_accuracy,estimate,estimate_low,estimate_high,public_score,private_score,"
           "kaggle_ref\n")
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     return tmp_path / "submissions" / "ledger.csv"
 
 
-def row(run: str, ref: str = "", **cells: Any) -> ledger.Row:
+def row(run, ref='', **cells):
     return {**dict.fromkeys(ledger.COLUMNS, ""), "run": run, "kaggle_ref": ref, **cells}
 
 
-def test_the_columns_are_the_contract(path: Path) -> None:
+def test_the_columns_are_the_contract(path):
     ledger.add_row(row("first, with a comma", "1", estimate="0.985"), path)
     assert path.read_text() == HEADER + '"first, with a comma",,,,,0.985,,,,,1\n'
     assert ledger.read_rows(path) == [row("first, with a comma", "1", estimate="0.985")]
 
 
-def test_a_row_from_a_report() -> None:
+def test_a_row_from_a_report():
     report = {"data": {"source": "kaggle"}, "cv": {"split": "writer", "oof_accuracy": 0.98765432, "mean": 0.5},
               "leaderboard_estimate": {"value": 0.985, "low": None, "high": 0.99}}
     made = ledger.make_row("first", report, "7")
@@ -46,13 +43,13 @@ def test_a_row_from_a_report() -> None:
     {"data": "kaggle", "cv": [0.99], "leaderboard_estimate": 0.98}, {"data": {"source": "a\nb"}},
     {"cv": {"oof_accuracy": "high", "split": 3}, "leaderboard_estimate": {"value": [1], "low": 1e300, "high": True}},
     {"cv": {"mean": float("nan")}, "leaderboard_estimate": {"value": 10**400}}])
-def test_a_report_of_another_kind_gives_a_row_that_can_be_read(path: Path, report: dict[str, Any]) -> None:
+def test_a_report_of_another_kind_gives_a_row_that_can_be_read(path, report):
     ledger.add_row(ledger.make_row("first", report, "7"), path)
     (made,) = ledger.read_rows(path)
     assert {column for column, text in made.items() if text} == {"run", "created", "kaggle_ref"}
 
 
-def test_adding_twice_changes_nothing_and_a_reference_fills_in(path: Path) -> None:
+def test_adding_twice_changes_nothing_and_a_reference_fills_in(path):
     ledger.add_row(row("first", created="monday"), path)
     ledger.add_row(row("second", "8"), path)
     ledger.add_row(row("first", "7", created="tuesday", estimate="0.9"), path)
@@ -63,7 +60,7 @@ def test_adding_twice_changes_nothing_and_a_reference_fills_in(path: Path) -> No
     assert [r["kaggle_ref"] for r in ledger.read_rows(path)] == ["7", "8", "9", ""]
 
 
-def test_a_run_that_is_resumed_after_its_hand_in_has_no_second_row(path: Path) -> None:
+def test_a_run_that_is_resumed_after_its_hand_in_has_no_second_row(path):
     made = row("first", data="kaggle", split="writer", cv_accuracy="0.99", estimate="0.985")
     ledger.add_row({**made, "created": "monday"}, path)
     ledger.add_row({**made, "created": "monday", "kaggle_ref": "7"}, path)
@@ -74,12 +71,12 @@ def test_a_run_that_is_resumed_after_its_hand_in_has_no_second_row(path: Path) -
     assert (only["created"], only["kaggle_ref"], only["public_score"]) == ("monday", "7", "0.98")
 
 
-def add_many(path: Path, who: int) -> None:
+def add_many(path, who):
     for number in range(10):
         ledger.add_row(row(f"run {who}-{number}", f"{who}{number}"), path)
 
 
-def test_several_processes_lose_no_row(path: Path) -> None:
+def test_several_processes_lose_no_row(path):
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=add_many, args=(path, who)) for who in range(2)]
     for process in processes:
@@ -91,7 +88,7 @@ def test_several_processes_lose_no_row(path: Path) -> None:
     assert [process.exitcode for process in processes] == [0, 0]
 
 
-def test_a_ledger_edited_by_hand_is_read_and_its_other_columns_stay(path: Path) -> None:
+def test_a_ledger_edited_by_hand_is_read_and_its_other_columns_stay(path):
     ledger.add_row(row("first", "1"), path)
     path.write_text(HEADER.replace("\n", ",note\n") + "first,,,,,,,,,,1,mine\n")
     ledger.add_row(row("second", "2"), path)
@@ -106,7 +103,7 @@ def test_a_ledger_edited_by_hand_is_read_and_its_other_columns_stay(path: Path) 
     (HEADER + '"a\nb",,,,,,,,,,1\n', "line 2 has control"), (HEADER + "a,,,,nan,,,,,,\n", "no score"),
     (HEADER + "a,,,,,1e308,,,,,\n", "estimate is '1e308'"), (HEADER + f"a,,,,{'9' * 5000},,,,,,\n", "9…', which"),
     ("", "no column")])
-def test_a_damaged_ledger_is_named_by_its_line(path: Path, text: str, why: str) -> None:
+def test_a_damaged_ledger_is_named_by_its_line(path, text, why):
     path.parent.mkdir()
     path.write_text(text)
     with pytest.raises(KitError, match=why):
@@ -121,7 +118,7 @@ def test_a_damaged_ledger_is_named_by_its_line(path: Path, text: str, why: str) 
     (HEADER.encode("utf-16"), "UTF-16", "CSV UTF-8"),
     ((HEADER + 'a,,,,,"0,985",,,,,\n').encode(), "which is no score", "with a point"),
     (b"a,,,,,,,,,,1\n", "no column", "begin it with the line run,created")])
-def test_what_git_and_spreadsheets_do_to_a_ledger_has_its_own_fix(path: Path, data: bytes, why: str, fix: str) -> None:
+def test_what_git_and_spreadsheets_do_to_a_ledger_has_its_own_fix(path, data, why, fix):
     path.parent.mkdir()
     path.write_bytes(data)
     with pytest.raises(KitError, match=why) as caught:
@@ -129,14 +126,14 @@ def test_what_git_and_spreadsheets_do_to_a_ledger_has_its_own_fix(path: Path, da
     assert fix in caught.value.fix
 
 
-def test_what_is_no_file_is_no_empty_ledger(path: Path) -> None:
+def test_what_is_no_file_is_no_empty_ledger(path):
     path.parent.mkdir()
     os.mkfifo(path)
     with pytest.raises(KitError, match="not a regular file"):
         ledger.read_rows(path)
 
 
-def test_a_file_that_cannot_be_a_ledger_is_not_read_to_its_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_a_ledger_is_not_read_to_its_end(path, monkeypatch):
     monkeypatch.setattr(ledger, "MAX_BYTES", 1 << 20)
     path.parent.mkdir()
     path.write_text(HEADER + "a,,,,,,,,,,\n" * 100_000)
@@ -144,14 +141,14 @@ def test_a_file_that_cannot_be_a_ledger_is_not_read_to_its_end(path: Path, monke
         ledger.read_rows(path)
 
 
-def test_sync_fetches_the_scores_of_what_was_handed_in(kaggle: KaggleStandIn, path: Path) -> None:
+def test_sync_fetches_the_scores_of_what_was_handed_in(kaggle, path):
     kaggle.scores = [{"status": "COMPLETE", "publicScore": "0.98", "privateScore": "0.97"}]
     for number in range(5):
         kaggle._submit("kannada-mnist", f"try {number}", "submission.csv", "")
     kaggle.submissions[3]["looks"] = [{"status": "ERROR", "errorDescription": "no rows"}]
     for run, ref in (("a", "41000000"), ("b", "41000003"), ("c", ""), ("d", "5")):
         ledger.add_row(row(run, ref), path)
-    said: list[str] = []
+    said = []
     assert ledger.sync(KANNADA, path, said.append) == 1
     assert [(r["run"], r["public_score"], r["private_score"]) for r in ledger.read_rows(path)] == [
         ("a", "0.98", "0.97"), ("b", "", ""), ("c", "", ""), ("d", "", "")]
@@ -161,14 +158,14 @@ def test_sync_fetches_the_scores_of_what_was_handed_in(kaggle: KaggleStandIn, pa
     assert ledger.sync(KANNADA, path) == 0
 
 
-def test_sync_of_nothing_asks_nobody(kaggle: KaggleStandIn, path: Path) -> None:
+def test_sync_of_nothing_asks_nobody(kaggle, path):
     assert ledger.sync(KANNADA, path) == 0
     ledger.add_row(row("a"), path)
     assert ledger.sync(KANNADA, path) == 0
     assert not kaggle.requests
 
 
-def test_the_summary_counts_gaps_and_intervals(path: Path) -> None:
+def test_the_summary_counts_gaps_and_intervals(path):
     for number, (estimate, public, private) in enumerate(((0.985, 0.99, 0.98), (0.985, 0.984, 0.9), (0.5, "", ""))):
         ledger.add_row(row(f"run {number}", str(number + 1), estimate=str(estimate), estimate_low="0.98",
                        estimate_high="0.99", public_score=str(public), private_score=str(private)), path)
@@ -184,24 +181,24 @@ def test_the_summary_counts_gaps_and_intervals(path: Path) -> None:
     assert result.to_dict()["private"]["mean_gap"] == pytest.approx(0.045)
 
 
-def test_a_run_without_an_estimate_is_said_to_have_none(path: Path) -> None:
+def test_a_run_without_an_estimate_is_said_to_have_none(path):
     ledger.add_row(row("untrained", "1", cv_accuracy="0.16"), path)
     assert "untrained: no estimate was made; its report says why" in ledger.summary(path).lines()
 
 
-def test_an_empty_ledger_has_a_summary_and_a_plot(path: Path) -> None:
+def test_an_empty_ledger_has_a_summary_and_a_plot(path):
     assert "empty" in ledger.summary(path).lines()[0]
     assert ledger.summary(path).public.mean_gap is None
     ElementTree.fromstring(ledger.plot(path))
 
 
-def test_a_name_is_no_formula(path: Path) -> None:
+def test_a_name_is_no_formula(path):
     row = {**ledger.make_row("a", {}), "run": "$a^$", "estimate": "0.99"}
     ledger.add_row(row, path)
     assert "$a^$" in ledger.plot(path)
 
 
-def test_the_plot_is_an_svg_that_names_the_runs_and_depends_on_them_alone(path: Path) -> None:
+def test_the_plot_is_an_svg_that_names_the_runs_and_depends_on_them_alone(path):
     ledger.add_row(row("first", "1", estimate="0.985", estimate_low="0.98", estimate_high="0.99",
                        public_score="1"), path)
     ledger.add_row(row("second", "2", estimate="0.986"), path)
@@ -211,7 +208,7 @@ def test_the_plot_is_an_svg_that_names_the_runs_and_depends_on_them_alone(path: 
     assert svg == ledger.plot(path)
 
 
-def test_each_hand_in_is_drawn_with_its_interval_and_its_scores(path: Path, monkeypatch) -> None:
+def test_each_hand_in_is_drawn_with_its_interval_and_its_scores(path, monkeypatch):
     ledger.add_row(row("old", "0", estimate="0.5"), path)
     scores = {"public_score": "0.981", "private_score": "0.983"}
     ledger.add_row(row("<a & b>", "1", estimate="0.985", estimate_low="0.98", estimate_high="0.99",

@@ -5,16 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.kaggle.stand_in import KaggleStandIn
-
 
 @pytest.fixture
-def built(kaggle: KaggleStandIn) -> Path:
+def built(kaggle):
     """A script kernel as `kit kernel build` leaves it, as far as Kaggle looks."""
     return write_kernel(Path("kernel"), "print('one')\n")
 
 
-def write_kernel(folder: Path, text: str, kind: str = "script") -> Path:
+def write_kernel(folder, text, kind='script'):
     code = "kernel.py" if kind == "script" else "kernel.ipynb"
     metadata = {"id": "ada/kannada-kit", "title": "Kannada Kit", "code_file": code, "language": "python",
                 "kernel_type": kind, "is_private": True, "enable_internet": False, "enable_gpu": True,
@@ -26,7 +24,7 @@ def write_kernel(folder: Path, text: str, kind: str = "script") -> Path:
 
 
 @pytest.fixture
-def predicting(built: Path) -> Path:
+def predicting(built):
     """The same with weights to upload."""
     folder = built / "weights"
     folder.mkdir()

@@ -3,10 +3,8 @@
 import json
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -26,21 +24,21 @@ from tests.kaggle.stand_in import KEY, SIGNATURE, TOKEN, Fault, KaggleStandIn
 REF = "ada/kannada-kit"
 
 
-def run(folder: Path, said: list[str] | None = None, **options: Any) -> push.PushResult:
+def run(folder, said=None, **options):
     """The whole way, as `kit kernel push --wait --submit` goes it."""
     options = {"wait": True, "submit": True, "message": "first try", **options}
     return push.push(folder, KANNADA, progress=(said if said is not None else []).append, **options)
 
 
-def rows() -> list[dict[str, str]]:
+def rows():
     return ledger.read_rows(Path("submissions/ledger.csv"))
 
 
 # -- the whole way ----------------------------------------------------------------------------------------------------
 
 
-def test_push_wait_submit_score(kaggle: KaggleStandIn, built: Path) -> None:
-    said: list[str] = []
+def test_push_wait_submit_score(kaggle, built):
+    said = []
     result = run(built, said)
     assert (result.what, result.version, result.status) == (REF, 1, "COMPLETE")
     assert (result.public_score, result.private_score) == (0.9884, 0.9876)
@@ -59,7 +57,7 @@ def test_push_wait_submit_score(kaggle: KaggleStandIn, built: Path) -> None:
     assert "public 0.98840" in result.lines()[-1]
 
 
-def test_what_is_pushed_is_what_was_built(kaggle: KaggleStandIn, built: Path) -> None:
+def test_what_is_pushed_is_what_was_built(kaggle, built):
     push.push(built, KANNADA)
     body = kaggle.kernels[REF][0].body
     assert body["text"] == (built / "kernel.py").read_text()
@@ -68,7 +66,7 @@ def test_what_is_pushed_is_what_was_built(kaggle: KaggleStandIn, built: Path) ->
     assert kaggle.count("GetKernelSessionStatus") == 0 and not kaggle.submissions
 
 
-def test_the_session_ends_when_it_was_asked_to(kaggle: KaggleStandIn, built: Path) -> None:
+def test_the_session_ends_when_it_was_asked_to(kaggle, built):
     push.push(built, KANNADA, session_limit=5400)
     assert kaggle.kernels[REF][0].body["sessionTimeoutSeconds"] == 5400
     (built / "kernel.py").write_text("print('two')\n")
@@ -76,8 +74,7 @@ def test_the_session_ends_when_it_was_asked_to(kaggle: KaggleStandIn, built: Pat
     assert not kaggle.kernels[REF][1].body.get("sessionTimeoutSeconds")
 
 
-def test_a_session_too_short_for_the_kernel_is_refused_before_it_costs_a_version(kaggle: KaggleStandIn,
-                                                                                 built: Path) -> None:
+def test_a_session_too_short_for_the_kernel_is_refused_before_it_costs_a_version(kaggle, built):
     (built / "kernel.py").write_text('SETTINGS = {"mode": "train", "minutes": 110}\n')
     with pytest.raises(KitError, match="--session-limit 60m ends this kernel before it is done: it plans with 110 min"):
         push.push(built, KANNADA, session_limit=3600)
@@ -85,14 +82,14 @@ def test_a_session_too_short_for_the_kernel_is_refused_before_it_costs_a_version
     push.push(built, KANNADA, session_limit=7200)
 
 
-def test_again_does_nothing_twice(kaggle: KaggleStandIn, built: Path) -> None:
+def test_again_does_nothing_twice(kaggle, built):
     first, second = run(built), run(built)
     assert first == second
     assert (kaggle.count("SaveKernel"), kaggle.count("CreateCodeSubmission")) == (1, 1)
     assert len(rows()) == 1
 
 
-def test_changed_code_is_a_new_version_with_its_own_submission(kaggle: KaggleStandIn, built: Path) -> None:
+def test_changed_code_is_a_new_version_with_its_own_submission(kaggle, built):
     run(built)
     (built / "kernel.py").write_text("print('two')\n")
     assert run(built).version == 2
@@ -100,7 +97,7 @@ def test_changed_code_is_a_new_version_with_its_own_submission(kaggle: KaggleSta
     assert [row["run"] for row in rows()] == [f"{REF} v1", f"{REF} v2"]
 
 
-def test_the_steps_can_be_run_alone(kaggle: KaggleStandIn, built: Path) -> None:
+def test_the_steps_can_be_run_alone(kaggle, built):
     with pytest.raises(KitError, match="nothing was pushed"):
         push.submit(built, KANNADA)
     push.push(built, KANNADA)
@@ -120,7 +117,7 @@ def test_the_steps_can_be_run_alone(kaggle: KaggleStandIn, built: Path) -> None:
 # -- a version that is not ours ---------------------------------------------------------------------------------------
 
 
-def test_a_stale_complete_is_not_taken_for_ours(kaggle: KaggleStandIn, built: Path) -> None:
+def test_a_stale_complete_is_not_taken_for_ours(kaggle, built):
     run(built)
     (built / "kernel.py").write_text("raise SystemExit(1)\n")
     kaggle.next_statuses, kaggle.next_failure = ["QUEUED", "RUNNING", "ERROR"], "Notebook Threw Exception"
@@ -130,16 +127,14 @@ def test_a_stale_complete_is_not_taken_for_ours(kaggle: KaggleStandIn, built: Pa
 
 
 @pytest.mark.parametrize("stale", [1, 2])
-def test_a_stale_answer_even_for_the_right_version_is_seen_through(kaggle: KaggleStandIn, built: Path,
-                                                                   stale: int) -> None:
+def test_a_stale_answer_even_for_the_right_version_is_seen_through(kaggle, built, stale):
     kaggle.next_statuses = ["COMPLETE"] * stale + ["RUNNING", "ERROR"]
     with pytest.raises(KitError, match="ended in an error"):
         run(built)
     assert not kaggle.submissions
 
 
-def test_a_server_that_ignores_the_version_is_looked_at_for_longer(kaggle: KaggleStandIn, built: Path,
-                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_ignores_the_version_is_looked_at_for_longer(kaggle, built, monkeypatch):
     ask = kaggle.do_GetKernelSessionStatus
     monkeypatch.setattr(kaggle, "do_GetKernelSessionStatus", lambda body: ask({**body, "versionLabel": ""}))
     run(built)
@@ -151,11 +146,10 @@ def test_a_server_that_ignores_the_version_is_looked_at_for_longer(kaggle: Kaggl
     assert len(kaggle.submissions) == 1
 
 
-def test_a_server_that_knows_plain_numbers_alone_is_understood(kaggle: KaggleStandIn, built: Path,
-                                                               monkeypatch: pytest.MonkeyPatch) -> None:
-    inner: Callable[..., Any] = KaggleStandIn._version
+def test_a_server_that_knows_plain_numbers_alone_is_understood(kaggle, built, monkeypatch):
+    inner = KaggleStandIn._version
 
-    def plain(self: KaggleStandIn, body: dict[str, Any]) -> Any:
+    def plain(self, body):
         label = body.get("versionLabel", "")
         return inner(self, {**body, "versionLabel": f"v{label}" if label.isdigit() else "none"} if label else body)
 
@@ -163,12 +157,11 @@ def test_a_server_that_knows_plain_numbers_alone_is_understood(kaggle: KaggleSta
     assert run(built).public_score == 0.9884
 
 
-def test_a_session_that_is_made_a_while_after_the_push_is_waited_for(
-        kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_that_is_made_a_while_after_the_push_is_waited_for(kaggle, built, monkeypatch):
     answer = kaggle.do_GetKernelSessionStatus
-    looks: list[int] = []
+    looks = []
 
-    def late(body: dict[str, Any]) -> Any:
+    def late(body):
         looks.append(1)
         return answer(body) if len(looks) > 4 else (404, {"code": 404, "message": "Not found"})
 
@@ -180,10 +173,10 @@ def test_a_session_that_is_made_a_while_after_the_push_is_waited_for(
         run(built)
 
 
-def test_a_title_that_lands_elsewhere_is_followed_there(kaggle: KaggleStandIn, built: Path) -> None:
+def test_a_title_that_lands_elsewhere_is_followed_there(kaggle, built):
     metadata = json.loads((built / "kernel-metadata.json").read_text())
     (built / "kernel-metadata.json").write_text(json.dumps({**metadata, "title": "Something else"}))
-    said: list[str] = []
+    said = []
     assert run(built, said).what == "ada/something-else"
     assert kaggle.submissions[0]["what"] == "ada/something-else/1"
     assert any("title does not resolve to the specified id" in text for text in said)
@@ -195,18 +188,17 @@ def test_a_title_that_lands_elsewhere_is_followed_there(kaggle: KaggleStandIn, b
 @pytest.mark.parametrize("trouble", [{"hang_up": True}, {"status": 500}])
 @pytest.mark.parametrize("understood", ["v", ""])
 def test_a_label_that_kaggle_stumbles_over_is_asked_for_otherwise(
-        kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch, understood: str,
-        trouble: dict[str, Any]) -> None:
+        kaggle, built, monkeypatch, understood, trouble):
     """A server that dies of `int("v1")`, or of `"1"[1:]`."""
-    take: Callable[..., Any] = KaggleStandIn._version
-    find_fault: Callable[..., Any] = KaggleStandIn.take_fault
+    take = KaggleStandIn._version
+    find_fault = KaggleStandIn.take_fault
 
-    def stumble(self: KaggleStandIn, method: str) -> Any:
+    def stumble(self, method):
         name, body = self.requests[-1]
         label = body.get("versionLabel", "") if name == method else ""
         return Fault(**trouble) if label and label.startswith("v") != bool(understood) else find_fault(self, method)
 
-    def plain(self: KaggleStandIn, body: dict[str, Any]) -> Any:
+    def plain(self, body):
         label = body.get("versionLabel", "")
         return take(self, {**body, "versionLabel": f"v{label.removeprefix('v')}"} if label else body)
 
@@ -216,8 +208,7 @@ def test_a_label_that_kaggle_stumbles_over_is_asked_for_otherwise(
     assert len(kaggle.submissions) == 1
 
 
-def test_status_and_push_answers_with_little_in_them(kaggle: KaggleStandIn, built: Path,
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_and_push_answers_with_little_in_them(kaggle, built, monkeypatch):
     save, ask = kaggle.do_SaveKernel, kaggle.do_GetKernelSessionStatus
     monkeypatch.setattr(kaggle, "do_SaveKernel", lambda body: (200, {
         "versionNumber": str(save(body)[1]["versionNumber"]), "url": None}))
@@ -228,26 +219,25 @@ def test_status_and_push_answers_with_little_in_them(kaggle: KaggleStandIn, buil
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_outputs_that_kaggle_does_not_show_do_not_stop_the_hand_in(kaggle: KaggleStandIn, built: Path,
-                                                                   monkeypatch: pytest.MonkeyPatch,
-                                                                   status: int) -> None:
+def test_outputs_that_kaggle_does_not_show_do_not_stop_the_hand_in(
+        kaggle, built, monkeypatch, status):
     monkeypatch.setattr(kaggle, "do_ListKernelSessionOutput", lambda body: (status, {"message": "no such output"}))
-    said: list[str] = []
+    said = []
     assert run(built, said).public_score == 0.9884
     assert any("no such output" in text for text in said) and any("left no report.json" in text for text in said)
 
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_list_without_descriptions_and_an_answer_without_a_reference(
-        kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch, lost: bool) -> None:
+        kaggle, built, monkeypatch, lost):
     kaggle._submit("kannada-mnist", "", "submission.csv", "somebody's earlier one")
     submit, shown = kaggle.do_CreateCodeSubmission, kaggle.do_ListSubmissions
 
-    def bare(body: dict[str, Any]) -> Any:
+    def bare(body):
         submit(body)
         return (500, {"code": 500}) if lost else (200, {"message": "Successfully submitted to Kannada MNIST"})
 
-    def anonymous(body: dict[str, Any]) -> Any:
+    def anonymous(body):
         page = shown(body)[1]
         return 200, {**page, "submissions": [{**entry, "description": ""} for entry in page["submissions"]]}
 
@@ -262,7 +252,7 @@ def test_a_list_without_descriptions_and_an_answer_without_a_reference(
                                    {"status": "SUBMISSION_STATUS_COMPLETE", "publicScore": "0.98840",
                                     "privateScore": ""},
                                    {"status": "COMPLETE", "publicScore": "0.9884", "privateScore": "NaN"}])
-def test_scores_in_each_of_their_forms(kaggle: KaggleStandIn, built: Path, facts: dict[str, Any]) -> None:
+def test_scores_in_each_of_their_forms(kaggle, built, facts):
     kaggle.scores = [{"publicScore": ""}, facts]
     result = run(built)
     assert (result.public_score, result.private_score) == (0.9884, None)
@@ -271,8 +261,7 @@ def test_scores_in_each_of_their_forms(kaggle: KaggleStandIn, built: Path, facts
 
 @pytest.mark.parametrize("answer", [{"message": "not yours"}, {"error": {"code": 403, "message": "not yours"}},
                                     {"error": "not yours"}])
-def test_kaggles_words_are_found_in_each_form(kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch,
-                                              answer: dict[str, Any]) -> None:
+def test_kaggles_words_are_found_in_each_form(kaggle, built, monkeypatch, answer):
     monkeypatch.setattr(kaggle, "do_SaveKernel", lambda body: (403, answer))
     with pytest.raises(KitError, match=r"answers 403, not allowed \(Kaggle says: not yours\)"):
         run(built)
@@ -281,10 +270,10 @@ def test_kaggles_words_are_found_in_each_form(kaggle: KaggleStandIn, built: Path
 # -- a kernel that fails ----------------------------------------------------------------------------------------------
 
 
-def test_a_failed_kernel_ends_in_its_logs_tail_and_is_not_handed_in(kaggle: KaggleStandIn, built: Path) -> None:
+def test_a_failed_kernel_ends_in_its_logs_tail_and_is_not_handed_in(kaggle, built):
     kaggle.next_statuses, kaggle.next_failure = ["RUNNING", "ERROR"], "Notebook Timeout"
     kaggle.next_log = json.dumps([{"data": f"line {i}\n"} for i in range(50)] + [{"data": f"boom {TOKEN}\n"}])
-    said: list[str] = []
+    said = []
     with pytest.raises(KitError) as caught:
         run(built, said)
     assert "Notebook Timeout" in caught.value.message and "line 49 | boom [hidden]" in caught.value.message
@@ -296,13 +285,13 @@ def test_a_failed_kernel_ends_in_its_logs_tail_and_is_not_handed_in(kaggle: Kagg
     assert kaggle.count("SaveKernel") == 1
 
 
-def test_a_cancelled_kernel_says_so(kaggle: KaggleStandIn, built: Path) -> None:
+def test_a_cancelled_kernel_says_so(kaggle, built):
     kaggle.next_statuses = ["RUNNING", "CANCEL_REQUESTED", "CANCEL_ACKNOWLEDGED"]
     with pytest.raises(KitError, match="was cancelled"):
         run(built)
 
 
-def test_a_kernel_without_submission_csv_is_not_handed_in(kaggle: KaggleStandIn, built: Path) -> None:
+def test_a_kernel_without_submission_csv_is_not_handed_in(kaggle, built):
     kaggle.next_outputs = {"report.json": b"{}", "model.keras": b"x"}
     with pytest.raises(KitError, match=r"left no submission\.csv, only model\.keras, report\.json"):
         run(built)
@@ -310,15 +299,14 @@ def test_a_kernel_without_submission_csv_is_not_handed_in(kaggle: KaggleStandIn,
 
 
 @pytest.mark.parametrize("report", [None, b"no json", b"[]", b'{"cv": [0.99], "data": "kaggle"}'])
-def test_a_kernel_without_a_report_is_handed_in_all_the_same(kaggle: KaggleStandIn, built: Path,
-                                                             report: bytes | None) -> None:
+def test_a_kernel_without_a_report_is_handed_in_all_the_same(kaggle, built, report):
     kaggle.next_outputs = {"submission.csv": b"x"} | ({} if report is None else {"report.json": report})
     run(built)
     (row,) = rows()
     assert row["estimate"] == "" and row["public_score"] == "0.9884"
 
 
-def test_a_kernel_that_never_ends_tells_how_to_go_on(kaggle: KaggleStandIn, built: Path) -> None:
+def test_a_kernel_that_never_ends_tells_how_to_go_on(kaggle, built):
     kaggle.next_statuses = ["RUNNING"]
     with pytest.raises(KitError, match="has not ended after") as caught:
         run(built, kernel_timeout=0.05)
@@ -328,7 +316,7 @@ def test_a_kernel_that_never_ends_tells_how_to_go_on(kaggle: KaggleStandIn, buil
 # -- answers that are errors ------------------------------------------------------------------------------------------
 
 
-def test_an_error_in_a_200_push_answer_is_an_error(kaggle: KaggleStandIn, built: Path) -> None:
+def test_an_error_in_a_200_push_answer_is_an_error(kaggle, built):
     kaggle.push_answer = {"error": "Something that nobody has seen yet.\n", "versionNumber": 1}
     with pytest.raises(KitError, match="Something that nobody has seen yet") as caught:
         run(built)
@@ -337,7 +325,7 @@ def test_an_error_in_a_200_push_answer_is_an_error(kaggle: KaggleStandIn, built:
     assert run(built).version == 1
 
 
-def test_sources_that_kaggle_ignores_are_an_error(kaggle: KaggleStandIn, built: Path) -> None:
+def test_sources_that_kaggle_ignores_are_an_error(kaggle, built):
     kaggle.push_answer = {"ref": f"/{REF}", "versionNumber": 1, "invalidCompetitionSources": ["kannada-mnist"]}
     with pytest.raises(KitError, match="not its data: competition kannada-mnist") as caught:
         run(built)
@@ -351,8 +339,7 @@ def test_sources_that_kaggle_ignores_are_an_error(kaggle: KaggleStandIn, built: 
 @pytest.mark.parametrize(("status", "word"), [(401, "expired"), (403, "not allowed"), (404, "not found"),
                                               (400, "400")])
 @pytest.mark.parametrize("method", ["SaveKernel", "CreateCodeSubmission"])
-def test_refusals_are_errors_and_leave_the_way_open(kaggle: KaggleStandIn, built: Path, status: int, word: str,
-                                                    method: str) -> None:
+def test_refusals_are_errors_and_leave_the_way_open(kaggle, built, status, word, method):
     kaggle.fault(method, status=status)
     with pytest.raises(KitError, match=word):
         run(built)
@@ -362,9 +349,9 @@ def test_refusals_are_errors_and_leave_the_way_open(kaggle: KaggleStandIn, built
 
 @pytest.mark.parametrize("method", ["SaveKernel", "GetKernelSessionStatus", "ListKernelSessionOutput",
                                     "CreateCodeSubmission", "ListSubmissions"])
-def test_429_is_waited_out_everywhere(kaggle: KaggleStandIn, built: Path, method: str) -> None:
+def test_429_is_waited_out_everywhere(kaggle, built, method):
     kaggle.fault(method, status=429, headers={"Retry-After": "0.05"}, times=2)
-    said: list[str] = []
+    said = []
     assert run(built, said).public_score == 0.9884
     assert any("429" in text for text in said) or method == "ListKernelSessionOutput"
     assert (len(kaggle.kernels[REF]), len(kaggle.submissions)) == (1, 1)
@@ -374,7 +361,7 @@ def test_429_is_waited_out_everywhere(kaggle: KaggleStandIn, built: Path, method
 @pytest.mark.parametrize("facts", [{"status": 500}, {"hang_up": True}])
 @pytest.mark.parametrize("method", ["SaveKernel", "CreateCodeSubmission"])
 def test_a_lost_answer_makes_no_second_push_and_no_second_submission(
-        kaggle: KaggleStandIn, built: Path, method: str, facts: dict[str, Any], after: bool) -> None:
+        kaggle, built, method, facts, after):
     kaggle.fault(method, **facts, after=after)
     if not after:  # nobody knows that: it is not sent again until the user has looked
         for _ in range(2):
@@ -389,8 +376,7 @@ def test_a_lost_answer_makes_no_second_push_and_no_second_submission(
 
 
 @pytest.mark.parametrize("method", ["SaveKernel", "CreateCodeSubmission"])
-def test_what_kaggle_lists_late_is_found_by_the_next_call_and_not_sent_twice(
-        kaggle: KaggleStandIn, built: Path, method: str) -> None:
+def test_what_kaggle_lists_late_is_found_by_the_next_call_and_not_sent_twice(kaggle, built, method):
     kaggle.hide_new = True
     kaggle.fault(method, hang_up=True, after=True)
     with pytest.raises(KitError, match="arrived is not known"):
@@ -402,7 +388,7 @@ def test_what_kaggle_lists_late_is_found_by_the_next_call_and_not_sent_twice(
     assert (len(kaggle.kernels[REF]), len(kaggle.submissions)) == (1, 1)
 
 
-def test_resend_looks_first(kaggle: KaggleStandIn, built: Path) -> None:
+def test_resend_looks_first(kaggle, built):
     kaggle.hide_new = True
     kaggle.fault("CreateCodeSubmission", status=502, after=True)
     with pytest.raises(KitError, match="arrived is not known"):
@@ -413,15 +399,14 @@ def test_resend_looks_first(kaggle: KaggleStandIn, built: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["SaveKernel", "CreateCodeSubmission"])
-def test_what_cannot_have_been_sent_is_sent_again(kaggle: KaggleStandIn, built: Path, method: str,
-                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_have_been_sent_is_sent_again(kaggle, built, method, monkeypatch):
     """The network was down for a moment: no connection, so nothing can have been carried out."""
     import urllib3
 
-    failed: list[str] = []
+    failed = []
     send = urllib3.connection.HTTPConnection.request
 
-    def refuse_once(self: Any, verb: str, url: str, *arguments: Any, **options: Any) -> Any:
+    def refuse_once(self, verb, url, *arguments, **options):
         if url.endswith(method) and not failed:
             failed.append(url)
             raise urllib3.exceptions.NewConnectionError(self, "Failed to establish a new connection: [Errno 111]")
@@ -433,13 +418,12 @@ def test_what_cannot_have_been_sent_is_sent_again(kaggle: KaggleStandIn, built: 
 
 
 @pytest.mark.parametrize("method", ["SaveKernel", "CreateCodeSubmission"])
-def test_a_network_that_is_down_for_good_leaves_the_way_open(kaggle: KaggleStandIn, built: Path, method: str,
-                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_is_down_for_good_leaves_the_way_open(kaggle, built, method, monkeypatch):
     import urllib3
 
     send = urllib3.connection.HTTPConnection.request
 
-    def refuse(self: Any, verb: str, url: str, *arguments: Any, **options: Any) -> Any:
+    def refuse(self, verb, url, *arguments, **options):
         if url.endswith(method):
             raise urllib3.exceptions.NewConnectionError(self, "Failed to establish a new connection: [Errno 111]")
         return send(self, verb, url, *arguments, **options)
@@ -451,8 +435,7 @@ def test_a_network_that_is_down_for_good_leaves_the_way_open(kaggle: KaggleStand
     assert kaggle.count(method) == 1
 
 
-def test_interrupted_while_waiting_out_a_429_is_no_lost_answer(kaggle: KaggleStandIn, built: Path,
-                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_while_waiting_out_a_429_is_no_lost_answer(kaggle, built, monkeypatch):
     for method in ("SaveKernel", "CreateCodeSubmission"):
         kaggle.fault(method, status=429, headers={"Retry-After": "0.01"})
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -464,15 +447,14 @@ def test_interrupted_while_waiting_out_a_429_is_no_lost_answer(kaggle: KaggleSta
     assert (len(kaggle.kernels[REF]), len(kaggle.submissions)) == (1, 1)
 
 
-def test_500_for_ever_is_an_error(kaggle: KaggleStandIn, built: Path) -> None:
+def test_500_for_ever_is_an_error(kaggle, built):
     kaggle.fault("CreateCodeSubmission", status=500, times=1000)
     with pytest.raises(KitError, match=r"internal error \(500\).*arrived is not known"):
         run(built)
     assert not kaggle.submissions and not rows()
 
 
-def test_a_submission_that_kaggle_does_not_take_is_an_error(kaggle: KaggleStandIn, built: Path,
-                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_submission_that_kaggle_does_not_take_is_an_error(kaggle, built, monkeypatch):
     monkeypatch.setattr(kaggle, "do_CreateCodeSubmission",
                         lambda body: (200, {"message": "Submission not allowed: daily limit of 5 reached"}))
     with pytest.raises(KitError, match="daily limit of 5 reached"):
@@ -488,8 +470,8 @@ def test_a_submission_that_kaggle_does_not_take_is_an_error(kaggle: KaggleStandI
     ("Permission 'kernels.update' was denied", "not allowed", "https://www.kaggle.com/work/code"),
     ("Your client is outdated, please upgrade kaggle", "too old (kaggle 2", "pip install --upgrade kaggle")])
 @pytest.mark.parametrize("status", [200, 400])
-def test_each_refusal_of_a_push_has_its_own_fix(kaggle: KaggleStandIn, built: Path, words: str, meaning: str, fix: str,
-                                                status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_refusal_of_a_push_has_its_own_fix(
+        kaggle, built, words, meaning, fix, status, monkeypatch):
     """Kaggle says some in an answer of 200, some in one of 400."""
     monkeypatch.setattr(kaggle, "do_SaveKernel", lambda body: (200, {"error": words}) if status == 200
                         else (400, {"code": 400, "message": words}))
@@ -500,10 +482,10 @@ def test_each_refusal_of_a_push_has_its_own_fix(kaggle: KaggleStandIn, built: Pa
     monkeypatch.undo()
 
 
-def test_a_push_waits_for_a_free_session(kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_push_waits_for_a_free_session(kaggle, built, monkeypatch):
     monkeypatch.setattr(push, "SLOT_PAUSE", 0.02)
     kaggle.fault("SaveKernel", status=400, message="Maximum batch GPU session count of 2 reached.", times=3)
-    said: list[str] = []
+    said = []
     assert run(built, said).public_score == 0.9884
     assert sum("waiting for one to end" in text for text in said) == 3 and len(kaggle.kernels[REF]) == 1
 
@@ -512,9 +494,9 @@ QUOTA = {"quotaRefreshTime": "2026-11-28T00:00:00Z", "gpuQuota": {"timeUsed": "4
          "tpuQuota": {"timeUsed": "0s", "totalTimeAllowed": "72000s"}}
 
 
-def test_the_hours_that_are_left_are_said_before_a_push(kaggle: KaggleStandIn, built: Path) -> None:
+def test_the_hours_that_are_left_are_said_before_a_push(kaggle, built):
     kaggle.quota = QUOTA
-    said: list[str] = []
+    said = []
     push.push(built, KANNADA, progress=said.append)
     assert "GPU: 17.7 of 30 h of this week are left (until 2026-11-28 00:00 UTC)" in said
     assert not [text for text in said if text.startswith("TPU")]  # the kernel uses none
@@ -522,7 +504,7 @@ def test_the_hours_that_are_left_are_said_before_a_push(kaggle: KaggleStandIn, b
                                                            "until": "2026-11-28 00:00 UTC"}
 
 
-def test_used_up_hours_say_when_they_come_back(kaggle: KaggleStandIn, built: Path) -> None:
+def test_used_up_hours_say_when_they_come_back(kaggle, built):
     kaggle.quota = {**QUOTA, "gpuQuota": {"timeUsed": "108000s", "totalTimeAllowed": "108000s"}}
     kaggle.push_answer = {"error": "Maximum weekly GPU quota of 30.00 hours reached."}
     with pytest.raises(KitError) as caught:
@@ -532,21 +514,21 @@ def test_used_up_hours_say_when_they_come_back(kaggle: KaggleStandIn, built: Pat
 
 @pytest.mark.parametrize("missing", ["method", "endpoint"])
 def test_a_client_or_a_server_without_quota_and_limits_does_without(
-        kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+        kaggle, built, monkeypatch, missing):
     kaggle.limits = None
     if missing == "method":
         from kaggle.api.kaggle_api_extended import KaggleApi
 
         monkeypatch.delattr(KaggleApi, "quota_view")
         monkeypatch.delattr(KaggleApi, "competition_get_submission_limits")
-    said: list[str] = []
+    said = []
     assert run(built, said).public_score == 0.9884
     assert not [text for text in said if "left" in text]
     assert push.status(built, KANNADA)["quota"] == {}
 
 
-def test_what_is_left_today_is_said_before_one_is_spent(kaggle: KaggleStandIn, built: Path) -> None:
-    said: list[str] = []
+def test_what_is_left_today_is_said_before_one_is_spent(kaggle, built):
+    said = []
     run(built, said)
     assert "submissions today: 1 made, 4 left before this one" in said
     names = [name for name, _ in kaggle.requests]
@@ -565,8 +547,7 @@ def test_what_is_left_today_is_said_before_one_is_spent(kaggle: KaggleStandIn, b
     (403, "You cannot submit until you accept the competition rules", "rules are not accepted", KANNADA.rules_url),
     (403, "Permission 'competitions.participate' was denied", "has not joined", KANNADA.rules_url),
     (400, "Bad Request", "without a reason", KANNADA.rules_url), (400, " ", "without a reason", "midnight UTC")])
-def test_each_refusal_of_a_submission_has_its_own_fix(kaggle: KaggleStandIn, built: Path, status: int, words: str,
-                                                      meaning: str, fix: str) -> None:
+def test_each_refusal_of_a_submission_has_its_own_fix(kaggle, built, status, words, meaning, fix):
     kaggle.fault("CreateCodeSubmission", status=status, message=words)
     with pytest.raises(KitError) as caught:
         run(built)
@@ -576,8 +557,7 @@ def test_each_refusal_of_a_submission_has_its_own_fix(kaggle: KaggleStandIn, bui
 
 
 @pytest.mark.parametrize("status", [400, 403])
-def test_a_refusal_without_words_is_explained_by_what_is_left_today(kaggle: KaggleStandIn, built: Path,
-                                                                    status: int) -> None:
+def test_a_refusal_without_words_is_explained_by_what_is_left_today(kaggle, built, status):
     kaggle.limits = {"numToday": 5, "numTotal": 9, "numAllowedNow": 0}
     kaggle.fault("CreateCodeSubmission", status=status, message="Bad Request")
     with pytest.raises(KitError, match="the submissions of today are used up") as caught:
@@ -586,10 +566,10 @@ def test_a_refusal_without_words_is_explained_by_what_is_left_today(kaggle: Kagg
 
 
 def test_a_success_without_a_reference_that_is_not_listed_is_not_sent_again(
-        kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        kaggle, built, monkeypatch):
     submit = kaggle.do_CreateCodeSubmission
 
-    def bare(body: dict[str, Any]) -> Any:
+    def bare(body):
         submit(body)
         return 200, {"message": "Successfully submitted to Kannada MNIST"}
 
@@ -605,12 +585,12 @@ def test_a_success_without_a_reference_that_is_not_listed_is_not_sent_again(
 # -- the log ----------------------------------------------------------------------------------------------------------
 
 
-def followed(folder: Path) -> tuple[list[str], dict[str, Any]]:
-    shown: list[str] = []
+def followed(folder):
+    shown = []
     return shown, push.logs(folder, KANNADA, follow=True, show=shown.append)
 
 
-def test_a_log_is_followed_as_it_is_streamed(kaggle: KaggleStandIn, built: Path) -> None:
+def test_a_log_is_followed_as_it_is_streamed(kaggle, built):
     """A lost connection begins again from the first line; no line is shown twice, and no credential at all."""
     kaggle.next_statuses = ["RUNNING", "RUNNING", "COMPLETE"]
     push.push(built, KANNADA)
@@ -624,8 +604,7 @@ def test_a_log_is_followed_as_it_is_streamed(kaggle: KaggleStandIn, built: Path)
 
 
 @pytest.mark.parametrize("has_stream", [True, False])
-def test_a_log_is_followed_where_nothing_is_streamed(kaggle: KaggleStandIn, built: Path, has_stream: bool,
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_is_followed_where_nothing_is_streamed(kaggle, built, has_stream, monkeypatch):
     from kaggle.api.kaggle_api_extended import KaggleApi
 
     if not has_stream:
@@ -639,7 +618,7 @@ def test_a_log_is_followed_where_nothing_is_streamed(kaggle: KaggleStandIn, buil
 # -- scores -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_score_that_never_comes_tells_how_to_go_on(kaggle: KaggleStandIn, built: Path) -> None:
+def test_a_score_that_never_comes_tells_how_to_go_on(kaggle, built):
     kaggle.scores = [{}]
     with pytest.raises(KitError, match="has no score after") as caught:
         run(built, score_timeout=0.1)
@@ -658,8 +637,7 @@ def test_a_score_that_never_comes_tells_how_to_go_on(kaggle: KaggleStandIn, buil
     ("Submission Scoring Error", "kit validate"), ("Notebook Threw Exception", "kit kernel rehearse"),
     ("Notebook Timeout", "--time-budget"), ("Submission CSV Not Found", "must write submission.csv"),
     ("Notebook Exceeded Allowed Compute", "fewer or smaller models")])
-def test_a_submission_that_kaggle_cannot_score_says_why(kaggle: KaggleStandIn, built: Path, why: str,
-                                                        fix: str) -> None:
+def test_a_submission_that_kaggle_cannot_score_says_why(kaggle, built, why, fix):
     kaggle.scores = [{}, {"status": "ERROR", "errorDescription": why}]
     with pytest.raises(KitError, match=f"could not score submission 41000000: {why}") as caught:
         run(built)
@@ -671,8 +649,7 @@ def test_a_submission_that_kaggle_cannot_score_says_why(kaggle: KaggleStandIn, b
 
 
 @pytest.mark.parametrize("where", ["_accept", "_follow", "_hand_in", "wait_for_score"])
-def test_killed_between_two_steps_goes_on(kaggle: KaggleStandIn, built: Path, monkeypatch: pytest.MonkeyPatch,
-                                          where: str) -> None:
+def test_killed_between_two_steps_goes_on(kaggle, built, monkeypatch, where):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(ledger if where == "wait_for_score" else push, where, interrupted)
         run(built)
@@ -681,8 +658,7 @@ def test_killed_between_two_steps_goes_on(kaggle: KaggleStandIn, built: Path, mo
     assert len(rows()) == 1
 
 
-def test_killed_between_the_submission_and_its_note_goes_on(kaggle: KaggleStandIn, built: Path,
-                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_between_the_submission_and_its_note_goes_on(kaggle, built, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(submissions, "Submission", interrupted)
         run(built)
@@ -691,11 +667,11 @@ def test_killed_between_the_submission_and_its_note_goes_on(kaggle: KaggleStandI
     assert len(kaggle.submissions) == 1
 
 
-def interrupted(*_: Any, **__: Any) -> Any:
+def interrupted(*_, **__):
     raise KeyboardInterrupt
 
 
-def test_a_lost_push_json_makes_no_second_submission(kaggle: KaggleStandIn, built: Path) -> None:
+def test_a_lost_push_json_makes_no_second_submission(kaggle, built):
     run(built)
     for other in range(7):  # others come after it, so that it is on a later page of the list
         kaggle._submit("kannada-mnist", f"other {other}", "submission.csv", "")
@@ -705,8 +681,7 @@ def test_a_lost_push_json_makes_no_second_submission(kaggle: KaggleStandIn, buil
     assert kaggle.count("CreateCodeSubmission") == 1
 
 
-def test_an_interrupted_notebook_push_is_recognised(kaggle: KaggleStandIn, built: Path,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_notebook_push_is_recognised(kaggle, built, monkeypatch):
     cells = [{"cell_type": "code", "source": ["a = 1\n", "b = 2\n"], "outputs": [{"x": 1}], "metadata": {}}]
     notebook = {"cells": cells, "metadata": {"kernelspec": {"name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}
     metadata = json.loads((built / "kernel-metadata.json").read_text())
@@ -720,7 +695,7 @@ def test_an_interrupted_notebook_push_is_recognised(kaggle: KaggleStandIn, built
     assert kaggle.count("SaveKernel") == 1
 
 
-def test_two_processes_do_not_push_one_folder(kaggle: KaggleStandIn, built: Path) -> None:
+def test_two_processes_do_not_push_one_folder(kaggle, built):
     import filelock
 
     with filelock.FileLock(built / ".push.lock"), pytest.raises(KitError, match="being pushed by another process"):
@@ -739,8 +714,7 @@ def test_two_processes_do_not_push_one_folder(kaggle: KaggleStandIn, built: Path
     ({"competition_sources": [5]}, r"competition_sources cannot be \[5\]"), ({"id": [1]}, "damaged"),
     ({"dataset_sources": ["../../x"]}, "dataset_sources cannot be"), ({"code_file": 5}, "code_file cannot be 5"),
     ({"kernel_type": "rmarkdown"}, "kernel_type cannot be"), ({"language": "cobol"}, "valid language")])
-def test_folders_that_cannot_be_pushed(kaggle: KaggleStandIn, built: Path, change: dict[str, Any],
-                                       message: str) -> None:
+def test_folders_that_cannot_be_pushed(kaggle, built, change, message):
     metadata = json.loads((built / "kernel-metadata.json").read_text())
     (built / "kernel-metadata.json").write_text(json.dumps({**metadata, **change}))
     with pytest.raises(KitError, match=message):
@@ -749,13 +723,13 @@ def test_folders_that_cannot_be_pushed(kaggle: KaggleStandIn, built: Path, chang
 
 
 @pytest.mark.parametrize("text", [b"[]", b"5", b"\xff", b"{", b"null"])
-def test_metadata_that_is_no_table_is_damaged(built: Path, text: bytes) -> None:
+def test_metadata_that_is_no_table_is_damaged(built, text):
     (built / "kernel-metadata.json").write_bytes(text)
     with pytest.raises(KitError, match="is damaged"):
         push.push(built, KANNADA)
 
 
-def test_code_that_is_not_utf_8_is_named_by_its_line(kaggle: KaggleStandIn, built: Path) -> None:
+def test_code_that_is_not_utf_8_is_named_by_its_line(kaggle, built):
     (built / "kernel.py").write_bytes(b"print('one')\n# caf\xe9\n")
     with pytest.raises(KitError, match=r"kernel\.py, line 2: byte 19 of the file is not UTF-8"):
         push.push(built, KANNADA)
@@ -764,7 +738,7 @@ def test_code_that_is_not_utf_8_is_named_by_its_line(kaggle: KaggleStandIn, buil
 
 @pytest.mark.parametrize("change", [{"version": "3"}, {"digest": None}, {"weights": []}, {"weights": {"before": "2"}},
                                     {"submitting": "yes"}, {"weights": {"other": 1}}, {"other": 1}])
-def test_a_push_json_of_another_kind_is_damaged(kaggle: KaggleStandIn, built: Path, change: dict[str, Any]) -> None:
+def test_a_push_json_of_another_kind_is_damaged(kaggle, built, change):
     push.push(built, KANNADA)
     (built / storage.CHECKSUMS).unlink()
     (built / STATE).write_text(json.dumps({**json.loads((built / STATE).read_text()), **change}))
@@ -773,14 +747,14 @@ def test_a_push_json_of_another_kind_is_damaged(kaggle: KaggleStandIn, built: Pa
     assert kaggle.count("SaveKernel") == 1
 
 
-def test_weights_whose_metadata_names_no_dataset_are_not_uploaded(kaggle: KaggleStandIn, predicting: Path) -> None:
+def test_weights_whose_metadata_names_no_dataset_are_not_uploaded(kaggle, predicting):
     (predicting / "weights" / "dataset-metadata.json").write_text('{"id": "kannada-kit-weights"}')
     with pytest.raises(KitError, match=r"dataset-metadata\.json is damaged"):
         push.push(predicting, KANNADA)
     assert not kaggle.datasets and not kaggle.kernels
 
 
-def test_no_folder_is_told(kaggle: KaggleStandIn) -> None:
+def test_no_folder_is_told(kaggle):
     with pytest.raises(KitError, match="not a kernel folder") as caught:
         push.push(Path("nowhere"), KANNADA)
     assert "kit kernel build" in caught.value.fix
@@ -789,7 +763,7 @@ def test_no_folder_is_told(kaggle: KaggleStandIn) -> None:
 # -- weights ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_weights_are_uploaded_once_before_the_push(kaggle: KaggleStandIn, predicting: Path) -> None:
+def test_the_weights_are_uploaded_once_before_the_push(kaggle, predicting):
     run(predicting)
     run(predicting)
     names = [name for name, _ in kaggle.requests]
@@ -800,7 +774,7 @@ def test_the_weights_are_uploaded_once_before_the_push(kaggle: KaggleStandIn, pr
     assert body["isPrivate"] is True
 
 
-def test_changed_weights_are_a_new_version(kaggle: KaggleStandIn, predicting: Path) -> None:
+def test_changed_weights_are_a_new_version(kaggle, predicting):
     push.push(predicting, KANNADA)
     (predicting / "weights" / "cnn-0-fold_0.keras").write_bytes(b"better weights")
     push.push(predicting, KANNADA)
@@ -809,14 +783,13 @@ def test_changed_weights_are_a_new_version(kaggle: KaggleStandIn, predicting: Pa
     assert len(kaggle.kernels[REF]) == 2
 
 
-def test_a_lost_answer_makes_no_second_dataset(kaggle: KaggleStandIn, predicting: Path) -> None:
+def test_a_lost_answer_makes_no_second_dataset(kaggle, predicting):
     kaggle.fault("CreateDataset", hang_up=True, after=True)
     push.push(predicting, KANNADA)
     assert len(kaggle.datasets["ada/kannada-kit-weights"]["versions"]) == 1
 
 
-def test_killed_after_the_upload_goes_on(kaggle: KaggleStandIn, predicting: Path,
-                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_after_the_upload_goes_on(kaggle, predicting, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(dataset, "_wait", interrupted)
         push.push(predicting, KANNADA)
@@ -826,13 +799,12 @@ def test_killed_after_the_upload_goes_on(kaggle: KaggleStandIn, predicting: Path
 
 
 @pytest.mark.parametrize("prints", [True, False], ids=["kaggle 2.2.4 prints it", "kaggle 2.2.5 raises it"])
-def test_a_file_that_does_not_arrive_stops_the_push(kaggle: KaggleStandIn, predicting: Path,
-                                                    monkeypatch: pytest.MonkeyPatch, prints: bool) -> None:
+def test_a_file_that_does_not_arrive_stops_the_push(kaggle, predicting, monkeypatch, prints):
     from kaggle.api.kaggle_api_extended import KaggleApi
 
     upload = KaggleApi._upload_file
 
-    def as_that_client(*arguments: Any) -> Any:
+    def as_that_client(*arguments):
         name = arguments[1]
         try:
             sent = upload(*arguments)
@@ -851,8 +823,7 @@ def test_a_file_that_does_not_arrive_stops_the_push(kaggle: KaggleStandIn, predi
     assert len(kaggle.datasets["ada/kannada-kit-weights"]["versions"][-1]) == 2
 
 
-def test_an_upload_to_which_nobody_answers_is_given_up(kaggle: KaggleStandIn, predicting: Path,
-                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_to_which_nobody_answers_is_given_up(kaggle, predicting, monkeypatch):
     """The client uploads through an adapter of its own, without a time-out."""
     from kaggle.api import kaggle_api_extended as extended
 
@@ -865,15 +836,13 @@ def test_an_upload_to_which_nobody_answers_is_given_up(kaggle: KaggleStandIn, pr
     assert time.monotonic() - began < 10 and not kaggle.kernels
 
 
-def test_an_error_in_a_200_dataset_answer_is_an_error(kaggle: KaggleStandIn, predicting: Path,
-                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_200_dataset_answer_is_an_error(kaggle, predicting, monkeypatch):
     monkeypatch.setattr(kaggle, "do_CreateDataset", lambda body: (200, {"status": "error", "error": "title in use"}))
     with pytest.raises(KitError, match="title in use"):
         push.push(predicting, KANNADA)
 
 
-def test_a_dataset_that_kaggle_cannot_unpack_is_an_error(kaggle: KaggleStandIn, predicting: Path,
-                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dataset_that_kaggle_cannot_unpack_is_an_error(kaggle, predicting, monkeypatch):
     monkeypatch.setattr(kaggle, "do_GetDatasetStatus", lambda body: (200, {"status": "FAILED"})
                         if kaggle.datasets else (403, {"code": 403, "message": "no"}))
     with pytest.raises(KitError, match="could not make the dataset"):
@@ -881,10 +850,10 @@ def test_a_dataset_that_kaggle_cannot_unpack_is_an_error(kaggle: KaggleStandIn, 
     assert not kaggle.kernels
 
 
-def test_429_of_an_upload_is_waited_out(kaggle: KaggleStandIn, predicting: Path) -> None:
+def test_429_of_an_upload_is_waited_out(kaggle, predicting):
     kaggle.fault("StartBlobUpload", status=429, headers={"Retry-After": "0.05"})
     kaggle.fault("CreateDataset", status=429, headers={"Retry-After": "0.05"})
-    said: list[str] = []
+    said = []
     push.push(predicting, KANNADA, progress=said.append)
     assert sum("429" in text for text in said) == 2
     assert len(kaggle.datasets["ada/kannada-kit-weights"]["versions"]) == 1
@@ -894,7 +863,7 @@ def test_429_of_an_upload_is_waited_out(kaggle: KaggleStandIn, predicting: Path)
 
 
 @pytest.fixture
-def submission(kaggle: KaggleStandIn) -> Path:
+def submission(kaggle):
     kaggle.slug = "digit-recognizer"
     folder = Path("submissions/first")
     storage.write_text(folder / "submission.csv", "ImageId,Label\n1,2\n")
@@ -902,7 +871,7 @@ def submission(kaggle: KaggleStandIn) -> Path:
     return folder / "submission.csv"
 
 
-def test_a_file_is_handed_in_once(kaggle: KaggleStandIn, submission: Path) -> None:
+def test_a_file_is_handed_in_once(kaggle, submission):
     first = upload.submit_file(submission, DIGIT_RECOGNIZER, "mine", wait=True)
     second = upload.submit_file(submission, DIGIT_RECOGNIZER, "mine")
     assert first.submission == second.submission and first.public_score == 0.9884
@@ -913,7 +882,7 @@ def test_a_file_is_handed_in_once(kaggle: KaggleStandIn, submission: Path) -> No
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_lost_answer_makes_no_second_hand_in_of_a_file(kaggle: KaggleStandIn, submission: Path, after: bool) -> None:
+def test_a_lost_answer_makes_no_second_hand_in_of_a_file(kaggle, submission, after):
     kaggle.fault("CreateSubmission", hang_up=True, after=after)
     kaggle.hide_new = True
     for _ in range(2):
@@ -929,8 +898,7 @@ def test_a_lost_answer_makes_no_second_hand_in_of_a_file(kaggle: KaggleStandIn, 
     storage.read_json(submission.with_name("report.json"))  # the folder's checksums are as they were
 
 
-def test_the_row_and_kaggle_s_reference_go_into_one_ledger(kaggle: KaggleStandIn,
-                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_row_and_kaggle_s_reference_go_into_one_ledger(kaggle, monkeypatch):
     """`kit submit --submissions out --upload`, after its training."""
     kaggle.slug = "digit-recognizer"
     folder = Path("out/first")
@@ -938,7 +906,7 @@ def test_the_row_and_kaggle_s_reference_go_into_one_ledger(kaggle: KaggleStandIn
     storage.write_json(folder / "report.json", {"run": "first", "cv": {"oof_accuracy": 0.99},
                                                 "data": {"source": "kaggle", "is_sample": False}})
     monkeypatch.setattr(pipeline, "submit", lambda *_: folder)
-    data: Any = SimpleNamespace(competition=DIGIT_RECOGNIZER)
+    data = SimpleNamespace(competition=DIGIT_RECOGNIZER)
     asked = Request(RunConfig(), data, RunFolder(Path("runs/first")), resume=False, force=False)
     _, lines = asked.submit(Path("out"), True, "mine", Progress())
     (row,) = ledger.read_rows(Path("out/ledger.csv"))
@@ -947,14 +915,14 @@ def test_the_row_and_kaggle_s_reference_go_into_one_ledger(kaggle: KaggleStandIn
     assert "kit ledger sync --competition digit-recognizer --ledger out/ledger.csv" in lines[-1]
 
 
-def test_a_file_that_does_not_arrive_is_not_handed_in(kaggle: KaggleStandIn, submission: Path) -> None:
+def test_a_file_that_does_not_arrive_is_not_handed_in(kaggle, submission):
     kaggle.fault("PUT", status=400, times=1000)
     with pytest.raises(KitError, match="did not arrive"):
         upload.submit_file(submission, DIGIT_RECOGNIZER)
     assert not kaggle.submissions
 
 
-def test_a_code_competition_takes_no_file(kaggle: KaggleStandIn, submission: Path) -> None:
+def test_a_code_competition_takes_no_file(kaggle, submission):
     with pytest.raises(KitError, match="takes notebooks, not files") as caught:
         upload.submit_file(submission, KANNADA)
     assert "kit kernel push" in caught.value.fix and not kaggle.requests
@@ -963,12 +931,11 @@ def test_a_code_competition_takes_no_file(kaggle: KaggleStandIn, submission: Pat
 # -- secrets ----------------------------------------------------------------------------------------------------------
 
 
-def test_no_credential_in_anything_said_printed_or_written(kaggle: KaggleStandIn, predicting: Path, tmp_path: Path,
-                                                           capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_credential_in_anything_said_printed_or_written(kaggle, predicting, tmp_path, capsys):
     leak = f"for Bearer {TOKEN} or {KEY} see https://x.example/y?{SIGNATURE}"
     kaggle.next_log = json.dumps([{"data": leak + "\n"}])
-    said: list[str] = []
-    errors: list[str] = []
+    said = []
+    errors = []
     for method in ("SaveKernel", "GetKernelSessionStatus", "CreateCodeSubmission", "ListSubmissions",
                    "StartBlobUpload"):
         kaggle.fault(method, status=400 if method != "GetKernelSessionStatus" else 418, message=leak)

@@ -38,7 +38,7 @@ sample.draw_sample(folder, 0, n_writers={WRITERS}, rows_per_writer={ROWS}, n_tes
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory):
     """A folder as a user has it at home: drawn data, and a run of two convolutional networks."""
     folder = tmp_path_factory.mktemp("home")
     at_home(folder, "-c", DRAW)
@@ -46,25 +46,25 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def at_home(folder: Path, *arguments: str) -> None:
+def at_home(folder, *arguments):
     done = subprocess.run([HOME_PYTHON, *arguments], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def kit(folder: Path, *words: str) -> None:
+def kit(folder, *words):
     at_home(folder, "-m", "kit", *words)
 
 
 class Ended:
     """What a kernel left in its working folder."""
 
-    def __init__(self, working: Path) -> None:
+    def __init__(self, working):
         self.working, self.run = working, working / "run"
         self.log = (working / "kernel.log").read_text("utf-8")
         self.report = json.loads((working / "report.json").read_text("utf-8"))
 
-    def check(self, home: Path) -> None:
+    def check(self, home):
         """A complete ensemble in the image's versions, a label for each row, and the folds of home."""
         assert (self.report["complete"], self.report["used"]) == (True, "ensemble"), self.log
         assert self.report["kernel"]["missing_folds"] == {} and self.report["kernel"]["events"] == [], self.log
@@ -80,7 +80,7 @@ class Ended:
             assert (self.run / "folds.csv").read_bytes() == (home / "runs" / "mine" / "folds.csv").read_bytes()
 
 
-def run_kernel(home: Path, folder: Path, layout: str, *words: str) -> Ended:
+def run_kernel(home, folder, layout, *words):
     """Build a kernel at home, mount what it reads as Kaggle does, and run it in the image."""
     kit(home, "kernel", "build", "--out", str(folder / "built"), "--user", "someone", *words)
     competition, dataset = LAYOUTS[layout]
@@ -103,7 +103,7 @@ def run_kernel(home: Path, folder: Path, layout: str, *words: str) -> Ended:
     return Ended(working)
 
 
-def test_a_kernel_has_no_kit_but_its_own(tmp_path: Path) -> None:
+def test_a_kernel_has_no_kit_but_its_own(tmp_path):
     assert sys.version_info[:2] == (3, 12)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([sys.executable, "-c", "import kit"], cwd=tmp_path, env=environment, capture_output=True,
@@ -113,7 +113,7 @@ def test_a_kernel_has_no_kit_but_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", ["script", "notebook"])
-def test_a_kernel_that_trains(home: Path, tmp_path: Path, kind: str, layout: str) -> None:
+def test_a_kernel_that_trains(home, tmp_path, kind, layout):
     ended = run_kernel(home, tmp_path, layout, "--kind", kind, "--model", "mlp", "--folds", str(FOLDS),
                        "--time-budget", f"{MINUTES}m")
     ended.check(home)
@@ -124,7 +124,7 @@ def test_a_kernel_that_trains(home: Path, tmp_path: Path, kind: str, layout: str
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", ["script", "notebook"])
-def test_a_kernel_that_predicts_with_weights_from_home(home: Path, tmp_path: Path, kind: str, layout: str) -> None:
+def test_a_kernel_that_predicts_with_weights_from_home(home, tmp_path, kind, layout):
     """The run's own test file gives the run's own probs, up to what other versions compute differently."""
     ended = run_kernel(home, tmp_path, layout, "--kind", kind, "--mode", "predict", "--run", "mine")
     ended.check(home)
@@ -136,7 +136,7 @@ def test_a_kernel_that_predicts_with_weights_from_home(home: Path, tmp_path: Pat
         np.testing.assert_allclose(there["probs"], here["probs"], atol=2e-3)
 
 
-def test_a_convolutional_network_trains_there(home: Path, tmp_path: Path) -> None:
+def test_a_convolutional_network_trains_there(home, tmp_path):
     """Augmentation, batch norm and test-time views; an epoch is too little to learn, so the folds only have to end."""
     ended = run_kernel(home, tmp_path, "today", "--model", "strong", "--folds", str(FOLDS), "--epochs", "1",
                        "--time-budget", f"{MINUTES}m")
@@ -146,7 +146,7 @@ def test_a_convolutional_network_trains_there(home: Path, tmp_path: Path) -> Non
     assert ended.report["kernel"]["events"] == [] and ended.report["kernel"]["children"] == 1
 
 
-def test_a_kernel_for_a_tpu_trains_on_jax(home: Path, tmp_path: Path) -> None:
+def test_a_kernel_for_a_tpu_trains_on_jax(home, tmp_path):
     """Here on JAX's CPU, which is what a kernel gets where its TPU is not given."""
     ended = run_kernel(home, tmp_path, "today", "--accelerator", "tpu", "--model", "mlp", "--folds", str(FOLDS),
                        "--time-budget", f"{MINUTES}m")
@@ -177,7 +177,7 @@ print(time.perf_counter() - began)
 """
 
 
-def test_a_convolution_on_jax_and_a_cpu_takes_no_minutes(tmp_path: Path) -> None:
+def test_a_convolution_on_jax_and_a_cpu_takes_no_minutes(tmp_path):
     """Four steps of 64 images: in a scan they took 65 s where two cores were busy, one by one 1.8 s."""
     done = subprocess.run([sys.executable, "-c", STEPS], cwd=tmp_path, capture_output=True, text=True, timeout=600,
                           env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax"})
