@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from kit.core.errors import KitError
 
-BLOCK_BYTES = 1 << 17  # fits into the L2 cache, together with the arrays computed from it
+BLOCK_BYTES = 1 << 20
 MAX_LINE_BYTES = 1 << 20  # a row of 784 quoted pixels takes 5 KB
 AGAIN = "get the file again from where it came, or correct it there"
 BOM = b"\xef\xbb\xbf"
@@ -180,7 +180,7 @@ def columns_problem(found: Sequence[str], expected: Sequence[str]) -> str | None
 
 
 def line_blocks(file: BinaryIO, path: Path, digest: "hashlib._Hash") -> Iterator[tuple[int, bytes]]:
-    """Yield (number of the first line, whole lines, each ending in `\\n`), some 128 KiB at a time.
+    """Yield (number of the first line, whole lines, each ending in `\\n`), some 1 MiB at a time.
 
     `file` must be at the start of line 2. `digest` is updated with all of its bytes, line 1
     included.
