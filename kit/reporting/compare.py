@@ -5,17 +5,14 @@ hardest eight writers. Folders with OOF probs are enough; the data is only neede
 result is a dict, which is shown as a few lines or as a page.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kit.core import storage
-from kit.core.config import matches_type
 from kit.core.errors import KitError
 from kit.data import competition as competitions
-from kit.data.folds import load_folds
+from kit.ensembling.scored_run import ScoredRun, read_scored_run
 from kit.reporting import figures, metrics, page
 from kit.reporting.pictures import data_uri
 from kit.reporting.verdict import is_shown, p_value, percent, points
@@ -25,37 +22,6 @@ if TYPE_CHECKING:
 
 MAX_DIFFERENT = 300  # rows listed and pictured: where one is right and the other wrong
 FIRST_DIFFERENT = 36  # of them, for A and for B, that the page shows before they are expanded
-MOST_ROWS = 1 << 40  # rows are counted in int64
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredRun:
-    """One of the two: the rows that it has scored, in ascending order, and its config."""
-
-    name: str
-    row: np.ndarray
-    probs: np.ndarray  # float32
-    label: np.ndarray
-    fold: np.ndarray
-    writer: np.ndarray | None
-    config: dict[str, Any]
-
-    def take(self, rows: np.ndarray) -> "ScoredRun":
-        """The same with `rows` alone, all of which it must have."""
-        at = np.searchsorted(self.row, rows)
-        return ScoredRun(self.name, rows, self.probs[at], self.label[at], self.fold[at],
-                         None if self.writer is None else self.writer[at], self.config)
-
-    @property
-    def right(self) -> np.ndarray:
-        return self.probs.argmax(axis=1) == self.label
-
-    @property
-    def keeps_writers_apart(self) -> bool:
-        if self.writer is None:
-            return False
-        pairs = np.unique(np.stack([self.writer, self.fold]), axis=1)
-        return len(np.unique(pairs[0])) == pairs.shape[1]
 
 
 def compare(a: Path, b: Path) -> dict[str, Any]:
@@ -85,53 +51,6 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
         "per_writer": _per_writer(one.right, two.right, writers), "per_class": _per_class(one, two),
         "different": _different(one, two, writers)}
     return {**comparison, "verdict": verdict(comparison)}
-
-
-def read_scored_run(folder: Path) -> ScoredRun:
-    """What a run or a submission has scored. A run's labels, writers and folds are in its folds.csv."""
-    arrays = storage.read_npz(folder / "oof.npz", "row", "probs")
-    if "label" not in arrays:
-        folds = load_folds(folder / "folds.csv")
-        if not np.array_equal(arrays["row"], folds.rows):
-            raise storage.damaged(folder / "oof.npz", "its rows are not those of folds.csv")
-        arrays |= {"label": folds.labels, "fold": folds.fold}
-        if folds.writers is not None:
-            arrays["writer"] = folds.writers
-    config = _read_config(folder / "config.json")
-    _check(folder / "oof.npz", arrays, competitions.get(config["competition"]).n_classes)
-    scored = np.flatnonzero(np.isfinite(arrays["probs"]).all(axis=1))
-    order = scored[np.argsort(arrays["row"][scored], kind="stable")]
-    return ScoredRun(folder.resolve().name, arrays["row"][order],
-                     arrays["probs"][order].astype(np.float32),
-                     arrays["label"][order].astype(np.int64), arrays["fold"][order],
-                     arrays["writer"][order] if "writer" in arrays else None, config)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """Its config, with `data` in the same dict. KitError where the kit did not write it."""
-    about = storage.read_json(path, "config", "data")
-    config, data = about["config"], about["data"]
-    if not isinstance(config, dict) or not matches_type(config.get("competition"), str) \
-            or config["competition"] not in competitions.COMPETITIONS \
-            or not matches_type(config.get("models"), tuple[str, ...]):
-        raise storage.damaged(path, "it does not say which models were trained for what")
-    if not isinstance(data, dict) or not isinstance(data.get("sha256"), dict) \
-            or not matches_type(data.get("is_sample"), bool):
-        raise storage.damaged(path, "it does not say which data they were trained on")
-    return {**config, "data": data}
-
-
-def _check(path: Path, arrays: dict[str, np.ndarray], n_classes: int) -> None:
-    """KitError unless these are probs of whole rows, each row once, with a label and a fold."""
-    rows, probs, label = arrays["row"], arrays["probs"], arrays["label"]
-    columns = [arrays[name] for name in ("row", "label", "fold", "writer") if name in arrays]
-    if "fold" not in arrays or any(column.dtype.kind not in "iu" or column.shape != rows.shape for column in columns) \
-            or rows.ndim != 1 or not len(rows) or len(np.unique(rows)) < len(rows) \
-            or min(rows.min(), label.min(), arrays["fold"].min()) < 0 or rows.max() > MOST_ROWS \
-            or label.max() >= n_classes:
-        raise storage.damaged(path, "its rows, labels, folds and writers do not fit together")
-    if probs.dtype.kind != "f" or probs.shape != (len(rows), n_classes) or ((probs < 0) | (probs > 1)).any():
-        raise storage.damaged(path, f"its probs are not probabilities of {n_classes} classes")
 
 
 def _train_digest(side: ScoredRun) -> str | None:
