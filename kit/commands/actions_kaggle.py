@@ -79,15 +79,17 @@ def push(folder: str | Path = "kernel", competition: str = KANNADA.slug, wait: b
 @command
 def status(folder: str | Path = "kernel", competition: str = KANNADA.slug,
            progress: Progress | None = None) -> Result:
-    """Where the version is that was pushed from a folder."""
+    """Where the version is that was pushed from a folder, and what is left to spend."""
     from kit.kaggle.session import quota_lines
+    from kit.kaggle.submissions import limit_lines
     from kit.kernel import push as pushing
 
     state = pushing.status(Path(folder), competitions.get(competition),
                            (progress or notebook_progress()).say)
     version = f"{state['kernel']} v{state['version']}"
     return Result(state, [f"{version}: {state['status'].lower()} {state['url']}", *state["log"],
-                          *filter(None, [state["failure"]]), *quota_lines(state["quota"])])
+                          *filter(None, [state["failure"]]), *quota_lines(state["quota"]),
+                          *limit_lines(state["limits"])])
 
 
 @command

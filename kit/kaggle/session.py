@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from kit.core.errors import KitError
 from kit.kaggle import client as kaggle_client
-from kit.kaggle import transfer
+from kit.kaggle import refusals, transfer
 from kit.kaggle.answers import redacted_line
 from kit.kaggle.client import Client, Rejected, Unanswered, format_duration, redact
 
@@ -194,16 +194,25 @@ def follow_log(client: Client, version: KernelVersion, show: Callable[[str], Non
                timeout: float) -> str:
     """Show the lines of the log as they come until this version has ended, and return its status.
 
-    Kaggle streams the log of a running session to clients from 2.2.4 on, and starts it from its
-    beginning after each lost connection. Without a stream, the log is requested again and again.
-    KitError after `timeout` seconds.
+    Kaggle streams the log of one version to clients from 2.2.5 on, and starts it from its beginning
+    after each lost connection. For an older client, which is named, and where the stream breaks,
+    the log is requested again and again. KitError after `timeout` seconds.
     """
-    shown = 0
+    shown, streams = 0, hasattr(client.api, "kernels_logs_stream")
+    # 2.2.4 streams the newest session, which right after a push can be that of the version before
+    streams = streams and hasattr(client.api, "parse_kernel_string")
+    if not streams:
+        client.say(f"{refusals.client_versions()} cannot stream the log of one version (kaggle "
+                   "2.2.5 can), so it is asked for again and again; "
+                   "pip install --upgrade kaggle for the stream")
     for _ in polls(timeout):
         now, _ = status(client, version)
         before = shown
         with contextlib.suppress(Exception):  # no stream, or it broke: the log is requested below
-            for count, line in enumerate(_streamed(client, version), 1):
+            events = (client.api.kernels_logs_stream(f"{version.kernel}/{version.number}")
+                      if streams else ())
+            lines = (line for event in events for line in _lines(str(event.get("data") or "")))
+            for count, line in enumerate(lines, 1):
                 if count > shown:
                     show(line)
                     shown = count
@@ -222,20 +231,6 @@ def follow_log(client: Client, version: KernelVersion, show: Callable[[str], Non
     raise KitError(f"{version} has not ended after {format_duration(timeout)}",
                    "run the same command again to go on following; kit kernel status shows where "
                    "it is")
-
-
-def _streamed(client: Client, version: KernelVersion) -> Iterator[str]:
-    """The lines of the client's log stream; none if the client has no stream.
-
-    May raise any exception.
-    """
-    stream = getattr(client.api, "kernels_logs_stream", None)
-    if stream is None:
-        return
-    # Before 2.2.5 it follows the newest session
-    takes_versions = hasattr(client.api, "parse_kernel_string")
-    for event in stream(f"{version.kernel}/{version.number}" if takes_versions else version.kernel):
-        yield from _lines(str(event.get("data") or ""))
 
 
 # -- the account's hours ---------------------------------------------------------------------------

@@ -80,12 +80,17 @@ def submit_once(client: Client, slug: str, tag: str, send: Callable[[], Any], un
     if unsure:
         raise lost("an earlier hand-in was left without an answer")
     known = frozenset(entry.ref for entry in list_submissions(client, slug))
-    none_left = report_remaining(client, slug)
+    allowance = limits(client, slug)
+    for line in limit_lines(allowance):
+        client.say(line)
     try:
         answer = client.call(f"hand in to {slug}", send, repeat=False)
     except Rejected as error:
-        if none_left and not error.kind and error.status in (400, 403):
-            raise _none_left(client, slug) from None
+        # Tried although none was left: the count may be of another moment
+        if allowance and not allowance["left"] and not error.kind and error.status in (400, 403):
+            _, meaning, fix = refusals.explain_words("submission allowance",
+                                                     client.request_context()) or ("", "", "")
+            raise Rejected(f"cannot hand in to {slug}: {meaning}", fix, 400, LIMIT) from None
         raise
     except Unanswered as error:
         if not error.may_have_arrived:
@@ -124,34 +129,29 @@ def mark_while_sending(send: Callable[[], T], mark: Callable[[bool], None]) -> C
     return sending
 
 
-def report_remaining(client: Client, slug: str) -> bool:
-    """Show how many submissions are left today, if the client can ask.
+def limits(client: Client, slug: str) -> dict[str, Any]:
+    """This team's submissions: {"today": made, "left": still allowed now, "by_total": bool}.
 
-    Returns whether none is left. It is tried all the same, as the count is 0 for an account without
-    a team. The result only serves to explain a refusal without a message.
+    by_total: the competition's limit for all days is what counts. {} if it is not known: an older
+    client or server, or an account without a team, for which Kaggle says 0 everywhere.
     """
     ask = getattr(client.api, "competition_get_submission_limits", None)
     if ask is None:
-        return False
+        return {}
     try:
-        limits = client.call(f"ask how many submissions to {slug} are left", lambda: ask(slug),
+        answer = client.call(f"ask how many submissions to {slug} are left", lambda: ask(slug),
                              attempts=1)
-        made, left, by_total = int(limits.num_today), int(limits.num_allowed_now), bool(limits.limited_by_total)
+        found = {"today": int(answer.num_today), "left": int(answer.num_allowed_now),
+                 "by_total": bool(answer.limited_by_total)}
+        return found if found["today"] or found["left"] or answer.num_total else {}
     except (KitError, AttributeError, TypeError, ValueError):
-        # An older client, a server without it
-        return False
-    if not (made or left or limits.num_total):
-        return False
-    client.say(f"submissions today: {made} made, {left} left before this one"
-               + (" (the competition's limit for all days)" if by_total else ""))
-    return not left
+        return {}
 
 
-def _none_left(client: Client, slug: str) -> KitError:
-    """The error "the submissions of today are used up", as worded in `kit.kaggle.refusals`."""
-    _, meaning, fix = refusals.explain_words("submission allowance",
-                                             client.request_context()) or ("", "", "")
-    return Rejected(f"cannot hand in to {slug}: {meaning}", fix, 400, LIMIT)
+def limit_lines(limits: dict[str, Any]) -> list[str]:
+    """The limits as text: a line, or none if they are not known."""
+    return [f"submissions today: {limits['today']} made, {limits['left']} left"
+            + " (the competition's limit for all days)" * limits["by_total"]] if limits else []
 
 
 def find(client: Client, slug: str, tag: str, seconds: float = 0.0,

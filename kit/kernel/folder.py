@@ -17,8 +17,8 @@ from typing import Any, get_origin, get_type_hints
 from kit.core import locks, storage
 from kit.core.config import matches_type
 from kit.core.errors import KitError
-from kit.kernel import weights
-from kit.kernel.builder import KINDS, METADATA, PLACEHOLDER_USER
+from kit.kernel import template, weights
+from kit.kernel.builder import KINDS, METADATA, PINNED, PLACEHOLDER_USER
 
 STATE = "push.json"
 REF = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # owner/slug; no "..", as folders are named after it
@@ -43,6 +43,21 @@ class KernelFolder:
     @property
     def ref(self) -> str:
         return str(self.metadata["id"])
+
+    @property
+    def owner(self) -> str:
+        return self.ref.split("/")[0]
+
+    @property
+    def minutes(self) -> float:
+        """The minutes that a kernel of the kit plans with; 0 for any other."""
+        minutes = template.parse_settings(self.code).get("minutes")
+        return minutes if isinstance(minutes, int | float) else 0
+
+    @property
+    def accelerators(self) -> tuple[str, ...]:
+        """What it asks Kaggle for: GPU, TPU, or nothing."""
+        return accelerators(self.metadata)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -92,6 +107,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise _wrong(file, metadata, "code_file", "name a file in that folder, such as kernel.py")
     if metadata.get("kernel_type") not in tuple(KINDS):
         raise _wrong(file, metadata, "kernel_type", f"write {' or '.join(KINDS)}")
+    if metadata.get("docker_image_pinning_type") not in (None, *PINNED):
+        raise _wrong(file, metadata, "docker_image_pinning_type", f"write {' or '.join(PINNED)}")
     for name, (pattern, form) in SOURCES.items():
         if not matches_type(metadata[name],
                             tuple[str, ...]) or not all(map(pattern.fullmatch, metadata[name])):
@@ -100,6 +117,17 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise KitError(f"{path / code} is missing",
                        f"put it there, name another code_file in {file}, or {BUILD_AGAIN}")
     return metadata
+
+
+def accelerators(metadata: dict[str, Any]) -> tuple[str, ...]:
+    """The accelerators that the metadata ask for: GPU, TPU, or none.
+
+    The official client takes `true` and `"true"`, or the name of a machine.
+    """
+    shape = str(metadata.get("machine_shape") or "").lower()
+    return tuple(name for name, maker in (("GPU", "nvidia"), ("TPU", "tpu"))
+                 if str(metadata.get(f"enable_{name.lower()}", False)).lower() == "true"
+                 or shape.startswith(maker))
 
 
 def _read_table(file: Path) -> dict[str, Any]:
@@ -118,8 +146,9 @@ def _read_table(file: Path) -> dict[str, Any]:
         raise KitError(f"{file} is damaged: byte {error.start + 1} is not UTF-8",
                        f"save it again as UTF-8, or {BUILD_AGAIN}") from error
     except OSError as error:
-        fix = "make it readable: chmod u+r" if isinstance(error, PermissionError) else "copy its folder again:"
-        raise KitError(f"cannot read {file}: {error.strerror or error}", f"{fix} {file}") from error
+        fix = (f"make it readable: chmod u+r {file}" if isinstance(error, PermissionError)
+               else f"copy its folder again: {file}")
+        raise KitError(f"cannot read {file}: {error.strerror or error}", fix) from error
     if text.startswith("\ufeff"):
         raise KitError(f"{file} begins with a byte order mark, at which Kaggle's own client stops",
                        "save it as UTF-8 without one (an editor may call it UTF-8 with BOM)")

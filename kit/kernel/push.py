@@ -1,8 +1,8 @@
 """Push a kernel, wait until that version has ended, submit its output, and wait for the score.
 
-Each step first looks in `push.json`, and if need be asks Kaggle, whether it was done already. So
-every command here can be interrupted at any point and run again, and nothing is pushed or submitted
-twice. If not even Kaggle knows, the command stops and says how to find out.
+Each step first looks in `push.json`, and asks Kaggle where that is not enough, whether it was done
+already. So every command here can be interrupted at any point and run again, and nothing is pushed
+or submitted twice. If Kaggle does not know either, the command stops and says how to find out.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from kit.kaggle.answers import redacted_line
 from kit.kaggle.client import Client, Rejected, Say, Unanswered, connect, redact, silent
 from kit.kaggle.refusals import BUSY, QUOTA
 from kit.kaggle.session import KernelVersion
-from kit.kernel import dataset, template
+from kit.kernel import dataset
 from kit.kernel import folder as kernel_folder
 from kit.kernel.builder import METADATA
 from kit.kernel.folder import KernelFolder, PushState
@@ -54,20 +54,21 @@ class PushResult:
     def lines(self) -> list[str]:
         """The result as lines for a terminal."""
         kernel = f"{self.what} v{self.version}" if self.version else self.what
-        lines = [" ".join(part for part in (f"{kernel}:", self.status.lower() or "pushed", self.url) if part)]
+        parts = f"{kernel}:", self.status.lower() or "pushed", self.url
+        lines = [" ".join(filter(None, parts))]
         if self.report:
             lines.append(f"report: {self.report}")
         if self.submission:
-            scores = [f"{name} {score:.5f}" for name, score in (("public", self.public_score),
-                                                                ("private", self.private_score)) if score is not None]
-            lines.append(f"submission {self.submission}: {', '.join(scores) or f'no score yet ({self.sync})'}")
+            named = ("public", self.public_score), ("private", self.private_score)
+            scores = ", ".join(f"{name} {score:.5f}" for name, score in named if score is not None)
+            lines.append(f"submission {self.submission}: {scores or f'no score yet ({self.sync})'}")
         return lines
 
 
-def push(path: Path, competition: Competition, wait: bool = False, submit: bool = False, message: str = "",
-         progress: Say = silent, ledger_path: Path = ledger.LEDGER, kernel_timeout: float = KERNEL_TIMEOUT,
-         score_timeout: float = SCORE_TIMEOUT, resend: bool = False,
-         session_limit: float | None = None) -> PushResult:
+def push(path: Path, competition: Competition, wait: bool = False, submit: bool = False,
+         message: str = "", progress: Say = silent, ledger_path: Path = ledger.LEDGER,
+         kernel_timeout: float = KERNEL_TIMEOUT, score_timeout: float = SCORE_TIMEOUT,
+         resend: bool = False, session_limit: float | None = None) -> PushResult:
     """Push the kernel folder `path`, and if asked, wait for its end and submit its output.
 
     wait: wait until the version has ended, and fetch its report. submit: submit its output. `wait`
@@ -77,101 +78,110 @@ def push(path: Path, competition: Competition, wait: bool = False, submit: bool 
     seconds. After a KitError, running it again goes on where it stopped.
     """
     kernel = kernel_folder.read_kernel(path)
-    _check_source(kernel, competition)
-    minutes = template.parse_settings(kernel.code).get("minutes", 0)
-    if session_limit is not None and session_limit <= minutes * 60:
-        raise KitError(f"--session-limit {session_limit / 60:g}m ends this kernel before it is done: it plans with "
-                       f"{minutes:g} minutes, and a session that Kaggle ends is no submission",
-                       f"build it again with --time-budget {session_limit / 60 * 0.9:.0f}m, or allow it more time")
+    sources = [source.lower() for source in kernel.metadata["competition_sources"]]
+    if competition.slug not in sources:
+        raise KitError(f"{kernel.path} was not built for {competition.slug}, but for "
+                       f"{', '.join(sources) or 'none'}",
+                       "name its competition with --competition, or build it again")
+    if session_limit is not None and session_limit <= kernel.minutes * 60:
+        raise KitError(f"--session-limit {session_limit / 60:g}m ends this kernel before it is "
+                       f"done: it plans with {kernel.minutes:g} minutes, and a session that Kaggle "
+                       "ends is no submission",
+                       f"build it again with --time-budget {session_limit / 60 * 0.9:.0f}m, or "
+                       "allow it more time")
     with kernel.lock():
         client, state = connect(progress, competition.rules_url), PushState.load(kernel)
-        owner = kernel.ref.split("/")[0]
-        if owner.lower() != client.user.lower():
-            client.say(f"warning: this kernel is {owner}'s, but {client.user or 'another account'} is logged in")
+        if kernel.owner.lower() != client.user.lower():
+            client.say(f"warning: this kernel is {kernel.owner}'s, but "
+                       f"{client.user or 'another account'} is logged in")
         if kernel.weights:
             dataset.upload(client, kernel.weights, state.weights, lambda: state.save(kernel))
         _push_once(client, kernel, state, kernel_timeout if wait else 0.0, resend, session_limit)
         if wait or submit:
             _follow(client, kernel, state, kernel_timeout)
         if submit:
-            return _hand_in(client, kernel, state, competition, message, ledger_path, wait, score_timeout, resend)
+            return _submit(client, kernel, state, competition, message, ledger_path, wait,
+                           score_timeout, resend)
         return _result(kernel, state)
 
 
-def submit(path: Path, competition: Competition, message: str = "", wait: bool = True, progress: Say = silent,
-           ledger_path: Path = ledger.LEDGER, kernel_timeout: float = KERNEL_TIMEOUT,
-           score_timeout: float = SCORE_TIMEOUT, resend: bool = False) -> PushResult:
+def submit(path: Path, competition: Competition, message: str = "", wait: bool = True,
+           progress: Say = silent, ledger_path: Path = ledger.LEDGER,
+           kernel_timeout: float = KERNEL_TIMEOUT, score_timeout: float = SCORE_TIMEOUT,
+           resend: bool = False) -> PushResult:
     """Wait until the version pushed from this folder has ended well, and submit it. See `push`."""
     kernel = kernel_folder.read_kernel(path)
     with kernel.lock():
-        state = _pushed(kernel)
+        state = _pushed_state(kernel)
         if state.digest != kernel.digest:
             raise KitError(f"{path} has changed since version {state.version} was pushed",
                            "push it first: kit kernel push --wait --submit")
         client = connect(progress, competition.rules_url)
         _follow(client, kernel, state, kernel_timeout)
-        return _hand_in(client, kernel, state, competition, message, ledger_path, wait, score_timeout, resend)
+        return _submit(client, kernel, state, competition, message, ledger_path, wait,
+                       score_timeout, resend)
 
 
-def logs(path: Path, competition: Competition, follow: bool = False, show: Say = silent, progress: Say = silent,
-         timeout: float = KERNEL_TIMEOUT) -> dict[str, Any]:
+def logs(path: Path, competition: Competition, follow: bool = False, show: Say = silent,
+         progress: Say = silent, timeout: float = KERNEL_TIMEOUT) -> dict[str, Any]:
     """The log of the version pushed from this folder; `follow`: until that version has ended.
 
     show: called with each line as it comes. timeout: in seconds. Returns `kernel`, `version`,
     `status` and `log`.
     """
-    kernel = kernel_folder.read_kernel(path)
-    state = _pushed(kernel)
-    client, version = connect(progress, competition.rules_url), KernelVersion(state.kernel, state.version)
-    lines: list[str] = []
+    state = _pushed_state(kernel_folder.read_kernel(path))
+    client = connect(progress, competition.rules_url)
+    version, lines = KernelVersion(state.kernel, state.version), []
 
     def shown(line: str) -> None:
         lines.append(line)
         show(line)
 
     if follow:
-        ended = session.follow_log(client, version, shown, timeout)
+        now = session.follow_log(client, version, shown, timeout)
     else:
-        ended = session.status(client, version)[0]
+        now = session.status(client, version)[0]
         for line in session.log(client, version):
             shown(line)
-    return {"kernel": version.kernel, "version": version.number, "status": ended or "UNKNOWN", "log": lines}
+    return {"kernel": version.kernel, "version": version.number, "status": now or "UNKNOWN",
+            "log": lines}
 
 
 def status(path: Path, competition: Competition, progress: Say = silent) -> dict[str, Any]:
-    """The status of the version pushed from this folder, the end of its log, and its submission."""
+    """The status of the version pushed from this folder, the end of its log, and its submission.
+
+    Also what is left: `quota`, this week's hours, and `limits`, today's submissions, both as in
+    `kit.kaggle` ({} if unknown).
+    """
     kernel = kernel_folder.read_kernel(path)
-    state = _pushed(kernel)
-    client, version = connect(progress, competition.rules_url), KernelVersion(state.kernel, state.version)
+    state = _pushed_state(kernel)
+    client = connect(progress, competition.rules_url)
+    version = KernelVersion(state.kernel, state.version)
     now, why = session.status(client, version)
+    has_ended = now in session.FINAL_STATUSES
     found = submissions.find(client, competition.slug, _tag(version))
-    return {"kernel": version.kernel, "version": version.number, "url": state.url, "status": now or "UNKNOWN",
-            "failure": why,
-            "log": session.log(client, version)[-session.TAIL:] if now in session.FINAL_STATUSES
-            else [], "changed_since": state.digest != kernel.digest, "quota": session.quota(client),
+    return {"kernel": version.kernel, "version": version.number, "url": state.url,
+            "status": now or "UNKNOWN", "failure": why,
+            "log": session.log(client, version)[-session.TAIL:] if has_ended else [],
+            "changed_since": state.digest != kernel.digest, "quota": session.quota(client),
+            "limits": submissions.limits(client, competition.slug),
             "submission": dataclasses.asdict(found) if found else None}
 
 
-# -- push ------------------------------------------------------------------------------------------
-
-
-def _check_source(kernel: KernelFolder, competition: Competition) -> None:
-    sources = [source.lower() for source in kernel.metadata["competition_sources"]]
-    if competition.slug not in sources:
-        raise KitError(f"{kernel.path} was not built for {competition.slug}, but for {', '.join(sources) or 'none'}",
-                       "name its competition with --competition, or build it again")
-
-
-def _pushed(kernel: KernelFolder) -> PushState:
+def _pushed_state(kernel: KernelFolder) -> PushState:
+    """The push state. KitError if nothing was pushed from this folder yet."""
     state = PushState.load(kernel)
     if not state.version:
         raise KitError(f"nothing was pushed from {kernel.path} yet", "push it: kit kernel push")
     return state
 
 
+# -- push ------------------------------------------------------------------------------------------
+
+
 def _push_once(client: Client, kernel: KernelFolder, state: PushState, wait: float, resend: bool,
                session_limit: float | None) -> None:
-    """Push, unless these bytes were pushed already.
+    """Push, unless these bytes were pushed already; before it, say which hours are left.
 
     While all permitted sessions are in use, it tries again for `wait` seconds. KitError if an
     earlier push may have arrived but Kaggle does not show it, unless `resend`.
@@ -181,12 +191,13 @@ def _push_once(client: Client, kernel: KernelFolder, state: PushState, wait: flo
         return
 
     def lost(why: str) -> Unanswered:
-        return Unanswered(f"{why}; whether {kernel.ref} arrived is not known: Kaggle does not show a new version of it",
-                          f"look at https://www.kaggle.com/code/{kernel.ref} (Versions); if it is there, run the same "
-                          "command again; if it is not, run it with --resend")
+        return Unanswered(f"{why}; whether {kernel.ref} arrived is not known: Kaggle does not show "
+                          "a new version of it",
+                          f"look at https://www.kaggle.com/code/{kernel.ref} (Versions); if it is "
+                          "there, run the same command again; if it is not, run it with --resend")
 
     if state.pushing == kernel.digest:
-        if _adopt(client, kernel, state, 0.0 if resend else submissions.SEARCH_SECONDS):
+        if _find_lost_push(client, kernel, state, 0.0 if resend else submissions.SEARCH_SECONDS):
             return
         if not resend:
             raise lost("an earlier push was left without an answer")
@@ -196,22 +207,27 @@ def _push_once(client: Client, kernel: KernelFolder, state: PushState, wait: flo
         state.save(kernel)
 
     def send() -> Any:
-        return client.api.kernels_push(str(kernel.path), None if session_limit is None else str(int(session_limit)))
+        limit = None if session_limit is None else str(int(session_limit))
+        return client.api.kernels_push(str(kernel.path), limit)
 
-    accelerators = [name for name in ("GPU", "TPU") if kernel.metadata.get(f"enable_{name.lower()}")]
-    for line in session.quota_lines(session.quota(client), *accelerators) if accelerators else ():
+    hours = session.quota(client) if kernel.accelerators else {}
+    for line in session.quota_lines(hours, *kernel.accelerators):
         client.say(line)
+    for name in kernel.accelerators:
+        if name in hours and hours[name]["left"] * 60 < kernel.minutes:
+            client.say(f"warning: this kernel plans with {kernel.minutes:g} minutes on a {name}, "
+                       f"which is more than the {hours[name]['left']:.1f} h that are left")
     for _ in session.polls(wait, SLOT_PAUSE):
         try:
             answer = client.call(f"push {kernel.ref}", submissions.mark_while_sending(send, mark),
-                                 repeat=False, owner=_owner(kernel))
-            return _accept(client, kernel, state, answer)
+                                 repeat=False, owner=kernel.owner)
+            return _store_answer(client, kernel, state, answer)
         except Unanswered as error:
             if not error.may_have_arrived:
                 mark(False)
                 raise KitError(error.message, error.fix) from None
             client.say(f"{error.message}; looking whether it arrived")
-            if _adopt(client, kernel, state, submissions.SEARCH_SECONDS):
+            if _find_lost_push(client, kernel, state, submissions.SEARCH_SECONDS):
                 return
             raise lost(error.message) from None
         except KitError as error:
@@ -223,64 +239,60 @@ def _push_once(client: Client, kernel: KernelFolder, state: PushState, wait: flo
     raise busy
 
 
-def _owner(kernel: KernelFolder) -> str:
-    return kernel.ref.split("/")[0]
-
-
-def _accept(client: Client, kernel: KernelFolder, state: PushState, answer: Any) -> None:
-    """Store the new version.
+def _store_answer(client: Client, kernel: KernelFolder, state: PushState, answer: Any) -> None:
+    """Store the version that Kaggle's answer to a push names.
 
     KitError for an error in a 200 and for ignored sources, which the client only prints.
     """
     for line in client.printed.splitlines():
         client.say(f"the client says: {line}")
     if answer.error:
-        kind, meaning, fix = refusals.explain_words(answer.error, client.request_context(_owner(kernel))) or (
+        explained = refusals.explain_words(answer.error, client.request_context(kernel.owner))
+        kind, meaning, fix = explained or (
             "", "", "correct what Kaggle names, build the kernel again, and push it again")
         if kind == QUOTA and (lines := session.quota_lines(session.quota(client))):
             fix = f"{'; '.join(lines)}: {fix}"
         raise Rejected(f"Kaggle did not take {kernel.ref}{meaning and ', '}{meaning}: "
                        f"{redacted_line(answer.error)}", fix, 200, kind)
-    ignored = [f"{kind} {source}" for kind in ("dataset", "competition", "kernel", "model")
+    ignored = [(kind, source) for kind in ("dataset", "competition", "kernel", "model")
                for source in getattr(answer, f"invalid_{kind}_sources") or []]
     if ignored:
-        fixes = [f"accept the competition's rules: {client.rules_url}"] if answer.invalid_competition_sources else []
-        if len(ignored) > len(answer.invalid_competition_sources or []):
-            fixes.append(f"check in {METADATA} the names of what it reads, and that {client.user} may see them")
-        raise KitError(f"Kaggle took {kernel.ref}, but not its data: "
-                       f"{', '.join(map(redacted_line, ignored))}",
+        kinds, fixes = {kind for kind, _ in ignored}, []
+        if "competition" in kinds:
+            fixes.append(f"accept the competition's rules: {client.rules_url}")
+        if kinds - {"competition"}:
+            fixes.append(f"check in {METADATA} the names of what it reads, and that {client.user} "
+                         "may see them")
+        names = ", ".join(redacted_line(f"{kind} {source}") for kind, source in ignored)
+        raise KitError(f"Kaggle took {kernel.ref}, but not its data: {names}",
                        f"{'; '.join(fixes)}; then push again")
     if answer.version_number:
-        name = _kernel_name(answer.ref) or kernel.ref
-        _pushed_as(client, kernel, state, name, int(answer.version_number), answer.url or "")
-    elif not _adopt(client, kernel, state, submissions.SEARCH_SECONDS):
-        raise Unanswered(f"Kaggle's answer to the push of {kernel.ref} names no version", "run the same command again")
+        # "/code/owner/slug"; it may differ from the id, as Kaggle makes the slug from the title
+        name = [part for part in (answer.ref or "").split("/") if part][-2:]
+        _store_version(client, kernel, state, "/".join(name) if len(name) == 2 else kernel.ref,
+                       int(answer.version_number), answer.url or "")
+    elif not _find_lost_push(client, kernel, state, submissions.SEARCH_SECONDS):
+        raise Unanswered(f"Kaggle's answer to the push of {kernel.ref} names no version",
+                         "run the same command again")
 
 
-def _kernel_name(ref: str) -> str:
-    """owner/slug of "/code/owner/slug".
+def _find_lost_push(client: Client, kernel: KernelFolder, state: PushState,
+                    seconds: float) -> bool:
+    """Whether a push whose answer was lost has arrived; if so, its version is stored.
 
-    It may differ from the id: Kaggle makes the slug from the title.
-    """
-    parts = [part for part in (ref or "").split("/") if part]
-    return "/".join(parts[-2:]) if len(parts) >= 2 else ""
-
-
-def _adopt(client: Client, kernel: KernelFolder, state: PushState, seconds: float) -> bool:
-    """Whether a push whose answer was lost has arrived.
-
-    It has if Kaggle's newest version is new and has the same source.
-    Looks once, and then repeatedly for `seconds`. If so, the version is stored.
+    It has if Kaggle's newest version is new and has the same source. Looks once, and then
+    repeatedly for `seconds`.
     """
     for _ in session.polls(seconds):
         number, source = session.latest_version(client, kernel.ref)
-        if number > state.version and _plain(source) == _plain(kernel.code):
-            _pushed_as(client, kernel, state, kernel.ref, number, f"https://www.kaggle.com/code/{kernel.ref}")
+        if number > state.version and _comparable(source) == _comparable(kernel.code):
+            _store_version(client, kernel, state, kernel.ref, number,
+                           f"https://www.kaggle.com/code/{kernel.ref}")
             return True
     return False
 
 
-def _plain(source: str) -> Any:
+def _comparable(source: str) -> Any:
     """The source for comparing: a notebook's cells, as the client and Kaggle rewrite its JSON."""
     try:
         return ["".join(cell["source"]).strip() for cell in json.loads(source)["cells"]]
@@ -288,12 +300,11 @@ def _plain(source: str) -> Any:
         return source.replace("\r\n", "\n").strip()
 
 
-def _pushed_as(client: Client, kernel: KernelFolder, state: PushState, name: str, number: int,
-               url: str) -> None:
-    new = PushState(digest=kernel.digest, kernel=name, version=number, url=redact(url),
-                    weights=state.weights)
-    for field in dataclasses.fields(PushState):
-        setattr(state, field.name, getattr(new, field.name))
+def _store_version(client: Client, kernel: KernelFolder, state: PushState, name: str, number: int,
+                   url: str) -> None:
+    """Store a new version; what was done with the one before it is forgotten."""
+    vars(state).update(vars(PushState(digest=kernel.digest, kernel=name, version=number,
+                                      url=redact(url), weights=state.weights)))
     state.save(kernel)
     client.say(f"pushed {KernelVersion(name, number)}: {state.url}")
 
@@ -306,35 +317,27 @@ def _follow(client: Client, kernel: KernelFolder, state: PushState, timeout: flo
 
     KitError if it failed or wrote no submission.
     """
-    version, report = KernelVersion(state.kernel, state.version), _report_path(kernel, state)
     if state.ended == "COMPLETE":
         return
+    version, files, report = KernelVersion(state.kernel, state.version), {}, None
     session.wait_for_completion(client, version, timeout)
-    left, report_bytes = _left(client, version)
-    if left and SUBMISSION not in left:
-        raise KitError(f"{version} ended well, but left no {SUBMISSION}, only {', '.join(sorted(left))}",
-                       "check the kernel with kit kernel rehearse, build it again, and push it again")
-    if report_bytes is not None:
-        storage.write_bytes(report, report_bytes)
+    try:
+        files = session.output_urls(client, version)
+        if REPORT in files:
+            report = session.fetch_output(client, REPORT, files[REPORT])
+    except Rejected as error:  # submitting may still work
+        client.say(error.message)
+    if files and SUBMISSION not in files:
+        raise KitError(f"{version} ended well, but left no {SUBMISSION}, only "
+                       f"{', '.join(sorted(files))}",
+                       "check the kernel with kit kernel rehearse, build it again, and push it "
+                       "again")
+    if report is not None:
+        storage.write_bytes(_report_path(kernel, state), report)
     else:
         client.say(f"{version} left no {REPORT}: the ledger will lack its numbers")
     state.ended = "COMPLETE"
     state.save(kernel)
-
-
-def _left(client: Client, version: KernelVersion) -> tuple[set[str], bytes | None]:
-    """(names of the output files, report.json or None).
-
-    An error is only shown, as submitting may still work.
-    """
-    names: set[str] = set()
-    try:
-        files = session.output_urls(client, version)
-        names = set(files)
-        return names, session.fetch_output(client, REPORT, files[REPORT]) if REPORT in files else None
-    except Rejected as error:
-        client.say(error.message)
-        return names, None
 
 
 def _report_path(kernel: KernelFolder, state: PushState) -> Path:
@@ -342,22 +345,26 @@ def _report_path(kernel: KernelFolder, state: PushState) -> Path:
 
 
 def _result(kernel: KernelFolder, state: PushState,
-            entry: submissions.Submission | None = None) -> PushResult:
+            scored: submissions.Submission | None = None) -> PushResult:
     report = _report_path(kernel, state)
-    return PushResult(state.kernel, state.version, state.url, state.ended, str(report) if report.is_file() else "",
-                      state.submission, entry.public_score if entry else None, entry.private_score if entry else None)
+    return PushResult(state.kernel, state.version, state.url, state.ended,
+                      str(report) if report.is_file() else "", state.submission,
+                      scored.public_score if scored else None,
+                      scored.private_score if scored else None)
 
 
 # -- submit ----------------------------------------------------------------------------------------
 
 
 def _tag(version: KernelVersion) -> str:
+    """What the description of a submission ends with, so that it is found again."""
     return f"[{version}]"
 
 
-def _hand_in(client: Client, kernel: KernelFolder, state: PushState, competition: Competition,
-             message: str,
-             ledger_path: Path, wait: bool, timeout: float, resend: bool) -> PushResult:
+def _submit(client: Client, kernel: KernelFolder, state: PushState, competition: Competition,
+            message: str, ledger_path: Path, wait: bool, timeout: float,
+            resend: bool) -> PushResult:
+    """Submit the version's output, once, and enter it into the ledger; `wait` for its score."""
     version = KernelVersion(state.kernel, state.version)
     if not state.submission:
         state.submitted_as = f"{message} {_tag(version)}".strip()
@@ -367,13 +374,15 @@ def _hand_in(client: Client, kernel: KernelFolder, state: PushState, competition
             state.save(kernel)
 
         def send() -> Any:
-            return client.api.competition_submit_code(SUBMISSION, state.submitted_as, competition.slug, version.kernel,
-                                                      version.number, quiet=True)
+            return client.api.competition_submit_code(
+                SUBMISSION, state.submitted_as, competition.slug, version.kernel, version.number,
+                quiet=True)
 
         try:
-            entry = submissions.submit_once(client, competition.slug, _tag(version),
-                                            submissions.mark_while_sending(send, mark),
-                                            state.submitting and not resend, "run it with --resend")
+            entry = submissions.submit_once(
+                client, competition.slug, _tag(version),
+                submissions.mark_while_sending(send, mark), state.submitting and not resend,
+                "run it with --resend")
         except Unanswered:
             raise
         except KitError:
@@ -384,5 +393,7 @@ def _hand_in(client: Client, kernel: KernelFolder, state: PushState, competition
         client.say(f"handed in {version} as submission {entry.ref}")
     report = kernel_folder.read_report(_report_path(kernel, state))
     ledger.add_row(ledger.make_row(str(version), report, state.submission), ledger_path)
-    scored = ledger.wait_for_score(client, competition, state.submission, ledger_path, timeout) if wait else None
-    return dataclasses.replace(_result(kernel, state, scored), sync=ledger.sync_command(competition, ledger_path))
+    scored = ledger.wait_for_score(client, competition, state.submission, ledger_path,
+                                   timeout) if wait else None
+    return dataclasses.replace(_result(kernel, state, scored),
+                               sync=ledger.sync_command(competition, ledger_path))

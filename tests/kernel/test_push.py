@@ -7,8 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
 from kit import ledger, pipeline
+from kit.commands import cli_kaggle
 from kit.commands.request import Request
 from kit.core import storage
 from kit.core.config import RunConfig
@@ -16,7 +18,7 @@ from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.core.run_folder import RunFolder
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
-from kit.kaggle import client, submissions
+from kit.kaggle import client, refusals, submissions
 from kit.kernel import dataset, push, upload
 from kit.kernel.folder import STATE
 from tests.kaggle.stand_in import KEY, SIGNATURE, TOKEN, Fault, KaggleStandIn
@@ -504,6 +506,44 @@ def test_the_hours_that_are_left_are_said_before_a_push(kaggle, built):
                                                            "until": "2026-11-28 00:00 UTC"}
 
 
+@pytest.mark.parametrize(("change", "names"), [
+    ({"enable_gpu": "true"}, ["GPU"]), ({"enable_gpu": "false", "machine_shape": "TpuV5E8"}, ["TPU"]),
+    ({"enable_gpu": False}, [])])
+def test_the_hours_of_what_it_runs_on_are_said(kaggle, built, change, names):
+    """However the metadata, by hand or by the kit, ask for it."""
+    kaggle.quota = QUOTA
+    path = built / "kernel-metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    said = []
+    push.push(built, KANNADA, progress=said.append)
+    assert [text.split(":")[0] for text in said if "of this week are left" in text] == names
+
+
+def test_a_plan_that_is_longer_than_the_hours_left_is_warned_of(kaggle, built):
+    kaggle.quota = {**QUOTA, "gpuQuota": {"timeUsed": "104400s", "totalTimeAllowed": "108000s"}}
+    (built / "kernel.py").write_text('SETTINGS = {"mode": "train", "minutes": 110}\n')
+    said = []
+    push.push(built, KANNADA, progress=said.append)
+    assert ("warning: this kernel plans with 110 minutes on a GPU, which is more than the 1.0 h that "
+            "are left") in said
+
+
+@pytest.mark.parametrize(("option", "sent"), [
+    ("original", {"dockerImagePinningType": "original"}),
+    (IMAGE := "gcr.io/kaggle-images/python@sha256:" + "f4b6dd72" * 8, {"dockerImage": IMAGE}),
+    (None, {})])
+def test_the_pinned_image_and_the_session_limit_reach_kaggle(kaggle, option, sent):
+    """By the commands, as a user types them."""
+    pin = ["--docker-image", option] if option else []
+    for words in (["build", "--user", "ada", *pin], ["push", "--session-limit", "2h", "--quiet"]):
+        done = CliRunner().invoke(cli_kaggle.kernel, words)
+        assert done.exit_code == 0, done.output
+    (version,) = kaggle.kernels["ada/kannada-mnist-kit"]
+    assert version.body["sessionTimeoutSeconds"] == 7200
+    assert {name: value for name, value in version.body.items()
+            if name.startswith("dockerImage") and value} == sent
+
+
 def test_used_up_hours_say_when_they_come_back(kaggle, built):
     kaggle.quota = {**QUOTA, "gpuQuota": {"timeUsed": "108000s", "totalTimeAllowed": "108000s"}}
     kaggle.push_answer = {"error": "Maximum weekly GPU quota of 30.00 hours reached."}
@@ -524,13 +564,15 @@ def test_a_client_or_a_server_without_quota_and_limits_does_without(
     said = []
     assert run(built, said).public_score == 0.9884
     assert not [text for text in said if "left" in text]
-    assert push.status(built, KANNADA)["quota"] == {}
+    state = push.status(built, KANNADA)
+    assert (state["quota"], state["limits"]) == ({}, {})
 
 
 def test_what_is_left_today_is_said_before_one_is_spent(kaggle, built):
     said = []
     run(built, said)
-    assert "submissions today: 1 made, 4 left before this one" in said
+    assert "submissions today: 1 made, 4 left" in said
+    assert push.status(built, KANNADA)["limits"] == {"today": 1, "left": 4, "by_total": False}
     names = [name for name, _ in kaggle.requests]
     assert names.index("GetSubmissionLimits") < names.index("CreateCodeSubmission")
 
@@ -585,9 +627,23 @@ def test_a_success_without_a_reference_that_is_not_listed_is_not_sent_again(
 # -- the log ----------------------------------------------------------------------------------------------------------
 
 
-def followed(folder):
+def followed(folder, said=None):
     shown = []
-    return shown, push.logs(folder, KANNADA, follow=True, show=shown.append)
+    progress = ([] if said is None else said).append
+    return shown, push.logs(folder, KANNADA, follow=True, show=shown.append, progress=progress)
+
+
+def test_a_client_that_streams_only_the_newest_session_is_not_asked_to(kaggle, built, monkeypatch):
+    """Kaggle 2.2.4: right after a push the newest session can be that of the version before."""
+    from kaggle.api.kaggle_api_extended import KaggleApi
+
+    push.push(built, KANNADA)
+    kaggle.streams = [["of another version\n", "END_OF_LOG"]]
+    streaming = KaggleApi.kernels_logs_stream
+    monkeypatch.setattr(KaggleApi, "kernels_logs_stream", lambda *arguments: streaming(*arguments))
+    monkeypatch.delattr(KaggleApi, "parse_kernel_string")
+    shown, _ = followed(built, said := [])
+    assert shown == ["fold 0 done"] and "pip install --upgrade kaggle" in said[0]
 
 
 def test_a_log_is_followed_as_it_is_streamed(kaggle, built):
@@ -610,9 +666,11 @@ def test_a_log_is_followed_where_nothing_is_streamed(kaggle, built, has_stream, 
     if not has_stream:
         monkeypatch.delattr(KaggleApi, "kernels_logs_stream")
     push.push(built, KANNADA)
-    shown, result = followed(built)
+    said = []
+    shown, result = followed(built, said)
     assert shown == ["fold 0 done"] and result["status"] == "COMPLETE"
     assert push.logs(built, KANNADA)["log"] == ["fold 0 done"]
+    assert has_stream or f"{refusals.client_versions()} cannot stream the log of one version" in said[0]
 
 
 # -- scores -----------------------------------------------------------------------------------------------------------
@@ -648,7 +706,7 @@ def test_a_submission_that_kaggle_cannot_score_says_why(kaggle, built, why, fix)
 # -- interruptions ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["_accept", "_follow", "_hand_in", "wait_for_score"])
+@pytest.mark.parametrize("where", ["_store_answer", "_follow", "_submit", "wait_for_score"])
 def test_killed_between_two_steps_goes_on(kaggle, built, monkeypatch, where):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(ledger if where == "wait_for_score" else push, where, interrupted)
@@ -689,7 +747,7 @@ def test_an_interrupted_notebook_push_is_recognised(kaggle, built, monkeypatch):
     (built / "kernel-metadata.json").write_text(
         json.dumps({**metadata, "kernel_type": "notebook", "code_file": "kernel.ipynb"}))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(push, "_accept", interrupted)
+        patch.setattr(push, "_store_answer", interrupted)
         push.push(built, KANNADA)
     push.push(built, KANNADA)
     assert kaggle.count("SaveKernel") == 1
@@ -713,6 +771,7 @@ def test_two_processes_do_not_push_one_folder(kaggle, built):
     ({"competition_sources": None}, "not built for kannada-mnist, but for none"),
     ({"competition_sources": [5]}, r"competition_sources cannot be \[5\]"), ({"id": [1]}, "damaged"),
     ({"dataset_sources": ["../../x"]}, "dataset_sources cannot be"), ({"code_file": 5}, "code_file cannot be 5"),
+    ({"docker_image_pinning_type": "newest"}, "docker_image_pinning_type cannot be .newest"),
     ({"kernel_type": "rmarkdown"}, "kernel_type cannot be"), ({"language": "cobol"}, "valid language")])
 def test_folders_that_cannot_be_pushed(kaggle, built, change, message):
     metadata = json.loads((built / "kernel-metadata.json").read_text())
