@@ -9,12 +9,10 @@ opens it.
 import contextlib
 import errno
 import importlib
-import math
 import sys
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,7 +28,8 @@ PARTS = ("train", "test")
 LAYOUT = ("x_train", "y_train", "x_test", "y_test")
 MAX_ROW_BYTES = 200  # more than an id and its label need
 MAX_BYTES = 1 << 30  # of one array; MNIST's largest has 47 MB, EMNIST's 0.6 GB
-_FIX = "give an .npz with x_train, x_test (n, h, w) and y_train, y_test (n,), as numpy.savez writes it"
+_FIX = ("give an .npz with x_train, x_test (n, h, w) and y_train, y_test (n,), as numpy.savez "
+        "writes it")
 
 
 class Part(NamedTuple):
@@ -38,14 +37,6 @@ class Part(NamedTuple):
 
     pixels: np.ndarray
     labels: np.ndarray
-
-
-class Header(NamedTuple):
-    """The header of an .npy file."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    order: Literal["C", "F"] = "C"
 
 
 def is_source(source: str | Path) -> bool:
@@ -58,7 +49,7 @@ def write_files(folder: Path, source: str | Path, competition: Competition) -> N
 
     KitError if the arrays don't fit.
     """
-    arrays = _from_keras(competition) if str(source) == "keras" else _from_npz(Path(source), competition)
+    arrays = _from_keras(competition) if str(source) == "keras" else _from_npz(Path(source))
     train, test = (_part(arrays, kind, str(source), competition) for kind in PARTS)
     ids = np.arange(len(test.labels)) + competition.first_id
     write_table(folder / competition.train, competition, train.pixels, competition.label_column,
@@ -105,15 +96,18 @@ def _from_keras(competition: Competition) -> dict[str, np.ndarray]:
     backend.load()
     try:
         with contextlib.redirect_stdout(sys.stderr):  # its progress bar; stdout is for results
-            parts = importlib.import_module(f"keras.datasets.{competition.keras_dataset}").load_data()
+            module = importlib.import_module(f"keras.datasets.{competition.keras_dataset}")
+            parts = module.load_data()
     except Exception as error:  # Keras wraps what the network raises into bare Exceptions
         if isinstance(error, ImportError):
             fix = "install what it names"
         elif isinstance(error, OSError) \
                 and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
-            fix = "it is kept in ~/.keras: make room there, or set KERAS_HOME to a folder that can be written"
+            fix = ("it is kept in ~/.keras: make room there, or set KERAS_HOME to a folder that "
+                   "can be written")
         elif isinstance(error, zipfile.BadZipFile | EOFError) or "hash" in str(error):
-            fix = "a download was cut off: delete its file in ~/.keras/datasets, then run the same command again"
+            fix = ("a download was cut off: delete its file in ~/.keras/datasets, then run the "
+                   "same command again")
         else:
             fix = "check the network; or give the file itself: kit download --from mnist.npz"
         raise KitError(f"cannot load keras.datasets.{competition.keras_dataset}: {error}",
@@ -121,66 +115,49 @@ def _from_keras(competition: Competition) -> dict[str, np.ndarray]:
     return dict(zip(LAYOUT, (array for part in parts for array in part), strict=True))
 
 
-def _from_npz(path: Path, competition: Competition) -> dict[str, np.ndarray]:
-    """The four arrays of an .npz.
-
-    Nothing is unpickled, and headers are checked before the data is read.
-    """
+def _from_npz(path: Path) -> dict[str, np.ndarray]:
+    """The four arrays of an .npz. Nothing is unpickled, and no more than MAX_BYTES read of each."""
     with open_csv(path) as file:
         if file.read(6) == b"\x93NUMPY":
             raise KitError(f"{path} is one array, as numpy.save writes it", _FIX)
+    arrays = {}
     with open_zip(path, str(path), _FIX) as archive, unpacking_errors(str(path)):
         there = archive.namelist()
         missing = [name for name in LAYOUT if f"{name}.npy" not in there]
         if missing:
             raise KitError(f"{path} has no {', '.join(missing)}; it holds "
                            f"{list_names(there) or 'nothing'}", _FIX)
-        headers = {name: _header(archive, name, path) for name in LAYOUT}
-        for kind in PARTS:
-            _check(headers, kind, str(path), competition)
-        return {name: _array(archive, name, headers[name]) for name in LAYOUT}
+        for name in LAYOUT:
+            info = archive.getinfo(f"{name}.npy")
+            if info.file_size > MAX_BYTES:  # zipfile reads no more than the size that is declared
+                raise KitError(f"{path}: {name} has {info.file_size:,} bytes; more than "
+                               f"{MAX_BYTES:,} are never read",
+                               f"save it as bytes: {name}.astype('uint8')")
+            try:
+                with archive.open(info) as member:
+                    array = np.lib.format.read_array(member, allow_pickle=False)
+            except MemoryError as error:  # of a shape that is not in the file
+                raise KitError(f"{path}: {name} does not fit into memory: {error}", _FIX) from error
+            except ValueError as error:
+                if "Object arrays" not in str(error):
+                    raise
+                raise KitError(f"{path}: {name} holds Python objects, which are never loaded",
+                               f"save it as numbers: {name}.astype('uint8')") from error
+            if array.dtype.kind not in "uif":
+                raise KitError(f"{path}: {name} is {array.dtype} {array.shape}, which are no whole "
+                               "numbers", _FIX)
+            arrays[name] = array
+    return arrays
 
 
-def _header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:
-    """The header of an .npy. KitError if the array is not of numbers, or is too large."""
-    with archive.open(f"{name}.npy") as file:
-        header = _read_header(file)
-    if header.dtype.hasobject:
-        raise KitError(f"{path}: {name} holds Python objects, which are never loaded",
-                       f"save it as numbers: {name}.astype('uint8')")
-    if header.dtype.kind not in "uif":
-        raise KitError(f"{path}: {name} is {header.dtype} {header.shape}, which are no whole "
-                       "numbers", _FIX)
-    if header.dtype.itemsize * math.prod(header.shape) > MAX_BYTES:
-        raise KitError(f"{path}: {name} is {header.dtype} {header.shape}, more than "
-                       f"{MAX_BYTES >> 30} GiB", f"save it as bytes: {name}.astype('uint8')")
-    return header
-
-
-def _read_header(file: IO[bytes]) -> Header:
-    read = {(1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0}
-    shape, in_columns, dtype = read[np.lib.format.read_magic(file)](file)
-    return Header(shape, dtype, "F" if in_columns else "C")
-
-
-def _array(archive: zipfile.ZipFile, name: str, header: Header) -> np.ndarray:
-    """The array of an .npy. ValueError unless it has as many bytes as its header says."""
-    n_bytes = header.dtype.itemsize * math.prod(header.shape)
-    with archive.open(f"{name}.npy") as file:
-        _read_header(file)
-        data = file.read(n_bytes + 1)
-    if len(data) != n_bytes:
-        raise ValueError(f"an array of {n_bytes:,} bytes holds {len(data):,}")
-    return np.frombuffer(data, header.dtype).reshape(header.shape, order=header.order)
-
-
-def _check(arrays: Mapping[str, Header | np.ndarray], kind: str, called: str,
-           competition: Competition) -> None:
-    """KitError unless the images have the competition's shape and there is one label for each."""
+def _part(arrays: dict[str, np.ndarray], kind: str, called: str, competition: Competition) -> Part:
+    """The images and labels of one file. KitError unless they are the competition's in shape and
+    values, with one label for each image.
+    """
     images, labels = arrays[f"x_{kind}"], arrays[f"y_{kind}"]
-    one, n = [size for size in images.shape[1:] if size != 1], images.shape[0] if images.shape else 0
-    if one not in ([size for size in competition.shape if size != 1], [competition.n_pixels]):
+    n = images.shape[0] if images.shape else 0
+    shape = [size for size in images.shape[1:] if size != 1]
+    if shape not in ([size for size in competition.shape if size != 1], [competition.n_pixels]):
         raise KitError(f"{called}: x_{kind} is {images.dtype} {images.shape}; {competition.slug} "
                        f"has images of {competition.shape}",
                        f"give x_{kind} in the shape (n, {', '.join(map(str, competition.shape))})")
@@ -190,17 +167,12 @@ def _check(arrays: Mapping[str, Header | np.ndarray], kind: str, called: str,
     if not n or labels.shape not in ((n,), (n, 1)):
         raise KitError(f"{called}: y_{kind} has the shape {labels.shape} for {n:,} images",
                        "give as many labels as images, at least one")
-
-
-def _part(arrays: dict[str, np.ndarray], kind: str, called: str, competition: Competition) -> Part:
-    _check(arrays, kind, called, competition)
-    images, labels = arrays[f"x_{kind}"], arrays[f"y_{kind}"]
     if not _whole(images, 255):
         fraction = images.dtype.kind == "f" and images.min() >= 0 and images.max() <= 1
         raise KitError(f"{called}: x_{kind} has values that are not whole numbers from 0 to 255",
                        f"save (x_{kind} * 255).round().astype('uint8')" if fraction
                        else "give the original grey values")
-    return Part(np.ascontiguousarray(images.reshape(len(images), -1), np.uint8),
+    return Part(np.ascontiguousarray(images.reshape(n, -1), np.uint8),
                 _labels(labels.reshape(-1), f"{called}: y_{kind}", competition))
 
 

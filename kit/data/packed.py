@@ -11,7 +11,7 @@ import gzip
 import io
 import os
 import stat
-import struct
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,11 +23,10 @@ from kit.data.csvfile import identify_foreign_format, list_names, open_csv, quot
 # For all files of a zip together, unpacked. Ten times the competition's training rows take 1 GB.
 MAX_BYTES = 4 << 30
 MAX_ENTRIES = 1000
+MAX_LIST_BYTES = MAX_ENTRIES << 10  # of a zip's list of its entries
 GZIP, ZIP, EMPTY_ZIP = b"\x1f\x8b", b"PK\x03\x04", b"PK\x05\x06"
 DOWNLOAD_AGAIN = "get it again, and see that the download ends"
 UNPACK_YOURSELF = "unpack it yourself, and give what is in it"
-# Signatures at the end of a zip's directory.
-_END, _END_64, _LOCATOR_64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"
 
 
 @contextlib.contextmanager
@@ -117,6 +116,28 @@ def _the_csv(archive: zipfile.ZipFile, called: str) -> zipfile.ZipInfo:
                    "give a zip of the CSV file, or the CSV file itself")
 
 
+class _CappedFile(io.FileIO):
+    """A zip's file, of which no more than `limit` bytes are read at once.
+
+    zipfile reads the list of entries at once, as long as the zip says that it is, and then takes
+    half a kilobyte of memory for each entry.
+    """
+
+    def __init__(self, path: Path, called: str) -> None:
+        super().__init__(path)
+        self.called, self.limit = called, MAX_LIST_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > self.limit:
+            raise _too_many(self.called)
+        return super().read(size)
+
+
+def _too_many(called: str) -> KitError:
+    return KitError(f"{called} has more than {MAX_ENTRIES:,} entries",
+                    "get it again from the competition")
+
+
 @contextlib.contextmanager
 def open_zip(
     path: Path, called: str,
@@ -126,22 +147,23 @@ def open_zip(
 
     called: its name in errors. wanted: the fix if it is not a zip.
     """
-    with path.open("rb") as file:
+    with _CappedFile(path, called) as file:
         start = file.read(512)
-    what, fix = identify_foreign_format(start) or (None, "")
-    if what:
-        raise KitError(f"{called} is {what}", fix)
-    if not start:
-        raise KitError(f"{called} is empty", DOWNLOAD_AGAIN)
-    with unpacking_errors(called):
-        check_zip_directory(path, called)
-        if not zipfile.is_zipfile(path):
-            if start.startswith(ZIP):
-                raise KitError(f"{called} is cut off: its end, the list of its files, is missing",
-                               DOWNLOAD_AGAIN)
-            raise KitError(f"{called} is {'a gzip, ' * start.startswith(GZIP)}not a zip", wanted)
-        archive = zipfile.ZipFile(path)
-    with archive:
+        what, fix = identify_foreign_format(start) or (None, "")
+        if what:
+            raise KitError(f"{called} is {what}", fix)
+        if not start:
+            raise KitError(f"{called} is empty", DOWNLOAD_AGAIN)
+        with unpacking_errors(called):
+            if not zipfile.is_zipfile(file):
+                if start.startswith(ZIP):
+                    raise KitError(f"{called} is cut off: its end, the list of its files, is "
+                                   "missing", DOWNLOAD_AGAIN)
+                raise KitError(f"{called} is {'a gzip, ' * start.startswith(GZIP)}not a zip", wanted)
+            archive = zipfile.ZipFile(file)
+        if len(archive.infolist()) > MAX_ENTRIES:
+            raise _too_many(called)
+        file.limit = sys.maxsize
         seen: set[str] = set()
         for info in archive.infolist():
             if info.flag_bits & 1:
@@ -169,30 +191,6 @@ def _problem(info: zipfile.ZipInfo) -> str | None:
     if stat.S_ISLNK(info.external_attr >> 16):
         return "is a link, not a file"
     return None
-
-
-def check_zip_directory(path: Path, called: str) -> None:
-    """KitError if the zip says that it has more than MAX_ENTRIES entries.
-
-    Checked before zipfile opens it, which would take hundreds of bytes of memory for each.
-    """
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - (1 << 16) - 22))
-        tail = file.read()
-    end = len(tail) - 22 if tail[-22:-18] == _END and tail[-2:] == b"\0\0" else tail.rfind(_END)
-    if end < 0 or len(tail) < end + 22:
-        return
-    counts = [struct.unpack_from("<HL", tail, end + 10)]
-    if tail[max(0, end - 20):end].startswith(_LOCATOR_64):
-        # A zip64: zipfile then uses the fields of its 64-bit record, whatever the others say.
-        at = tail.rfind(_END_64, 0, end)
-        counts.append(struct.unpack_from("<QQ", tail, at + 32) if 0 <= at <= end - 76
-                      else (MAX_ENTRIES + 1, 0))
-    if any(entries > MAX_ENTRIES or min(n_bytes, size) > MAX_ENTRIES << 16
-           for entries, n_bytes in counts):
-        raise KitError(f"{called} has more than {MAX_ENTRIES:,} entries",
-                       "get it again from the competition")
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ def declared(data: bytes, size: int) -> bytes:
 def zip64(data: bytes, n: int) -> bytes:
     """An end of the directory that says 2 entries, behind a Zip64 one that says `n`, as many as there are."""
     body = data[:data.find(b"PK\1\2")]
-    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, 20, *[0] * 9, 6, *[0] * 5)
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, 20, *[0] * 8, 6, *[0] * 6)
     entries = b"".join(entry + b"%06d" % i for i in range(n))
     end = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, n, n, len(entries), len(body))
     locator = struct.pack("<4sLQL", b"PK\6\7", 0, len(body) + len(entries), 1)
@@ -146,6 +146,7 @@ REFUSED = {
     "unknown method": (GOOD.replace(b"PK\x01\x02\x14\x03\x14\0\0\0\x08\0", b"PK\x01\x02\x14\x03\x14\0\0\0\x63\0"),
                        "packed by a method that Python cannot unpack"),
     "5,000 entries behind an end that says 2": (zip64(GOOD, 5000), "more than 1,000 entries"),
+    "40,000 entries": (zip64(GOOD, 40_000), "more than 1,000 entries"),
     "a folder named train.csv": (make_zip({"train.csv/": b"", "test.csv": b"x\n"}),
                                  "has no train.csv; it holds 'test.csv'"),
     "CRC changed in the directory": (GOOD.replace(GOOD[GOOD.find(b"PK\1\2") + 16:][:4], b"\1\2\3\4"), "Bad CRC-32"),
