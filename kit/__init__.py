@@ -15,7 +15,9 @@ if TYPE_CHECKING:
         examine,
         models,
         predict,
+        remove_runs,
         report,
+        runs,
         score,
         show,
         submit,
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
-__all__ = ["compare", "cv", "download", "examine", "models", "predict", "report", "score", "show",
-           "submit", "validate"]
+__all__ = ["compare", "cv", "download", "examine", "models", "predict", "remove_runs", "report",
+           "runs", "score", "show", "submit", "validate"]
 
 
 def __getattr__(name: str) -> Any:

@@ -32,12 +32,11 @@ from kit.training import executors, planning
 from kit.training.executors import Executor
 from kit.training.plan import Plan, make_jobs, self_training_jobs
 from kit.training.planning import Cost, Schedule, TimeTarget
-from kit.training.records import read_config
+from kit.training.records import SETTLED, read_config, read_data_record, read_settled
 
 TIMING = "timing.json"
 WRITE_SECONDS = 10.0  # between two writes of timing.json
 FOLDER_OPTIONS = ("--data-dir", "--runs-dir", "--submissions")
-SETTLED = ("precision", "executor", "threads")  # kept when a run is resumed, wherever
 
 
 def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress | None = None,
@@ -287,17 +286,16 @@ def changes(run: RunFolder, config: dict[str, Any], sha256: dict[str, str], kera
 
     config, sha256 (of the tables), keras (its backend): as they are now.
     """
-    stored, began = storage.read_json(run.config, "data", "code"), read_config(run.path).to_dict()
+    stored, began = storage.read_json(run.config, "code"), read_config(run.path).to_dict()
+    settled = read_settled(run.path)
     changed = [(what, "give the same options") for what in differences(began, config)]
-    if not isinstance(stored["data"], dict) or not isinstance(stored["data"].get("sha256"), dict):
-        raise storage.damaged(run.config, "it does not say which data the run was trained on")
-    if files := changed_files(stored["data"]["sha256"], sha256):
+    if files := changed_files(read_data_record(run.path)["sha256"], sha256):
         changed.append((f"data: {files}", "put the old data back"))
     if stored["code"] != provenance.code_hash():
         commit = re.fullmatch("[0-9a-f]{40}", str(stored.get("git_commit")))
         changed.append(("the training code", f"go back to the kit's commit {commit[0]}" if commit else
                         "go back to the kit's code of then"))
-    if (before := _read_settled(run)["backend"]) != keras:
+    if (before := settled["backend"]) != keras:
         changed.append((f"KERAS_BACKEND: {before} → {keras}", f"set KERAS_BACKEND={before}"))
     if run.guesses(1).is_file() and began["class_prior"] != config["class_prior"]:
         changed.append((f"class_prior: {began['class_prior']} → {config['class_prior']}, and folds have learnt from it",
@@ -317,7 +315,7 @@ def _settled_at_the_start(run: RunFolder, config: RunConfig, settled: RunConfig)
     KitError where this machine does not have that precision: folds of two precisions cannot be
     compared.
     """
-    began = _read_settled(run)
+    began = read_settled(run.path)
     speed, why = backend.precision_support(began["precision"])
     if speed == backend.NONE:
         raise KitError(f"the run {run.name!r} was begun in {began['precision']}: {why}",
@@ -326,18 +324,6 @@ def _settled_at_the_start(run: RunFolder, config: RunConfig, settled: RunConfig)
     if config.executor != "auto" or executors.fallback_note(config):
         names.remove("executor")
     return executors.settle(replace(settled, **{name: began[name] for name in names}))[0]
-
-
-def _read_settled(run: RunFolder) -> dict[str, Any]:
-    """The precision, executor, threads and backend in config.json. KitError without them."""
-    settled = storage.read_json(run.config, "settled")["settled"]
-    if not isinstance(settled, dict) or set(settled) != {*SETTLED, "backend"}:
-        raise storage.damaged(run.config, "it does not say how the run was trained")
-    try:
-        RunConfig(**{name: settled[name] for name in SETTLED})
-    except KitError as error:
-        raise storage.damaged(run.config, f"it was not trained so: {error.message}") from error
-    return settled
 
 
 def _describe(config: RunConfig, data: DataFolder, settled: RunConfig) -> dict[str, Any]:

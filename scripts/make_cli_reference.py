@@ -51,6 +51,8 @@ def _commands(group: Any, before: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
     for info in group.registered_commands:
         yield (*before, info.name or info.callback.__name__.replace("_", "-")), info.callback
     for info in group.registered_groups:
+        if own := info.typer_instance.registered_callback:  # what the group's name does by itself
+            yield (*before, info.name), own.callback
         yield from _commands(info.typer_instance, (*before, info.name))
 
 
@@ -75,6 +77,8 @@ def _parameters(function: Callable) -> list[tuple[str, str, str, str]]:
     """(name, how it is written, what it is, its default), as Markdown, of each of a function's options."""
     rows = []
     for name, parameter in inspect.signature(function).parameters.items():
+        if name == "context":  # Typer's own
+            continue
         kind, info = typing.get_args(parameter.annotation)[:2]
         given = parameter.default is not inspect.Parameter.empty
         if type(info).__name__ == "ArgumentInfo":

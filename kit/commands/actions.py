@@ -172,6 +172,37 @@ def compare(run_a: str | Result, run_b: str | Result, out: str | Path | None = N
     return Result(result, comparing.lines(result))
 
 
+# -- runs ------------------------------------------------------------------------------------------
+
+
+@command
+def runs(runs_dir: str | Path = "runs", submissions: str | Path = "submissions") -> Result:
+    """The runs and submissions that are here, finished or not: scores, size on disk, when made."""
+    from kit.commands import runs as runs_module
+
+    entries = runs_module.list_runs(Path(runs_dir), Path(submissions))
+    return Result({"runs": [entry.to_dict() for entry in entries]}, runs_module.lines(entries),
+                  monospace=True)
+
+
+@command
+def remove_runs(names: str | list | tuple, yes: bool = False, runs_dir: str | Path = "runs",
+                submissions: str | Path = "submissions") -> Result:
+    """Remove runs by their names, and submissions by their paths; asks first unless `yes`."""
+    from kit.commands import runs as runs_module
+
+    entries = runs_module.find([names] if isinstance(names, str) else list(map(str, names)),
+                               Path(runs_dir), Path(submissions))
+    if not yes and not runs_module.confirm(entries):
+        return Result({"removed": [], "bytes": 0}, ["nothing was removed"], ok=False)
+    for entry in entries:
+        runs_module.remove(entry)
+    n_bytes = sum(entry.bytes for entry in entries)
+    return Result({"removed": [str(entry.path) for entry in entries], "bytes": n_bytes},
+                  [f"removed {entry.path}" for entry in entries]
+                  + [f"{runs_module.size(n_bytes)} are free"])
+
+
 # -- looking around --------------------------------------------------------------------------------
 
 

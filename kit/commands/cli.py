@@ -49,6 +49,7 @@ from kit.commands.options import (
     Tta,
     execute,
 )
+from kit.core.config import option_name
 from kit.core.errors import KitError
 from kit.data.competition import KANNADA
 
@@ -56,6 +57,8 @@ app = typer.Typer(
     name="kit", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="From a Kaggle account to a submission you can trust: data, folds, CNNs, ensemble, "
     "report.")
+runs = typer.Typer()
+app.add_typer(runs, name="runs")
 app.add_typer(cli_kaggle.kernel, name="kernel")
 app.add_typer(cli_kaggle.ledger, name="ledger")
 
@@ -202,6 +205,50 @@ def compare(
     Over rows, over writers, and over the hardest eight writers.
     """
     execute(kit.compare, quiet, as_json, run_a=run_a, run_b=run_b, out=out, data_dir=data_dir)
+
+
+# -- runs ------------------------------------------------------------------------------------------
+
+
+@runs.callback(invoke_without_command=True)
+def list_runs(
+    context: typer.Context,
+    runs_dir: RunsDir = Path("runs"), submissions: SubmissionsDir = Path("submissions"),
+    competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
+) -> None:
+    """The runs and submissions that are here, with scores and sizes.
+
+    Example: kit runs
+
+    Finished or not; those that this version of the kit cannot read, with the reason.
+    """
+    if context.invoked_subcommand is None:
+        execute(kit.runs, quiet, as_json, runs_dir=runs_dir, submissions=submissions)
+    elif given := [name for name in context.params
+                   if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]:
+        option = "--json" if given[0] == "as_json" else option_name(given[0])
+        raise KitError(
+            f"{option} stands before {context.invoked_subcommand}, where it has no effect",
+            f"write it at the end: kit runs {context.invoked_subcommand} … {option}")
+
+
+@runs.command()
+def remove(
+    names: Annotated[list[str], typer.Argument(
+        help="Runs by their names, submissions by their paths, as kit runs lists them.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    runs_dir: RunsDir = Path("runs"), submissions: SubmissionsDir = Path("submissions"),
+    competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
+) -> None:
+    """Remove runs, or submissions, after asking.
+
+    Example: kit runs remove watched --yes
+
+    A run that is training stays. A submission goes only by its path, submissions/NAME; its row of
+    the ledger stays.
+    """
+    execute(kit.remove_runs, quiet, as_json, names=names, yes=yes, runs_dir=runs_dir,
+            submissions=submissions)
 
 
 # -- looking around --------------------------------------------------------------------------------

@@ -19,25 +19,24 @@ from kit.commands.command import (
     parse_duration,
     parse_model_names,
 )
-from kit.core import locks, storage
+from kit.core import storage
 from kit.core.config import (
     FREE_TO_CHANGE,
     OPTIONS,
     RunConfig,
     differences,
-    matches_type,
     option_name,
 )
 from kit.core.errors import KitError
 from kit.core.progress import Progress
-from kit.core.run_folder import LOCK, RunFolder, check_run_name
+from kit.core.run_folder import RunFolder, check_run_name
 from kit.data import competition as competitions
 from kit.data import source as sources
 from kit.data.competition import Competition
 from kit.data.source import DataFolder
 from kit.training import models, planning, settings
 from kit.training.planning import TimeTarget
-from kit.training.records import read_config
+from kit.training.records import read_config, read_data_record
 
 
 @dataclass(frozen=True)
@@ -276,9 +275,8 @@ def _unfinished(runs_dir: Path,
         submitted = [path.parent.name for path in submissions.glob("*/submission.csv")]
         without += [run for run in there if run not in without and run.name not in submitted]
     for run in without:
-        holder = locks.read_holder(run / LOCK)
-        if holder and holder.is_here and not holder.is_dead:
-            continue  # it is being trained
+        if RunFolder(run).is_training:
+            continue
         try:
             stored = read_config(run)
         except KitError:
@@ -336,10 +334,7 @@ def find_run_data(run: RunFolder, data_dir: Path) -> DataFolder:
     from kit import pipeline
 
     competition = competitions.get(read_config(run.path).competition)
-    about = storage.read_json(run.config, "data")["data"]
-    if not isinstance(about, dict) or not isinstance(about.get("sha256"), dict) \
-            or not matches_type(about.get("is_sample"), bool):
-        raise storage.damaged(run.config, "it does not say which data the run was trained on")
+    about = read_data_record(run.path)
     data = sources.data_folder(competition, data_dir, sample=about["is_sample"])
     if data.sha256 != about["sha256"]:
         raise KitError(f"{data.path} is not the data that {run.name} was trained on: "

@@ -1,7 +1,6 @@
-"""The paths of a run's artifacts, and the lock of the run folder.
+"""Where a run keeps its artifacts, and the lock that lets one process at a time write there.
 
-Only the process that holds the lock writes into the folder, and it removes the temporary files that
-a killed process left.
+The process that gets the lock removes the temporary files that a killed process left.
 """
 
 import contextlib
@@ -25,7 +24,8 @@ def check_run_name(name: str) -> str:
                        "give the name alone with --run, and the folder that it lies in with "
                        "--runs-dir")
     bad = re.search(r'[/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff:*?"|]', name)
-    if bad or not name.strip() or name != name.strip() or name.startswith((".", "-")) or len(name.encode()) > 200:
+    if bad or not name.strip() or name != name.strip() or name.startswith((".", "-")) \
+            or len(name.encode()) > 200:
         raise KitError(f"{name!r} cannot be the name of a run",
                        "use letters, digits, spaces, '-' and '_'; no leading '.' or '-', 200 bytes "
                        "at most")
@@ -37,9 +37,10 @@ LOCK = ".lock"  # in a run's folder
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run's artifacts. Scripts of users rely on these names.
+    """The folder of a run. Users' scripts rely on the names of the files in it.
 
-    break_lock: take over a lock whose holder, on another machine, is gone as the user knows.
+    break_lock: take over a lock that is held on another machine, on which the user knows that no
+    process trains any more.
     """
 
     path: Path
@@ -47,13 +48,12 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        return Path(os.path.abspath(self.path)).name  # noqa: PTH100  "." and ".." have none; links keep theirs
+        # "." and ".." get the folder's own name, and a link keeps its name.
+        return Path(os.path.abspath(self.path)).name  # noqa: PTH100
 
     @property
     def resume_command(self) -> str:
-        """The command that trains the missing folds; it reads all other options from the run's
-        config.
-        """
+        """The command that trains the missing folds, with the options in the run's config."""
         words = ["kit", "cv", "--resume", "--run", self.name]
         return shlex.join([*words, "--runs-dir", str(self.path.parent)]
                           if self.path.parent != Path("runs") else words)
@@ -75,12 +75,19 @@ class RunFolder:
         return self.path / "test.npz"
 
     def guesses(self, n: int) -> Path:
+        """The labels that round `n` of self-training learns from."""
         return self.path / f"guesses_{n}.npz"
 
-    def clear(self) -> None:
-        """Empty the folder; call it only while holding the lock.
+    @property
+    def is_training(self) -> bool:
+        """Whether a process of this machine holds the lock."""
+        holder = locks.read_holder(self.path / LOCK)
+        return holder is not None and holder.is_here and not holder.is_dead
 
-        KitError if it holds no run, or cannot be emptied.
+    def clear(self) -> None:
+        """Empty the folder. Call it only while holding the lock.
+
+        KitError if the folder holds no run, or cannot be emptied.
         """
         others = [path.name for path in self.path.iterdir() if not path.name.startswith(".lock")]
         if others and not self.config.is_file() and not finished_folds(self.path):
@@ -94,14 +101,27 @@ class RunFolder:
                 elif not path.name.startswith(".lock"):
                     path.unlink()
 
+    def remove(self) -> None:
+        """Remove the folder. KitError if a process holds its lock, or it holds no run."""
+        with self.lock(fix="wait until it has ended, or end it"):
+            self.clear()
+            with contextlib.suppress(OSError):  # Windows keeps the lock file, which is open
+                for file in self.path.glob(f"{LOCK}*"):
+                    file.unlink()
+                if self.path.is_symlink():
+                    self.path.unlink()
+                else:
+                    self.path.rmdir()
+
     def fold(self, model: str, seed: int, fold: int) -> Path:
         return self.path / model / f"seed_{seed}" / f"fold_{fold}"
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, fix: str = "wait until it has ended, or choose another name with --run"
+             ) -> Iterator[None]:
         """Lock the folder during the with block.
 
-        KitError, naming the holder, if another process has it.
+        KitError, naming the holder and with this `fix`, if another process has it.
         """
         with contextlib.ExitStack() as held:
             with disk_errors(self.path, "write into"):
@@ -109,17 +129,14 @@ class RunFolder:
                 try:
                     held.enter_context(locks.acquire(self.path / LOCK, break_lock=self.break_lock))
                 except locks.AlreadyLocked as other:
-                    raise other.error(self.path,
-                                      "wait until it has ended, or choose another name with --run",
+                    raise other.error(self.path, fix,
                                       option=" (kit cv and kit submit: --break-lock)") from None
             remove_leftovers(self.path)
             yield
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that a killed process left below `folder`; call it only while holding
-    the lock.
-    """
+    """Remove the temporary files of a killed process. Call it only while holding the lock."""
     for leftover in list(Path(folder).rglob(".*.tmp")):
         with contextlib.suppress(OSError):
             if leftover.is_dir():
@@ -134,9 +151,7 @@ def finished_folds(run: Path) -> frozenset[str]:
 
 
 def fold_keys(run: Path, marker: str = "done.json") -> list[str]:
-    """The keys `<model>/seed_<s>/fold_<k>` of the folds that have a file `marker`; fold_10 comes
-    after fold_9.
-    """
+    """The keys `<model>/seed_<s>/fold_<k>` of the folds with a file `marker`, sorted by number."""
     keys = [path.parent.relative_to(run).as_posix()
             for path in Path(run).glob(f"*/seed_*/fold_*/{marker}")]
     return sorted(keys, key=lambda key: [int(part) if part.isdigit() else part

@@ -4,6 +4,7 @@ A run folder may come from another version of the kit. Checksums show damage; th
 this version cannot use, and raise a KitError for it.
 """
 
+import re
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -12,29 +13,68 @@ from typing import Any
 import numpy as np
 
 from kit.core import storage
-from kit.core.config import PRECISIONS, RunConfig
+from kit.core.config import PRECISIONS, RunConfig, matches_type
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder
 from kit.data import competition
 from kit.training import models
 from kit.training.jobs import FoldJob
 
+SETTLED = ("precision", "executor", "threads")  # kept when a run is resumed, wherever
 NUMBERS = ("val_accuracy", "val_rows", "parameters", "train_seconds", "predict_seconds", "images_per_second")
 HISTORY = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "images_per_second")
 
 
 def read_config(run: Path) -> RunConfig:
-    """The config of a run. KitError where it is missing, damaged, or names unknown models."""
+    """The config of a run. KitError where it is missing, damaged, or names unknown models.
+
+    The config of an older version of the kit is read as one of today's (`RunConfig.from_dict`). If
+    that is not possible, the KitError names the commit of the version that wrote it.
+    """
     path = RunFolder(run).config
-    values = storage.read_json(path, "config")["config"]
+    stored = storage.read_json(path, "config")
     try:
-        config = RunConfig.from_dict(values)
+        config = RunConfig.from_dict(stored["config"])
         competition.get(config.competition)
         for model in config.models:
             models.get(model)
     except KitError as error:
-        raise KitError(f"{path}: {error.message}", error.fix) from error
+        commit = re.match("[0-9a-f]{12}", str(stored.get("git_commit")))
+        wrote = f" (written by the kit's commit {commit[0]})" if commit else ""
+        raise KitError(f"{path}: {error.message}{wrote}", error.fix) from error
     return config
+
+
+def read_data_record(run: Path) -> dict[str, Any]:
+    """Which data a run was trained on: `is_sample`, and `sha256` of its tables by their names."""
+    path = RunFolder(run).config
+    data = storage.read_json(path, "data")["data"]
+    if not isinstance(data, dict) or not isinstance(data.get("sha256"), dict) \
+            or not matches_type(data.get("is_sample"), bool):
+        raise storage.damaged(path, "it does not say which data the run was trained on")
+    return data
+
+
+def read_settled(run: Path) -> dict[str, Any]:
+    """The precision, executor, threads and backend that a run trains with.
+
+    KitError without them: a run of a kit from before 2026-11-22 has not recorded them.
+    """
+    path = RunFolder(run).config
+    stored = storage.read_json(path, "config")
+    if "settled" not in stored:
+        raise KitError(
+            f"{path} was written by a kit from before 2026-11-22, which did not record the "
+            "precision and the threads of the training, so the run cannot be continued",
+            "it can be reported, compared and predicted with; to train, start a new run with --run")
+    settled = stored["settled"]
+    if not isinstance(settled, dict) or set(settled) != {*SETTLED, "backend"}:
+        raise storage.damaged(path, "it does not say how the run was trained")
+    try:
+        RunConfig(**{name: settled[name] for name in SETTLED})
+    except KitError as error:
+        raise storage.damaged(path, f"it was not trained so: {error.message}") from error
+    return settled
 
 
 def read_done(folder: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from kit.core.config import OPTIONS, RunConfig
 COMMANDS = {
     **{command.callback: getattr(kit, command.callback.__name__.replace("doctor", "examine"))
        for command in cli.app.registered_commands},
+    cli.list_runs: kit.runs, cli.remove: kit.remove_runs,
     **{command.callback: getattr(actions_kaggle, command.callback.__name__)
        for command in cli_kaggle.kernel.registered_commands},
     **{command.callback: getattr(actions_kaggle, f"{command.callback.__name__}_ledger")
@@ -31,7 +32,7 @@ def test_a_command_has_the_options_of_its_function(command):
         taken |= inspect.signature(TrainingOptions).parameters
         hints |= {field.name: field.type for field in dataclasses.fields(TrainingOptions)}
     for name, option in inspect.signature(command).parameters.items():
-        if name in ("quiet", "as_json") or (name == "competition" and name not in taken):
+        if name in ("context", "quiet", "as_json") or (name == "competition" and name not in taken):
             continue
         default, own = taken[name].default, option.default
         assert (Path(default) if isinstance(own, Path) else default) == own, name

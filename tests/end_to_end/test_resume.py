@@ -48,6 +48,16 @@ def test_a_run_is_resumed_with_the_options_that_it_began_with(workplace, capsys,
     assert (workplace / "submissions" / run.name / "submission.csv").is_file() == (command == "submit")
 
 
+def test_a_run_of_a_kit_that_recorded_less_is_not_continued_and_says_why(workplace, capsys, interrupt):
+    interrupt("cv", *OPTIONS, "--run", "a")
+    config = workplace / "runs" / "a" / "config.json"
+    about = json.loads(config.read_text())
+    del about["settled"]
+    storage.write_json(config, about)
+    code, _, err = kit(capsys, "cv", "--resume", "--run", "a")
+    assert code == 2 and two_lines(err) and "from before 2026-11-22" in err and "start a new run with --run" in err
+
+
 def test_options_that_differ_are_refused_by_name_and_those_free_to_change_are_taken(workplace, capsys, interrupt):
     interrupt("cv", *OPTIONS, "--run", "a")
     before = config_of(workplace / "runs" / "a")
