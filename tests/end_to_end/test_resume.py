@@ -191,14 +191,55 @@ def test_a_run_that_was_killed_keeps_the_epochs_that_were_planned(killed, capsys
     assert json.loads((killed / "schedule.json").read_text())["epochs"] == plan["epochs"]
 
 
-def test_the_seconds_before_a_kill_count(killed, capsys):
+def test_the_seconds_before_each_kill_count_once(killed, capsys, interrupt):
     """A run that was killed after 40 minutes once reported its last minutes as its time."""
     timing = storage.read_json(killed / "timing.json")
-    assert timing["epochs"] == {"mlp": 6} and set(timing["seconds"]) == {"read", "folds", "plan", "train"}
+    assert timing["epochs"] == {"mlp": 6}
+    assert set(timing["seconds"]) == {"read", "folds", "plan", "train"}
     assert all(seconds >= 0 for seconds in timing["seconds"].values()) and timing["seconds"]["train"] > 0
     before = {**timing["seconds"], "plan": 100.0, "train": 2400.0}
     storage.write_json(killed / "timing.json", {**timing, "seconds": before})
+    interrupt("cv", "--resume", "--run", "a")
     assert kit(capsys, "cv", "--resume", "--run", "a")[0] == 0
     after = json.loads((killed / "report.json").read_text())["timing"]["seconds"]
     assert 2400 < after["train"] < 2500 and after["plan"] == 100 and after["read"] > before["read"]
     assert storage.read_json(killed / "timing.json")["seconds"] == after
+
+
+@pytest.mark.slow
+def test_of_two_models_each_keeps_its_share_of_epochs_however_the_run_is_resumed(
+        workplace, capsys, monkeypatch):
+    """Cut by a third, killed at the second model, resumed with too little time, then with enough."""
+    costs = {"mlp": Cost(20.0, 1.0, 1.0), "cnn": Cost(100.0, 1.0, 1.0)}
+    options = ["--model", "mlp,cnn", "--limit", "20", "--folds", "2", "--executor", "local"]
+    # on one worker: two folds each of 10 epochs of mlp and of 6 of cnn; 0.85 of a budget is planned with
+    budget = f"{int((400 + 1200) * 0.7 / 0.85)}s"
+    train_job = job_runner.train_job
+
+    def up_to_the_second_model(plan, job, *rest):
+        if job.model == "cnn":
+            raise KeyboardInterrupt
+        train_job(plan, job, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "measure", lambda *_: costs)
+        patch.setattr(job_runner, "train_job", up_to_the_second_model)
+        code, _, err = kit(capsys, "cv", *options, "--run", "a", "--time-budget", budget)
+    assert code == 130
+    assert "2 folds of mlp, 7 of 10 epochs, 2 folds of cnn, 4 of 6 epochs: about " in err
+    monkeypatch.setattr(planning, "measure", lambda *_: pytest.fail("it was measured before"))
+    run, seconds = workplace / "runs" / "a", storage.read_json(workplace / "runs/a/timing.json")["seconds"]
+
+    code, _, err = kit(capsys, "cv", "--resume", "--run", "a", "--time-budget", "500s")
+    assert code == 0 and "still to do: 1 fold of cnn, 4 epochs: about " in err
+    partial = storage.read_json(run / "report.json")
+    assert not partial["complete"]
+    assert partial["timing"]["seconds"]["train"] > seconds["train"]
+
+    assert kit(capsys, "cv", "--resume", "--run", "a", "--time-budget", "2h")[0] == 0
+    report = storage.read_json(run / "report.json")
+    assert report["complete"] and report["timing"]["epochs"] == {"mlp": 7, "cnn": 4}
+    for model, epochs in (("mlp", 7), ("cnn", 4)):
+        for fold in (0, 1):
+            history = run / model / "seed_0" / f"fold_{fold}" / "history.csv"
+            assert len(storage.read_csv(history)) == epochs

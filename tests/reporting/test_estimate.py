@@ -1,6 +1,7 @@
 """The estimate knows harder writers from their margins, and its interval holds where the answers are known."""
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -140,3 +141,68 @@ def test_every_kind_of_run_gets_an_interval_around_its_value(make_results, optio
     assert found["low"] - 0.01 <= found["value"] <= found["high"] + 0.01
     assert found["value"] >= found["single_model"]  # the ensemble is no worse than its members
     assert (found["cross_check"] is None) == (not options.get("with_writers", True))
+
+
+# -- what must not change the estimate, and what must -----------------------------------------------------------------
+
+
+def with_test(results, probs_of):
+    """The same run on another test file: its probs made of those that were there."""
+    members = [dataclasses.replace(member, test=[probs_of(probs) for probs in member.test])
+               for member in results.members]
+    return dataclasses.replace(results, members=members, test=probs_of(results.test))
+
+
+def of_rows(results, rows):
+    """The same run with its training rows in another order."""
+    folds = dataclasses.replace(
+        results.folds, rows=results.folds.rows[rows], labels=results.folds.labels[rows],
+        writers=results.folds.writers[rows], fold=results.folds.fold[rows])
+    return dataclasses.replace(results, folds=folds, oof=results.oof[rows])
+
+
+NUMBERS = ("value", "low", "high", "single_model")
+
+
+def numbers(results):
+    found = estimates.estimate(results)
+    return [found[name] for name in NUMBERS]
+
+
+def test_the_order_of_rows_does_not_matter(make_results):
+    results, rng = make_results(), np.random.default_rng(0)
+    expected = pytest.approx(numbers(results), abs=1e-9)
+    assert numbers(of_rows(results, rng.permutation(len(results.oof)))) == expected
+    order = rng.permutation(len(results.test))
+    assert numbers(with_test(results, lambda probs: probs[order])) == expected
+
+
+def test_the_less_sure_the_models_are_of_the_test_file_the_lower_it_is(make_results):
+    def flatter(power):
+        def flattened(probs):
+            return probs**power / (probs**power).sum(1, keepdims=True)
+        return flattened
+
+    results = make_results()
+    found = [numbers(with_test(results, flatter(power))) for power in (1.5, 1.0, 0.7, 0.5)]
+    for surer, less_sure in pairwise(found):
+        assert all(a > b for a, b in zip(surer, less_sure, strict=True)), (surer, less_sure)
+
+
+def test_fewer_errors_on_held_out_writers_raise_it(make_results):
+    results = make_results()
+    wrong = np.flatnonzero(results.oof.argmax(1) != results.folds.labels)
+    better = results.folds.labels.copy()
+    better[wrong[::2]] = results.oof[wrong[::2]].argmax(1)
+    folds = dataclasses.replace(results.folds, labels=better)
+    value, low, high, single = numbers(results)
+    raised = numbers(dataclasses.replace(results, folds=folds))
+    assert raised[0] > value and raised[1] > low and raised[2] >= high and raised[3] > single
+
+
+def test_a_longer_test_file_of_the_same_kind_narrows_the_interval_alone(make_results):
+    results = make_results()
+    value, low, high, single = numbers(results)
+    longer = numbers(with_test(results, lambda probs: np.tile(probs, (20, 1))))
+    assert (longer[0], longer[3]) == (pytest.approx(value), pytest.approx(single))
+    assert longer[2] - longer[1] < high - low
