@@ -234,10 +234,11 @@ def models() -> Result:
 
 @command
 def examine(competition: str = KANNADA.slug, data_dir: str | Path = "data") -> Result:
-    """What this machine has, and what is missing: `kit doctor`."""
-    from kit.commands import doctor
+    """What this machine, or a kernel on Kaggle, has and what is missing: `kit doctor`."""
+    from kit.commands import doctor, doctor_on_kaggle
 
-    findings = doctor.examine(competitions.get(competition), Path(data_dir))
+    examine = doctor_on_kaggle.examine if doctor_on_kaggle.is_here() else doctor.examine
+    findings = examine(competitions.get(competition), Path(data_dir))
     return Result({"findings": [finding.to_dict() for finding in findings]},
                   list(map(str, findings)), monospace=True)
 

@@ -282,7 +282,10 @@ def doctor(
     data_dir: DataDir = Path("data"),
     competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:
-    """What this machine has, and what is missing."""
+    """What this machine, or a kernel on Kaggle, has and what is missing.
+
+    Example: kit doctor --json
+    """
     execute(kit.examine, **locals())
 
 

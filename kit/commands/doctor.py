@@ -48,13 +48,21 @@ class Finding:
 
 def examine(competition: Competition, data_dir: Path) -> list[Finding]:
     """The findings of all checks. Imports the training library, which takes seconds."""
-    checks: list[tuple[str, Callable[[], Finding]]] = [
-        ("Python", _python), ("backend", _backend), ("environment", _environment), ("GPU", _gpu),
-        ("precision", _precision), ("processes", _processes), ("memory", _memory),
-        ("disk", lambda: _disk(Path(data_dir))), ("credentials", _credentials),
-        ("data", lambda: _data(competition, Path(data_dir))), ("Kaggle image", _kaggle_image)]
+    return run(checks(competition, data_dir))
+
+
+def checks(competition: Competition, data_dir: Path) -> dict[str, Callable[[], Finding]]:
+    """What is checked on any machine, by the names of the findings."""
+    return {"Python": _python, "backend": _backend, "environment": _environment, "GPU": _gpu,
+            "precision": _precision, "processes": _processes, "memory": _memory,
+            "disk": lambda: _disk(Path(data_dir)), "credentials": _credentials,
+            "data": lambda: _data(competition, Path(data_dir)), "Kaggle image": _kaggle_image}
+
+
+def run(checks: dict[str, Callable[[], Finding]]) -> list[Finding]:
+    """The findings of `checks`; one that fails is a finding as well."""
     findings = []
-    for name, check in checks:
+    for name, check in checks.items():
         try:
             findings.append(check())
         except KitError as error:

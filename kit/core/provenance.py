@@ -63,6 +63,16 @@ def installed_versions() -> dict[str, str]:
     return {package: version for package in KAGGLE_IMAGE if (version := installed_version(package))}
 
 
+def other_versions() -> list[str]:
+    """The packages here whose version is not that of `KAGGLE_IMAGE`, as text.
+
+    Versions are compared by their first two numbers; the third seldom matters.
+    """
+    return [f"{package} {here} (there {there})" for package, there in KAGGLE_IMAGE.items()
+            if (here := installed_version(package))
+            and here.split(".")[:2] != there.split(".")[:2]]
+
+
 def code_hash(root: Path = KIT) -> str:
     """SHA-256 over the code of the HASHED_MODULES below `root`; comments, docstrings and layout
     don't count.

@@ -88,7 +88,8 @@ class DataFolder:
         if origin is None:
             return "get the file again from where it came"
         place = self.source if self.source != "path" else origin.rsplit(" ", 2)[0]
-        return f"get it again: {_typed(self.competition, self.path.parent, '--force', '--from', place)}"
+        again = download_command(self.competition, self.path.parent, "--force", "--from", place)
+        return f"get it again: {again}"
 
     def file(self, name: str) -> Path | None:
         """The path of the CSV file `name` in this folder, plain, .zip or .gz; None if it is not
@@ -172,15 +173,15 @@ def find_data(competition: Competition, root: Path) -> DataFolder:
     for folder in (data_folder(competition, root, False), data_folder(competition, root, True)):
         if folder.file(competition.train) is not None:
             return folder
-    without_account = _typed(competition, root, "--from",
-                             "keras" if competition.keras_dataset else "sample")
+    without_account = download_command(competition, root, "--from",
+                                       "keras" if competition.keras_dataset else "sample")
     raise KitError(f"there is no data of {competition.slug} in {root}",
-                   f"{_typed(competition, root)}; or {without_account} for "
+                   f"{download_command(competition, root)}; or {without_account} for "
                    f"{'the same' if competition.keras_dataset else 'drawn'} digits, without an "
                    "account")
 
 
-def _typed(competition: Competition, root: Path, *words: str) -> str:
+def download_command(competition: Competition, root: Path, *words: str) -> str:
     """The `kit download` command that gets this competition's data to `root`."""
     words = ("kit", "download", *words)
     words += ("--competition", competition.slug) if competition.slug != KANNADA.slug else ()

@@ -8,6 +8,7 @@ from typing import Any
 from kit.core import provenance, storage
 from kit.core.errors import KitError
 from kit.kernel.builder import METADATA
+from kit.kernel.folder import accelerators
 from kit.rehearsal import sandbox
 
 
@@ -42,17 +43,16 @@ def check(folder: Path, metadata: dict[str, Any]) -> tuple[list[str], list[str]]
     if not sandbox.namespaces() and b"/kaggle/" in code.read_bytes():
         notes.append("it names /kaggle itself, which is not on this machine: a no for files that it does not find says "
                      "nothing about Kaggle")
-    notes += _other_versions()
-    if str(metadata.get("enable_gpu", False)).lower() == "true" and not has_gpu():
-        notes.append("not as on Kaggle: it asks for a GPU, and there is none here, so its time here is a CPU's")
+    image = f"its image of {provenance.KAGGLE_IMAGE_DATE}"
+    if others := provenance.other_versions():
+        notes.append(f"not as on Kaggle ({image}): {', '.join(others)}")
+    if pinned := metadata.get("docker_image") or metadata.get("docker_image_pinning_type"):
+        notes.append(f"it asks for the image {pinned!s:.120}; a rehearsal knows the packages of "
+                     f"{image} only")
+    if "GPU" in accelerators(metadata) and not has_gpu():
+        notes.append("not as on Kaggle: it asks for a GPU, and there is none here, so its time "
+                     "here is a CPU's")
     return reasons, notes
-
-
-def _other_versions() -> list[str]:
-    """A note on the packages whose first two numbers are not those of Kaggle's image."""
-    others = [f"{name} {here} (there {there})" for name, here in provenance.installed_versions().items()
-              if (there := provenance.KAGGLE_IMAGE[name]).split(".")[:2] != here.split(".")[:2]]
-    return [f"not as on Kaggle (its image of {provenance.KAGGLE_IMAGE_DATE}): {', '.join(others)}"] if others else []
 
 
 def has_gpu() -> bool:

@@ -28,12 +28,16 @@ from kit.data.competition import Competition
 from kit.data.source import MANIFEST
 from kit.ensembling.prior import class_prior
 from kit.kernel import weights
-from kit.runtime.current_probs import CurrentProbs, nearest_centroid, read_current_probs
-from kit.runtime.mounts import find_data, find_weights, lenient_ids
+from kit.runtime.current_probs import (
+    CurrentProbs,
+    lenient_ids,
+    nearest_centroid,
+    read_current_probs,
+)
+from kit.runtime.mounts import find_data, find_weights, kaggle_root
 from kit.runtime.supervisor import Limits, Outcome, supervise
 from kit.runtime.worker import ENVIRONMENT, WorkerArgs
 
-ROOT = "/kaggle"
 SUBMISSION = "submission.csv"
 LIMIT_SHARE = 0.92  # of the time limit in KIT_TIME_LIMIT, if any; as 110 minutes of 2 hours
 CLOSING_SHARE, CLOSING_SECONDS = 0.05, (5.0, 120.0)  # of the budget, kept for blending and reports
@@ -66,7 +70,7 @@ class KernelRun:
         self.settings, self.child_command = settings, child_command
         self.began, self.budget = time.monotonic(), _budget(settings)
         self.competition: Competition = competitions.get(settings["competition"])
-        self.root = Path(os.environ.get("KIT_KAGGLE_ROOT", ROOT))  # a rehearsal without mounts sets it
+        self.root = kaggle_root()
         self.working = self.root / "working"
         self.log = self.working / "kernel.log"
         self.echoed = 0

@@ -6,13 +6,10 @@ another competition's test file would be a submission that looks fine and scores
 """
 
 import contextlib
-import csv
 import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from kit.core.errors import KitError
 from kit.data.competition import Competition
@@ -22,11 +19,17 @@ SHOWN = 12  # mounted folders that an error names
 DEPTH = 4  # below /kaggle/input: datasets/<owner>/<slug>, and a folder in it
 
 
-def find_data(inputs: Path, competition: Competition) -> Path:
-    """Where the competition's files are mounted: `competitions/<slug>/`, `<slug>/`, or a folder of that name below.
+def kaggle_root() -> Path:
+    """`/kaggle`, which holds `input` and `working`; a rehearsal without namespaces names another."""
+    return Path(os.environ.get("KIT_KAGGLE_ROOT", "/kaggle"))
 
-    The case of the name does not matter: Kaggle spells this competition's slug Kannada-MNIST. Datasets are left out,
-    since Kaggle exchanges the test file of the competition's own folder alone. KitError if no such folder holds it.
+
+def find_data(inputs: Path, competition: Competition) -> Path:
+    """The folder in which the competition's files are mounted.
+
+    That is `competitions/<slug>/`, `<slug>/`, or a folder of that name further down, in any case of
+    letters: Kaggle spells this competition's slug Kannada-MNIST. Datasets are left out, as Kaggle
+    exchanges the test file in the competition's own folder only. KitError if there is none.
     """
     if not inputs.is_dir():
         raise KitError(f"there is no folder {inputs}, which is where Kaggle mounts data",
@@ -41,16 +44,18 @@ def find_data(inputs: Path, competition: Competition) -> Path:
         there = ", ".join(sorted(path.name for path in named[0].iterdir())[:SHOWN]) or "nothing"
         raise KitError(f"{named[0]} has no {competition.test}; in it there is {there}",
                        "remove the competition from the notebook's inputs and add it again")
-    raise KitError(f"{inputs} has no folder {competition.slug} with the competition's files; mounted there is "
-                   f"{_mounted(inputs)}",
-                   "add the competition as an input of this notebook, and accept its rules on its page")
+    raise KitError(f"{inputs} has no folder {competition.slug} with the competition's files; "
+                   f"mounted there is {shortened(mounted_folders(inputs))}",
+                   "add the competition as an input of this notebook, and accept its rules on its "
+                   "page")
 
 
 def find_weights(inputs: Path, ref: str, manifest_sha256: str) -> Path:
-    """Where the dataset `ref` (owner/slug) is mounted: the folder with the manifest that this kernel was built with.
+    """The folder in which the dataset `ref` (owner/slug) is mounted.
 
-    Looked at in turn: `datasets/<owner>/<slug>/`, `<owner>/<slug>/`, `<slug>/`, then wherever such a manifest lies.
-    KitError if there is none, or only one of another version.
+    It is recognized by the manifest that this kernel was built with, first in
+    `datasets/<owner>/<slug>/`, `<owner>/<slug>/` and `<slug>/`, then anywhere. KitError if there is
+    none, or only one of another version.
     """
     owner, slug = ref.lower().split("/")
     known = [inputs / "datasets" / owner / slug, inputs / owner / slug, inputs / slug]
@@ -61,10 +66,24 @@ def find_weights(inputs: Path, ref: str, manifest_sha256: str) -> Path:
             return folder
     for folder in found:
         if _lower(folder, inputs) in known:
-            raise KitError(f"{folder / weights.MANIFEST} is not the one that this kernel was built with",
-                           "push the kernel again: kit kernel push uploads its weights first")
-    raise KitError(f"{inputs} has no dataset {ref}; mounted there is {_mounted(inputs)}",
+            raise KitError(f"{folder / weights.MANIFEST} is not the one that this kernel was built "
+                           "with", "push the kernel again: kit kernel push uploads its weights "
+                           "first")
+    raise KitError(f"{inputs} has no dataset {ref}; mounted there is "
+                   f"{shortened(mounted_folders(inputs))}",
                    "attach it: kit kernel push uploads it and names it as a source")
+
+
+def mounted_folders(inputs: Path) -> list[str]:
+    """The folders below `inputs` that hold files, as paths relative to it."""
+    return [str(folder.relative_to(inputs)) for folder in _folders(inputs)
+            if any(entry.is_file() for entry in _entries(folder))]
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first SHOWN of `names`, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more if names else "nothing"
 
 
 def _rank(place: Path, known: Sequence[Path]) -> int:
@@ -86,21 +105,6 @@ def _folders(inputs: Path) -> list[Path]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:  # a folder may not be ours to read
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:  # it may not be readable
         return sorted(entries, key=lambda entry: entry.name)
     return []
-
-
-def _mounted(inputs: Path) -> str:
-    """The folders that hold files, for an error."""
-    holding = [str(folder.relative_to(inputs)) for folder in _folders(inputs)
-               if any(entry.is_file() for entry in _entries(folder))]
-    more = f" and {len(holding) - SHOWN} more" if len(holding) > SHOWN else ""
-    return ", ".join(holding[:SHOWN]) + more if holding else "nothing"
-
-
-def lenient_ids(path: Path, competition: Competition) -> np.ndarray:
-    """The ids of a test file that the strict reader refuses: its first column, or row numbers."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        first = [row[0] for row in csv.reader(file) if row][1:]
-    return np.array(first) if competition.id_column else competition.first_id + np.arange(len(first))

@@ -59,3 +59,19 @@ def write_kernel(folder: Path, code: str, **metadata: object) -> Path:
         (folder / "kernel.py").write_text(code)
     (folder / "kernel-metadata.json").write_text(json.dumps(facts))
     return folder
+
+
+DOCTOR = """
+import sys
+
+sys.path.insert(0, unpack())
+import kit
+
+print(kit.examine())
+"""
+
+
+def with_doctor(code: Path) -> None:
+    """Let a kernel that the kit has built run `kit doctor`, as docs/kaggle.md says it, and nothing else."""
+    built = code.read_text()
+    code.write_text(built[:built.rindex("if __name__")] + DOCTOR)

@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.rehearsal.kernels import with_doctor
+
 pytestmark = pytest.mark.kaggle_image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,6 +154,24 @@ def test_a_kernel_for_a_tpu_trains_on_jax(home, tmp_path):
                        "--time-budget", f"{MINUTES}m")
     ended.check(home)
     assert ended.report["environment"]["backend"] == "jax"
+
+
+def test_the_doctor_finds_the_image_s_versions(tmp_path):
+    """The packed kit's own, in a session on Kaggle without an accelerator."""
+    at_home(tmp_path, "-c", DRAW)
+    kit(tmp_path, "kernel", "build", "--user", "someone")
+    with_doctor(tmp_path / "kernel" / "kernel.py")
+    place = tmp_path / "kaggle" / "input" / LAYOUTS["today"][0]
+    shutil.copytree(tmp_path / "data" / "kannada-mnist-sample", place)
+    (tmp_path / "kaggle" / "working").mkdir()
+    environment = {**os.environ, "KIT_KAGGLE_ROOT": str(tmp_path / "kaggle"), "KAGGLE_KERNEL_RUN_TYPE": "Batch"}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run([sys.executable, str(tmp_path / "kernel" / "kernel.py")], cwd=tmp_path / "kaggle" / "working",
+                          env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for line in ("ok   Kaggle ", "ok   versions ", f"ok   mounts       the competition's files are in {place}",
+                 "ok   backend "):
+        assert line in done.stdout, done.stdout
 
 
 STEPS = """
