@@ -32,7 +32,7 @@ HEADINGS = ("name", "data", "models", "score", "estimate", "size", "state", "mad
 
 @dataclass(frozen=True)
 class Entry:
-    """A run or a submission. Where a field cannot be read it is empty or None, and `notes` say why."""
+    """A run or a submission. A field that cannot be read is empty or None; `notes` say why."""
 
     name: str  # what `kit runs remove` takes: a run's name, a submission's path
     kind: str  # RUN or SUBMISSION
@@ -70,7 +70,7 @@ def size(n_bytes: int) -> str:
 
 
 def list_runs(runs_dir: Path, submissions: Path) -> list[Entry]:
-    """The runs in `runs_dir`, then the submissions in `submissions`, each by age, the newest first."""
+    """The runs in `runs_dir`, then the submissions in `submissions`, each the newest first."""
     runs = [read_entry(path, path.name, RUN) for path in sorted(runs_dir.glob("*"))
             if (path / "config.json").is_file() or finished_folds(path)]
     handed_in = [read_entry(path, path.as_posix(), SUBMISSION)
@@ -145,13 +145,14 @@ def find(names: list[str], runs_dir: Path, submissions: Path) -> list[Entry]:
             path = runs_dir / check_run_name(name)
             if not path.is_dir() and (submissions / name).is_dir():
                 handed_in = submissions / name
-                raise KitError(f"there is no run {name!r} in {runs_dir}; {handed_in} is a submission",
-                               f"to remove that, name it so: kit runs remove {handed_in}")
+                raise KitError(
+                    f"there is no run {name!r} in {runs_dir}; {handed_in} is a submission",
+                    f"to remove that, name it so: kit runs remove {handed_in}")
         kinds = {runs_dir.resolve(): RUN, submissions.resolve(): SUBMISSION}
         kind = kinds.get(path.parent.resolve())
         if kind is None or not path.is_dir():
             raise KitError(f"there is no {name!r} in {runs_dir} or {submissions}",
-                           "name it as kit runs does; --runs-dir and --submissions say where to look")
+                           "name it as kit runs does, with the same --runs-dir and --submissions")
         check_run_name(path.name)
         if kind == SUBMISSION and not (path / "submission.csv").is_file():
             raise KitError(f"{path} is no submission: it has no submission.csv",

@@ -1,9 +1,9 @@
 """Keep environment variables and `keras.json` from silently changing what the kit computes.
 
-Settings that would change the numbers, or make a command many times slower, are overridden: the
+Settings that would change the numbers, or make training many times slower, are overridden: the
 variables are removed before the training library is loaded (worker processes inherit that), and
-Keras' defaults are set again afterwards. Settings that are a choice (which GPUs, how many threads,
-deterministic operations) are kept. `kit doctor` shows both.
+Keras' defaults are set again afterwards. Settings that are the user's choice (which GPUs, how many
+threads, deterministic operations) are kept. `kit doctor` shows both.
 """
 
 import importlib.util
@@ -74,12 +74,11 @@ _removed: dict[str, str] = {}  # the removed variables and the values that they 
 
 
 def override_environment() -> None:
-    """Override what libraries that are not loaded yet would read.
-
-    KitError if keras.json is damaged.
+    """Override the settings that libraries will read when they are loaded.
 
     keras.json is shared by all of the user's programs, so a backend named there is ignored if the
-    kit cannot train on it. A backend named in KERAS_BACKEND is never ignored.
+    kit cannot train on it. A backend named in KERAS_BACKEND is never ignored. KitError if
+    keras.json is damaged.
     """
     if "keras" not in sys.modules:
         _check_keras_json()
@@ -89,11 +88,16 @@ def override_environment() -> None:
             os.environ["KERAS_BACKEND"] = BACKENDS[0]
     for module, variables in OVERRIDDEN.items():
         for variable in set(variables) & set(os.environ) if module not in sys.modules else ():
-            if variable != "TF_ENABLE_ONEDNN_OPTS" or os.environ[variable].lower() in ("0", "false"):
+            if _is_harmful(variable):
                 _removed[variable] = os.environ.pop(variable)
     # HDF5 locks the model files that it opens, which fails on file systems without locks. The kit
     # has its own lock.
     os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
+
+
+def _is_harmful(variable: str) -> bool:
+    """Whether a variable of OVERRIDDEN that is set has a value that changes what is computed."""
+    return variable != "TF_ENABLE_ONEDNN_OPTS" or os.environ[variable].lower() in ("0", "false")
 
 
 def set_defaults() -> None:
@@ -114,7 +118,9 @@ def keras_json() -> Path:
         folder = Path(os.environ["KERAS_HOME"])
     else:
         home = Path("~").expanduser()
-        folder = (home if os.access(home, os.W_OK) else Path("/tmp")) / ".keras"  # noqa: S108  Keras' own rule # nosec B108
+        # Keras' own rule
+        writable = home if os.access(home, os.W_OK) else Path("/tmp")  # noqa: S108  # nosec B108
+        folder = writable / ".keras"
     return (folder / "keras.json").expanduser()
 
 
@@ -147,7 +153,8 @@ def _check_keras_json() -> None:
         settings = json.loads(path.read_bytes())
     except OSError as error:
         raise KitError(f"Keras cannot read its settings {path}: {error.strerror}",
-                       "make it yours (chown), or set KERAS_HOME to a folder that you can read") from error
+                       "make it yours (chown), or set KERAS_HOME to a folder that you can "
+                       "read") from error
     except (ValueError, RecursionError):
         return
     if not isinstance(settings, dict):
@@ -180,8 +187,7 @@ def findings(backend: str) -> tuple[list[str], list[str], list[str]]:
         overridden.append(f"backend: {settings['backend']} in {keras_json()} (the kit trains on "
                           f"{backend})")
     late = [f"{name}={os.environ[name]} ({about})" for name, about in OVERRIDDEN[backend].items()
-            if name in os.environ
-            and (name != "TF_ENABLE_ONEDNN_OPTS" or os.environ[name].lower() in ("0", "false"))]
+            if name in os.environ and _is_harmful(name)]
     left = [f"{name}={os.environ[name]} ({about})"
             for name, about in {**KEPT[backend], **KEPT_FOR_BOTH}.items()
             if name in os.environ]

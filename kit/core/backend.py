@@ -25,7 +25,7 @@ HOW_TO_INSTALL = ("run bash scripts/submit.sh, which sets it up; TensorFlow has 
 
 
 def load() -> str:
-    """Import Keras without its log messages, set the kit's defaults, and return the backend's name.
+    """Import Keras without its log messages, set Keras' defaults, and return the backend's name.
 
     KitError if the backend is missing, or is one that the kit cannot train on.
     """
@@ -40,8 +40,9 @@ def _import_keras() -> str:
     ambient.override_environment()
     asked, source = ambient.requested_backend()
     if asked not in ambient.BACKENDS and not earlier:
-        raise KitError(f"the kit trains on TensorFlow or JAX, not on {asked}, which {source} asks for",
-                       "unset KERAS_BACKEND, or set it to jax")
+        raise KitError(
+            f"the kit trains on TensorFlow or JAX, not on {asked}, which {source} asks for",
+            "unset KERAS_BACKEND, or set it to jax")
     with _quiet_stderr():
         try:
             import keras
@@ -52,7 +53,8 @@ def _import_keras() -> str:
                 tf.config.list_physical_devices("GPU")  # complains of a missing CUDA the first time
         except ImportError as error:
             if asked == "jax":
-                other = "unset KERAS_BACKEND" if source == "KERAS_BACKEND" else "set KERAS_BACKEND=tensorflow"
+                other = "unset KERAS_BACKEND" if source == "KERAS_BACKEND" \
+                    else "set KERAS_BACKEND=tensorflow"
                 raise KitError(f"JAX cannot be loaded, which {source} asks for: {error}",
                                f"install the JAX that fits this machine, or {other} for "
                                "TensorFlow") from error
@@ -160,9 +162,7 @@ def _jax_devices() -> tuple[str, list[str]]:
 
 
 def compiles_per_step_count() -> bool:
-    """Whether the training loop is compiled anew for each number of steps: JAX's scan is, except on
-    a CPU.
-    """
+    """Whether each number of steps compiles the training loop again: JAX's scan, but on a CPU."""
     if load() != "jax":
         return False
     import jax
@@ -171,8 +171,7 @@ def compiles_per_step_count() -> bool:
 
 
 def resolve_precision(asked: str) -> tuple[str, str]:
-    """`(precision, reason)` for the option `--precision`; `auto` is the fastest that this machine
-    has in hardware.
+    """`(precision, reason)` for the option `--precision`; `auto` is the fastest in hardware here.
 
     bfloat16 was 3–4 times as fast as float32 on CPUs with AMX or AVX512-BF16; on other CPUs it is
     emulated.
@@ -198,9 +197,7 @@ FAST, SLOW, NONE = "fast", "slow", "not at all"
 
 
 def precision_support(precision: str) -> tuple[str, str]:
-    """How fast this machine computes in `precision`: FAST, SLOW (emulated) or NONE; and why it is
-    not fast.
-    """
+    """How this machine computes in `precision`: FAST, SLOW (emulated) or NONE; and why not FAST."""
     if precision == "float32":
         return FAST, ""
     if names := gpus():
@@ -219,14 +216,12 @@ def precision_support(precision: str) -> tuple[str, str]:
 
 
 def prediction_precision(trained: str) -> tuple[str, str]:
-    """`(precision, reason)` for predicting on this machine with a model that was trained in the
-    precision `trained`.
+    """`(precision, reason)` for predicting here with a model that was trained in `trained`.
 
-    The precision of the training if the machine supports it at all, and an empty reason: emulated,
-    predicting takes 0 to 30 % longer (cnn and strong on two cores without bfloat16). Otherwise
-    float32, whose probs differ a little; the reason says so. This happens when a model that was
-    trained in bfloat16 on a CPU predicts on Kaggle's T4, for which TensorFlow has no bfloat16
-    convolution.
+    If the machine supports that precision at all, it is used, and the reason is empty: emulated,
+    predicting takes 0 to 30 % longer (cnn and strong on two cores without bfloat16). Otherwise it
+    is float32, whose probs differ a little, and the reason says so: TensorFlow has no bfloat16
+    convolution for Kaggle's T4, where a model may predict that was trained in bfloat16 on a CPU.
     """
     speed, why = precision_support(trained)
     if speed == NONE:

@@ -1,7 +1,6 @@
-"""RunConfig, a frozen dataclass with all settings of a run; saved as its `config.json`.
+"""The settings of a run, RunConfig: a frozen dataclass, saved in the run's `config.json`.
 
-Prediction, resume and the report read it back and need no options of their own. An unknown key is
-an error.
+Resuming, predicting and reporting read it back, and need no options of their own.
 """
 
 import dataclasses
@@ -16,14 +15,13 @@ SPLITS = ("auto", "stratified", "writer")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 EXECUTORS = ("auto", "local", "processes", "ray")
 CLASS_PRIORS = ("auto", "none", "equal")
-MAX_VIEWS = 7  # of kit.training.augment.VIEWS
+MAX_VIEWS = 7  # the length of kit.training.augment.VIEWS
 # (least, most). A run with larger values would never end, not fit into memory, or overflow (int8
 # folds, 32-bit seeds).
 BOUNDS: dict[str, tuple[int, int]] = {
     "n_folds": (2, 127), "n_seeds": (1, 100), "epochs": (1, 10_000), "batch_size": (1, 1 << 20),
-    "tta": (1, MAX_VIEWS),
-    "threads": (1, 1024), "limit": (1, 10**9), "seed": (0, 2**32 - 101), "time_budget": (0, 10**8),
-    "self_train": (0, 9)}
+    "tta": (1, MAX_VIEWS), "threads": (1, 1024), "limit": (1, 10**9), "seed": (0, 2**32 - 101),
+    "time_budget": (0, 10**8), "self_train": (0, 9)}
 # Names on the command line that differ from the field
 OPTIONS = {"models": "model", "n_folds": "folds", "n_seeds": "seeds"}
 EXAMPLES = {"epochs": 12, "batch_size": 128, "tta": 5, "threads": 2, "time_budget": 6600.0,
@@ -95,17 +93,16 @@ class RunConfig:
 
     @property
     def n_jobs(self) -> int:
-        """The number of folds to train, not counting the baseline's, which take a tenth of the time
-        or less.
-        """
+        """The number of folds to train, not counting the baseline's, which train fast."""
         return self.n_folds * len(self.members)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     def options(self) -> list[str]:
-        """The command-line options that make this config; --model always, as its default depends on
-        the command.
+        """The command-line options that make this config.
+
+        --model is always among them, as its default depends on the command.
         """
         words: list[str] = []
         for field in dataclasses.fields(self):
@@ -119,7 +116,7 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
-        """The config that `to_dict` returned as `values`.
+        """The config that `to_dict` of this or an older version returned as `values`.
 
         KitError for an unknown key or an invalid value.
         """
@@ -143,7 +140,8 @@ class RunConfig:
                           "models": tuple(models) if isinstance(models, list) else models})
         except KitError as error:
             raise KitError(f"the run's config has a value that no run can have: {error.message}",
-                           "put the original config.json back, or start a new run with --run") from error
+                           "put the original config.json back, or start a new run with "
+                           "--run") from error
 
 
 def matches_type(value: Any, kind: Any) -> bool:
@@ -167,9 +165,7 @@ def unwrap_optional(kind: Any) -> Any:
 
 
 def suggest_value(value: Any, kind: type, example: Any) -> Any:
-    """A value of the type `kind` that the user may have meant by `value`: 3 by "3"; otherwise the
-    example.
-    """
+    """What the user may have meant by `value`, as a `kind`: 3 by "3"; else the `example`."""
     if kind is tuple and isinstance(value, str):
         return tuple(value.split(","))
     try:
@@ -187,9 +183,7 @@ def option_name(name: str) -> str:
 
 
 def differences(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
-    """What differs between two configs, as `name: stored → current`, except what a resumed run may
-    change.
-    """
+    """How two configs differ, as `name: stored → current`, in what no resumed run may change."""
     names = sorted(set(stored) | set(current))
     return [f"{name}: {stored.get(name)!r} → {current.get(name)!r}" for name in names
             if name not in FREE_TO_CHANGE

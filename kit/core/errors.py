@@ -1,12 +1,12 @@
-"""KitError, the exception for every expected failure.
+"""The exception for every expected failure: what is wrong and where, and what to do about it.
 
-It says what is wrong and where, and what to do about it. The command line prints it as two lines,
-`error: …` and `fix: …`, and exits with 2; a notebook shows the same two lines.
+The command line prints it as two lines, `error: …` and `fix: …`, and exits with 2; a notebook shows
+the same two lines.
 """
 
 import re
 
-LONGEST = 1_000  # characters of a line: a quoted value may be as long as a file
+MAX_LENGTH = 1_000  # characters of a line: a quoted value may be as long as a file
 
 
 class KitError(Exception):
@@ -28,10 +28,8 @@ class KitError(Exception):
 
 
 def _one_line(text: str) -> str:
-    """`text` on one line, shortened, without control characters: it may quote a library, a file or
-    the user.
-    """
+    """`text` on one line, shortened, without control characters: it may quote a file or a user."""
     text = " ".join(text.split())
-    if len(text) > LONGEST:
-        text = f"{text[:LONGEST // 2]} … {text[-LONGEST // 2:]}"
+    if len(text) > MAX_LENGTH:
+        text = f"{text[:MAX_LENGTH // 2]} … {text[-MAX_LENGTH // 2:]}"
     return re.sub(r"[\x00-\x08\x0e-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", text)

@@ -1,10 +1,10 @@
 """Lock a folder or a file against other processes, also on file systems that have no locks.
 
-Where the file system has locks, the system's own is used (through filelock), which ends with its
-process. Elsewhere (NFS without its lock service, some cloud and FUSE mounts) it is a soft lock: the
-file `<lock>.holder`, created exclusively, says which process holds it. That file outlives a process
-that is killed. If that process ran on this machine, the file is replaced; if it ran on another one,
-only on request (`break_lock`), because this machine cannot tell whether it still runs.
+Where the file system has locks, the system's own is used (through filelock); it ends with its
+process. Elsewhere (NFS without its lock service, some cloud and FUSE mounts) a soft lock is used:
+the file `<lock>.holder`, created exclusively, says which process holds it. That file stays when the
+process is killed. If the process ran on this machine, the file is then replaced; if it ran on
+another machine, only on request (`break_lock`), because nobody here can tell if it still runs.
 
 filelock's SoftFileLock is not used: before 3.22 it never replaces a dead holder, and since 4.0 it
 does so by a system call that NFS does not have.
@@ -24,7 +24,7 @@ from pathlib import Path
 from kit.core.errors import KitError
 
 POLL_SECONDS = 0.1
-# Removing a stale holder takes milliseconds: an older .breaking file was left by a killed process
+# Removing a stale holder takes milliseconds; an older .breaking file is a killed process'
 BREAKING_SECONDS = 10.0
 
 
@@ -69,22 +69,23 @@ class AlreadyLocked(Exception):
 
     def error(self, what: Path, fix: str, state: str = "is in use by",
               option: str = "") -> KitError:
-        """The KitError "`what` is in use by …".
+        """The KitError "`what` is in use by …", or in another `state`.
 
-        If the holder is unknown, the fix also says how to break the lock.
-        option: a hint at the command's option for that, if it has one.
+        If this machine cannot tell whether the holder still runs, the fix also says how to break
+        the lock. option: the command's option for that, if it has one.
         """
         if self.holder_is_unknown:
-            fix = f"if that process is gone, rm '{_holder_file(self.path)}'{option}; if it still runs, {fix}"
+            fix = (f"if that process is gone, rm '{_holder_file(self.path)}'{option}; if it still "
+                   f"runs, {fix}")
         return KitError(f"{what} {state} {self.holder or 'another process'}", fix)
 
 
 def supports_locks(folder: Path) -> bool:
     """Whether the file system of `folder` has locks. OSError if nothing can be written there.
 
-    Tried on a new file, which no other process can have locked: any error (ENOLCK, EOPNOTSUPP,
-    ENOSYS, Linux' 524 for an NFS server's refusal, …) therefore means that there are no locks.
-    filelock 3.13 would report a lock that is held.
+    It is tried on a new file, which no other process can have locked: so any error (ENOLCK,
+    EOPNOTSUPP, ENOSYS, Linux' 524 for an NFS server's refusal, …) means that there are no locks.
+    filelock 3.13 would take such an error for a lock that is held.
     """
     try:
         import fcntl
@@ -231,7 +232,8 @@ def _this_process(soft: bool) -> Holder:
 def _machine_id() -> str:
     """Boot id and process namespace, within which process ids are unique; "" without /proc."""
     try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115  no path, but pid:[n]
     except OSError:
         return ""
 

@@ -15,24 +15,25 @@ MIN_SHARE_FOR_ESTIMATE = 0.02  # of the work done before the time left is shown
 
 
 class Progress:
-    """Shows nothing, which is what `--quiet` asks for. The subclasses show what they are given."""
+    """Receives what a run reports, and shows none of it (`--quiet`). The subclasses show it."""
 
     def say(self, text: str) -> None:
         """One sentence for a person."""
 
     def start(self, costs: dict[str, float], at_once: int = 1) -> None:
-        """Training begins. costs: the key of each job, in the order of training, with its cost.
+        """Training begins.
 
-        The costs may be in any unit, as they only serve to estimate the time left. at_once: how
-        many jobs train at a time.
+        costs: of each job, by its key, in the order of training. They may be in any unit, as they
+        only serve to estimate the time left. at_once: how many jobs train at a time.
         """
 
     def handle(self, event: dict[str, Any]) -> None:
         """An event of a job: `event["event"]` is "step" or "done", `event["job"]` the job's key."""
 
     def on_epoch_end(self, event: dict[str, Any]) -> None:
-        """A job has ended an epoch. event: its line of history.csv, and the probs of some val rows
-        for TensorBoard.
+        """A job has ended an epoch.
+
+        event: its line of history.csv, and the probs of some val rows for TensorBoard.
         """
 
     def stop(self) -> None:
@@ -40,7 +41,7 @@ class Progress:
 
 
 class ForwardingProgress(Progress):
-    """Forwards every call to `progress`; the base class of what also does something else with them."""
+    """Forwards every call to `progress`. Subclasses do something more with some of the calls."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -149,7 +150,7 @@ class LiveProgress(Progress):
 
 
 def makespan(durations: Iterable[float], at_once: int) -> float:
-    """The time that jobs take of which `at_once` run at a time, each begun when one before it ends."""
+    """The time until all jobs have ended, if `at_once` run at a time, started in this order."""
     ends = [0.0] * at_once
     for duration in durations:
         ends[ends.index(min(ends))] += duration
@@ -157,13 +158,13 @@ def makespan(durations: Iterable[float], at_once: int) -> float:
 
 
 class _Workload:
-    """How much of all jobs is done, and how long the rest will take at the pace so far."""
+    """How much of the work of all jobs is done, and how long the rest takes at the pace so far."""
 
     def __init__(self, costs: dict[str, float], at_once: int = 1) -> None:
         self.costs, self.parts = costs, dict.fromkeys(costs, 0.0)
         self.at_once = max(1, min(at_once, len(costs)))
         self.began = time.monotonic()
-        self.before: dict[str, float] = {}  # what a resumed run had done before
+        self.before: dict[str, float] = {}  # the part of each job that was done before this start
 
     def update(self, event: dict[str, Any]) -> None:
         part = 1.0 if event["event"] == "done" else event["done"]
@@ -174,15 +175,16 @@ class _Workload:
         return self._weigh(self.parts) / (sum(self.costs.values()) or 1.0)
 
     def seconds_left(self) -> float:
-        """0.0 while it is unknown: the first steps are slow, as they compile and read, and would
-        predict hours.
+        """The time left; 0.0 while it is unknown.
+
+        The first steps are slow, as they compile and read: their pace would predict hours.
         """
-        here = self._weigh(self.parts) - self._weigh(self.before)
-        known = here > MIN_SHARE_FOR_ESTIMATE * (sum(self.costs.values()) - self._weigh(self.before))
-        if not known:
+        before = self._weigh(self.before)
+        here = self._weigh(self.parts) - before
+        if here <= MIN_SHARE_FOR_ESTIMATE * (sum(self.costs.values()) - before):
             return 0.0
-        # Of five folds, two at a time, the last one trains alone: what is left is no mere share of
-        # the sum.
+        # Of five folds, two at a time, the last one trains alone: so the time left is more than the
+        # sum of what is left, divided by two.
         rest = [self.costs[key] * (1 - part) for key, part in
                 sorted(self.parts.items(), key=lambda item: item[1] == 0) if key in self.costs]
         pace = here / self.at_once / (time.monotonic() - self.began)
@@ -200,7 +202,9 @@ def _numbers(event: dict[str, Any]) -> str:
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes}:{rest:02d} min"
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes}:{rest:02d} min"
 
 
 def choose_progress(quiet: bool = False, as_json: bool = False) -> Progress:

@@ -1,4 +1,4 @@
-"""What a result was made with: package versions, git commit, and a hash of the decisive code.
+"""Record what a result was made with: package versions, git commit, and a hash of the code.
 
 Versions are looked up without importing the packages, so this also works in a process that must not
 load TensorFlow, and where an import fails.
@@ -29,7 +29,7 @@ KAGGLE_IMAGE = {
     "pandas": "2.2.2", "scikit-learn": "1.6.1", "scipy": "1.16.3",
     "matplotlib": "3.10.0", "jinja2": "3.1.6", "filelock": "3.29.0", "tqdm": "4.67.3",
     "rich": "13.9.4"}
-# When its versions were last looked up; the image's base is of May
+# When the versions were looked up; the image's base is of May
 KAGGLE_IMAGE_DATE = "August 2026"
 
 # Packages that install the module `tensorflow` under another name: Kaggle's TPU image has
@@ -74,9 +74,7 @@ def other_versions() -> list[str]:
 
 
 def code_hash(root: Path = KIT) -> str:
-    """SHA-256 over the code of the HASHED_MODULES below `root`; comments, docstrings and layout
-    don't count.
-    """
+    """SHA-256 of the HASHED_MODULES below `root`, without comments, docstrings and layout."""
     digest = hashlib.sha256()
     for name in HASHED_MODULES:
         source = (root / name).read_text("utf-8")

@@ -1,9 +1,9 @@
-"""Write the kit's artifacts atomically, and check them by their SHA-256 when they are read.
+"""Write the kit's artifacts atomically, and check their SHA-256 when they are read.
 
 Each folder has a `checksums.json` with the SHA-256 of every artifact in it. The new digest is
 recorded *before* the file is renamed into place, beside the digest of the file that it replaces. So
-whenever a process dies, the file that is there matches one of the two. Features that a file system
-lacks (modes, fsync, renaming onto a mounted file) are not required.
+whenever a process dies, the file that is there matches one of the two. File systems need not have
+modes or fsync, nor allow renaming onto a mounted file.
 """
 
 import contextlib
@@ -36,8 +36,8 @@ MAX_CSV_BYTES = 48 << 20  # folds.csv of two million rows; pandas may need fifty
 def write_bytes(path: Path, data: bytes, record: bool = True) -> None:
     """Write `data` to `path` atomically. KitError if the disk refuses.
 
-    record: note its SHA-256 in the folder's checksums.json. False for a file that the user named,
-    which is no artifact and must not replace one.
+    record: write the SHA-256 into the folder's checksums.json. False for a file that the user
+    named, which is no artifact and must not replace one.
     """
     path = Path(path)
     with disk_errors(path, "write"):
@@ -45,9 +45,13 @@ def write_bytes(path: Path, data: bytes, record: bool = True) -> None:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not record and _is_recorded(path):
-            raise KitError(f"{path} is an artifact of the kit's own", "choose another place with --out")
+            raise KitError(f"{path} is an artifact of the kit's own",
+                           "choose another place with --out")
         if record:
-            _record(path, hashlib.sha256(data).hexdigest())
+            sums = _checksums(path.parent)
+            # The old digest stays, since it is right until the file is renamed.
+            sums[path.name] = [hashlib.sha256(data).hexdigest(), *sums.get(path.name, [])][:2]
+            _write_checksums(path.parent, sums)
         write_atomically(path, data)
 
 
@@ -61,7 +65,8 @@ def write_json(path: Path, value: Any) -> None:
 
     NumPy values are converted; NaN is an error, since JSON has none.
     """
-    write_text(path, json.dumps(value, indent=2, default=_plain, allow_nan=False, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, default=_plain, allow_nan=False, ensure_ascii=False)
+    write_text(path, text + "\n")
 
 
 def write_npz(path: Path, compress: bool = True, **arrays: np.ndarray) -> None:
@@ -90,9 +95,9 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} does not belong into JSON")
 
 
-# From file systems without fsync
+# errno of fsync where the file system has none
 NO_FSYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-# When renaming onto a file that another program has open
+# errno of a rename onto a file that another program has open
 IN_USE = {errno.EBUSY, errno.EACCES, errno.EPERM, errno.ETXTBSY}
 RENAME_TRIES, RENAME_PAUSE = 5, 0.1  # virus scanners and indexers open a new file for a moment
 
@@ -142,7 +147,8 @@ def move(source: Path, target: Path) -> None:
     if source.parent == target.parent:
         shutil.copyfile(source, target)
     else:
-        handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.",
+                                          suffix=".tmp")
         os.close(handle)
         try:
             shutil.copyfile(source, beside)
@@ -154,16 +160,6 @@ def move(source: Path, target: Path) -> None:
     source.unlink()
 
 
-def _record(path: Path, digest: str) -> None:
-    """Add `digest` to the checksums of `path`, and keep the old one, which is right until the
-    rename.
-    """
-    sums = _checksums(path.parent)
-    sums[path.name] = [digest, *sums.get(path.name, [])][:2]
-    write_atomically(path.parent / CHECKSUMS,
-                     (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
-
-
 def remove(path: Path) -> None:
     """Remove an artifact if it exists.
 
@@ -173,15 +169,13 @@ def remove(path: Path) -> None:
         return
     with disk_errors(path, "remove"):
         path.unlink()
-        sums = {name: digests for name, digests in _checksums(path.parent).items() if name != path.name}
-        write_atomically(path.parent / CHECKSUMS,
-                         (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
+        sums = _checksums(path.parent)
+        del sums[path.name]
+        _write_checksums(path.parent, sums)
 
 
 def _is_recorded(path: Path) -> bool:
-    """Whether the checksums.json beside `path` lists it; False if that file is damaged or not the
-    kit's.
-    """
+    """Whether the checksums.json beside `path` lists it; False if that file cannot be read."""
     with contextlib.suppress(KitError):
         return path.name in _checksums(path.parent)
     return False
@@ -189,7 +183,7 @@ def _is_recorded(path: Path) -> bool:
 
 @contextlib.contextmanager
 def disk_errors(path: Path, verb: str) -> Iterator[None]:
-    """Turn an OSError inside the with block into a KitError: "cannot `verb` `path`: …"."""
+    """Turn an OSError in the with block into a KitError: "cannot `verb` `path`: …"."""
     try:
         yield
     except OSError as error:
@@ -202,75 +196,86 @@ AGAIN = "then run the same command again (training: with --resume)"
 FIXES = {
     "ENOSPC": f"free some space on that disk, {AGAIN}",
     "EDQUOT": f"free some of your quota on that disk, {AGAIN}",
-    "EFBIG": "that disk, or ulimit -f, does not take files of this size: choose a folder on another disk",
+    "EFBIG": "that disk, or ulimit -f, does not take files of this size: choose a folder on "
+             "another disk",
     "EROFS": "it is mounted read-only: choose a folder on another disk",
     "EISDIR": "a folder is in the place of the file: name a file, or move the folder away",
-    "ENOTDIR": "a file is in the place of one of its folders: name another folder, or move the file away",
+    "ENOTDIR": "a file is in the place of one of its folders: name another folder, or move the "
+               "file away",
     "EEXIST": "something is in its place: move that away, or choose another name",
     "ENOENT": "one of its folders is missing, or was removed meanwhile: check the path",
-    "ENOTEMPTY": "another process still writes into that folder, or has a file of it open: end it, and try again",
+    "ENOTEMPTY": "another process still writes into that folder, or has a file of it open: end it, "
+                 "and try again",
     "ENAMETOOLONG": "its name or path is too long for that disk: choose a shorter one",
     "EILSEQ": "that disk does not take such a name: use plain letters and digits",
-    "EINVAL": "that disk does not take such a name, or such a request: choose a plain name, or another disk",
+    "EINVAL": "that disk does not take such a name, or such a request: choose a plain name, or "
+              "another disk",
     "ELOOP": "its links lead in a circle: correct them, or choose another folder",
-    "EMFILE": "this process may not open more files: raise the limit with ulimit -n 4096, and try again",
+    "EMFILE": "this process may not open more files: raise the limit with ulimit -n 4096, and try "
+              "again",
     "ENFILE": "this machine has too many files open: close other programs, and try again",
     "EBUSY": "another program, or a mount, holds it: close that, and try again",
     "ETXTBSY": "it is a program that is running: end it, or choose another name",
     "EXDEV": "it would have to move to another disk: choose a folder on the same one",
-    "EIO": "the disk, or the connection to it, fails: look at the system's log, and choose another disk",
+    "EIO": "the disk, or the connection to it, fails: look at the system's log, and choose another "
+           "disk",
     "ENODEV": "that file system cannot do this: choose a folder on a local disk",
     "ENXIO": "that file system cannot do this: choose a folder on a local disk",
-    "ESTALE": f"the network disk was mounted anew or has lost the folder: change into it again, {AGAIN}",
+    "ESTALE": "the network disk was mounted anew or has lost the folder: change into it again, "
+              f"{AGAIN}",
     "ENOTCONN": f"the network disk is no longer connected: mount it again, {AGAIN}",
     "ETIMEDOUT": f"the network disk does not answer: see that its server is up, {AGAIN}",
     "EHOSTDOWN": f"the network disk does not answer: see that its server is up, {AGAIN}",
-    "ENOLCK": "that disk has no lock left (NFS: its lock service is down or full): try again, or use a local disk",
+    "ENOLCK": "that disk has no lock left (NFS: its lock service is down or full): try again, or "
+              "use a local disk",
     "ENOTSUP": "that file system cannot do this: choose a folder on a local disk",
     "EOPNOTSUPP": "that file system cannot do this: choose a folder on a local disk",
-    "ENOSYS": "that file system, or this container, cannot do this: choose a folder on a local disk",
+    "ENOSYS": "that file system, or this container, cannot do this: choose a folder on a local "
+              "disk",
     "ENOMEM": f"close other programs, or raise the container's memory, {AGAIN}",
     "EAGAIN": f"the system has no process or memory left for you: close other programs, {AGAIN}",
 }
-_FIXES = {getattr(errno, name): fix for name, fix in FIXES.items() if hasattr(errno, name)}
+# By number; Windows and macOS lack some of the names
+_FIX_OF_ERRNO = {getattr(errno, name): fix for name, fix in FIXES.items() if hasattr(errno, name)}
 _NFS_UNSUPPORTED = 524  # Linux' ENOTSUPP, which has no name outside the kernel
 ON_WINDOWS = {32: "another program has it open: close it there, and try again",
               33: "another program has locked a part of it: close it there, and try again"}
 
 
 def explain_os_error(error: OSError, path: Path | str, verb: str) -> KitError:
-    """The KitError "cannot `verb` `path`: …" for what the system refused, with a fix for that
-    cause.
-    """
+    """The KitError "cannot `verb` `path`: …" for `error`, with a fix for its cause."""
     number = error.errno or 0
-    words = "the file system does not support it" if number == _NFS_UNSUPPORTED else error.strerror or str(error)
+    words = "the file system does not support it" if number == _NFS_UNSUPPORTED \
+        else error.strerror or str(error)
     if (winerror := getattr(error, "winerror", None)) in ON_WINDOWS:
         fix = ON_WINDOWS[winerror]
     elif number in (errno.EACCES, errno.EPERM):
         fix = _permission(Path(error.filename if isinstance(error.filename, str) else path), verb)
     else:
-        fix = _FIXES.get(errno.ENOTSUP if number == _NFS_UNSUPPORTED else number,
-                         "see that the folder exists and is yours, or choose another one")
+        fix = _FIX_OF_ERRNO.get(errno.ENOTSUP if number == _NFS_UNSUPPORTED else number,
+                                "see that the folder exists and is yours, or choose another one")
     return KitError(f"cannot {verb} {path}: {words}", fix)
 
 
 def _permission(path: Path, verb: str) -> str:
-    """The fix for EACCES or EPERM: the mode of the file or of its folder, or neither, is the cause."""
+    """The fix for EACCES or EPERM, caused by the mode of the file or folder, or by neither."""
     if verb == "read":
         return f"allow it, e.g. chmod u+r '{path}'; if it is somebody else's, ask them"
     folder = path if path.is_dir() else path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not os.access(folder, os.W_OK | os.X_OK):
-        return f"make the folder writable (chmod u+wx '{folder}', if it is yours), or choose another one"
+        return (f"make the folder writable (chmod u+wx '{folder}', if it is yours), or choose "
+                "another one")
     if path.is_file() and not os.access(path, os.W_OK):
-        return f"make the file writable (chmod u+w '{path}', if it is yours), or choose another name"
-    return ("its modes would allow it, so the mount, a security policy or another program that has it open does not: "
-            "close such programs, or choose a folder on another disk")
+        return (f"make the file writable (chmod u+w '{path}', if it is yours), or choose another "
+                "name")
+    return ("its modes would allow it, so the mount, a security policy or another program that has "
+            "it open does not: close such programs, or choose a folder on another disk")
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Copy a folder without the modes of its files, which copytree insists on and some mounts lack.
+    """Copy a folder without its modes, which shutil.copytree copies and some mounts refuse.
 
     Raises OSError.
     """
@@ -289,13 +294,14 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of an artifact, checked if checksums.json lists it. KitError if missing or damaged."""
+    """The bytes of an artifact. KitError if it is missing, or not what checksums.json says."""
     path = Path(path)
     if not path.is_file():
         raise KitError(f"{path} is missing", _again(path).removeprefix("delete it and "))
     with disk_errors(path, "read"):
         if path.stat().st_size > MAX_ARTIFACT_BYTES:
-            raise KitError(f"{path} is larger than any artifact of the kit", "put the original file back")
+            raise KitError(f"{path} is larger than any artifact of the kit",
+                           "put the original file back")
         data = path.read_bytes()
         accepted = _checksums(path.parent).get(path.name)
     if accepted and hashlib.sha256(data).hexdigest() not in accepted:
@@ -311,10 +317,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, *names: str) -> Any:
-    """The value of a JSON file.
-
-    With `names`: an object that has all of these keys. KitError if damaged.
-    """
+    """The value of a JSON file; with `names`, an object that has these keys. KitError if not."""
     text = read_text(path)
     try:
         value = json.loads(text, parse_constant=_finite, parse_float=_finite)
@@ -327,14 +330,17 @@ def read_json(path: Path, *names: str) -> Any:
 
 
 def _finite(text: str) -> float:
-    """A finite float. Python's JSON reader would accept NaN, Infinity and 1e999."""
+    """A finite float; Python's JSON reader would accept NaN, Infinity and 1e999."""
     if not math.isfinite(value := float(text)):
         raise ValueError(f"{text} is not a number")
     return value
 
 
 def read_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz`, without pickles. KitError if it is damaged or lacks one of `names`."""
+    """The arrays of an `.npz`, read without pickles.
+
+    KitError if it is damaged, or has no array of one of `names`.
+    """
     data = read_bytes(path)
     try:
         check_unpacked_size(path, data)
@@ -358,7 +364,8 @@ def check_unpacked_size(path: Path, data: bytes) -> None:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         total = sum(info.file_size for info in archive.infolist())
     if total > MAX_ARTIFACT_BYTES:
-        raise damaged(path, f"it unpacks to {total:,} bytes, more than any artifact of the kit has")
+        raise damaged(path,
+                      f"it unpacks to {total:,} bytes, more than any artifact of the kit has")
 
 
 def read_csv(path: Path) -> Any:
@@ -370,7 +377,8 @@ def read_csv(path: Path) -> Any:
 
     data = read_bytes(path)
     if len(data) > MAX_CSV_BYTES:
-        raise damaged(path, f"it has {len(data):,} bytes, more than the rows of any competition need")
+        raise damaged(path,
+                      f"it has {len(data):,} bytes, more than the rows of any competition need")
     try:
         # low_memory warns of columns with text among numbers
         return pd.read_csv(io.BytesIO(data), low_memory=False)
@@ -395,11 +403,19 @@ def _again(path: Path) -> str:
     """The fix for an artifact that is missing or damaged."""
     if path.name == "config.json":
         return "put the original file back, or make the run again with --force"
-    beside = path.parent if path.name != "done.json" and (path.parent / "done.json").is_file() else path
-    return f"delete {'it' if beside == path else beside} and run the command that makes it again, with --resume"
+    # A fold is made again as a whole.
+    in_a_fold = path.name != "done.json" and (path.parent / "done.json").is_file()
+    return (f"delete {path.parent if in_a_fold else 'it'} and run the command that makes it again, "
+            "with --resume")
+
+
+def _write_checksums(folder: Path, sums: dict[str, list[str]]) -> None:
+    write_atomically(folder / CHECKSUMS,
+                     (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode())
 
 
 def _checksums(folder: Path) -> dict[str, list[str]]:
+    """The accepted digests of each file in `folder`; {} if none are recorded."""
     path = folder / CHECKSUMS
     if not path.is_file():
         return {}
@@ -410,4 +426,5 @@ def _checksums(folder: Path) -> dict[str, list[str]]:
     except (ValueError, AttributeError, RecursionError):
         pass
     raise KitError(f"{path} is damaged: not a table of checksums",
-                   "delete it; the files beside it are then read unchecked, or run the command that makes them again")
+                   "delete it; the files beside it are then read unchecked, or run the command "
+                   "that makes them again")

@@ -1,8 +1,8 @@
-"""How many cores and how much memory this process may use; and process trees.
+"""Find out which cores and how much memory this process may use, and handle process trees.
 
-In a container these are the container's limits, not what the machine has: a process that uses more
-is slowed down or killed. Both versions of Linux' control groups are read, for the process' own
-group and all groups above it.
+In a container the container's limits count, not what the machine has: a process that uses more is
+slowed down or killed. Both versions of Linux' control groups are read, for the process' own group
+and all groups above it.
 """
 
 import contextlib
@@ -17,9 +17,8 @@ PROC = Path("/proc")
 
 
 def cores() -> list[int]:
-    """The numbers of the cores to use: the process' affinity, cut to the container's CPU quota."""
-    own = _affinity()
-    return own[:_quota()]
+    """The numbers of the cores to use: as many of the process' affinity as the quota allows."""
+    return _affinity()[:_quota()]
 
 
 def is_throttled() -> bool:
@@ -32,27 +31,26 @@ def is_throttled() -> bool:
 
 
 def _affinity() -> list[int]:
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def _quota() -> int | None:
     """The container's CPU quota in cores, rounded up; None if there is no limit."""
     shares = []
     for folder in _groups("cpu"):
-        # Cgroups before today's
-        before = _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
-        for words in (_words(folder / "cpu.max"), before):
+        version_1 = _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
+        for words in (_words(folder / "cpu.max"), version_1):
+            # An error: there is no such file, or no limit ("max"); -1 is no limit, either.
             with contextlib.suppress(ValueError, ZeroDivisionError):
-                # No such file, or no limit: "max", -1
                 quota, period = map(int, words)
                 shares += [quota / period] if quota > 0 else []
     return max(1, math.ceil(min(shares))) if shares else None
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that are free on the machine or in the container, whichever is less; None if
-    unknown.
-    """
+    """Free memory of the machine or the container, whichever is less, in bytes; None if unknown."""
     try:
         lines = (PROC / "meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines
@@ -60,10 +58,9 @@ def free_memory() -> int | None:
     except (OSError, StopIteration, ValueError):
         return None
     for folder in _groups("memory"):
-        for limit_name, used_name, cached_name in (
+        for limit_name, used_name, cached_name in (  # control groups, version 2 and 1
                 ("memory.max", "memory.current", "inactive_file"),
                 ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")):
-                    # Cgroups before today's
             try:
                 limit, used = (int((folder / name).read_text()) for name in (limit_name, used_name))
                 lines = (folder / "memory.stat").read_text().splitlines()
@@ -77,11 +74,11 @@ def free_memory() -> int | None:
 
 
 def memory_limit() -> int | None:
-    """Bytes of memory of the machine or the container, whichever is less; None if unknown."""
+    """Memory of the machine or the container, whichever is less, in bytes; None if unknown."""
     limits = []
     for folder in _groups("memory"):
-        for name in ("memory.max", "memory.limit_in_bytes"):  # cgroups of today, and before
-            # "max": no limit
+        for name in ("memory.max", "memory.limit_in_bytes"):  # control groups, version 2 and 1
+            # No number ("max"): no limit
             limits += [int(word) for word in _words(folder / name) if word.isdigit()]
     with contextlib.suppress(OSError, ValueError, AttributeError):  # Windows has no sysconf
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -96,7 +93,7 @@ def _groups(controller: str) -> Iterator[Path]:
     """
     own = {"": "/", controller: "/"}
     for line in _text(PROC / "self" / "cgroup").splitlines():
-        # "0::/a/b", before: "4:cpu,cpuacct:/a/b"
+        # In version 2 "0::/a/b", in version 1 "4:cpu,cpuacct:/a/b"
         names, _, path = line.partition(":")[2].partition(":")
         own.update({name: path for name in names.split(",") if name in own and ".." not in path})
     for name, path in own.items():
@@ -119,7 +116,7 @@ def _text(path: Path) -> str:
         return ""
 
 
-# -- process trees. Without /proc (macOS) a tree is its first process alone, and its memory reads 0
+# -- process trees. Without /proc (macOS) a tree is its first process alone, and its memory 0 ------
 
 
 def process_tree(pid: int) -> list[int]:
@@ -136,9 +133,7 @@ def process_tree(pid: int) -> list[int]:
 
 
 def tree_memory(pid: int) -> int:
-    """Bytes of resident memory of the whole tree; pages that two of its processes share count
-    twice.
-    """
+    """Resident memory of the tree, in bytes. Pages that two processes share count twice."""
     pages = 0
     for member in process_tree(pid):
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -147,10 +142,10 @@ def tree_memory(pid: int) -> int:
 
 
 def kill_tree(pid: int) -> None:
-    """SIGKILL for the session that `pid` began, and for the tree below it, deepest first.
+    """Kill (SIGKILL) the session that `pid` began, and its process tree, deepest first.
 
-    The session holds those whose parents ended before them, and the tree those who began a session
-    of their own.
+    The session includes processes whose parents have ended, and the tree those that have begun a
+    session of their own.
     """
     members = process_tree(pid)
     with contextlib.suppress(ProcessLookupError, PermissionError):
