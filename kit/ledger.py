@@ -1,4 +1,4 @@
-"""Keep all submissions with their scores and estimates in `submissions/ledger.csv`.
+"""Record every submission with its estimate and its leaderboard scores in `submissions/ledger.csv`.
 
 Rows are identified by Kaggle's reference, so adding one twice changes nothing. Users may edit and
 merge the file by hand, so it has no checksum, and every cell is checked.
@@ -34,10 +34,10 @@ NUMBERS = COLUMNS[4:10]
 IDENTITY = (COLUMNS[0], *COLUMNS[2:8])  # equal if a run was resumed, different if it was made again
 LOCK_TIMEOUT = 60.0
 MAX_BYTES = 16 << 20  # a row has some 100 bytes
-MOST_DRAWN = 200  # hand-ins in a picture
+MOST_DRAWN = 200  # submissions in a picture
 SCORES = {"public_score": ("ring public", "public score"),  # how a picture shows each: class, words
           "private_score": ("ring private", "private score")}
-MOST = 1e9  # larger scores, in whatever metric, are damage
+MAX_SCORE = 1e9  # larger ones, in whatever metric, are damage
 
 Row = dict[str, str]
 
@@ -47,33 +47,35 @@ def make_row(run: str, report: dict[str, Any], ref: str = "") -> Row:
 
     Missing or invalid values are empty.
     """
+    # A kernel's report comes from Kaggle, so nothing is sure to be in it
     data, cv, estimate = (part if isinstance(part, dict) else {} for part in
                           map(report.get, ("data", "cv", "leaderboard_estimate")))
-    numbers: dict[str, Any] = {"cv_accuracy": cv.get("oof_accuracy", cv.get("mean")),
-                               "estimate": estimate.get("value"),
-               "estimate_low": estimate.get("low"), "estimate_high": estimate.get("high")}
+    numbers: dict[str, Any] = {
+        "cv_accuracy": cv.get("oof_accuracy", cv.get("mean")), "estimate": estimate.get("value"),
+        "estimate_low": estimate.get("low"), "estimate_high": estimate.get("high")}
     words = {"run": run, "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
              "data": data.get("source"), "split": cv.get("split"), "kaggle_ref": ref}
-    value = {name: number for name, number in numbers.items() if matches_type(number, float)
-             and abs(number) < MOST}
-    value |= {name: word for name, word in words.items() if isinstance(word, str)
-              and word.isprintable()}
-    return {column: _text(value.get(column)) for column in COLUMNS}
+    row = {name: number for name, number in numbers.items()
+           if matches_type(number, float) and abs(number) < MAX_SCORE}
+    row |= {name: word for name, word in words.items()
+            if isinstance(word, str) and word.isprintable()}
+    return {column: _text(row.get(column)) for column in COLUMNS}
 
 
 def add_row(row: Row, path: Path = LEDGER) -> None:
-    """Append `row`, or fill in the row of the same submission, or that of the same run without a
-    reference.
+    """Append `row`, or fill in the row that stands for the same submission.
+
+    That is the row with the same reference (where `row` has none: of the same work), or one of the
+    same run that has no reference yet.
     """
     with _locked(path):
         rows = read_rows(path)
         for known in rows:
-            same_run, ref = known["run"] == row["run"], row["kaggle_ref"]
-            same_work = all(known[column] == row[column] for column in IDENTITY)
-            if (known["kaggle_ref"] == ref if ref
-                else same_work) or (same_run and not known["kaggle_ref"]):
-                known |= {column: text for column, text in row.items() if text
-                          and column != "created"}
+            same = known["kaggle_ref"] == row["kaggle_ref"] if row["kaggle_ref"] else \
+                all(known[column] == row[column] for column in IDENTITY)
+            if same or (known["run"] == row["run"] and not known["kaggle_ref"]):
+                known |= {column: text for column, text in row.items()
+                          if text and column != "created"}
                 break
         else:
             rows.append({column: row.get(column, "") for column in COLUMNS})
@@ -104,16 +106,13 @@ def ledger_beside(submission: Path) -> Path:
 
 
 def set_scores(scores: dict[str, tuple[float | None, float | None]], path: Path = LEDGER) -> int:
-    """Enter (public, private) scores by Kaggle's reference.
-
-    Returns the number of rows that changed.
-    """
+    """Enter (public, private) scores by Kaggle's reference; returns how many rows changed."""
     with _locked(path):
         rows, changed = read_rows(path), 0
         for row in rows:
-            found = dict(zip(("public_score", "private_score"),
-                             map(_text, scores.get(row["kaggle_ref"], ())), strict=False))
-            new = {column: text for column, text in found.items() if text and text != row[column]}
+            found = map(_text, scores.get(row["kaggle_ref"], (None, None)))
+            new = {column: text for column, text in zip(SCORES, found, strict=True)
+                   if text and text != row[column]}
             row |= new
             changed += bool(new)
         if changed:
@@ -123,9 +122,7 @@ def set_scores(scores: dict[str, tuple[float | None, float | None]], path: Path 
 
 def wait_for_score(client: Client, competition: Competition, ref: str, path: Path,
                    timeout: float) -> Submission:
-    """Wait for the scores of the submission `ref`, enter them into the ledger, and return the
-    submission.
-    """
+    """Wait for the scores of the submission `ref`, enter them, and return the submission."""
     entry = submissions.wait_for_score(client, competition.slug, ref, timeout,
                                        sync_command(competition, path))
     set_scores({ref: (entry.public_score, entry.private_score)}, path)
@@ -133,7 +130,7 @@ def wait_for_score(client: Client, competition: Competition, ref: str, path: Pat
 
 
 def sync(competition: Competition, path: Path = LEDGER, progress: Say = silent) -> int:
-    """Fetch the scores of all submitted rows. Returns the number of rows that changed."""
+    """Fetch the scores of all submitted rows; returns how many rows changed."""
     wanted = {row["kaggle_ref"] for row in read_rows(path) if row["kaggle_ref"]}
     if not wanted:
         return 0
@@ -142,16 +139,15 @@ def sync(competition: Competition, path: Path = LEDGER, progress: Say = silent) 
     for entry in submissions.list_submissions(connected, competition.slug):
         if entry.ref in wanted:
             scores[entry.ref] = (entry.public_score, entry.private_score)
-        if entry.ref in wanted and entry.status == "ERROR":
-            progress(f"submission {entry.ref} has no score: "
-                     f"{entry.error or 'Kaggle does not say why'}")
-        if len(scores) == len(wanted):
+            if entry.status == "ERROR":
+                progress(f"submission {entry.ref} has no score: "
+                         f"{entry.error or 'Kaggle does not say why'}")
+        if len(scores) == len(wanted):  # the rest of the list may be many pages
             break
-    if strange := sorted(wanted - set(scores)):
+    if missing := sorted(wanted - set(scores)):
         progress(f"not among the submissions of {connected.user} to {competition.slug}: "
-                 f"{', '.join(strange)}; those of "
-                 "another competition are fetched with --competition, those of another account "
-                 "with its credential")
+                 f"{', '.join(missing)}; those of another competition are fetched with "
+                 "--competition, those of another account with its credential")
     return set_scores(scores, path)
 
 
@@ -172,26 +168,24 @@ def read_rows(path: Path = LEDGER) -> list[Row]:
     if mark := re.search(rb"^(<{7}|={7}|>{7})", text, re.MULTILINE):
         line = len(text[:mark.start()].splitlines()) + 1
         raise _damaged(path, f"line {line} is a conflict mark of git's",
-                       "keep the rows of both sides, each hand-in is one, and delete the lines of "
-                       "<, = and >")
+                       "keep the rows of both sides, each is a submission of its own, and delete "
+                       "the lines of <, = and >")
     try:
         reader = csv.DictReader(io.StringIO(text.decode("utf-8-sig"), newline=""), strict=True)
         rows = [dict(row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise _damaged(path, str(error)) from error
-    missing = set(COLUMNS) - set(reader.fieldnames or ())
-    if missing:
-        other = next((sign for sign in ";\t" if len(missing) > 1
-                      and sign in (reader.fieldnames or [""])[0]), "")
-        if other:
-            raise _damaged(path, f"its cells are separated by {other!r}",
-                           "save it again with commas between the cells")
+    names = list(reader.fieldnames or [""])
+    if missing := set(COLUMNS) - set(names):
+        for sign in ";\t":
+            if len(missing) > 1 and sign in names[0]:
+                raise _damaged(path, f"its cells are separated by {sign!r}",
+                               "save it again with commas between the cells")
         raise _damaged(path, f"it has no column {', '.join(sorted(missing))}",
                        f"begin it with the line {','.join(COLUMNS)}, or take it back from git")
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
-            raise _damaged(path,
-                           f"line {number} does not have {len(reader.fieldnames or ())} cells")
+            raise _damaged(path, f"line {number} does not have {len(names)} cells")
         if re.search(r"[\x00-\x1f\x7f-\x9f]", "".join(row.values())):
             raise _damaged(path, f"line {number} has control characters in it")
         for column in NUMBERS:
@@ -239,7 +233,7 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if abs(value) < MOST else None  # False for NaN, too
+    return value if abs(value) < MAX_SCORE else None  # False for NaN, too
 
 
 # -- estimates against scores ----------------------------------------------------------------------
@@ -247,13 +241,10 @@ def _number(text: str) -> float | None:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Estimates compared with one half of the leaderboard.
-
-    `mean_gap`: estimate − score, positive if too high.
-    """
+    """How well the estimates agree with the public or the private scores."""
 
     n: int
-    mean_gap: float | None
+    mean_gap: float | None  # estimate − score, positive if too high
     inside: int  # number of scores within the estimate's interval
 
     def __str__(self) -> str:
@@ -265,6 +256,8 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Summary:
+    """The ledger's rows, and how well the estimates predicted each half of the leaderboard."""
+
     rows: list[Row]
     public: Agreement
     private: Agreement
@@ -273,7 +266,7 @@ class Summary:
         return {"rows": self.rows, "public": vars(self.public), "private": vars(self.private)}
 
     def lines(self) -> list[str]:
-        """The table and a summary, as lines for a terminal."""
+        """The same for a terminal: the table, then a line for each half of the leaderboard."""
         if not self.rows:
             return ["the ledger is empty: kit submit, or kit kernel push --submit, writes its "
                     "first row"]
@@ -288,7 +281,7 @@ class Summary:
 
 
 def summary(path: Path = LEDGER) -> Summary:
-    """The rows, and how well the estimates predicted each half of the leaderboard."""
+    """Read the ledger and summarise it."""
     rows = read_rows(path)
     return Summary(rows, _agreement(rows, "public_score"), _agreement(rows, "private_score"))
 
@@ -305,9 +298,9 @@ def _agreement(rows: list[Row], column: str) -> Agreement:
 
 
 def plot(path: Path = LEDGER) -> str:
-    """The last `MOST_DRAWN` hand-ins as an SVG file, one row each, the oldest first.
+    """The last `MOST_DRAWN` submissions as an SVG file, one row each, the oldest first.
 
-    A row shows the estimate with its interval, and the leaderboard scores that came.
+    A row shows the estimate with its interval, and the leaderboard scores that there are.
     """
     rows = [row for row in read_rows(path) if _number(row["estimate"]) is not None][-MOST_DRAWN:]
     known = [{column: value for column in NUMBERS[1:]
@@ -318,14 +311,15 @@ def plot(path: Path = LEDGER) -> str:
     top, width = 58, gutter + 380
     bottom = top + 26 * len(rows)
     x = figures.linear(ticks[0], ticks[-1], gutter + 24, width - 30)
+
+    # The title, the legend, and the axis
     parts = [figures.text(width / 2, 16, "estimate and leaderboard", "middle", "name")]
     for place, (kind, words) in enumerate((("dot", "estimate"), *SCORES.values())):
         left = 20 + 120 * place
         parts += [figures.dot(left, 36, 4, kind), figures.text(left + 10, 40, words)]
-    for tick, words in zip(ticks, figures.percents(ticks), strict=True):
-        parts += [figures.line(x(tick), top - 4, x(tick), bottom, "grid"),
-                  figures.text(x(tick), bottom + 16, words, "middle")]
+    parts += figures.percent_axis(ticks, x, bottom, top - 4)
     parts.append(figures.text(width - 30, bottom + 36, "accuracy", "end"))
+
     for place, (row, numbers) in enumerate(zip(rows, known, strict=True)):
         y = top + 26 * (place + 0.5)
         title = [row["run"], *(f"{column.replace('_', ' ')} {row[column]}" for column in numbers)]

@@ -213,9 +213,9 @@ def write_submission_folder(results: RunResults, run: RunFolder, submissions: Pa
     ids = results.data.test().ids
     storage.write_npz(folder / "test.npz", id=ids, probs=np.asarray(results.test).astype("float16"))
     submission.write_submission(folder / "submission.csv", ids, results.submitted, results.competition)
-    problems = submission.validate(folder / "submission.csv", results.competition, ids)
-    if problems:
-        raise KitError(f"the submission just written is not acceptable: {problems[0]}",
+    found = submission.validate(folder / "submission.csv", results.competition, ids)
+    if found.problems:
+        raise KitError(f"the submission just written is not acceptable: {found.problems[0]}",
                        "this is a bug: please report it")
     return folder
 

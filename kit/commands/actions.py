@@ -25,7 +25,10 @@ from kit.data import source as sources
 from kit.data.competition import KANNADA
 from kit.data.source import DataFolder
 from kit.data.table import read_table
-from kit.reporting import tutorial
+from kit.reporting import digits
+from kit.reporting.numerals import plain_names
+from kit.reporting.score import score as score_file
+from kit.reporting.score import score_lines
 from kit.reporting.verdict import percent
 
 MISTAKES = 12  # shown below a score
@@ -48,8 +51,8 @@ class Data(DataFolder):
         train, test = self.train(), self.test()
         banner = "Drawn sample: scores on it say nothing about the competition."
         about = f"{len(train):,} training and {len(test):,} test digits, from {self.source}"
-        pictures = [tutorial.samples(train, self.competition),
-                    tutorial.balance(train.labels, self.competition)]
+        pictures = [digits.first_of_each_class(train, self.competition),
+                    digits.class_counts(train.labels, self.competition)]
         return Result({}, [f"{self.path}: {about}"], banners=[banner] if self.is_sample else [],
                       pictures=lambda: pictures)._repr_html_()
 
@@ -117,7 +120,7 @@ def validate(file: str | Path, competition: str = KANNADA.slug, test: str | Path
     about = competitions.get(competition)
     table = read_table(Path(test), about, labelled=False) if test \
         else sources.find_data(about, Path(data_dir)).test()
-    found = submission.judge(Path(file), about, table.ids)
+    found = submission.validate(Path(file), about, table.ids)
     ok = not found.problems
     return Result({"ok": ok, **found._asdict()}, found.lines(Path(file)), ok=ok)
 
@@ -127,15 +130,15 @@ def score(file: str | Path, competition: str = KANNADA.slug,
           data_dir: str | Path = "data") -> Result:
     """How much of a submission is right, where the labels of the test file are known."""
     data = sources.find_data(competitions.get(competition), Path(data_dir))
-    result = tutorial.score(Path(file), data)
+    result = score_file(Path(file), data)
 
     def pictures() -> list[Markup]:
         rows = result["shown"]
         predicted, actual = ([row[name] for row in rows] for name in ("predicted", "actual"))
-        digits = data.test().pixels[:len(rows)]
-        return [tutorial.predictions(digits, predicted, data.competition, actual, columns=10)]
+        pixels = data.test().pixels[:len(rows)]
+        return [digits.predictions(pixels, predicted, data.competition, actual, columns=10)]
 
-    return Result(result, tutorial.score_lines(result, data.competition), pictures=pictures,
+    return Result(result, score_lines(result, data.competition), pictures=pictures,
                   monospace=True)
 
 
@@ -211,14 +214,14 @@ def show(row: int, competition: str = KANNADA.slug, out: str | Path | None = Non
          data_dir: str | Path = "data") -> Result:
     """One digit of the training file, as a picture; `out`: as a .png or .svg file, too."""
     data = sources.find_data(competitions.get(competition), Path(data_dir))
-    image, label = tutorial.read_digit(row, data)
-    name = tutorial.class_names(data.competition)[label]
+    image, label = digits.read_digit(row, data)
+    name = plain_names(data.competition.class_names)[label]
     if out is not None:
-        tutorial.write_digit(image, name, f"row {row}", Path(out))
+        digits.write_digit(image, name, f"row {row}", Path(out))
     colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     return Result({"row": row, "label": label}, [f"row {row}: {label}"],
-                  drawing=tutorial.half_blocks(image, colours),
-                  pictures=lambda: [tutorial.gallery([image], [name], 1, f"row {row}")])
+                  drawing=digits.digit_as_text(image, colours),
+                  pictures=lambda: [digits.gallery([image], [name], 1, f"row {row}")])
 
 
 @command
@@ -260,15 +263,15 @@ def _report(folder: Path, data: DataFolder, *lines: str) -> Result:
         shown, titled = [], Markup("<h4>{}</h4>{}").format
         if rows := numbers["mistakes"][:MISTAKES]:
             predicted, true = ([row[name] for row in rows] for name in ("predicted", "true"))
-            digits = data.train().pixels[[row["row"] for row in rows]]
+            pixels = data.train().pixels[[row["row"] for row in rows]]
             shown.append(titled("Read wrong, the surest first",
-                                tutorial.predictions(digits, predicted, data.competition, true)))
+                                digits.predictions(pixels, predicted, data.competition, true)))
         if numbers["test"]:
             rows = numbers["test"]["grid"]
             predicted = [row["predicted"] for row in rows]
-            digits = data.test().pixels[[row["index"] for row in rows]]
+            pixels = data.test().pixels[[row["index"] for row in rows]]
             shown.append(titled("The first digits of the test file",
-                                tutorial.predictions(digits, predicted, data.competition)))
+                                digits.predictions(pixels, predicted, data.competition)))
         return shown
 
     return Result(numbers, [*verdict["points"], *lines, f"report: {folder / 'report.html'}"],

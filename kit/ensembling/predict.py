@@ -1,8 +1,8 @@
 """Predict another test file with a trained run: for `kit predict`, and for kernels with weights.
 
 Models, test-time views and arithmetic are those of the run's own test probs, so on the machine that
-trained the run its own test file gives the same numbers. On another machine the precision may have
-to be another one; `precision_note` says so.
+trained the run its own test file gives the same numbers. Another machine may have to use another
+precision; `precision_note` says so.
 """
 
 from pathlib import Path
@@ -32,7 +32,8 @@ def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | Non
     """
     out = Path(out)
     if out.suffix not in (".csv", ".npz"):
-        raise KitError(f"--out {out} is neither .csv nor .npz", "name a .csv for labels or a .npz for probs")
+        raise KitError(f"--out {out} is neither .csv nor .npz",
+                       "name a .csv for labels or a .npz for probs")
     if out.exists() and out.resolve() == Path(test).resolve():
         raise KitError(f"--out {out} is the test file itself", "name another file")
     config = records.read_config(run.path)
@@ -52,7 +53,7 @@ def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | Non
 
 def ensemble_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray,
                    progress: Progress) -> np.ndarray:
-    """Probs `(n, n_classes)` float32 of the run's ensemble, weighted as by `kit.ensembling.blend`.
+    """Probs `(n, n_classes)` float32 of the run's ensemble, averaged by `blend.vote`.
 
     KitError where a fold is missing that no time budget left out.
     """
@@ -64,7 +65,8 @@ def ensemble_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray,
         if missing and config.time_budget is None:
             raise KitError(f"fold {missing[0]} of {model} (seed {seed}) is missing in {run.path}",
                            f"train it: {run.resume_command}")
-        finished = [records.rounds(folder, config.self_train)[-1] for folder in folders if fit.is_done(folder)]
+        finished = [records.rounds(folder, config.self_train)[-1]
+                    for folder in folders if fit.is_done(folder)]
         jobs = [FoldJob(**records.read_done(folder)["job"]) for folder in finished]
         progress.say(f"{model}, seed {seed}: {len(finished)} folds")
         for note in {precision_note(job) for job in jobs} - {""}:
@@ -79,7 +81,9 @@ def ensemble_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray,
 def precision_note(job: FoldJob) -> str:
     """A note if `fold_probs` must use another precision than the training did; else empty."""
     precision, why = backend.prediction_precision(job.precision)
-    return f"predicting in {precision}: {why}; probs differ a little from the training machine's" if why else ""
+    if not why:
+        return ""
+    return f"predicting in {precision}: {why}; probs differ a little from the training machine's"
 
 
 def fold_probs(weights: Path, job: FoldJob, competition: Competition,
@@ -94,5 +98,5 @@ def fold_probs(weights: Path, job: FoldJob, competition: Competition,
     records.load_weights(predictor.model, weights)
     probs = predict_probs(predictor, pixels, job.tta)
     if not np.isfinite(probs).all():
-        raise storage.damaged(weights, "what it predicts is no number")
+        raise storage.damaged(weights, "what it predicts are not numbers")
     return probs

@@ -293,7 +293,7 @@ def _judge(path: Path, competition: Competition, test: HiddenTest, verdict: Verd
         verdict.reasons.append(f"it left no {SUBMISSION} in /kaggle/working")
         return
     try:
-        problems = validate(path, competition, test.ids)
+        problems = validate(path, competition, test.ids).problems
     except KitError as error:
         verdict.reasons.append(error.message)
         return

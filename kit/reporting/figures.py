@@ -1,4 +1,4 @@
-"""The plots, as inline SVG: learning curves, dots with intervals, a reliability diagram, class balance.
+"""Draw the plots of the pages as inline SVG, and the ledger's as a file.
 
 Colours and fonts are those of the page (CSS classes, styled in page.css). Every mark carries a
 <title> that shows its numbers on hover, and a drawing as a whole is one image with a label; for
@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 from kit.reporting.verdict import percent
 
-WIDTH = 420  # of every drawing, in its own units: about what a phone shows 1:1, so that text stays readable there
+# Width of every drawing in its own units: about what a phone shows 1:1, so text stays readable
+WIDTH = 420
 Scale = Callable[[float], float]
 # The page's colours, for a drawing that is a file of its own. They are written out, since not every
 # program that shows SVG knows CSS variables.
@@ -26,9 +27,12 @@ text { font: 12px sans-serif; fill: #5b606a } .name { fill: #1c1e22 } .grid { st
 """
 
 
+# -- shapes; `kind` is the CSS class ---------------------------------------------------------------
+
+
 def drawing(height: float, label: str, *parts: Markup) -> Markup:
-    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, round(height), label, Markup("").join(parts))
+    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+                  ).format(WIDTH, round(height), label, Markup("").join(parts))
 
 
 def svg_file(width: float, height: float, label: str, *parts: Markup) -> str:
@@ -41,20 +45,18 @@ def svg_file(width: float, height: float, label: str, *parts: Markup) -> str:
 
 
 def text(x: float, y: float, words: str, anchor: str = "start", kind: str = "tick") -> Markup:
-    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}" class="{}">{}</text>').format(x, y, anchor, kind, words)
+    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}" class="{}">{}</text>').format(
+        x, y, anchor, kind, words)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
-    return Markup('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" class="{}"/>').format(x1, y1, x2, y2, kind)
-
-
-def mark(title: str, *parts: Markup) -> Markup:
-    """A group of shapes that shows `title` on hover."""
-    return Markup('<g class="mark"><title>{}</title>{}</g>').format(title, Markup("").join(parts))
+    return Markup('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" class="{}"/>').format(
+        x1, y1, x2, y2, kind)
 
 
 def dot(x: float, y: float, radius: float = 4, kind: str = "dot") -> Markup:
-    return Markup('<circle cx="{:.1f}" cy="{:.1f}" r="{:.1f}" class="{}"/>').format(x, y, radius, kind)
+    return Markup('<circle cx="{:.1f}" cy="{:.1f}" r="{:.1f}" class="{}"/>').format(
+        x, y, radius, kind)
 
 
 def box(x: float, y: float, width: float, height: float, kind: str) -> Markup:
@@ -62,7 +64,12 @@ def box(x: float, y: float, width: float, height: float, kind: str) -> Markup:
         x, y, max(width, 0), height, kind)
 
 
-# -- scales ---------------------------------------------------------------------------------------------------------
+def mark(title: str, *parts: Markup) -> Markup:
+    """A group of shapes that shows `title` on hover."""
+    return Markup('<g class="mark"><title>{}</title>{}</g>').format(title, Markup("").join(parts))
+
+
+# -- scales ----------------------------------------------------------------------------------------
 
 
 def linear(low: float, high: float, start: float, end: float) -> Scale:
@@ -76,7 +83,7 @@ def logarithmic(low: float, high: float, start: float, end: float) -> Scale:
 
 
 def nice_ticks(low: float, high: float, at_most: int = 6) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten, from at or below `low` to at or above `high`."""
+    """Multiples of 1, 2 or 5 times a power of ten that enclose `low` to `high`."""
     span = (high - low) or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / at_most))
     step = next(power * m for m in (1, 2, 5, 10, 20) if span / (power * m) <= at_most - 1)
@@ -85,7 +92,10 @@ def nice_ticks(low: float, high: float, at_most: int = 6) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten that enclose `low` to `high` (both positive); 1 alone beyond two decades."""
+    """1, 2 and 5 times powers of ten that enclose `low` to `high`; powers alone over two decades.
+
+    Both must be positive.
+    """
     steps = (1, 2, 5) if high / low < 100 else (1,)
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
     every = sorted(round(m * 10.0**k, 12) for k in powers for m in steps)
@@ -101,126 +111,137 @@ def percents(ticks: Sequence[float]) -> list[str]:
     return [percent(tick, digits) for tick in ticks]
 
 
-# -- dots with intervals --------------------------------------------------------------------------------------------
+def percent_axis(ticks: Sequence[float], x: Scale, bottom: float, top: float = 4) -> list[Markup]:
+    """A vertical line at each tick, with its label below."""
+    return [part for tick, words in zip(ticks, percents(ticks), strict=True)
+            for part in (line(x(tick), top, x(tick), bottom, "grid"),
+                         text(x(tick), bottom + 16, words, "middle"))]
 
 
-def intervals(rows: Sequence[dict[str, Any]], label: str, reference: float | None = None, gutter: float = 60,
-              row_height: float = 26) -> Markup:
-    """One dot and its 95 % interval per row (`name`, `value`, `ci95`; `note`, `kind`), on one scale of accuracy.
+# -- dots with intervals ---------------------------------------------------------------------------
 
-    Where a row has `actual`, the value that came true, a ring shows it.
+
+def intervals(rows: Sequence[dict[str, Any]], label: str, reference: float | None = None,
+              gutter: float = 60, row_height: float = 26) -> Markup:
+    """One dot and its 95 % interval per row, on one scale of accuracy.
+
+    A row has `name`, `value` and `ci95`, and may have `note`, `kind`, and `actual`, the true value,
+    which is drawn as a ring. reference: an accuracy to draw a line at. gutter: room for the names.
     """
-    known = [row for row in rows if row["value"] is not None]
-    bounds = [bound for row in known for bound in (*row["ci95"], row["value"], row.get("actual", row["value"]))]
-    bounds = bounds or [0.0, 1.0]
+    bounds = [bound for row in rows
+              for bound in (*row["ci95"], row["value"], row.get("actual", row["value"]))]
     ticks = nice_ticks(min(bounds), min(1.0, max(bounds)))
-    x, bottom = linear(ticks[0], ticks[-1], gutter + 8, WIDTH - 24), 8 + row_height * len(known)
-    parts = _percent_axis(ticks, x, bottom)
+    bottom = 8 + row_height * len(rows)
+    x = linear(ticks[0], ticks[-1], gutter + 8, WIDTH - 24)
+    parts = percent_axis(ticks, x, bottom)
     if reference is not None:
-        parts.append(mark(f"all rows: {percent(reference)}", line(x(reference), 4, x(reference), bottom, "reference")))
-    for index, row in enumerate(known):
-        parts.append(_interval(row, x, 8 + row_height * (index + 0.5), gutter))
+        parts.append(mark(f"all rows: {percent(reference)}",
+                          line(x(reference), 4, x(reference), bottom, "reference")))
+    for index, row in enumerate(rows):
+        y, (low, high) = 8 + row_height * (index + 0.5), row["ci95"]
+        title = (f"{row['name']}: {percent(row['value'])}, "
+                 f"95 % interval {percent(low)} to {percent(high)}")
+        title += f"; {row['note']}" if "note" in row else ""
+        ring = [dot(x(row["actual"]), y, 5.5, "ring")] if "actual" in row else []
+        parts.append(mark(title, box(0, y - 6, WIDTH, 12, "hit"),
+                          text(gutter, y + 4, row["name"], "end", "name"),
+                          line(x(low), y, x(high), y, "whisker"), *ring,
+                          dot(x(row["value"]), y, kind=f"dot {row.get('kind', '')}")))
     return drawing(bottom + 24, label, *parts)
 
 
-def _interval(row: dict[str, Any], x: Scale, y: float, gutter: float) -> Markup:
-    low, high = row["ci95"]
-    title = f"{row['name']}: {percent(row['value'])}, 95 % interval {percent(low)} to {percent(high)}"
-    title += f"; {row['note']}" if row.get("note") else ""
-    ring = [dot(x(row["actual"]), y, 5.5, "ring")] if "actual" in row else []
-    return mark(title, box(0, y - 6, WIDTH, 12, "hit"), text(gutter, y + 4, row["name"], "end", "name"),
-                line(x(low), y, x(high), y, "whisker"), *ring,
-                dot(x(row["value"]), y, kind=f"dot {row.get('kind', '')}"))
-
-
-def dumbbells(rows: Sequence[dict[str, Any]], label: str, row_height: float = 15) -> Markup:
-    """For each row (`name`, `accuracy_a`, `accuracy_b`) a ring at B, a dot at A and the line between them."""
+def dumbbells(rows: Sequence[dict[str, Any]], label: str) -> Markup:
+    """For each row (`name`, `accuracy_a`, `accuracy_b`) a ring at B, a dot at A, a line between."""
     ends = [row[key] for row in rows for key in ("accuracy_a", "accuracy_b")]
     ticks = nice_ticks(min(ends), max(ends))
-    x, bottom = linear(ticks[0], ticks[-1], 38, WIDTH - 24), 8 + row_height * len(rows)
-    parts = _percent_axis(ticks, x, bottom)
+    x, bottom = linear(ticks[0], ticks[-1], 38, WIDTH - 24), 8 + 15 * len(rows)
+    parts = percent_axis(ticks, x, bottom)
     for index, row in enumerate(rows):
-        y, a, b = 8 + row_height * (index + 0.5), x(row["accuracy_a"]), x(row["accuracy_b"])
+        y, a, b = 8 + 15 * (index + 0.5), x(row["accuracy_a"]), x(row["accuracy_b"])
         title = f"{row['name']}: A {percent(row['accuracy_a'])}, B {percent(row['accuracy_b'])}"
-        parts.append(mark(title, box(0, y - 6, WIDTH, 12, "hit"), text(30, y + 4, row["name"], "end", "name"),
-                          line(b, y, a, y, "whisker" if a >= b else "whisker loss"), dot(b, y, 3.5, "ring"),
-                          dot(a, y, 3.5, "dot" if a >= b else "dot loss")))
+        loss = "" if a >= b else " loss"
+        parts.append(mark(title, box(0, y - 6, WIDTH, 12, "hit"),
+                          text(30, y + 4, row["name"], "end", "name"),
+                          line(b, y, a, y, f"whisker{loss}"), dot(b, y, 3.5, "ring"),
+                          dot(a, y, 3.5, f"dot{loss}")))
     return drawing(bottom + 24, label, *parts)
 
 
-def _percent_axis(ticks: Sequence[float], x: Scale, bottom: float) -> list[Markup]:
-    return [part for tick, words in zip(ticks, percents(ticks), strict=True)
-            for part in (line(x(tick), 4, x(tick), bottom, "grid"), text(x(tick), bottom + 16, words, "middle"))]
+# -- learning curves -------------------------------------------------------------------------------
 
 
-# -- learning curves ------------------------------------------------------------------------------------------------
+def curves(folds: Sequence[dict[str, Any]], train: str, val: str, label: str,
+           mistakes: bool) -> Markup:
+    """Columns `train` and `val` of each fold by epoch, on a logarithmic scale.
 
-
-def curves(folds: Sequence[dict[str, Any]], train: str, val: str, label: str, mistakes: bool) -> Markup:
-    """Columns `train` and `val` of each fold by epoch, logarithmic; `mistakes`: draw 1 - accuracy, in percent."""
-    series = [(kind, fold, _points(fold, column, mistakes)) for fold in folds
-              for kind, column in (("train", train), ("val", val))]
-    values = [y for _, _, points in series for _, y in points if y > 0]
-    if not values:
+    mistakes: draw 1 - the value, in percent, for an accuracy. Empty if all values are 0.
+    """
+    series = [(kind, fold, [1 - value if mistakes else value for value in fold[column]])
+              for fold in folds for kind, column in (("train", train), ("val", val))]
+    positive = [value for _, _, values in series for value in values if value > 0]
+    if not positive:
         return Markup("")
-    ticks = log_ticks(max(min(values), 1e-6), max(values))
-    last = max(x for _, _, points in series for x, _ in points)
-    x, y = linear(1, max(last, 2), 52, WIDTH - 12), logarithmic(ticks[0], ticks[-1], 196, 10)
+    ticks = log_ticks(max(min(positive), 1e-6), max(positive))
+    last = max(fold["epoch"][-1] for fold in folds)
+    x = linear(1, max(last, 2), 52, WIDTH - 12)
+    y = logarithmic(ticks[0], ticks[-1], 196, 10)
     parts = [part for tick in ticks for part in (
         line(52, y(tick), WIDTH - 12, y(tick), "grid"),
         text(46, y(tick) + 4, f"{100 * tick:g}\u00a0%" if mistakes else f"{tick:g}", "end"))]
-    parts += [text(x(tick), 214, f"{tick:g}", "middle") for tick in nice_ticks(1, last, 8) if 1 <= tick <= last
-              and tick == int(tick)]
-    parts += [_curve(kind, fold, points, x, y, mistakes) for kind, fold, points in series if points]
+    parts += [text(x(tick), 214, f"{tick:g}", "middle") for tick in nice_ticks(1, last, 8)
+              if 1 <= tick <= last and tick == int(tick)]
+    for kind, fold, values in series:
+        epoch, end = fold["epoch"][-1], values[-1]
+        words = f"{percent(end)} mistakes" if mistakes else f"loss {end:.4f}"
+        path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(fold["epoch"], values,
+                                                               strict=True))
+        parts.append(mark(
+            f"{fold['model']}, seed {fold['seed']}, fold {fold['fold']}, {kind}: "
+            f"{words} after {epoch:g} epochs",
+            Markup('<polyline points="{}" class="curve {}"/>').format(path, kind),
+            dot(x(epoch), y(end), 2.5, f"dot {kind}")))
     return drawing(234, label, *parts, text(WIDTH - 12, 230, "epoch", "end"))
 
 
-def _points(fold: dict[str, Any], column: str, mistakes: bool) -> list[tuple[float, float]]:
-    return [(epoch, 1 - value if mistakes else value)
-            for epoch, value in zip(fold["epoch"], fold[column], strict=True) if value is not None]
-
-
-def _curve(kind: str, fold: dict[str, Any], points: Sequence[tuple[float, float]], x: Scale, y: Scale,
-           mistakes: bool) -> Markup:
-    end = points[-1]
-    words = percent(end[1]) + " mistakes" if mistakes else f"loss {end[1]:.4f}"
-    path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
-    return mark(f"{fold['model']}, seed {fold['seed']}, fold {fold['fold']}, {kind}: {words} after {end[0]:g} epochs",
-                Markup('<polyline points="{}" class="curve {}"/>').format(path, kind),
-                dot(x(end[0]), y(end[1]), 2.5, f"dot {kind}"))
-
-
-# -- calibration and class balance ----------------------------------------------------------------------------------
+# -- calibration and class balance -----------------------------------------------------------------
 
 
 def reliability(bins: Sequence[dict[str, Any]], label: str) -> Markup:
-    """Accuracy against confidence of each bin, with its interval; the larger the dot, the more rows."""
-    x, y, most = linear(0, 1, 52, WIDTH - 20), linear(0, 1, 320, 12), max((b["rows"] for b in bins), default=1)
+    """Accuracy against confidence of each bin, with its interval; more rows make a larger dot."""
+    x, y = linear(0, 1, 52, WIDTH - 20), linear(0, 1, 320, 12)
+    most = max(entry["rows"] for entry in bins)
     parts = [part for tick in (0, 0.2, 0.4, 0.6, 0.8, 1.0) for part in (
-        line(52, y(tick), WIDTH - 20, y(tick), "grid"), text(46, y(tick) + 4, percent(tick, 0), "end"),
+        line(52, y(tick), WIDTH - 20, y(tick), "grid"),
+        text(46, y(tick) + 4, percent(tick, 0), "end"),
         text(x(tick), 338, percent(tick, 0), "middle"))]
     parts.append(line(x(0), y(0), x(1), y(1), "reference"))
     for entry in bins:
         at, (low, high) = x(entry["confidence"]), entry["ci95"]
-        title = (f"confidence {percent(entry['confidence'], 1)} on average: {percent(entry['accuracy'], 1)} right, "
-                 f"{entry['rows']:,} rows")
+        title = (f"confidence {percent(entry['confidence'], 1)} on average: "
+                 f"{percent(entry['accuracy'], 1)} right, {entry['rows']:,} rows")
+        radius = 3 + 5 * math.sqrt(entry["rows"] / most)
         parts.append(mark(title, line(at, y(low), at, y(high), "whisker"),
-                          dot(at, y(entry["accuracy"]), 3 + 5 * math.sqrt(entry["rows"] / most))))
+                          dot(at, y(entry["accuracy"]), radius)))
     return drawing(360, label, *parts, text(WIDTH - 20, 356, "confidence", "end"))
 
 
 def balance(rows: Sequence[dict[str, Any]], names: Sequence[str], label: str) -> Markup:
     """Predicted number of each class as a bar, the expected range as a bracket."""
-    ticks = nice_ticks(0, max((max(row["predicted"], row["high"]) for row in rows), default=1))
+    ticks = nice_ticks(0, max(max(row["predicted"], row["high"]) for row in rows))
     x, bottom = linear(0, ticks[-1], 36, WIDTH - 24), 8 + 26 * len(rows)
     parts = [part for tick in ticks for part in (
-        line(x(tick), 4, x(tick), bottom, "grid"), text(x(tick), bottom + 16, f"{tick:,.0f}", "middle"))]
+        line(x(tick), 4, x(tick), bottom, "grid"),
+        text(x(tick), bottom + 16, f"{tick:,.0f}", "middle"))]
     for index, row in enumerate(rows):
         y, name = 8 + 26 * (index + 0.5), names[row["class"]]
-        outside = not row["low"] <= row["predicted"] <= row["high"]
-        title = f"{name}: {row['predicted']:,} predicted, {row['low']:,.0f} to {row['high']:,.0f} expected"
-        parts.append(mark(title, text(28, y + 4, name, "end", "name"), box(36, y - 7, x(row["predicted"]) - 36, 14,
-                          "bar out" if outside else "bar"), line(x(row["low"]), y, x(row["high"]), y, "bracket"),
-                          line(x(row["low"]), y - 5, x(row["low"]), y + 5, "bracket"),
-                          line(x(row["high"]), y - 5, x(row["high"]), y + 5, "bracket")))
+        low, high = x(row["low"]), x(row["high"])
+        inside = row["low"] <= row["predicted"] <= row["high"]
+        title = (f"{name}: {row['predicted']:,} predicted, {row['low']:,.0f} to "
+                 f"{row['high']:,.0f} expected")
+        parts.append(mark(title, text(28, y + 4, name, "end", "name"),
+                          box(36, y - 7, x(row["predicted"]) - 36, 14,
+                              "bar" if inside else "bar out"),
+                          line(low, y, high, y, "bracket"),
+                          line(low, y - 5, low, y + 5, "bracket"),
+                          line(high, y - 5, high, y + 5, "bracket")))
     return drawing(bottom + 24, label, *parts)

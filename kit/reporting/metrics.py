@@ -1,7 +1,7 @@
-"""Accuracy with intervals, per writer and per class, calibration, and paired tests.
+"""Compute the report's statistics: accuracy with intervals, calibration, and paired tests.
 
-The rows of one writer are not independent. So wherever writers are known, it is writers that are
-resampled, not rows. All results are plain numbers, lists and dicts that JSON can hold.
+The rows of one writer are not independent, so wherever writers are known, it is writers that are
+resampled, not rows. All results are plain numbers, lists and dicts, ready for JSON.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,21 @@ Interval = tuple[float, float]
 Z95 = 1.959963984540054  # the 97.5 % point of the normal distribution
 DRAWS = 10_000  # of the bootstrap: its 2.5 % point varies by under a tenth of the half-width
 SEED = 0  # of the bootstrap, so that the same run always gives the same numbers
-# OOF accuracy below which a run gets no estimate of its leaderboard score: it is hardly trained, and an interval for
-# harder writers would be a fifth of the whole scale wide, or more (docs/lab-log.md, 2026-11-25).
+TEST_WRITERS = 8  # in the official test file; they are harder than all in the training file
+# OOF accuracy below which a run gets no estimate of its leaderboard score: it is hardly trained,
+# and an interval for harder writers would be a fifth of the whole scale wide, or more
+# (docs/lab-log.md, 2026-11-25).
 LEAST_ACCURACY = 0.8
 
 
-# -- accuracy -------------------------------------------------------------------------------------------------------
+# -- accuracy --------------------------------------------------------------------------------------
 
 
 def wilson(hits: int, n: int) -> Interval:
-    """95 % score interval of a proportion of `hits` in `n` independent rows (Wilson 1927); (0, 1) for none at all."""
+    """95 % score interval of a proportion of `hits` in `n` independent rows (Wilson 1927).
+
+    (0, 1) for no rows.
+    """
     from scipy.stats import binomtest
 
     if n == 0:
@@ -34,47 +39,53 @@ def wilson(hits: int, n: int) -> Interval:
 
 
 def accuracy_interval(right: np.ndarray, writers: np.ndarray | None = None) -> Interval:
-    """95 % interval of the accuracy of `right` (n,) bool; over writers where `writers` (n,) names at least two.
+    """95 % interval of the accuracy of `right` (n,) bool.
 
-    The percentile interval of a bootstrap that resamples whole writers (Field & Welsh 2007,
-    "cluster bootstrap"), never narrower than Wilson's for independent rows: with few or flawless
-    writers the bootstrap alone is too narrow.
+    Over writers where `writers` (n,) names at least two: the percentile interval of a bootstrap
+    that resamples whole writers (Field & Welsh 2007, "cluster bootstrap"), never narrower than
+    Wilson's for independent rows, since with few or flawless writers the bootstrap alone is too
+    narrow. Otherwise Wilson's.
     """
     low, high = wilson(int(right.sum()), len(right))
     if writers is None or len(np.unique(writers)) < 2:
         return low, high
-    hits, rows = _per_group(right, writers)
-    draws = _draws(len(rows))
-    low_w, high_w = np.quantile(hits[draws].sum(axis=1) / rows[draws].sum(axis=1), [0.025, 0.975])
+    hits, rows = sum_by_writer(right, writers)
+    draws = _resampled(len(rows))
+    means = hits[draws].sum(axis=1) / rows[draws].sum(axis=1)
+    low_w, high_w = np.quantile(means, [0.025, 0.975])
     return min(low, float(low_w)), max(high, float(high_w))
 
 
-def _per_group(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of `values` and number of rows of each group, in the order of `np.unique(groups)`."""
-    _, index = np.unique(groups, return_inverse=True)
+def sum_by_writer(values: np.ndarray, writers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of `values` (n,) and number of rows of each writer, as np.unique(writers) sorts them."""
+    _, index = np.unique(writers, return_inverse=True)
     return np.bincount(index, weights=values), np.bincount(index)
 
 
 @lru_cache(maxsize=4)
-def _draws(n_groups: int) -> np.ndarray:
-    """(DRAWS, n_groups) indices of groups, drawn with replacement; the same ones for the same number of groups."""
-    return np.random.default_rng(SEED).integers(n_groups, size=(DRAWS, n_groups))
+def _resampled(n: int) -> np.ndarray:
+    """(DRAWS, n) indices below n, drawn with replacement; always the same ones for the same n."""
+    return np.random.default_rng(SEED).integers(n, size=(DRAWS, n))
 
 
 def cv_scores(probs: np.ndarray, labels: np.ndarray, fold: np.ndarray,
               writers: np.ndarray | None) -> dict[str, Any]:
-    """The `cv` of report.json: OOF `probs` (m, 10) against `labels` (m,), in the folds `fold` (m,).
+    """The `cv` of report.json: OOF `probs` (m, n_classes) against `labels` (m,), by `fold` (m,).
 
-    `std` is the sample standard deviation over folds (null for one fold); `ci95` is that of `oof_accuracy`.
+    `std` is the sample standard deviation over folds (null for one fold); `ci95` is that of
+    `oof_accuracy`.
     """
     right = probs.argmax(axis=1) == labels
     names = [int(k) for k in np.unique(fold)]
     scores = [float(right[fold == k].mean()) for k in names]
+    intervals = [accuracy_interval(right[fold == k],
+                                   None if writers is None else writers[fold == k])
+                 for k in names]
     return {
         "fold": names,
         "fold_rows": [int((fold == k).sum()) for k in names],
         "fold_accuracy": scores,
-        "fold_ci95": [list(accuracy_interval(right[fold == k], _of(writers, fold == k))) for k in names],
+        "fold_ci95": [list(interval) for interval in intervals],
         "mean": float(np.mean(scores)),
         "std": float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
         "oof_accuracy": float(right.mean()),
@@ -85,85 +96,80 @@ def cv_scores(probs: np.ndarray, labels: np.ndarray, fold: np.ndarray,
     }
 
 
-def _of(values: np.ndarray | None, chosen: np.ndarray) -> np.ndarray | None:
-    return None if values is None else values[chosen]
-
-
-# -- by writer, by class --------------------------------------------------------------------------------------------
+# -- by writer, by class ---------------------------------------------------------------------------
 
 
 def per_writer(right: np.ndarray, writers: np.ndarray, fold: np.ndarray) -> list[dict[str, Any]]:
-    """One entry for each writer, in the order of the file: rows, mistakes, accuracy, its 95 % interval, folds."""
+    """Rows, mistakes, accuracy, its 95 % interval and folds of each writer, in the file's order."""
     entries = []
     for writer in np.unique(writers):
         own = writers == writer
         hits, n = int(right[own].sum()), int(own.sum())
-        entries.append({"writer": int(writer), "fold": [int(k) for k in np.unique(fold[own])], "rows": n,
-                        "mistakes": n - hits, "accuracy": hits / n, "ci95": list(wilson(hits, n))})
+        entries.append({"writer": int(writer), "fold": [int(k) for k in np.unique(fold[own])],
+                        "rows": n, "mistakes": n - hits, "accuracy": hits / n,
+                        "ci95": list(wilson(hits, n))})
     return entries
 
 
-def hardest(entries: Sequence[dict[str, Any]], n: int = 8) -> list[dict[str, Any]]:
-    """The `n` entries of `per_writer` with the lowest accuracy, worst first; ties go to the earlier writer."""
-    return sorted(entries, key=lambda entry: (entry["accuracy"], entry["writer"]))[:n]
+def hardest_first(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries of `per_writer`, lowest accuracy first; ties go to the earlier writer."""
+    return sorted(entries, key=lambda entry: (entry["accuracy"], entry["writer"]))
 
 
 def per_class(matrix: np.ndarray) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of each class of scikit-learn's `confusion_matrix`.
+    """Precision, recall and F1 of each class, from scikit-learn's `confusion_matrix`.
 
     They are null where there is nothing to divide by. `mistaken_for` is the wrong class that it is
     most often read as, with the number of rows; null for none.
     """
+    def ratio(part: int, whole: int) -> float | None:
+        return part / whole if whole else None
+
     entries = []
     for k, row in enumerate(matrix):
-        hits, n, claimed = int(row[k]), int(row.sum()), int(matrix[:, k].sum())
+        hits, n, predicted = int(row[k]), int(row.sum()), int(matrix[:, k].sum())
         wrong = np.where(np.arange(len(row)) == k, 0, row)
+        most = {"class": int(wrong.argmax()), "rows": int(wrong.max())} if wrong.any() else None
         entries.append({
-            "class": k, "rows": n, "predicted": claimed,
-            "precision": _ratio(hits, claimed), "recall": _ratio(hits, n), "f1": _ratio(2 * hits, n + claimed),
-            "recall_ci95": list(wilson(hits, n)),
-            "mistaken_for": {"class": int(wrong.argmax()), "rows": int(wrong.max())} if wrong.any() else None,
-        })
+            "class": k, "rows": n, "predicted": predicted, "precision": ratio(hits, predicted),
+            "recall": ratio(hits, n), "f1": ratio(2 * hits, n + predicted),
+            "recall_ci95": list(wilson(hits, n)), "mistaken_for": most})
     return entries
 
 
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-# -- calibration ----------------------------------------------------------------------------------------------------
+# -- calibration -----------------------------------------------------------------------------------
 
 
 def calibration(probs: np.ndarray, labels: np.ndarray, n_bins: int = 15) -> dict[str, Any]:
-    """How well confidence matches accuracy: `probs` (n, 10) against `labels` (n,).
+    """How well confidence matches accuracy: `probs` (n, n_classes) against `labels` (n,).
 
-    `ece` is the expected calibration error over equal-width bins (Guo et al. 2017, arXiv 1706.04599); `log_loss` is
-    the mean of -ln p(true), p clipped at 1e-7; `bins` leaves out the empty ones.
+    `ece` is the expected calibration error over equal-width bins (Guo et al. 2017, arXiv
+    1706.04599); `log_loss` is the mean of -ln p(true), p clipped at 1e-7; `bins` leaves out the
+    empty ones.
     """
     confidence, right = probs.max(axis=1), probs.argmax(axis=1) == labels
     index = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    bins = [_bin(k, n_bins, confidence[index == k], right[index == k]) for k in np.unique(index)]
+    bins: list[dict[str, Any]] = []
+    for k in np.unique(index):
+        hits, n = int(right[index == k].sum()), int((index == k).sum())
+        bins.append({"low": float(k / n_bins), "high": float((k + 1) / n_bins), "rows": n,
+                     "confidence": float(confidence[index == k].mean()), "accuracy": hits / n,
+                     "ci95": list(wilson(hits, n))})
     gaps = [entry["rows"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins]
-    true = np.clip(probs[np.arange(len(labels)), labels], 1e-7, 1)
+    p_true = np.clip(probs[np.arange(len(labels)), labels], 1e-7, 1)
     return {"ece": float(sum(gaps) / len(labels)), "confidence": float(confidence.mean()),
-            "log_loss": float(-np.log(true).mean()), "bins": bins}
+            "log_loss": float(-np.log(p_true).mean()), "bins": bins}
 
 
-def _bin(k: int, n_bins: int, confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
-    hits, n = int(right.sum()), len(right)
-    return {"low": float(k / n_bins), "high": float((k + 1) / n_bins), "rows": n,
-            "confidence": float(confidence.mean()), "accuracy": hits / n, "ci95": list(wilson(hits, n))}
-
-
-# -- is A better than B? --------------------------------------------------------------------------------------------
+# -- is A better than B? ---------------------------------------------------------------------------
 
 
 def paired_rows(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
-    """McNemar's exact test on `a` and `b` (n,) bool, whether each row was right: difference A - B, interval, p.
+    """McNemar's exact test of A against B: difference A - B of the accuracies, interval, p.
 
-    The interval is Wald's with half a row added to each kind of disagreement (Agresti & Min 2005). It takes rows for
-    independent, so it is too narrow where the rows of a writer are right or wrong together; see
-    `paired_writers`.
+    a, b: (n,) bool, whether each row was right. The interval is Wald's with half a row added to
+    each kind of disagreement (Agresti & Min 2005). It treats rows as independent, so it is too
+    narrow where the rows of a writer are right or wrong together; see `paired_writers`.
     """
     from scipy.stats import binomtest
 
@@ -173,20 +179,21 @@ def paired_rows(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     half = Z95 * np.sqrt((plus_a + plus_b) - (plus_a - plus_b) ** 2 / n_plus) / n_plus
     p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
     return {"test": "McNemar, exact", "rows": n, "only_a_right": only_a, "only_b_right": only_b,
-            "difference": float(a.mean() - b.mean()), "ci95": [float(middle - half), float(middle + half)],
-            "p": float(p)}
+            "difference": float(a.mean() - b.mean()),
+            "ci95": [float(middle - half), float(middle + half)], "p": float(p)}
 
 
-def paired_writers(a: np.ndarray, b: np.ndarray, writers: np.ndarray | None) -> dict[str, Any] | None:
-    """A bootstrap that resamples writers: difference A - B of `a`, `b` (n,) bool, percentile interval, two-sided p.
+def paired_writers(a: np.ndarray, b: np.ndarray,
+                   writers: np.ndarray | None) -> dict[str, Any] | None:
+    """A against B by a bootstrap that resamples writers: difference A - B, percentile interval, p.
 
-    None where fewer than two writers are known. p is at least 2 / (DRAWS + 1), the least that DRAWS
-    can show.
+    a, b: (n,) bool, whether each row was right. p is two-sided, and at least 2 / (DRAWS + 1), the
+    least that DRAWS can show. None where fewer than two writers are known.
     """
     if writers is None or len(np.unique(writers)) < 2:
         return None
-    gain, rows = _per_group(a.astype(float) - b, writers)
-    draws = _draws(len(rows))
+    gain, rows = sum_by_writer(a.astype(float) - b, writers)
+    draws = _resampled(len(rows))
     differences = gain[draws].sum(axis=1) / rows[draws].sum(axis=1)
     low, high = np.quantile(differences, [0.025, 0.975])
     tail = min((differences <= 0).sum(), (differences >= 0).sum())
@@ -199,15 +206,14 @@ def paired_writers(a: np.ndarray, b: np.ndarray, writers: np.ndarray | None) -> 
 def paired(a: np.ndarray, b: np.ndarray, writers: np.ndarray | None) -> dict[str, Any]:
     """Whether A is better than B: over rows, over writers, and over the hardest eight writers.
 
-    The hardest are those with the lowest accuracy of both together; chosen by one of the two, they
-    would make that one look worse by chance.
+    The hardest are those with the lowest accuracy of both together; if one of the two chose them,
+    that one would look worse by chance.
     """
     over_writers = paired_writers(a, b, writers)
     if writers is None or over_writers is None:
         return {"rows": paired_rows(a, b), "writers": None, "hardest": None}
-    names = np.unique(writers)
-    hits, rows = _per_group(a.astype(float) + b, writers)
-    chosen = names[np.argsort(hits / rows, kind="stable")[:8]]
+    hits, rows = sum_by_writer(a.astype(float) + b, writers)
+    chosen = np.unique(writers)[np.argsort(hits / rows, kind="stable")[:TEST_WRITERS]]
     own = np.isin(writers, chosen)
     worst = paired_writers(a[own], b[own], writers[own]) or {}
     return {"rows": paired_rows(a, b), "writers": over_writers, "hardest": {
@@ -215,27 +221,26 @@ def paired(a: np.ndarray, b: np.ndarray, writers: np.ndarray | None) -> dict[str
         "accuracy_b": float(b[own].mean())}}
 
 
-# -- the test file, which has no labels -----------------------------------------------------------------------------
+# -- the test file, which has no labels ------------------------------------------------------------
 
 
-def class_balance(predicted: np.ndarray, labels: np.ndarray, n_classes: int) -> list[dict[str, Any]]:
+def class_balance(predicted: np.ndarray, labels: np.ndarray,
+                  n_classes: int) -> list[dict[str, Any]]:
     """How often each class was predicted on the test file, against the training file's share of it.
 
-    `low`, `high`: where 95 of 100 test files of this size would lie if their rows were drawn at that share.
+    `low`, `high`: where 95 of 100 test files of this size would lie if their rows were drawn at
+    that share.
     """
     n = len(predicted)
     counts = np.bincount(predicted, minlength=n_classes)
     shares = np.bincount(labels, minlength=n_classes) / len(labels)
-    return [{"class": k, "predicted": int(counts[k]), "expected": float(n * share),
-             "low": max(0.0, float(n * share - _spread(n, share))), "high": float(n * share + _spread(n, share))}
-            for k, share in enumerate(shares)]
+    half = Z95 * np.sqrt(n * shares * (1 - shares))
+    return [{"class": k, "predicted": int(counts[k]), "expected": float(n * shares[k]),
+             "low": max(0.0, float(n * shares[k] - half[k])),
+             "high": float(n * shares[k] + half[k])}
+            for k in range(n_classes)]
 
 
-def _spread(n: int, share: float) -> float:
-    return Z95 * float(np.sqrt(n * share * (1 - share)))
-
-
-def agreement(votes: np.ndarray) -> np.ndarray:
-    """(n,) share of the models that predict the most common class; `votes` (models, n) int."""
-    counts = (votes[:, :, None] == np.arange(votes.max(initial=0) + 1)).sum(axis=0)
-    return counts.max(axis=1) / len(votes)
+def count_votes(votes: np.ndarray) -> np.ndarray:
+    """(n, n_classes) how many models predict each class; `votes` (models, n) int."""
+    return (votes[:, :, None] == np.arange(votes.max(initial=0) + 1)).sum(axis=0)

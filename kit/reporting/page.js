@@ -42,7 +42,7 @@
       for (const item of found) item.hidden = false;
       document.getElementById("cell-title").textContent = link.getAttribute("aria-label").split(":")[0];
       document.getElementById("cell-note").textContent = digit === read
-        ? `${count} rows; the ${found.length} that were least sure` : `${count} rows; ${found.length} pictured, the surest first`;
+        ? `${count} rows; the ${found.length} least confident` : `${count} rows; ${found.length} pictured, the most confident first`;
       dialog.querySelector(".gallery").replaceChildren(...found);
       dialog.showModal();
     });

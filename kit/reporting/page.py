@@ -1,4 +1,4 @@
-"""One self-contained HTML page from a template: style and script inline, nothing is loaded.
+"""Render one self-contained HTML page from a template: style and script inline, nothing is loaded.
 
 A template writes `num('cv.oof_accuracy', 'percent')`: the number is looked up by that name in the
 report's dict, and the page keeps the name beside it. So a test can compare every number on the page
@@ -21,29 +21,33 @@ HERE = Path(__file__).parent
 
 
 def render(template: str, numbers: dict[str, Any], class_names: list[str], **context: Any) -> str:
-    """The page `template` of this folder with `numbers` to look up; every text in it is escaped."""
+    """The page `template` of this folder with `numbers` to look up; every text is escaped."""
     import jinja2
 
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
-                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters["options"] = options
-    script = (HERE / "page.js").read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["options"] = keep_options_whole
+    style, script = ((HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
     return environment.get_template(template).render(
         numbers=numbers, num=lookup(numbers), fmt=FORMATS, symbols=numerals.symbols(class_names),
-        classes=[{"name": name, "kannada": numerals.is_kannada(name)} for name in class_names],
-        style=Markup((HERE / "page.css").read_text("utf-8")),  # noqa: S704  our own file # nosec B704
-        script=Markup(script), script_hash=digest, **context)  # noqa: S704 # nosec B704
+        classes=[{"plain": plain, "kannada": numerals.is_kannada(name)} for name, plain in
+                 zip(class_names, numerals.plain_names(class_names), strict=True)],
+        style=Markup(style), script=Markup(script),  # noqa: S704  our own files # nosec B704
+        # The only script that the page's content security policy allows
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **context)
 
 
 def lookup(numbers: dict[str, Any]) -> Callable[..., Markup]:
-    """`num(key, kind)` for templates: the number at a dotted key, formatted, with key and value."""
+    """`num(key, kind)` for templates: the number at a dotted key, formatted, with its key."""
 
     def num(key: str, kind: str = "count") -> Markup:
         value = value_at(numbers, key)
         if value is None:
             return Markup('<span class="unknown" title="not known">–</span>')
-        return Markup('<data value="{}" data-key="{}">{}</data>').format(value, key, FORMATS[kind](value))
+        return Markup('<data value="{}" data-key="{}">{}</data>').format(
+            value, key, FORMATS[kind](value))
 
     return num
 
@@ -55,15 +59,23 @@ def value_at(numbers: Any, key: str) -> Any:
     return numbers
 
 
-def options(words: str) -> Markup:
-    """`words` escaped, with command-line options kept in one piece: a browser breaks lines after each hyphen."""
-    return Markup(re.sub(r"(--[a-z][a-z-]*)", r'<span class="option">\1</span>', str(escape(words))))  # noqa: S704 # nosec B704
+def keep_options_whole(words: str) -> Markup:
+    """`words` escaped, where no browser breaks a line after the hyphens of an option."""
+    marked = re.sub(r"(--[a-z][a-z-]*)", r'<span class="option">\1</span>', str(escape(words)))
+    return Markup(marked)  # noqa: S704  escaped above # nosec B704
 
 
 def shades(matrix: list[list[int]]) -> Callable[[int], str]:
-    """How strongly a wrong cell of a confusion matrix is tinted: 0.1 for one row, 0.4 for the largest, logarithmic."""
-    largest = max((count for i, row in enumerate(matrix) for j, count in enumerate(row) if i != j), default=0)
-    return lambda count: f"{0.1 + 0.3 * math.log(max(count, 1)) / math.log(max(largest, 2)):.2f}"
+    """How strongly to tint a wrong cell of a confusion matrix, by its count.
+
+    From 0.1 for one row to 0.4 for the largest, logarithmic.
+    """
+    largest = max(count for i, row in enumerate(matrix) for j, count in enumerate(row) if i != j)
+
+    def shade(count: int) -> str:
+        return f"{0.1 + 0.3 * math.log(max(count, 1)) / math.log(max(largest, 2)):.2f}"
+
+    return shade
 
 
 def duration(seconds: float) -> str:
@@ -79,10 +91,10 @@ def duration(seconds: float) -> str:
 FORMATS: dict[str, Callable[[Any], str]] = {
     "percent": verdict.percent,
     "tenths": lambda value: f"{value:,.1f}",
-    "bare": lambda value: verdict.percent(value).removesuffix("\u00a0%"),  # the low end of an interval
+    # The low end of an interval
+    "bare": lambda value: verdict.percent(value).removesuffix("\u00a0%"),
     "percent1": lambda value: verdict.percent(value, 1),
     "percent0": lambda value: verdict.percent(value, 0),
-    "points": verdict.points,
     "signed": lambda value: verdict.points(value).removesuffix("\u00a0points"),
     "spread": lambda value: verdict.points(value).removeprefix("+"),
     "p": verdict.p_value,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kit.core.errors import KitError
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
 from kit.ensembling import submission
-from kit.ensembling.submission import judge, read_labels, validate, write_submission
+from kit.ensembling.submission import read_labels, validate, write_submission
 from tests.data.zips import make_zip
 
 IDS = np.arange(20)
@@ -25,7 +25,7 @@ DIGITS = "a whole number from 0 to 9 in plain digits"
 def problems(tmp_path, data: bytes, ids=IDS, competition=KANNADA) -> list[str]:
     path = tmp_path / "submission.csv"
     path.write_bytes(data)
-    return validate(path, competition, ids)
+    return validate(path, competition, ids).problems
 
 
 def probs_of(labels, n_classes: int = 10) -> np.ndarray:
@@ -44,7 +44,7 @@ def test_writes_the_likeliest_class_of_each_id_in_their_order(tmp_path):
 def test_writes_the_competition_s_own_columns(tmp_path):
     write_submission(tmp_path / "s.csv", np.array([1, 2]), probs_of([3, 4]), DIGIT_RECOGNIZER)
     assert (tmp_path / "s.csv").read_bytes() == b"ImageId,Label\n1,3\n2,4\n"
-    assert validate(tmp_path / "s.csv", DIGIT_RECOGNIZER, np.array([1, 2])) == []
+    assert validate(tmp_path / "s.csv", DIGIT_RECOGNIZER, np.array([1, 2])).problems == []
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters='"'), min_size=1,
@@ -58,8 +58,7 @@ def test_what_is_written_is_accepted(tmp_path_factory, ids, random):
     path = tmp_path_factory.getbasetemp() / "written.csv"
     ids = np.array(ids)
     write_submission(path, ids, probs_of([random.randrange(10) for _ in ids]), KANNADA)
-    assert validate(path, KANNADA, ids) == []
-    assert validate(path, KANNADA) == []
+    assert validate(path, KANNADA, ids) == ([], [])
 
 
 @pytest.mark.parametrize(("ids", "probs", "pattern"), [
@@ -81,7 +80,6 @@ def test_what_does_not_fit_is_not_written(tmp_path, ids, probs, pattern):
 
 def test_the_good_file_is_accepted(tmp_path):
     assert problems(tmp_path, GOOD) == []
-    assert problems(tmp_path, GOOD, None) == []
     assert problems(tmp_path, GOOD[:-1]) == []
     assert problems(tmp_path, re.sub(rb"[^,\n]+", rb'"\g<0>"', GOOD)) == []
 
@@ -172,7 +170,7 @@ NOTED = {
     "backwards": (BACKWARDS, ["another order .* from line 2, the id '19' on: Kaggle matches rows by id"]),
     "backwards and CRLF": (BACKWARDS.replace(b"\n", b"\r\n"), ["21 lines end", "another order"]),
     "a zip": (make_zip({"submission.csv": GOOD}),
-              ["is packed: what it holds is judged; Kannada MNIST takes it only unp"]),
+              ["is packed, and what it holds was checked; Kannada MNIST takes it only unp"]),
     "a zip from macOS": (
         make_zip({"out/s.csv": GOOD, "__MACOSX/out/._s.csv": b"\0\5\x16\7"}), ["is packed"]),
     "a gzip": (gzip.compress(GOOD), ["is packed"]),
@@ -185,8 +183,8 @@ def test_what_kaggle_takes_is_acceptable_with_a_note(tmp_path, name):
     data, patterns = NOTED[name]
     path = tmp_path / "submission.csv"
     path.write_bytes(data)
-    found = judge(path, KANNADA, IDS)
-    assert found.problems == [] == validate(path, KANNADA, IDS)
+    found = validate(path, KANNADA, IDS)
+    assert found.problems == []
     for pattern, note in zip(patterns, found.notes, strict=True):
         assert re.search(pattern, note), found.notes
     assert found.lines(path) == [f"{path}: acceptable", *(f"note: {note}" for note in found.notes)]
@@ -196,14 +194,14 @@ def test_what_kaggle_takes_is_acceptable_with_a_note(tmp_path, name):
 def test_a_packed_file_of_a_competition_that_takes_files_may_stay_so(tmp_path):
     path = tmp_path / "s.zip"
     path.write_bytes(make_zip({"s.csv": b"ImageId,Label\n1,3\n2,4\n"}))
-    assert judge(path, DIGIT_RECOGNIZER, np.array([1, 2])) == (
-        [], ["the file is packed: what it holds is judged; Kaggle takes it so, too"])
+    assert validate(path, DIGIT_RECOGNIZER, np.array([1, 2])) == (
+        [], ["the file is packed, and what it holds was checked; Kaggle takes it so, too"])
 
 
 def test_what_is_wrong_in_a_packed_file_is_named_with_its_line(tmp_path):
     path = tmp_path / "s.csv.gz"
     path.write_bytes(gzip.compress(put(5, b"3,10")(GOOD)))
-    assert validate(path, KANNADA, IDS) == [f"line 5: the label '10' is not {DIGITS}"]
+    assert validate(path, KANNADA, IDS).problems == [f"line 5: the label '10' is not {DIGITS}"]
 
 
 UNREADABLE = {
@@ -260,23 +258,14 @@ def test_millions_of_rows_end_soon(tmp_path, row):
     path = tmp_path / "submission.csv"
     path.write_bytes(b"id,label\n" + row * (10_000_000 // len(row)))
     began = time.process_time()
-    said = validate(path, KANNADA, IDS)
+    said = validate(path, KANNADA, IDS).problems
     assert "there are more than 1,040 rows" in said[-1] and time.process_time() - began < 2
 
 
 def test_200_000_rows_and_text_ids(tmp_path):
     ids = np.array([f"img_{i}" for i in range(200_000)])
     write_submission(tmp_path / "s.csv", ids, probs_of(np.arange(200_000) % 10), KANNADA)
-    assert validate(tmp_path / "s.csv", KANNADA, ids) == []
-
-
-def test_without_the_test_file_ids_must_be_there_and_unique(tmp_path):
-    assert problems(tmp_path, b"id,label\n5,1\nx,2\n", None) == []
-    assert problems(tmp_path, b"id,label\n5,1\n5,2\n,3\n", None) == [
-        "line 3: the id '5' is there already, on line 2; keep one of the two",
-        "line 4: the id is empty; write that of the test file"]
-    assert problems(tmp_path, b"id,label\n", None) == [
-        "there are no rows below line 1: write one for each id of the test file"]
+    assert validate(tmp_path / "s.csv", KANNADA, ids).problems == []
 
 
 @settings(max_examples=300, deadline=None)

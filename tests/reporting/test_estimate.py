@@ -15,13 +15,13 @@ def test_log_margins_are_the_odds_of_the_two_best():
     np.testing.assert_allclose(estimates.log_margin(probs), [np.log(3.5), 0.0, 12.0], atol=1e-4)
 
 
-def test_doubts_fall_with_the_margin_and_match_what_was_counted():
+def test_the_error_curve_falls_with_the_margin_and_matches_the_errors_counted():
     rng = np.random.default_rng(0)
     margins = rng.uniform(0, 12, 20_000)
     wrong = rng.uniform(size=20_000) < 0.5 * np.exp(-margins)
-    doubts = estimates.ErrorCurve.fit(margins, wrong)
-    assert (np.diff(doubts.shares) <= 0).all()
-    assert doubts.expected(margins) == pytest.approx(wrong.mean(), rel=0.05)
+    curve = estimates.ErrorCurve.fit(margins, wrong)
+    assert (np.diff(curve.shares) <= 0).all()
+    assert curve.at(margins).mean() == pytest.approx(wrong.mean(), rel=0.05)
 
 
 def writers_like(rng, n, hardness, rows=500):
@@ -36,9 +36,9 @@ def test_harder_writers_are_expected_to_be_harder():
     rng = np.random.default_rng(1)
     margins, wrong, writers = writers_like(rng, 30, np.linspace(0.002, 0.03, 30))
     unseen, truth, _ = writers_like(rng, 8, np.full(8, 0.06))
-    single, draws = estimates._extrapolate(margins, wrong, writers, [unseen], 8)
+    single, draws = estimates.extrapolate(margins, wrong, writers, [unseen], 8)
     assert 1.5 * wrong.mean() < single
-    low, high = estimates._interval(draws, len(truth))
+    low, high = estimates.accuracy_bounds(draws, len(truth))
     assert low <= 1 - truth.mean() <= high
     assert high - low < 0.04
 
@@ -61,8 +61,8 @@ def test_the_interval_holds_in_nine_of_ten_simulated_competitions_of_the_real_si
         rng = np.random.default_rng(world)
         known = simulated_writers(rng, np.exp(rng.normal(0, 0.4, 47)))
         margins, wrong, _ = simulated_writers(rng, np.exp(rng.normal(0.6, 0.2, 8)), rows=625)
-        single, draws = estimates._extrapolate(*known, [margins], 8)
-        low, high = estimates._interval(draws, len(wrong))
+        single, draws = estimates.extrapolate(*known, [margins], 8)
+        low, high = estimates.accuracy_bounds(draws, len(wrong))
         expected.append(single)
         true.append(wrong.mean())
         held.append(low <= 1 - wrong.mean() <= high)
@@ -95,7 +95,7 @@ def test_after_self_training_the_estimate_is_that_of_the_run_before_it(make_resu
     after = dataclasses.replace(before, before_self_training=before)
     plain, found = estimates.estimate(before), estimates.estimate(after)
     assert found["value"] == plain["value"]
-    assert found["method"].endswith("before self-training, which changed 0 labels; what they gain is not in it.")
+    assert found["method"].endswith("before self-training, which changed 0 labels; what they gain is not included.")
 
 
 def leaning_writers(n):

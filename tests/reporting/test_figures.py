@@ -48,7 +48,7 @@ def test_intervals_say_their_numbers_and_stay_inside():
 
 
 def test_a_perfect_score_has_a_place_on_a_logarithmic_scale():
-    fold = {"model": "cnn", "seed": 0, "fold": 0, "epoch": [1, 2, 3], "accuracy": [0.9, None, 1.0],
+    fold = {"model": "cnn", "seed": 0, "fold": 0, "epoch": [1, 2, 3], "accuracy": [0.9, 0.97, 1.0],
             "val_accuracy": [0.8, 0.9, 0.95]}
     svg = figures.curves([fold], "accuracy", "val_accuracy", "mistakes", True)
     assert "cnn, seed 0, fold 0, val: 5.00\u00a0% mistakes after 3 epochs" in titles(svg)

@@ -22,3 +22,8 @@ def test_ten_symbols_for_kannada_and_none_for_others():
     assert [symbol.get("id") for symbol in svg] == [f"numeral-{k}" for k in range(10)]
     assert len({path.get("d") for path in svg.iter("path")}) == 10
     assert numerals.symbols(DIGIT_RECOGNIZER.class_names) == ""
+
+
+def test_kannada_numerals_are_named_by_digits_and_other_classes_by_name():
+    assert numerals.plain_names(KANNADA.class_names) == list("0123456789")
+    assert numerals.plain_names(["shoe", "bag"]) == ["shoe", "bag"]

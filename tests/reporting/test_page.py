@@ -8,7 +8,7 @@ NUMBERS = {"cv": {"ci95": [0.98, 0.99], "std": None, "<x>": 1}}
 def test_a_number_carries_its_key_and_exact_value():
     num = page.lookup(NUMBERS)
     assert num("cv.ci95.1", "percent") == '<data value="0.99" data-key="cv.ci95.1">99.00\u00a0%</data>'
-    assert "not known" in num("cv.std", "points")
+    assert "not known" in num("cv.std", "spread")
     assert "<x>" not in num("cv.<x>")
 
 
@@ -25,7 +25,7 @@ def test_durations(seconds, words):
 
 
 def test_options_stay_in_one_piece_and_the_rest_is_escaped():
-    assert page.options("a --split <b>") == 'a <span class="option">--split</span> &lt;b&gt;'
+    assert page.keep_options_whole("a --split <b>") == 'a <span class="option">--split</span> &lt;b&gt;'
 
 
 def test_more_mistakes_are_tinted_more():

@@ -24,14 +24,17 @@ def test_the_class_prior_is_in_the_report_and_in_its_words(make_results, monkeyp
     assert reporting.build_report(results)["test"]["class_prior"] == {
         "spread": None, "why": "none: the file has fewer than 1,000 rows"}
     monkeypatch.setattr("kit.ensembling.prior.LEAST_ROWS", 10)
-    monkeypatch.setattr("kit.ensembling.prior._with_counts", lambda probs, spread: np.roll(probs, 1, axis=1))
+    monkeypatch.setattr("kit.ensembling.prior.ClassPrior.apply",
+                        lambda prior, probs: probs if prior.spread is None
+                        else np.roll(probs, 1, axis=1))
     results = replace(results)  # without what the first one has kept
     report = reporting.build_report(results)
     np.testing.assert_array_equal(results.submitted, np.roll(results.test, 1, axis=1))
     assert report["test"]["class_prior"]["spread"] == pytest.approx(30 * 9700 / 9999)
     assert report["test"]["relabelled"] == 300
     words = "Class prior of the test file: a random 300 of 10,000 rows with equal classes"
-    effect = "300 of 300 rows have another label for it (--class-prior none leaves that out)"
+    effect = ("300 of 300 rows have another label because of it "
+              "(--class-prior none turns it off)")
     assert f"{words}: each class 30\u00a0±\u00a05 times; {effect}" in report["notes"]
     assert "with a prior on its class counts" in reporting.render_report(report, results)
 
@@ -42,9 +45,9 @@ def test_a_run_that_is_hardly_trained_says_that_there_is_no_estimate(make_result
     page = reporting.render_report(report, results)
     assert report["leaderboard_estimate"]["value"] is None
     assert "There is no estimate of the leaderboard score: the run reads" in " ".join(report["verdict"]["points"])
-    assert report["verdict"]["headline"].endswith("there is no estimate of its score on the leaderboard.")
-    assert '<p class="big">none</p>' in page and "too little trained to tell" in page
-    assert "leaderboard will say" not in page
+    assert report["verdict"]["headline"].endswith("there is no estimate of its leaderboard score.")
+    assert '<p class="big">none</p>' in page and "a run is hardly trained" in page
+    assert "expect about" not in page
 
 
 def test_the_report_has_what_the_plan_promises(report):

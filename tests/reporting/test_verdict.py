@@ -34,8 +34,8 @@ def test_against_the_baseline(report, difference, ci95, p, words):
 
 
 def test_the_leaderboard_is_not_promised_for_a_sample(report):
-    assert said(report)["points"][2].startswith("The leaderboard will say about 95.2\u00a0%")
-    assert said(report, data__is_sample=True)["points"][2].startswith("On the sample's own test file")
+    assert said(report)["points"][2].startswith("On the leaderboard, expect about 95.2\u00a0%: 93.1\u00a0% to")
+    assert said(report, data__is_sample=True)["points"][2].startswith("On the sample's own test file, expect")
     assert "no estimate" in said(report, leaderboard_estimate=None)["points"][2]
 
 
@@ -64,13 +64,14 @@ def test_the_headline_is_plain_and_promises_no_leaderboard_for_a_sample(report):
     same = {"difference": 0.001, "ci95": [-0.01, 0.012], "p": 0.8}
     real = said(report, cv__oof_accuracy=0.9951, baseline__oof_accuracy=0.9755, baseline__paired__writers=better)
     assert real["headline"].replace("\u00a0", " ") == (
-        "Of 1,000 digits by writers it had never seen, this run reads about 995 right; the baseline reads 976. "
+        "Of 1,000 digits by writers it has never seen, this run reads about 995 correctly; "
+        "the baseline reads 976. "
         "Expect about 95.2 % on the leaderboard (93.1 % to 96.8 %).")
     drawn = said(report, data__is_sample=True, baseline__paired__writers=same)["headline"]
     assert drawn.startswith("It works. ") and "leaderboard" not in drawn and "no clear difference" in drawn
-    assert "it had not been trained on" in said(report, cv__keeps_writers_apart=False)["headline"]
+    assert "it was not trained on" in said(report, cv__keeps_writers_apart=False)["headline"]
 
 
 def test_nearly_perfect_is_not_called_perfect(report):
     assert "Of 10,000 digits" in (headline := said(report, cv__oof_accuracy=0.9997)["headline"])
-    assert "about 9,997 right" in headline
+    assert "about 9,997 correctly" in headline

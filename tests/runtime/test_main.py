@@ -50,7 +50,8 @@ def run(root, behaviour=None, **settings):
 
 
 def check_valid(root, ids=None):
-    assert validate(root / "working" / "submission.csv", KANNADA, np.arange(23) if ids is None else ids) == []
+    assert validate(root / "working" / "submission.csv", KANNADA,
+                    np.arange(23) if ids is None else ids).problems == []
 
 
 def test_a_submission_that_could_not_be_written_is_tried_again_at_the_next_count(root, monkeypatch):
@@ -77,7 +78,9 @@ def test_every_seed_is_planned_and_counts(root):
 
 def test_labels_are_chosen_under_the_class_prior(root, monkeypatch):
     monkeypatch.setattr("kit.ensembling.prior.LEAST_ROWS", 10)
-    monkeypatch.setattr("kit.ensembling.prior._with_counts", lambda probs, spread: np.roll(probs, 1, axis=1))
+    monkeypatch.setattr("kit.ensembling.prior.ClassPrior.apply",
+                        lambda prior, probs: probs if prior.spread is None
+                        else np.roll(probs, 1, axis=1))
     assert run(root, class_prior="equal")[1] == [3] * 23
     assert run(root, class_prior="none")[1] == [2] * 23
     assert run(root)[1] == [2] * 23  # 23 rows that all read as twos: no random part of a pool with equal classes
