@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from kit.core import storage
 from kit.core.errors import KitError
 from kit.data.csvfile import MAX_LINE_BYTES, list_names, open_csv, too_long, unreadable
 from kit.data.packed import DOWNLOAD_AGAIN, MAX_BYTES, open_packed, open_zip, unpacking_errors
@@ -27,9 +28,25 @@ def unpack(source: Path, required: Sequence[str], optional: Sequence[str], targe
     """
     try:
         if source.is_dir():
-            _from_folder(source, required, optional, target)
+            there = {path.name: path for path in source.iterdir() if path.is_file()}
+            for name in _wanted(str(source), list(there), required, optional):
+                if name.endswith(PACKED_SUFFIXES):
+                    _from_inner(there[name], str(there[name]), target / name.rsplit(".", 1)[0])
+                else:
+                    with open_csv(there[name]) as stream:
+                        _copy(stream, target / name, str(there[name]))
         elif source.is_file():
-            _from_zip(source, required, optional, target)
+            with open_zip(source, str(source)) as archive:
+                members = [(info.filename.rsplit("/", 1)[-1], info) for info in archive.infolist()
+                           if not info.is_dir()]
+                names = _wanted(str(source), [name for name, _ in members], required, optional)
+                for name, info in members:
+                    if name in names:
+                        _extract(archive, info, target / name, f"{source} → {name}")
+                        if name.endswith(PACKED_SUFFIXES):
+                            _from_inner(target / name, f"{source} → {name}",
+                                        target / name.rsplit(".", 1)[0])
+                            (target / name).unlink()
         elif source.exists():
             raise KitError(f"{source} is neither a zip nor a folder",
                            "give the competition's zip, or the folder of its CSV files")
@@ -39,32 +56,6 @@ def unpack(source: Path, required: Sequence[str], optional: Sequence[str], targe
                                             "or the path of a zip, a folder or an .npz)")
     except OSError as error:
         raise unreadable(error, source) from error
-
-
-def _from_folder(source: Path, required: Sequence[str], optional: Sequence[str],
-                 target: Path) -> None:
-    there = {path.name: path for path in source.iterdir() if path.is_file()}
-    for name in _wanted(str(source), list(there), required, optional):
-        if name.endswith(PACKED_SUFFIXES):
-            _from_inner(there[name], str(there[name]),
-                        target / name.removesuffix(there[name].suffix))
-        else:
-            with open_csv(there[name]) as stream:
-                _copy(stream, target / name, str(there[name]))
-
-
-def _from_zip(source: Path, required: Sequence[str], optional: Sequence[str], target: Path) -> None:
-    with open_zip(source, str(source)) as archive:
-        members = [(info.filename.rsplit("/", 1)[-1], info) for info in archive.infolist()
-                   if not info.is_dir()]
-        names = _wanted(str(source), [name for name, _ in members], required, optional)
-        for name, info in members:
-            if name in names:
-                _extract(archive, info, target / name, f"{source} → {name}")
-                if name.endswith(PACKED_SUFFIXES):
-                    _from_inner(target / name, f"{source} → {name}",
-                                target / name.rsplit(".", 1)[0])
-                    (target / name).unlink()
 
 
 def _from_inner(path: Path, called: str, target: Path) -> None:
@@ -110,11 +101,19 @@ def _wanted(called: str, there: list[str], required: Sequence[str],
 
 
 def _copy(stream: IO[bytes], target: Path, called: str) -> None:
-    """Write `stream` to `target`. KitError if a line of a CSV file, or the whole file, is too long."""
+    """Write `stream` to `target`. KitError if it is too long, or has a CSV line that is."""
     lines, written = 1, 0
     try:
         with target.open("wb") as file:
-            while chunk := _read(stream, called):
+            while True:
+                try:
+                    chunk = stream.read(_CHUNK)
+                except OSError as error:
+                    if error.errno is None:  # raised by a decompressor, not by the system
+                        raise ValueError(str(error)) from error
+                    raise unreadable(error, Path(called)) from error
+                if not chunk:
+                    return
                 found = chunk.count(b"\n")
                 if target.suffix == ".csv" and not found and len(chunk) == _CHUNK:
                     raise too_long(called, lines)
@@ -124,13 +123,4 @@ def _copy(stream: IO[bytes], target: Path, called: str) -> None:
                                    "give the right file")
                 file.write(chunk)
     except OSError as error:
-        raise transfer.unwritable(target.parent, error) from error
-
-
-def _read(stream: IO[bytes], called: str) -> bytes:
-    try:
-        return stream.read(_CHUNK)
-    except OSError as error:
-        if error.errno is None:  # raised by a decompressor, not by the system
-            raise ValueError(str(error)) from error
-        raise unreadable(error, Path(called)) from error
+        raise storage.explain_os_error(error, target.parent, "write") from error

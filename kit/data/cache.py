@@ -25,7 +25,7 @@ Arrays = tuple[np.ndarray, np.ndarray, str]  # pixels, labels or ids, SHA-256 of
 
 
 def file_stamp(info: os.stat_result) -> list[int]:
-    """Size, mtime and ctime in nanoseconds, and inode: one of them changes whenever the file does."""
+    """Size, mtime and ctime in nanoseconds, and inode: one changes whenever the file does."""
     return [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino]
 
 
@@ -39,28 +39,22 @@ def load(path: Path, columns: tuple[str, ...], n_classes: int) -> Arrays | None:
             return None
         now = file_stamp(path.stat())
         if about["stamp"] != now:
-            if about["size"] != now[0] or sha256_file(path) != about["sha256"] or file_stamp(path.stat()) != now:
+            if about["size"] != now[0] or sha256_file(path) != about["sha256"] \
+                    or file_stamp(path.stat()) != now:
                 return None
             with contextlib.suppress(OSError):
                 # In a read-only folder the file is hashed again each time
                 _write_about(path, about | {"stamp": trusted(now)})
-        pixels = _map(_file(path, "pixels.npy"))
+        try:
+            pixels = np.load(_file(path, "pixels.npy"), mmap_mode="r", allow_pickle=False)
+        except OSError:  # a mount that cannot map files
+            pixels = np.load(_file(path, "pixels.npy"), allow_pickle=False)
         names = np.load(_file(path, "names.npy"), allow_pickle=False)
         if [_crc(pixels), _crc(names)] != about["crc32"]:
             return None
         return np.asarray(pixels), names, about["sha256"]
     except Exception:  # a damaged cache can raise anything; it is treated as missing
         return None
-
-
-def _map(path: Path) -> np.ndarray:
-    """The array of a `.npy` file as a memory map; read into memory on mounts that cannot map
-    (ENODEV).
-    """
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError:
-        return np.load(path, allow_pickle=False)
 
 
 def save(path: Path, columns: tuple[str, ...], n_classes: int, before: list[int],

@@ -28,7 +28,7 @@ BOM = b"\xef\xbb\xbf"
 
 @contextlib.contextmanager
 def open_csv(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular file for reading bytes. KitError for anything else, and where reading fails."""
+    """Open a regular file for reading bytes. KitError for anything else, and if reading fails."""
     try:
         # Opening a pipe would wait for its writer, so check first that it is a regular file.
         info = path.stat()
@@ -176,7 +176,8 @@ def columns_problem(found: Sequence[str], expected: Sequence[str]) -> str | None
         return "; ".join(said)
     place = next(i for i, (name, other) in enumerate(zip(found, expected, strict=True))
                  if name != other)
-    return f"columns in another order: column {place + 1} is {quoted(found[place])}, not {quoted(expected[place])}"
+    return (f"columns in another order: column {place + 1} is {quoted(found[place])}, not "
+            f"{quoted(expected[place])}")
 
 
 def line_blocks(file: BinaryIO, path: Path, digest: "hashlib._Hash") -> Iterator[tuple[int, bytes]]:
@@ -224,6 +225,7 @@ def list_names(names: Sequence[str], limit: int = 4) -> str:
     names = list(names)
     if len(names) <= limit:
         return ", ".join(quoted(name) for name in names)
-    return f"{', '.join(quoted(name) for name in names[: limit - 1])} … {quoted(names[-1])} ({len(names)})"
+    some = ", ".join(quoted(name) for name in names[: limit - 1])
+    return f"{some} … {quoted(names[-1])} ({len(names)})"
 
 

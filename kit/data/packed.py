@@ -159,7 +159,8 @@ def open_zip(
                 if start.startswith(ZIP):
                     raise KitError(f"{called} is cut off: its end, the list of its files, is "
                                    "missing", DOWNLOAD_AGAIN)
-                raise KitError(f"{called} is {'a gzip, ' * start.startswith(GZIP)}not a zip", wanted)
+                gzipped = "a gzip, " if start.startswith(GZIP) else ""
+                raise KitError(f"{called} is {gzipped}not a zip", wanted)
             archive = zipfile.ZipFile(file)
         if len(archive.infolist()) > MAX_ENTRIES:
             raise _too_many(called)

@@ -77,7 +77,8 @@ def center_by_mass(box: np.ndarray) -> np.ndarray:
     top = _offset((box.sum(axis=2) @ at) / mass)
     left = _offset((box.sum(axis=1) @ at) / mass)
     frame = np.zeros((n, SIDE, SIDE))
-    frame[np.arange(n)[:, None, None], top[:, None, None] + at[:, None], left[:, None, None] + at] = box
+    rows, columns = top[:, None, None] + at[:, None], left[:, None, None] + at
+    frame[np.arange(n)[:, None, None], rows, columns] = box
     return frame
 
 

@@ -135,9 +135,8 @@ class PortableRandom:
 
     def uniform(self, *shape: int) -> np.ndarray:
         """In [0, 1), float64, 53 random bits."""
-        raw = self._bits.random_raw(int(np.prod(shape)))
-        return (np.asarray(raw,
-                           dtype=np.uint64) >> np.uint64(11)).astype(np.float64).reshape(shape) * 2.0**-53
+        raw = np.asarray(self._bits.random_raw(int(np.prod(shape))), dtype=np.uint64)
+        return (raw >> np.uint64(11)).astype(np.float64).reshape(shape) * 2.0**-53
 
     def normal(self, *shape: int) -> np.ndarray:
         """Standard normal (Box and Muller 1958)."""
@@ -284,13 +283,14 @@ def _pen(hand: Handwriting, points: np.ndarray, along: np.ndarray,
     for share in (0.6, 0.4):  # at most two places where the ink runs out
         here = random.uniform(n, 1) < hand.gaps * share
         place, depth = random.uniform(n, 1) * length, 0.6 + 1.2 * random.uniform(n, 1)
-        radius = radius - here * depth * np.exp(-(((along - place) / (0.03 + 0.05 * random.uniform(n, 1))) ** 2))
+        distance = (along - place) / (0.03 + 0.05 * random.uniform(n, 1))
+        radius = radius - here * depth * np.exp(-(distance**2))
     return np.clip(radius, pen.UNSEEN, pen.MAX_RADIUS)
 
 
 def _marks(paper: Paper, points: np.ndarray, radius: np.ndarray,
            random: PortableRandom) -> tuple[np.ndarray, np.ndarray]:
-    """Append a ruled line and a speck to the points of each digit; for most digits they are UNSEEN."""
+    """Append a ruled line and a speck to the points of each digit; for most they are UNSEEN."""
     n, line = len(points), np.linspace(-1.2, 1.2, 50)
     low, high = pen.bounds(points, radius)
     middle, reach = (low + high) / 2, (high - low).max(axis=1, keepdims=True) / 2

@@ -6,6 +6,7 @@ sample to <root>/<slug>-sample/, so that they cannot be confused; `find_data` ch
 two.
 """
 
+import contextlib
 import errno
 import functools
 import hashlib
@@ -36,14 +37,14 @@ _SAMPLE = "-sample"
 
 @dataclass(frozen=True)
 class DataFolder:
-    """A folder with the competition's files. It has a manifest.json if the kit has put them there."""
+    """A folder with the competition's files, and a manifest.json if the kit has put them there."""
 
     path: Path
     competition: Competition
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """The contents of manifest.json, or defaults if there is none. KitError if it is damaged."""
+        """The contents of manifest.json; defaults if there is none. KitError if it is damaged."""
         if not (self.path / MANIFEST).is_file():
             return {"competition": self.competition.slug, "source": "path", "is_sample": False}
         manifest = storage.read_json(self.path / MANIFEST)
@@ -131,8 +132,12 @@ class DataFolder:
         path = self.file(name)
         if path is None:
             raise KitError(f"there is no {name} in {self.path}", self.download_again)
+        # A run asks for its tables in a dozen places: they are read once while the files are the
+        # same. A file that changed a moment ago could change again without another stamp
+        stamp = table_cache.trusted(table_cache.file_stamp(path.stat()))
         try:
-            table = _read_once(path, self.competition, labelled)
+            table = read_table(path, self.competition, labelled) if stamp is None \
+                else _read_stamped(path, tuple(stamp), self.competition, labelled)
         except KitError as error:
             raise KitError(error.message, error.fix.replace(AGAIN, self.download_again)) from error
         recorded = self.manifest.get("sha256", {})
@@ -145,18 +150,6 @@ class DataFolder:
                         "replaced",
                         f"{self.download_again}; or delete {self.path / MANIFEST} if the file is "
                         "meant to be so")
-
-
-def _read_once(path: Path, competition: Competition, labelled: bool) -> Table:
-    """`read_table`, or the table that this process has read already, while its file is the same.
-
-    A run asks for its tables in a dozen places. A file that changed a moment ago could change again
-    without another stamp: it is read each time.
-    """
-    stamp = table_cache.trusted(table_cache.file_stamp(path.stat()))
-    if stamp is None:
-        return read_table(path, competition, labelled)
-    return _read_stamped(path, tuple(stamp), competition, labelled)
 
 
 @functools.lru_cache(maxsize=6)  # the tables of two data folders
@@ -201,7 +194,9 @@ def download(competition: Competition, source: str | Path | None, root: Path, fo
     say = (progress or Progress()).say
     if source is None:
         real = data_folder(competition, root, sample=False)
-        if not force and _is_all_there_is(real):
+        # Data that the user has put there, or that nobody can download without a credential
+        kept = not (real.path / MANIFEST).is_file() or not has_credential()
+        if not force and kept and real.file(competition.train) is not None:
             say(f"{real.path} is there")
             return real
         source = "kaggle" if has_credential() else "sample"
@@ -210,7 +205,12 @@ def download(competition: Competition, source: str | Path | None, root: Path, fo
                        "download it in a browser and give the file to --from; or take --from "
                        "kaggle")
     folder = data_folder(competition, root, source == "sample")
-    origin = str(source) if source in ("kaggle", "sample") else _origin(Path(source))
+    origin = str(source)
+    if source not in ("kaggle", "sample"):
+        # The path, size and time of a zip or folder, by which an unchanged one is recognized
+        with contextlib.suppress(OSError, ValueError):
+            info = Path(source).stat()
+            origin = f"{Path(source).resolve()} {info.st_size} {info.st_mtime_ns}"
     if not force and _is_intact(folder, origin):
         say(f"{folder.path} is there and intact")
         return folder
@@ -235,26 +235,9 @@ def data_folder(competition: Competition, root: Path, sample: bool) -> DataFolde
     return DataFolder(Path(root) / (competition.slug + _SAMPLE * sample), competition)
 
 
-def _is_all_there_is(real: DataFolder) -> bool:
-    """Whether there is real data that the user has put there, or that cannot be downloaded without
-    a credential.
-    """
-    by_hand = not (real.path / MANIFEST).is_file()
-    return real.file(real.competition.train) is not None and (by_hand or not has_credential())
-
-
 def _tables_of(competition: Competition) -> tuple[str, ...]:
     """The names of all files that a data folder may have besides its manifest."""
     return (*competition.files, npz.TEST_LABELS)
-
-
-def _origin(path: Path) -> str:
-    """The path, size and time of a zip or folder, by which an unchanged one is recognized."""
-    try:
-        info = path.stat()
-        return f"{path.resolve()} {info.st_size} {info.st_mtime_ns}"
-    except (OSError, ValueError):
-        return str(path)
 
 
 def _is_intact(folder: DataFolder, origin: str) -> bool:
@@ -282,8 +265,18 @@ def _gather(new: DataFolder, source: str | Path, say: Callable[[str], None]) -> 
     about: dict[str, Any] = {"competition": competition.slug, "source": str(source),
                              "is_sample": False,
                              "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    required = (competition.train, competition.test)
     if source == "kaggle":
-        _from_kaggle(new, say)
+        from kit.kaggle.client import download_competition
+
+        given = download_competition(competition.slug, new.path.parent, say, competition.rules_url)
+        try:
+            archive.unpack(given, required,
+                           [name for name in competition.files if name not in required], new.path)
+        except KitError as error:
+            raise KitError(error.message.replace(str(given), f"{given.name} from Kaggle"),
+                           f"run the same command again, nothing was replaced; {error.fix}"
+                           ) from error
     elif source == "sample":
         from kit.data import sample
 
@@ -295,28 +288,12 @@ def _gather(new: DataFolder, source: str | Path, say: Callable[[str], None]) -> 
         npz.write_files(new.path, source, competition)
         about["source"] = "keras" if source == "keras" else "path"
     else:
-        required = (competition.train, competition.test)
         optional = [name for name in (*_tables_of(competition), MANIFEST) if name not in required]
         archive.unpack(Path(source), required, optional, new.path)
         about["source"] = "path"
         if new.is_sample:  # a sample stays one, wherever it is copied from
             about |= {key: new.manifest.get(key) for key in ("is_sample", "writer_block")}
     return about
-
-
-def _from_kaggle(new: DataFolder, say: Callable[[str], None]) -> None:
-    """Download the competition's zip and unpack it, as an untrusted one like any other."""
-    from kit.kaggle.client import download_competition
-
-    competition = new.competition
-    required = (competition.train, competition.test)
-    given = download_competition(competition.slug, new.path.parent, say, competition.rules_url)
-    try:
-        archive.unpack(given, required,
-                       [name for name in competition.files if name not in required], new.path)
-    except KitError as error:
-        raise KitError(error.message.replace(str(given), f"{given.name} from Kaggle"),
-                       f"run the same command again, nothing was replaced; {error.fix}") from error
 
 
 def _check(new: DataFolder, say: Callable[[str], None]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ _MISSING = {b"", b"nan", b"na", b"n/a", b"null", b"none", b"<na>"}
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """One file's rows, in the file's order. The arrays are read-only; pixels may be a memory map."""
+    """One file's rows in its order. The arrays are read-only; pixels may be a memory map."""
 
     path: Path
     pixels: np.ndarray  # uint8 (n, 784), 0 is paper

@@ -51,8 +51,8 @@ def error_message(error: Exception) -> str:
     inner = body.get("error")  # Google's own services answer {"error": {"message": …}}
     text = redacted_line(str(body.get("message")
                              or (inner.get("message") if isinstance(inner, dict) else inner) or ""))
-    return "" if text.replace(" ",
-                              "").lower() in ("badrequest", "forbidden", "notfound", "unauthorized") else text
+    bare = ("badrequest", "forbidden", "notfound", "unauthorized")
+    return "" if text.replace(" ", "").lower() in bare else text
 
 
 def is_web_page(error: Exception) -> bool:

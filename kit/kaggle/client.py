@@ -6,6 +6,7 @@ sent twice, captures what the client prints, and raises failures as a KitError
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import importlib.util
 import io
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
+from kit.core import storage
 from kit.core.errors import KitError
 from kit.kaggle import answers, refusals, transfer
 from kit.kaggle.answers import format_duration
@@ -48,6 +50,7 @@ ATTEMPTS = 5  # at one request, if Kaggle fails (5xx) or the connection is lost
 BACKOFF = 1.0  # seconds before the second attempt, doubled for each one after
 LONGEST_WAIT = 300.0  # seconds that one Retry-After may ask for
 TOTAL_WAIT = 900.0  # seconds of such waits in one command
+CHUNK_BYTES = 1 << 13  # the most of a download that a lost connection costs
 
 
 def silent(text: str) -> None:
@@ -98,10 +101,15 @@ class Client:
         twice does no harm (`repeat`) or the request surely did not arrive. Raises a KitError:
         `Unanswered` if the request may have been carried out, `Rejected` if Kaggle refused it.
         """
+        # Not urllib3's Retry: to it all requests of the SDK are POST alike, and the errors that
+        # Kaggle sends with status 200 are successes; it has no limit on all waits together, in
+        # many versions none on one wait, and no way to say that it waits
         attempt, problem, failure = 1, Exception(), KitError("", "")
         while True:
+            printed = io.StringIO()
             try:
-                return self._captured(send)
+                with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+                    return send()
             except Unanswered as error:  # raised by `send` itself
                 problem, failure = error, error
             except KitError:
@@ -111,6 +119,8 @@ class Client:
             except Exception as error:  # requests, urllib3, json and the client raise a dozen kinds
                 problem = error
                 failure = refusals.explain(doing, error, self.request_context(owner))
+            finally:
+                self.printed = redact(printed.getvalue())
             status = answers.http_status(problem)
             if (response := getattr(problem, "response", None)) is not None:
                 response.close()
@@ -124,14 +134,6 @@ class Client:
                 self.say(f"{failure.message}; again in {seconds:.0f} s")
                 time.sleep(seconds)
             attempt += 1
-
-    def _captured(self, send: Callable[[], T]) -> T:
-        printed = io.StringIO()
-        try:
-            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-                return send()
-        finally:
-            self.printed = redact(printed.getvalue())
 
     def _pause(self, doing: str, asked: float | None, attempt: int) -> None:
         """Sleep as long as a 429 asks, and say so. KitError if that is too long."""
@@ -282,26 +284,53 @@ def download_competition(slug: str, folder: Path, progress: Say = silent,
                          rules_url: str = "") -> Path:
     """Download the zip of all of the competition's files into `folder`, and return its path.
 
-    rules_url: the page to name in errors if the rules are not accepted yet. On a KitError, `folder`
-    is unchanged.
+    The official client downloads, and goes on after a lost connection if its file is still the
+    same. It tries once: its own repeats wait as long as any Retry-After asks, and keep an address
+    that expires. rules_url: the page to name in errors if the rules are not accepted yet. On a
+    KitError, `folder` is unchanged.
     """
-    client = connect(progress, rules_url or f"https://www.kaggle.com/competitions/{slug}/rules")
+    import requests
     from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest
 
+    client = connect(progress, rules_url or f"https://www.kaggle.com/competitions/{slug}/rules")
     request = ApiDownloadDataFilesRequest()
     request.competition_name = slug
     doing = f"download the data of {slug}"
 
-    def first() -> Any:
-        return client.call_sdk(
-            doing,
-            lambda kaggle: kaggle.competitions.competition_api_client.download_data_files(request))
-
-    def again(url: str, headers: dict[str, str]) -> Any:
-        return client.call(doing,
-                           lambda: transfer.open_url(url, headers, (CONNECT_TIMEOUT, READ_TIMEOUT)))
+    def send(response: Any, path: Path) -> None:
+        try:
+            client.api.download_file(response, str(path), None, resume=True, max_retries=0,
+                                     chunk_size=CHUNK_BYTES, timeout=READ_TIMEOUT)
+        except requests.RequestException:
+            raise
+        except OSError as error:  # requests wraps those of the network
+            raise storage.explain_os_error(error, path, "write") from error
 
     with transfer.scratch_folder(Path(folder)) as scratch:
-        archive = transfer.download_file(first, again, scratch / f"{slug}.zip", progress, ATTEMPTS,
-                                         _backoff)
-        return archive.replace(Path(folder) / archive.name)
+        path = scratch / f"{slug}.zip"
+        best, tries = 0, 0
+        while True:
+            with client.call_sdk(
+                    doing, lambda kaggle: kaggle.competitions.competition_api_client
+                    .download_data_files(request)) as response:
+                size = int(response.headers.get("Content-Length") or 0)
+                if not tries:
+                    transfer.check_disk_space(scratch, size)
+                    progress(f"downloading {path.name}" + (f" ({size / 1e6:,.1f} MB)" * bool(size)))
+                try:
+                    client.call(doing, functools.partial(send, response, path), attempts=1)
+                    return path.replace(Path(folder) / path.name)
+                except Unanswered:
+                    done = path.stat().st_size if path.exists() else 0
+            announced = f"{done:,} of {size:,} bytes" if size else f"{done:,} bytes"
+            tries = 1 if done > best else tries + 1
+            best = max(best, done)
+            if tries >= ATTEMPTS:
+                raise KitError(f"cannot download {path.name}: it ended after {announced}, "
+                               f"{ATTEMPTS} times: the connection was lost, or the announced "
+                               "length is wrong",
+                               "check the network, then run the same command again (nothing "
+                               "half-written was left behind); where a proxy cuts large files off, "
+                               "fetch it in a browser: kit download --from FILE.zip")
+            progress(f"{path.name}: the connection was lost after {announced}; going on")
+            time.sleep(_backoff(tries))

@@ -31,6 +31,8 @@ HOW_TO = (f"make an access token at {SETTINGS_PAGE} and export KAGGLE_API_TOKEN=
           "kaggle auth login. No account: kit download --from sample")
 NEW_KEY = f"make a new one at {SETTINGS_PAGE} (Create Legacy API Key) and put it there"
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
+# False where Path's own raise: a token is too long for a name, a folder may not be searched
+_is_file, _is_dir = os.path.isfile, os.path.isdir
 PATH_LIKE = re.compile(r"[/~.]|[A-Za-z]:[\\/]")  # the start of a path, never of a token
 
 
@@ -52,7 +54,8 @@ class Credential:
         """A warning if other users of this machine can read the file, otherwise ""."""
         if not self.readable_by_others:
             return ""
-        return f"{self.where} is readable by other users of this machine; close it: chmod 600 {self.where}"
+        return (f"{self.where} is readable by other users of this machine; close it: chmod 600 "
+                f"{self.where}")
 
 
 def find_credential() -> Credential:
@@ -70,7 +73,8 @@ def user_name() -> str | None:
     if used.kind == TOKEN:
         return None
     stored = {KEY: key_file(), OAUTH: _oauth_file()}.get(used.kind)
-    name = _json(stored).get("username") if stored and used.where == str(stored) else os.environ.get("KAGGLE_USERNAME")
+    name = _json(stored).get("username") if stored and used.where == str(stored) \
+        else os.environ.get("KAGGLE_USERNAME")
     return name if isinstance(name, str) and name else None
 
 
@@ -96,7 +100,8 @@ def check_credential(credential: Credential) -> None:
             why = "without a username and a key"
         if not (isinstance(value, dict) and isinstance(value.get("username"), str)
                 and isinstance(value.get("key"), str)):
-            raise KitError(f'{key_file()} is damaged, {why}: it must read {{"username": "…", "key": "…"}}',
+            raise KitError(f"{key_file()} is damaged, {why}: it must read "
+                           '{"username": "…", "key": "…"}',
                            "save it as ~/.kaggle/access_token: it holds an access token"
                            if text.startswith("KGAT_") else NEW_KEY)
     elif credential.kind == OAUTH:
@@ -184,7 +189,8 @@ def _present() -> Iterator[Credential]:
     """All credentials that exist, in the order in which the client tries them."""
     if os.environ.get("KAGGLE_API_TOKEN"):
         path = _token_path()
-        yield _file(TOKEN, path) if path is not None and _is_file(path) else Credential(TOKEN, "KAGGLE_API_TOKEN")
+        yield _file(TOKEN, path) if path is not None and _is_file(path) \
+            else Credential(TOKEN, "KAGGLE_API_TOKEN")
     for path in _token_files():
         if _is_file(path) and path.stat().st_size:
             yield _file(TOKEN, path)
@@ -202,7 +208,8 @@ def _passed_over() -> Iterator[str]:
     named = os.environ.get("KAGGLE_CONFIG_DIR")
     if named and not _is_file(_folder_named(named) / "kaggle.json"):
         folder = _folder_named(named)
-        state = "holds no kaggle.json" if _is_dir(folder) else "is a file" if _is_file(folder) else "is not there"
+        state = "holds no kaggle.json" if _is_dir(folder) \
+            else "is a file" if _is_file(folder) else "is not there"
         yield f"KAGGLE_CONFIG_DIR names {named}, which {state}"
     for one, other in (("KAGGLE_USERNAME", "KAGGLE_KEY"), ("KAGGLE_KEY", "KAGGLE_USERNAME")):
         if os.environ.get(one) and not os.environ.get(other):
@@ -270,20 +277,6 @@ def _file(kind: str, path: Path, note: str = "") -> Credential:
     mode = path.stat().st_mode if os.name != "nt" else 0
     return Credential(kind, str(path),
                       readable_by_others=bool(mode & (stat.S_IRGRP | stat.S_IROTH)), note=note)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a token is too long for a file name; or the folder may not be searched
-        return False
-
-
-def _is_dir(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
 
 
 def _can_read(path: Path) -> bool:

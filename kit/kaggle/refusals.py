@@ -77,23 +77,27 @@ def explain(doing: str, error: Exception, asker: RequestContext) -> KitError:
         return _answered(doing, error, status, asker)
     if isinstance(error, json.JSONDecodeError):  # the base class of requests' own, too
         return Unanswered(f"cannot {doing}: the answer is not from Kaggle",
-                          "check that no proxy or login page of the network answers instead, then run it again")
+                          "check that no proxy or login page of the network answers instead, then "
+                          "run it again")
     if isinstance(error, requests.RequestException | OSError):
         return _unreachable(doing, error)
     said = answers.redacted_line(str(error)) or type(error).__name__
     if isinstance(error, ValueError):  # the client's own checks
         if "upload state directory" in said:
             folder = re.search(r"directory (\S+)", said)
-            return KitError(f"cannot {doing}: {said}", f"rm -r {folder[1] if folder else 'that folder'}, {AGAIN}")
+            return KitError(f"cannot {doing}: {said}",
+                            f"rm -r {folder[1] if folder else 'that folder'}, {AGAIN}")
         file = "dataset-metadata.json" if "dataset" in doing else "kernel-metadata.json"
-        where = f"correct it in {file}, or make that again: kit kernel build --user NAME" if asker.owner \
-            else "correct what is named, then run the same command again"
-        return KitError(f"cannot {doing}: {said}", where)
+        return KitError(f"cannot {doing}: {said}",
+                        f"correct it in {file}, or make that again: kit kernel build --user NAME"
+                        if asker.owner else
+                        "correct what is named, then run the same command again")
     if "KAGGLE_API_ENVIRONMENT" in said:
         return KitError(f"cannot {doing}: {said}", "unset KAGGLE_API_ENVIRONMENT")
     return KitError(f"cannot {doing}: the official client ({client_versions()}) failed: "
                     f"{type(error).__name__}: {said}",
-                    "pip install --upgrade kaggle kagglesdk; if the newest version fails as well, please report it")
+                    "pip install --upgrade kaggle kagglesdk; if the newest version fails as well, "
+                    "please report it")
 
 
 def client_versions() -> str:
@@ -123,15 +127,18 @@ def unreachable(url: str, proxy: str | None, error: OSError) -> KitError:
         fix = correct if proxy else f"check that the network is up and resolves names; {wants}"
     elif isinstance(error, ConnectionRefusedError):
         why = f"{place} refuses the connection"
-        fix = f"start the proxy, or {correct}" if proxy else f"a firewall stands in between: ask who runs it; {wants}"
+        fix = f"start the proxy, or {correct}" if proxy \
+            else f"a firewall stands in between: ask who runs it; {wants}"
     elif isinstance(error, TimeoutError):
         why = f"no answer from {place}"
-        fix = f"check the network; {correct}" if proxy else \
-            f"check the network: it is down, or a firewall drops the connection; {wants}"
+        fix = f"check the network; {correct}" if proxy \
+            else f"check the network: it is down, or a firewall drops the connection; {wants}"
     elif error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN):
-        why, fix = "this machine is on no network from which it could be reached", "connect it, or join the VPN"
+        why = "this machine is on no network from which it could be reached"
+        fix = "connect it, or join the VPN"
     elif error.errno in (errno.EACCES, errno.EPERM):
-        why, fix = "this machine forbids the connection", "run it outside the sandbox or firewall that forbids it"
+        why = "this machine forbids the connection"
+        fix = "run it outside the sandbox or firewall that forbids it"
     else:
         why, fix = str(error.strerror or error), f"check the network; {correct if proxy else wants}"
     return KitError(f"cannot reach Kaggle at {url}{through}: {why}",
@@ -141,24 +148,26 @@ def unreachable(url: str, proxy: str | None, error: OSError) -> KitError:
 def _unreachable(doing: str, error: Exception) -> KitError:
     """The KitError if there was no answer. `Unanswered` only if trying again may help."""
     import requests
+    import urllib3
 
     chain = list(_chain(error))
     said = " ".join(str(part) for part in chain)
-    if isinstance(error, requests.exceptions.InvalidHeader) or any(isinstance(part, UnicodeError) for part in chain):
-        return KitError(f"cannot {doing}: the credential has a character in it that no header can carry",
-                        "copy the token or key once more, alone and on one line")
+    if isinstance(error, requests.exceptions.InvalidHeader) \
+            or any(isinstance(part, UnicodeError) for part in chain):
+        return KitError(f"cannot {doing}: the credential has a character in it that no header can "
+                        "carry", "copy the token or key once more, alone and on one line")
     if "SOCKS" in said and isinstance(error, requests.exceptions.InvalidSchema):
         return KitError(f"cannot {doing}: the proxy is a SOCKS proxy, and PySocks is not installed",
                         "pip install 'requests[socks]'")
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema
                   | requests.exceptions.MissingSchema):
-                      # The only address here that a user sets is the proxy's
+        # The only address here that a user sets is the proxy's
         return KitError(f"cannot {doing}: the address of the proxy cannot be read: "
                         f"{answers.redacted_line(str(error))}",
                         "write it as HTTPS_PROXY=http://HOST:PORT")
     if found := re.search(r"Could not find (?:a suitable|the) TLS.*?path: (\S+)", said):
-        variable = next((name for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if os.environ.get(name)),
-                        "REQUESTS_CA_BUNDLE")
+        variable = "CURL_CA_BUNDLE" if os.environ.get("CURL_CA_BUNDLE") \
+            and not os.environ.get("REQUESTS_CA_BUNDLE") else "REQUESTS_CA_BUNDLE"
         return KitError(f"cannot {doing}: there is no file of certificates at {found[1]}",
                         f"correct {variable}, or unset it")
     if found := re.search(r"Tunnel connection failed: (\d+)", said):
@@ -166,79 +175,90 @@ def _unreachable(doing: str, error: Exception) -> KitError:
     if any(isinstance(part, ssl.SSLError | requests.exceptions.SSLError) for part in chain) \
             and (permanent := _tls(doing, said)):
         return permanent
-    cause = next((part for part in chain if isinstance(part, OSError) and not isinstance(
-        part, requests.RequestException) and (part.errno or isinstance(part, TimeoutError))), None)
+    cause = next((part for part in chain if isinstance(part, OSError)
+                  and not isinstance(part, requests.RequestException)
+                  and (part.errno or isinstance(part, TimeoutError))), None)
     if "NameResolutionError" in said or isinstance(cause, socket.gaierror):
-        why, fix = "the name of the server is not known to this network", "check that the network is up"
+        why = "the name of the server is not known to this network"
+        fix = "check that the network is up"
     elif isinstance(error, requests.exceptions.ProxyError):
-        why, fix = "the proxy cannot be reached", "check HTTPS_PROXY and HTTP_PROXY, and the network"
+        why = "the proxy cannot be reached"
+        fix = "check HTTPS_PROXY and HTTP_PROXY, and the network"
     elif isinstance(cause, ConnectionRefusedError):
-        why, fix = "the connection was refused", "check the network, and that no firewall stands in between"
+        why = "the connection was refused"
+        fix = "check the network, and that no firewall stands in between"
     elif isinstance(error, requests.exceptions.ConnectTimeout):
-        why, fix = "no connection to Kaggle within the time", "check the network, and that no firewall drops it"
+        why = "no connection to Kaggle within the time"
+        fix = "check the network, and that no firewall drops it"
     elif isinstance(error, requests.RequestException | ConnectionError | TimeoutError):
-        why, fix = f"the connection to Kaggle was lost ({type(error).__name__})", "check the network"
+        why = f"the connection to Kaggle was lost ({type(error).__name__})"
+        fix = "check the network"
     else:
         fix = "correct what is named, then run the same command again"
-        if isinstance(error, OSError) and error.errno and (error.filename or not isinstance(error, PermissionError)):
+        if isinstance(error, OSError) and error.errno \
+                and (error.filename or not isinstance(error, PermissionError)):
             # A file could not be read
             fix = storage.explain_os_error(error, str(error.filename), "read").fix
         return KitError(f"cannot {doing}: {answers.redacted_line(str(error))}", fix)
+    # Without a connection nothing can have been carried out
+    unopened = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError,
+                requests.exceptions.ConnectTimeout, socket.gaierror, ConnectionRefusedError)
     return Unanswered(f"cannot {doing}: {why}", f"{fix}, then {AGAIN}",
-                      may_have_arrived=not _before_sending(chain))
-
-
-def _before_sending(chain: list[BaseException]) -> bool:
-    """Whether no connection was opened, so that nothing can have been carried out."""
-    import requests
-    import urllib3
-
-    return any(isinstance(part, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError
-                          | requests.exceptions.ConnectTimeout | socket.gaierror | ConnectionRefusedError)
-               for part in chain)
+                      may_have_arrived=not any(isinstance(part, unopened) for part in chain))
 
 
 def proxy_refused(doing: str, status: int) -> KitError:
     """The KitError if the proxy answered with an error status."""
-    proxy = next(filter(None, (os.environ.get(name) for name in (*PROXIES, *map(str.lower, PROXIES)))), "")
+    names = (*PROXIES, *map(str.lower, PROXIES))
+    proxy = next(filter(None, map(os.environ.get, names)), "")
     if status == 407 and "@" in proxy:
-        return KitError(f"cannot {doing}: the proxy does not accept the user and password in HTTPS_PROXY (407)",
-                        "correct them; a special character is written as its code there: @ as %40, : as %3A, / as %2F")
+        return KitError(f"cannot {doing}: the proxy does not accept the user and password in "
+                        "HTTPS_PROXY (407)",
+                        "correct them; a special character is written as its code there: @ as "
+                        "%40, : as %3A, / as %2F")
     if status == 407:
         return KitError(f"cannot {doing}: the proxy asks for a user and a password (407)",
-                        "export HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT (and HTTP_PROXY); where it wants a Windows "
-                        "login (NTLM, Kerberos), put a relay such as px or cntlm before it")
+                        "export HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT (and HTTP_PROXY); where "
+                        "it wants a Windows login (NTLM, Kerberos), put a relay such as px or "
+                        "cntlm before it")
     if status >= 500:
         return Unanswered(f"cannot {doing}: the proxy cannot reach Kaggle ({status})",
                           f"later {AGAIN}", may_have_arrived=False)
     return KitError(f"cannot {doing}: the proxy does not let it through ({status})",
-                    f"ask who runs the network to permit api.kaggle.com, www.kaggle.com and storage.googleapis.com; "
-                    f"{BY_HAND}")
+                    "ask who runs the network to permit api.kaggle.com, www.kaggle.com and "
+                    f"storage.googleapis.com; {BY_HAND}")
 
 
 def _tls(doing: str, said: str) -> KitError | None:
-    """The KitError for a TLS error that will not go away; None if the connection was merely lost."""
+    """The KitError for a TLS error that stays; None if the connection was merely lost."""
     if "CERTIFICATE_VERIFY_FAILED" not in said and "certificate verify failed" not in said:
-        if "WRONG_VERSION_NUMBER" in said or "wrong version number" in said or "HTTP_REQUEST" in said:
+        if re.search("WRONG_VERSION_NUMBER|wrong version number|HTTP_REQUEST", said):
             return KitError(f"cannot {doing}: the server that answers does not speak TLS",
-                            "an HTTPS_PROXY that begins with https:// mostly has to begin with http://")
+                            "an HTTPS_PROXY that begins with https:// mostly has to begin with "
+                            "http://")
         return None
     if "expired" in said or "not yet valid" in said:
         return KitError(f"cannot {doing}: the certificate of the connection is not valid today",
-                        "check this machine's date and clock; if they are right, a proxy's certificate has expired")
+                        "check this machine's date and clock; if they are right, a proxy's "
+                        "certificate has expired")
     if "ostname mismatch" in said or "doesn't match" in said or "not valid for" in said:
-        return KitError(f"cannot {doing}: another server than Kaggle's answers (its certificate has another name)",
-                        "log in to the network in a browser first (a hotel's page), or check the proxy and the DNS")
+        return KitError(f"cannot {doing}: another server than Kaggle's answers (its certificate "
+                        "has another name)",
+                        "log in to the network in a browser first (a hotel's page), or check the "
+                        "proxy and the DNS")
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    fix = "export REQUESTS_CA_BUNDLE=FILE.pem with the certificate of the company's proxy or of the virus scanner, " \
-          "which opens encrypted connections (who runs the network has it; on Debian, where it is installed there, " \
-          "/etc/ssl/certs/ca-certificates.crt)"
     if bundle:
-        fix = f"add the certificate of the company's proxy to {bundle}, which REQUESTS_CA_BUNDLE names"
+        fix = (f"add the certificate of the company's proxy to {bundle}, which REQUESTS_CA_BUNDLE "
+               "names")
     elif os.environ.get("SSL_CERT_FILE"):
-        fix = "export REQUESTS_CA_BUNDLE=\"$SSL_CERT_FILE\": the client does not read SSL_CERT_FILE"
-    return KitError(f"cannot {doing}: the certificate of the connection is not signed by anybody whom Python trusts "
-                    "(certificate verify failed)", f"{fix}; {BY_HAND}")
+        fix = ('export REQUESTS_CA_BUNDLE="$SSL_CERT_FILE": the client does not read '
+               "SSL_CERT_FILE")
+    else:
+        fix = ("export REQUESTS_CA_BUNDLE=FILE.pem with the certificate of the company's proxy or "
+               "of the virus scanner, which opens encrypted connections (who runs the network has "
+               "it; on Debian, where it is installed there, /etc/ssl/certs/ca-certificates.crt)")
+    return KitError(f"cannot {doing}: the certificate of the connection is not signed by anybody "
+                    "whom Python trusts (certificate verify failed)", f"{fix}; {BY_HAND}")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -262,20 +282,19 @@ def _answered(doing: str, error: Exception, status: int, asker: RequestContext) 
     if status == 407:
         return proxy_refused(doing, status)
     if status >= 500 or status == 408:
-        return Unanswered(f"cannot {doing}: Kaggle has an internal error ({status}){said}", f"later {AGAIN}")
+        return Unanswered(f"cannot {doing}: Kaggle has an internal error ({status}){said}",
+                          f"later {AGAIN}")
     if answers.is_web_page(error) and status in (401, 403, 404, 451):
         return Rejected(f"cannot {doing}: a web page answers in Kaggle's place ({status})",
-                        "a filter of the network stands in between: ask who runs it to permit api.kaggle.com; "
-                        f"{BY_HAND}", status)
+                        "a filter of the network stands in between: ask who runs it to permit "
+                        f"api.kaggle.com; {BY_HAND}", status)
     if answers.is_from_storage(error):
         return Rejected(f"cannot {doing}: Kaggle's storage refuses it ({status})",
-                        f"check this machine's clock (date -u): the address is signed for a few minutes; then {AGAIN}",
-                        status)
-    if known := explain_words(text, asker):
-        kind, meaning, fix = known
-    else:
-        kind, (meaning, fix) = "", _by_status(status, bool(text), asker)
-    return Rejected(f"cannot {doing}: Kaggle answers {status}{meaning and ', '}{meaning}{said}", fix, status, kind)
+                        "check this machine's clock (date -u): the address is signed for a few "
+                        f"minutes; then {AGAIN}", status)
+    kind, meaning, fix = explain_words(text, asker) or ("", *_by_status(status, bool(text), asker))
+    return Rejected(f"cannot {doing}: Kaggle answers {status}{meaning and ', '}{meaning}{said}",
+                    fix, status, kind)
 
 
 def explain_words(text: str, asker: RequestContext) -> tuple[str, str, str] | None:
@@ -288,82 +307,92 @@ def explain_words(text: str, asker: RequestContext) -> tuple[str, str, str] | No
 
 def _known(asker: RequestContext) -> Iterator[tuple[str, str, str, str]]:
     """The known messages: (pattern, kind of refusal, meaning, fix)."""
-    yield (r"accept .*\brules\b|\brules\b.*\baccept", "", "the competition's rules are not accepted",
+    same = "run the same command again"
+    yield (r"accept .*\brules\b|\brules\b.*\baccept", "",
+           "the competition's rules are not accepted",
            f"accept the rules at {asker.rules_url} (only the web page can do that), then {AGAIN}")
-    yield (r"competitions\.participate|(not|must|need to) (have )?join|not (a )?participa",
-           "", "this account has not joined the competition",
-           f"join it at {asker.rules_url} (Join Competition or Late Submission, and accept the rules), then {AGAIN}")
-    yield (r"submission allowance|(daily|per.day).*(limit|submission)|limit.*(daily|per.day|submissions)"
-           r"|no (more )?submissions? (left|remaining)", LIMIT, "the submissions of today are used up",
+    yield (r"competitions\.participate|(not|must|need to) (have )?join|not (a )?participa", "",
+           "this account has not joined the competition",
+           f"join it at {asker.rules_url} (Join Competition or Late Submission, and accept the "
+           f"rules), then {AGAIN}")
+    yield (r"submission allowance|(daily|per.day).*(limit|submission)"
+           r"|limit.*(daily|per.day|submissions)|no (more )?submissions? (left|remaining)", LIMIT,
+           "the submissions of today are used up",
            f"they come back at midnight UTC, in {time_until_midnight()}; then {AGAIN}: nothing has "
            "to be made anew")
     yield (r"only accepts submissions from notebooks|kernels.only", "",
            "the competition takes notebooks, not files",
-           "kit kernel build --user NAME, kit kernel rehearse, then kit kernel push --wait --submit")
-    yield (r"submissions? (have|has|are|is) (been )?(disabled|closed)|deadline|competition (has ended|is over)",
-           "", "the competition takes no submissions any more",
+           "kit kernel build --user NAME, kit kernel rehearse, then kit kernel push --wait "
+           "--submit")
+    yield (r"submissions? (have|has|are|is) (been )?(disabled|closed)|deadline"
+           r"|competition (has ended|is over)", "", "the competition takes no submissions any more",
            f"see {asker.competition_url} for whether late submissions are open")
     yield (r"session count|concurrent .*sessions|sessions? .*(already|currently) running", BUSY,
            "as many sessions of yours run as Kaggle permits",
-           "wait until one has ended, or stop one at https://www.kaggle.com/code (View Active Events), then run the "
-           "same command again; with --wait, kit kernel push waits itself. Nothing has to be built anew")
+           "wait until one has ended, or stop one at https://www.kaggle.com/code (View Active "
+           f"Events), then {same}; with --wait, kit kernel push waits itself. Nothing has to be "
+           "built anew")
     yield (r"\bquota\b", QUOTA, "the accelerator's hours of this week are used up",
-           "wait until they come back (https://www.kaggle.com/settings shows when), then run the same command again; "
-           "or build it for the CPU: kit kernel build --accelerator none")
+           "wait until they come back (https://www.kaggle.com/settings shows when), then "
+           f"{same}; or build it for the CPU: kit kernel build --accelerator none")
     yield (r"phone|verif(y|ied|ication)|persona\b", "", "the account is not verified",
-           "verify it at https://www.kaggle.com/settings (Phone Verification; for TPUs also the identity), then run "
-           "the same command again")
+           "verify it at https://www.kaggle.com/settings (Phone Verification; for TPUs also the "
+           f"identity), then {same}")
     yield (r"(title|slug).*already in use|already (taken|exists)", "", "the name is in use already",
            "choose another one: kit kernel build --slug OTHER-NAME")
     yield (r"(outdated|unsupported|old|upgrade|update).{0,40}(client|cli\b|api version|kaggle)", "",
            f"the client is too old ({client_versions()})", "pip install --upgrade kaggle kagglesdk")
-    yield (r"still (running|in progress)|not (yet )?(finished|completed?)", "", "the kernel has not ended yet",
-           "wait for it: kit kernel push --wait --submit")
-    yield (r"exceeds the maximum size|too large", "", "the file is too large", "hand in a smaller file")
+    yield (r"still (running|in progress)|not (yet )?(finished|completed?)", "",
+           "the kernel has not ended yet", "wait for it: kit kernel push --wait --submit")
+    yield (r"exceeds the maximum size|too large", "", "the file is too large",
+           "hand in a smaller file")
     if asker.owner:
-        yield (r"permission|denied|not yours|not allowed", "", "not allowed", _not_yours(asker))
+        yield r"permission|denied|not yours|not allowed", "", "not allowed", _not_yours(asker)
 
 
 def _by_status(status: int, has_words: bool, asker: RequestContext) -> tuple[str, str]:
     """(meaning, fix) of a status from 400 to 499 without a message that is known."""
-    correct = "correct what Kaggle names; `pip install --upgrade kaggle` if it names the client"
     if status == 400 and not has_words:
         if asker.owner:
-            return "without a reason", ("check kernel-metadata.json (id, title, sources), or make it again: "
-                                        "kit kernel build --user NAME")
-        return "without a reason", (f"most often the competition is not joined or its rules are not accepted: "
-                                    f"{asker.rules_url}; else today's submissions are used up, and come back at "
-                                    f"midnight UTC, in {time_until_midnight()}")
+            return "without a reason", ("check kernel-metadata.json (id, title, sources), or make "
+                                        "it again: kit kernel build --user NAME")
+        return "without a reason", ("most often the competition is not joined or its rules are not "
+                                    f"accepted: {asker.rules_url}; else today's submissions are "
+                                    "used up, and come back at midnight UTC, in "
+                                    f"{time_until_midnight()}")
     if status == 401:
         used = asker.credential
-        return f"the {used.kind} from {used.where} is expired, revoked or mistyped", how_to_renew(used)
+        return (f"the {used.kind} from {used.where} is expired, revoked or mistyped",
+                how_to_renew(used))
     if status == 403 and asker.owner:
         return "not allowed", _not_yours(asker)
     if status == 403:
-        return "not allowed", (f"accept the rules at {asker.rules_url} (only the web page can do that), then run the "
-                               "same command again; if they are accepted, the account lacks a right: verify its phone "
-                               "number on Kaggle")
+        return "not allowed", (f"accept the rules at {asker.rules_url} (only the web page can do "
+                               "that), then run the same command again; if they are accepted, the "
+                               "account lacks a right: verify its phone number on Kaggle")
     if status == 404 and asker.owner:
-        return "not found", f"check the kernel's name, and that {asker.user or 'this account'} may see it"
+        return ("not found",
+                f"check the kernel's name, and that {asker.user or 'this account'} may see it")
     if status == 404:
-        return "not found", f"check the competition's name: it is the end of {asker.competition_url}"
-    if status == 409:
-        return "the name is in use already", "choose another one: kit kernel build --slug OTHER-NAME"
-    if status == 413:
-        return "too large", "Kaggle, or a proxy of the network, takes no file of that size: make it smaller"
-    if status == 426:
-        return f"the client is too old ({client_versions()})", "pip install --upgrade kaggle kagglesdk"
-    if status == 451:
-        return "not available in this country", "Kaggle does not serve it there"
-    return "", correct
+        return ("not found",
+                f"check the competition's name: it is the end of {asker.competition_url}")
+    return {409: ("the name is in use already",
+                  "choose another one: kit kernel build --slug OTHER-NAME"),
+            413: ("too large", "Kaggle, or a proxy of the network, takes no file of that size: "
+                               "make it smaller"),
+            426: (f"the client is too old ({client_versions()})",
+                  "pip install --upgrade kaggle kagglesdk"),
+            451: ("not available in this country", "Kaggle does not serve it there"),
+            }.get(status, ("", "correct what Kaggle names; `pip install --upgrade kaggle` if it "
+                               "names the client"))
 
 
 def _not_yours(asker: RequestContext) -> str:
     if asker.owner.lower() == asker.user.lower():
-        return "check its name at https://www.kaggle.com/work/code; a new account must first verify its phone number " \
-               "at https://www.kaggle.com/settings"
-    return f"it is {asker.owner}'s: use what belongs to the account that is logged in: kit kernel build --user " \
-           f"{asker.user or 'NAME'}"
+        return ("check its name at https://www.kaggle.com/work/code; a new account must first "
+                "verify its phone number at https://www.kaggle.com/settings")
+    return (f"it is {asker.owner}'s: use what belongs to the account that is logged in: kit kernel "
+            f"build --user {asker.user or 'NAME'}")
 
 
 def how_to_renew(credential: Credential) -> str:
@@ -371,4 +400,5 @@ def how_to_renew(credential: Credential) -> str:
     if credential.kind == OAUTH:
         return "log in again: kaggle auth login --force"
     button = "Create Legacy API Key" if credential.kind == KEY else "Generate New Token"
-    return f"make a new one at {SETTINGS_PAGE} ({button}) and put it into {credential.where}, or remove what is there"
+    return (f"make a new one at {SETTINGS_PAGE} ({button}) and put it into {credential.where}, or "
+            "remove what is there")

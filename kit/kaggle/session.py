@@ -7,6 +7,7 @@ version, with the status COMPLETE.
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 
 from kit.core.errors import KitError
 from kit.kaggle import client as kaggle_client
-from kit.kaggle import refusals, transfer
+from kit.kaggle import refusals
 from kit.kaggle.answers import redacted_line
 from kit.kaggle.client import Client, Rejected, Unanswered, format_duration, redact
 
@@ -50,8 +51,9 @@ class KernelVersion:
         return f"v{self.number}", str(self.number)
 
     def fill(self, request: T, label: str) -> T:
-        request.user_name, request.kernel_slug = self.kernel.split("/")  # type: ignore[attr-defined]
-        request.version_label = label  # type: ignore[attr-defined]
+        asked: Any = request
+        asked.user_name, asked.kernel_slug = self.kernel.split("/")
+        asked.version_label = label
         return request
 
 
@@ -94,13 +96,14 @@ def _status(client: Client, version: KernelVersion, label: str, repeat: bool = T
     from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionStatusRequest
 
     request = version.fill(ApiGetKernelSessionStatusRequest(), label)
-    return client.call_sdk(f"ask for the status of {version}",
-                      lambda k: k.kernels.kernels_api_client.get_kernel_session_status(request),
-                      repeat, version.owner)
+    return client.call_sdk(
+        f"ask for the status of {version}",
+        lambda k: k.kernels.kernels_api_client.get_kernel_session_status(request), repeat,
+        version.owner)
 
 
 def wait_for_completion(client: Client, version: KernelVersion, timeout: float) -> None:
-    """Wait until this version has ended, showing its log. KitError unless its status is COMPLETE."""
+    """Wait until this version has ended, showing its log. KitError unless it is COMPLETE."""
     ended, why = _end(client, version, timeout)
     if ended == "COMPLETE":
         return
@@ -110,27 +113,34 @@ def wait_for_completion(client: Client, version: KernelVersion, timeout: float) 
     word = "was cancelled" if ended.startswith("CANCEL") else "ended in an error"
     raise KitError(f"{version} {word}{f': {why}' if why else ''}; its log ends with: "
                    + (" | ".join(tail[-IN_ERROR:]) or "(nothing)"),
-                   f"{_mended(ended, why, ' '.join(tail))}; to run the same bytes once more, "
+                   f"{_fix_failed(ended, why, ' '.join(tail))}; to run the same bytes once more, "
                    "delete push.json first")
 
 
-def _mended(ended: str, why: str, log: str) -> str:
+def _fix_failed(ended: str, why: str, log: str) -> str:
     """The fix for a version that failed, by Kaggle's message and the end of its log."""
     why, log = why.lower(), log.lower()
     if ended.startswith("CANCEL"):
-        return "it was stopped on Kaggle's page, or the accelerator's hours of this week were used up"
+        return ("it was stopped on Kaggle's page, or the accelerator's hours of this week were "
+                "used up")
     if "timeout" in why or "time limit" in why or ("exceeded" in why and "time" in why):
-        return "give it less to do (kit kernel build --time-budget 90m, or fewer --epochs), then push again"
-    if "memory" in why or "out of memory" in log or "resourceexhausted" in log or "exit code 137" in log:
-        return "it ran out of memory: build it with a smaller model or fewer --seeds, then push again"
+        return ("give it less to do (kit kernel build --time-budget 90m, or fewer --epochs), then "
+                "push again")
+    if "memory" in why or re.search("out of memory|resourceexhausted|exit code 137", log):
+        return ("it ran out of memory: build it with a smaller model or fewer --seeds, then push "
+                "again")
     if "no space left" in log or "disk" in why:
-        return "it filled its disk (20 GB in /kaggle/working): write less, then build and push again"
+        return ("it filled its disk (20 GB in /kaggle/working): write less, then build and push "
+                "again")
     if "name resolution" in log or "failed to establish a new connection" in log:
-        return "it needs the network, which kernels of this competition have not: kit kernel rehearse shows where"
-    return "correct the cause, check it with kit kernel rehearse, then kit kernel build and push again"
+        return ("it needs the network, which kernels of this competition have not: kit kernel "
+                "rehearse shows where")
+    return ("correct the cause, check it with kit kernel rehearse, then kit kernel build and push "
+            "again")
 
 
 def _end(client: Client, version: KernelVersion, timeout: float) -> tuple[str, str]:
+    """Wait until this version has ended: its status and failure message."""
     last, shown, unknown, agreed, ran = None, 0, 0, 0, False
     for _ in polls(timeout):
         now, why = status(client, version)
@@ -144,33 +154,27 @@ def _end(client: Client, version: KernelVersion, timeout: float) -> tuple[str, s
                 return now, why
         elif now:
             ran = True
-            shown = _show_log(client, version, shown)
+            with contextlib.suppress(KitError):  # a running session may have no log yet
+                lines = log(client, version, repeat=False)
+                for line in lines[shown:][-TAIL:]:
+                    client.say(f"  {line}")
+                shown = max(shown, len(lines))
         elif (unknown := unknown + 1) > UNKNOWN_POLLS:
             raise KitError(f"Kaggle does not know {version}",
                            f"look whether https://www.kaggle.com/code/{version.kernel} has that "
                            "version; if it was deleted there, delete push.json and push again")
     raise KitError(f"{version} has not ended after {format_duration(timeout)}",
-                   "run the same command again to go on waiting; kit kernel status shows where it is")
+                   "run the same command again to go on waiting; kit kernel status shows where "
+                   "it is")
 
 
 def _heeds_labels(client: Client, version: KernelVersion) -> bool:
-    """Whether Kaggle answers for the requested version: if so, one that cannot exist is an error."""
+    """Whether Kaggle answers for the requested version: if so, an impossible one is an error."""
     try:
         _status(client, version, f"v{version.number + 1000}", repeat=False)
     except KitError:
         return True
     return False
-
-
-def _show_log(client: Client, version: KernelVersion, shown: int) -> int:
-    """Show the new lines of the log. A running session that has no log yet is not an error."""
-    try:
-        lines = log(client, version, repeat=False)
-    except KitError:
-        return shown
-    for line in lines[shown:][-TAIL:]:
-        client.say(f"  {line}")
-    return max(shown, len(lines))
 
 
 def log(client: Client, version: KernelVersion, repeat: bool = True) -> list[str]:
@@ -287,11 +291,13 @@ def output_urls(client: Client, version: KernelVersion) -> dict[str, str]:
 
 def fetch_output(client: Client, name: str, url: str) -> bytes:
     """The bytes of an output file."""
-    timeouts = kaggle_client.CONNECT_TIMEOUT, kaggle_client.READ_TIMEOUT
+    import requests
 
     def send() -> bytes:
-        with transfer.open_url(url, {}, timeouts) as response:
-            return bytes(response.content)
+        answer = requests.get(url, timeout=(kaggle_client.CONNECT_TIMEOUT,
+                                            kaggle_client.READ_TIMEOUT))
+        answer.raise_for_status()
+        return answer.content
 
     return client.call(f"fetch {name} of the kernel", send)
 
@@ -303,9 +309,10 @@ def _page(client: Client, version: KernelVersion, token: str | None, repeat: boo
     def send(label: str) -> Any:
         request = version.fill(ApiListKernelSessionOutputRequest(), label)
         request.page_size, request.page_token = 100, token
-        return client.call_sdk(f"read the output of {version}",
-                          lambda k: k.kernels.kernels_api_client.list_kernel_session_output(request), repeat,
-                          version.owner)
+        return client.call_sdk(
+            f"read the output of {version}",
+            lambda k: k.kernels.kernels_api_client.list_kernel_session_output(request), repeat,
+            version.owner)
 
     label, other = version.labels
     try:
@@ -329,7 +336,7 @@ def latest_version(client: Client, kernel: str) -> tuple[int, str]:
     try:
         answer = client.call_sdk(f"look at {kernel}",
                                  lambda k: k.kernels.kernels_api_client.get_kernel(request),
-                            owner=request.user_name)
+                                 owner=request.user_name)
     except Rejected as error:
         if error.status in (403, 404):
             return 0, ""

@@ -46,8 +46,9 @@ def list_submissions(client: Client, slug: str) -> Iterator[Submission]:
     request = ApiListSubmissionsRequest()
     request.competition_name, request.page_size = slug, 100
     for _ in range(PAGES):
-        answer = client.call_sdk(f"list the submissions to {slug}",
-                            lambda k: k.competitions.competition_api_client.list_submissions(request))
+        answer = client.call_sdk(
+            f"list the submissions to {slug}",
+            lambda k: k.competitions.competition_api_client.list_submissions(request))
         for entry in answer.submissions or []:
             yield Submission(str(entry.ref), entry.status.name, entry.description or "",
                              redacted_line(entry.error_description), _score(entry.public_score),
@@ -193,16 +194,19 @@ def _unscored(why: str) -> str:
     """The fix for a submission that could not be scored, by Kaggle's error message."""
     why = why.lower()
     if "timeout" in why or "time limit" in why or ("exceeded" in why and "time" in why):
-        return "the hidden test file took longer: give the kernel less to do (kit kernel build --time-budget 90m), " \
-               "build and push it again"
+        return ("the hidden test file took longer: give the kernel less to do (kit kernel build "
+                "--time-budget 90m), build and push it again")
     if "exception" in why or "threw" in why:
-        return "the kernel failed on the hidden test file, which has other rows and another length: " \
-               "kit kernel rehearse runs it on such a one"
+        return ("the kernel failed on the hidden test file, which has other rows and another "
+                "length: kit kernel rehearse runs it on such a one")
     if "not found" in why:
-        return "the kernel must write submission.csv into its working folder: kit kernel rehearse shows whether it does"
+        return ("the kernel must write submission.csv into its working folder: kit kernel rehearse "
+                "shows whether it does")
     if "memory" in why or "allowed compute" in why:
-        return "the kernel took too much memory on the hidden test file: predict with fewer or smaller models"
-    return "check the file with kit validate: columns, ids and labels must be those of the sample submission"
+        return ("the kernel took too much memory on the hidden test file: predict with fewer or "
+                "smaller models")
+    return ("check the file with kit validate: columns, ids and labels must be those of the sample "
+            "submission")
 
 
 def _score(text: str | None) -> float | None:

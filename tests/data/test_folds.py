@@ -220,7 +220,6 @@ HEADER = "row,label,writer,fold\n"
     (HEADER + "1,0,0,0\n0,0,0,1\n", "ascend"), (HEADER + "0,0,0,0\n0,0,0,1\n", "ascend"),
     (HEADER + "-1,0,0,0\n0,0,0,1\n", "ascend"), (HEADER + "0,0,0,0\n1,0,0,2\n", "numbered"),
     (HEADER + "0,0,0,0\n1,0,0,0\n", "numbered"), (HEADER + "0,0,0,-1\n1,0,0,0\n", "numbered"),
-    (HEADER + "0,0,0,0\n1,256,0,1\n", "out of range"), (HEADER + "0,0,0,0\n1,0,-7,1\n", "out of range"),
 ])
 def test_a_damaged_folds_csv_is_refused(tmp_path, text, pattern):
     write_text(tmp_path / "folds.csv", text)

@@ -1,5 +1,6 @@
 """The real kaggle client against a Kaggle on this machine: each way to log in, and each known failure."""
 
+import errno
 import json
 import logging
 import os
@@ -79,9 +80,10 @@ def test_a_lost_connection_resumes_where_it_stopped(kaggle: KaggleStandIn, folde
     kaggle.fault("archive.zip", cut=100_000, status=200)
     said: list[str] = []
     assert download(folder, said).read_bytes() == kaggle.archive
-    done = 100_000 // transfer.CHUNK * transfer.CHUNK
+    done = 100_000 // client.CHUNK_BYTES * client.CHUNK_BYTES
     assert kaggle.ranges == [f"bytes={done}-"]
     assert any(f"connection was lost after {done:,} of" in text for text in said)
+    assert kaggle.count("DownloadDataFiles") == 2  # the address of the first try may have expired
 
 
 def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
@@ -154,6 +156,17 @@ def test_too_little_disk_is_known_before(kaggle: KaggleStandIn, folder: Path, mo
     error = failure(folder)
     assert "not enough disk space" in error.message and "10 MB free" in error.message and "--data-dir" in error.fix
     assert kaggle.ranges == []
+
+
+def test_a_disk_that_fills_up_is_not_taken_for_the_network(kaggle: KaggleStandIn, folder: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: str, mode: str = "r") -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sys.modules["kaggle.api.kaggle_api_extended"], "open", full, raising=False)
+    error = failure(folder)
+    assert "cannot write" in error.message and "No space left" in error.message and "free some space" in error.fix
+    assert kaggle.count("DownloadDataFiles") == 1
 
 
 def test_scratch_of_a_killed_download_is_swept_and_that_of_a_living_one_is_not(kaggle: KaggleStandIn,
@@ -590,6 +603,9 @@ def test_no_credential_in_anything_said_raised_printed_or_logged(
         kaggle.faults.clear()
         kaggle.fault("archive.zip", cut=100_000, status=200)
         kaggle.fault("archive.zip", status=403, message=leak)
+        with pytest.raises(KitError, match="403") as caught:
+            download(folder, texts)
+        texts += [str(caught.value), *traceback.format_exception(caught.value)]
         download(folder, texts)
     texts += [caplog.text, *capsys.readouterr()]
     texts += [path.read_text("utf-8", "replace") for path in folder.rglob("*") if path.is_file()]
