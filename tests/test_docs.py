@@ -55,6 +55,7 @@ NOT_RUN = {
     "kit kernel push --wait --submit --message first": KAGGLE,
     "kit kernel push --wait --submit --message 'cnn_aug, five folds'": KAGGLE,
     "kit kernel status": KAGGLE,
+    "kit kernel status --json": KAGGLE,
     "kit kernel logs --follow": KAGGLE,
     "kit kernel submit --message first": KAGGLE,
     "kit ledger sync": KAGGLE,

@@ -111,7 +111,10 @@ def status(
     folder: Folder = KERNEL,
     competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:
-    """Where the version that was pushed from this folder is."""
+    """Where the version that was pushed from this folder is, and what is left to spend.
+
+    Example: kit kernel status --json
+    """
     execute(actions_kaggle.status, **locals())
 
 

@@ -29,27 +29,25 @@ METADATA = "kernel-metadata.json"
 KINDS = {"script": "kernel.py", "notebook": "kernel.ipynb"}
 MODES = ("train", "predict")
 ACCELERATORS: dict[str, dict[str, Any]] = {
-    # Kaggle gives two of them
-    "t4x2": {"enable_gpu": True, "enable_tpu": False, "machine_shape": "NvidiaTeslaT4"},
-    # v3-8, the old default, is retired
+    "t4x2": {"enable_gpu": True, "enable_tpu": False, "machine_shape": "NvidiaTeslaT4"},  # two
     "tpu": {"enable_gpu": False, "enable_tpu": True, "machine_shape": "TpuV5E8"},
     "none": {"enable_gpu": False, "enable_tpu": False},
 }
-SETTINGS = {"t4x2": "t4x2-2h", "tpu": "t4x2-2h", "none": "cpu-45min"}  # of kit.training.settings
+# What a train kernel trains if it is not told: one of kit.training.settings
+TRAINING_SETTINGS = {"t4x2": "t4x2-2h", "tpu": "t4x2-2h", "none": "cpu-45min"}
 MINUTES = {"t4x2": 110, "tpu": 110, "none": 520}  # Kaggle's limits: 120 on a GPU, 540 on a CPU
-# For a folder built without --user, which cannot be pushed
-PLACEHOLDER_USER = "INSERT_USERNAME_HERE"
+PLACEHOLDER_USER = "INSERT_USERNAME_HERE"  # of a folder built without --user
 # Images by name: that of the kernel's first version, and the newest
 PINNED = ("original", "latest")
+IMAGE = r"[a-z0-9][\w.-]*(/[\w.-]+)+@sha256:[0-9a-f]{64}"  # one by its digest
 PACKED_SUFFIXES = {".py", ".html", ".css", ".js"}
 
 
 def build(out: Path, competition: Competition, user: str | None = None, slug: str | None = None,
           kind: str = "script", mode: str = "train", accelerator: str = "t4x2",
-          run: Path | None = None,
-          models: tuple[str, ...] | None = None, folds: int | None = None, seeds: int | None = None,
-          epochs: int | None = None, seed: int | None = None, minutes: float | None = None,
-          docker_image: str | None = None) -> Path:
+          run: Path | None = None, models: tuple[str, ...] | None = None, folds: int | None = None,
+          seeds: int | None = None, epochs: int | None = None, seed: int | None = None,
+          minutes: float | None = None, docker_image: str | None = None) -> Path:
     """Write the kernel folder `out` and return its path. Other files in that folder are left alone.
 
     user: the Kaggle account; without it the folder gets a placeholder and cannot be pushed. run:
@@ -65,21 +63,46 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
         if value not in choices:
             raise KitError(f"--{option} {value!r} is unknown",
                            f"choose one of: {', '.join(choices)}")
+    # Options that the mode would ignore
     asked = {"model": models, "folds": folds, "seeds": seeds, "epochs": epochs, "seed": seed}
-    _check_mode(mode, run, [f"--{option}" for option, value in asked.items() if value is not None])
-    slug = _checked_slug(slug or f"{competition.slug}-kit")
-    owner = _checked_user(user or PLACEHOLDER_USER)
-    ref, dataset = f"{owner}/{slug}", f"{owner}/{weights.dataset_slug(slug)}"
+    training = ", ".join(f"--{option}" for option, value in asked.items() if value is not None)
+    if mode == "train" and run is not None:
+        raise KitError(f"--run {Path(run).name} is for a kernel that predicts, and this one trains",
+                       "add --mode predict to take its weights along, or leave --run out")
+    if mode == "predict" and training:
+        raise KitError(f"{training}: a predict kernel trains nothing, it takes its models from "
+                       "--run", f"leave {training} out, or build with --mode train")
+    if mode == "predict" and run is None:
+        raise KitError("a predict kernel needs the weights of a run",
+                       "name one: --run RUN, from runs/")
+    slug, user = slug or f"{competition.slug}-kit", user or PLACEHOLDER_USER
+    _check_names(slug, user)
+    ref, dataset = f"{user}/{slug}", f"{user}/{weights.dataset_slug(slug)}"
     minutes = MINUTES[accelerator] if minutes is None else minutes
     if minutes <= 0:
         raise KitError(f"a kernel cannot do anything in {minutes:g} minutes",
                        "give it more, such as 110m")
-    image = _image(docker_image)
+    metadata = {
+        # Kaggle turns the title into a slug, which must be that of the id
+        "id": ref, "title": weights.title_from_slug(slug), "code_file": KINDS[kind],
+        "language": "python", "kernel_type": kind, "is_private": True, "enable_internet": False,
+        **ACCELERATORS[accelerator], "dataset_sources": [dataset] if mode == "predict" else [],
+        "competition_sources": [competition.slug], "kernel_sources": [], "model_sources": [],
+        "keywords": []}
+    if docker_image in PINNED:
+        metadata["docker_image_pinning_type"] = docker_image
+    elif docker_image and re.fullmatch(IMAGE, docker_image):
+        metadata["docker_image"] = docker_image
+    elif docker_image is not None:
+        raise KitError(f"--docker-image {docker_image!r:.90} is no image of Kaggle's",
+                       f"give {' or '.join(PINNED)}, or one by its digest, as kaggle kernels pull "
+                       "-m shows it: gcr.io/kaggle-images/python@sha256:...")
     settings: dict[str, Any] = {"competition": competition.slug, "mode": mode}
     if mode == "train":
         settings |= _training(competition, accelerator, models=models, n_folds=folds, n_seeds=seeds,
                               epochs=epochs, seed=seed)
     with tempfile.TemporaryDirectory() as scratch:
+        packed_weights = Path(scratch) / weights.FOLDER
         if run is not None:
             config = read_config(run)
             if config.competition != competition.slug:
@@ -87,54 +110,42 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
                                f"{competition.slug}",
                                f"build it with --competition {config.competition}, or name another "
                                "run with --run")
-            packed = weights.pack(run, Path(scratch) / weights.FOLDER, dataset)
-            settings |= {"weights": dataset, "manifest_sha256": packed,
+            digest = weights.pack(run, packed_weights, dataset)
+            settings |= {"weights": dataset, "manifest_sha256": digest,
                          "class_prior": config.class_prior}
         settings["minutes"] = minutes
         if accelerator == "tpu":
             settings["backend"] = "jax"
-        code = template.render(kind, settings, pack_source(), _facts(competition, accelerator))
-        metadata = _metadata(competition, ref, kind, accelerator,
-                             [dataset] if mode == "predict" else []) | image
-        _lay_down(Path(out), {KINDS[kind]: code, METADATA: _json(metadata)},
-                  Path(scratch) / weights.FOLDER)
+        facts = {"title": competition.title, "url": competition.url, "version": kit.__version__,
+                 "commit": provenance.source_commit(), "accelerator": accelerator}
+        code = template.render(kind, settings, pack_source(), facts)
+        text = json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
+        _write_folder(Path(out), {KINDS[kind]: code, METADATA: text.encode()}, packed_weights)
     return Path(out)
 
 
-def _check_mode(mode: str, run: Path | None, training: list[str]) -> None:
-    """KitError for options that the mode would ignore. training: the options for training that were
-    given.
-    """
-    if mode == "train" and run is not None:
-        raise KitError(f"--run {Path(run).name} is for a kernel that predicts, and this one trains",
-                       "add --mode predict to take its weights along, or leave --run out")
-    if mode == "predict" and training:
-        raise KitError(f"{', '.join(training)}: a predict kernel trains nothing, it takes its "
-                       "models from --run",
-                       f"leave {', '.join(training)} out, or build with --mode train")
-    if mode == "predict" and run is None:
-        raise KitError("a predict kernel needs the weights of a run",
-                       "name one: --run RUN, from runs/")
-
-
-def _image(docker_image: str | None) -> dict[str, str]:
-    """The entry for the image in `kernel-metadata.json`; {} lets Kaggle choose."""
-    if docker_image is None:
-        return {}
-    if docker_image in PINNED:
-        return {"docker_image_pinning_type": docker_image}
-    if re.fullmatch(r"[a-z0-9][\w.-]*(/[\w.-]+)+@sha256:[0-9a-f]{64}", docker_image):
-        return {"docker_image": docker_image}
-    raise KitError(f"--docker-image {docker_image!r:.90} is no image of Kaggle's",
-                   f"give {' or '.join(PINNED)}, or one by its digest, as kaggle kernels pull -m "
-                   "shows it: gcr.io/kaggle-images/python@sha256:...")
+def _check_names(slug: str, user: str) -> None:
+    """KitError for a name that Kaggle would not take, or take as another one."""
+    if not (re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug)
+            and 5 <= len(slug) <= weights.LONGEST_SLUG):
+        raise KitError(f"{slug!r} cannot be the slug of a kernel: Kaggle would store it under "
+                       "another name",
+                       f"use 5 to {weights.LONGEST_SLUG} of a–z and 0–9, with single dashes "
+                       "between words")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", user):
+        raise KitError(f"{user!r:.60} cannot be the name of a Kaggle account",
+                       "give --user as it stands in the address of the account's page: "
+                       "kaggle.com/NAME")
 
 
 def _training(competition: Competition, accelerator: str, **asked: Any) -> dict[str, Any]:
-    """The SETTINGS of a train kernel. KitError if a model is unknown."""
+    """The SETTINGS of a train kernel; what is not asked for is as in the accelerator's setting.
+
+    KitError if a model is unknown.
+    """
     from kit.training import models, settings
 
-    own = {} if asked["models"] else settings.get(SETTINGS[accelerator]).options()
+    own = {} if asked["models"] else settings.get(TRAINING_SETTINGS[accelerator]).options()
     config = RunConfig(competition.slug,
                        **own | {name: value for name, value in asked.items() if value is not None})
     for name in config.models:
@@ -143,9 +154,10 @@ def _training(competition: Competition, accelerator: str, **asked: Any) -> dict[
             "epochs": config.epochs, "seed": config.seed, "class_prior": config.class_prior}
 
 
-def _lay_down(out: Path, files: dict[str, bytes], weights_folder: Path) -> None:
-    """Write the kernel's files into `out`, and remove those of an earlier build of another kind or
-    mode.
+def _write_folder(out: Path, files: dict[str, bytes], weights_folder: Path) -> None:
+    """Write the kernel's files into `out`, and remove those of an earlier build.
+
+    KitError if something else is in the way; `out` is then unchanged.
     """
     others, packed = set(KINDS.values()) - set(files), out / weights.FOLDER
     temporary = {name: out / f".{name}.tmp" for name in files}
@@ -175,39 +187,6 @@ def _lay_down(out: Path, files: dict[str, bytes], weights_folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _metadata(competition: Competition, ref: str, kind: str, accelerator: str,
-              datasets: list[str]) -> dict[str, Any]:
-    """The contents of `kernel-metadata.json`.
-
-    Kaggle turns the title into a slug, which must be that of the id.
-    """
-    return {"id": ref, "title": weights.title_from_slug(ref.split("/")[1]),
-            "code_file": KINDS[kind], "language": "python",
-            "kernel_type": kind, "is_private": True, "enable_internet": False,
-            **ACCELERATORS[accelerator],
-            "dataset_sources": datasets, "competition_sources": [competition.slug],
-            "kernel_sources": [], "model_sources": [], "keywords": []}
-
-
-def _checked_user(user: str) -> str:
-    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", user):
-        return user
-    raise KitError(f"{user!r:.60} cannot be the name of a Kaggle account",
-                   "give --user as it stands in the address of the account's page: kaggle.com/NAME")
-
-
-def _checked_slug(slug: str) -> str:
-    if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug) and 5 <= len(slug) <= weights.LONGEST_SLUG:
-        return slug
-    raise KitError(f"{slug!r} cannot be the slug of a kernel: Kaggle would store it under another "
-                   "name",
-                   f"use 5 to {weights.LONGEST_SLUG} of a–z and 0–9, with single dashes between "
-                   "words")
-
-
-# -- the packed source -----------------------------------------------------------------------------
-
-
 def pack_source() -> bytes:
     """The kit's package as a zip.
 
@@ -223,13 +202,3 @@ def pack_source() -> bytes:
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, path.read_bytes())
     return buffer.getvalue()
-
-
-def _facts(competition: Competition, accelerator: str) -> dict[str, str]:
-    """What the header of the code file says about the build."""
-    return {"title": competition.title, "url": competition.url, "version": kit.__version__,
-            "commit": provenance.source_commit(), "accelerator": accelerator}
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

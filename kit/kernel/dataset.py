@@ -31,7 +31,14 @@ def upload(client: Client, folder: Path, state: dict[str, Any], save: Callable[[
     state: digest, before and done of the last upload; `save` stores it whenever it changes.
     KitError if Kaggle refuses or a file does not arrive.
     """
-    ref, digest = _ref(folder), kernel_folder.hash_folder(folder)
+    with storage.disk_errors(folder / METADATA, "read"):
+        text = (folder / METADATA).read_bytes()
+    try:
+        owner, slug = json.loads(text.decode("utf-8"))["id"].split("/")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise KitError(f"{folder / METADATA} is damaged: {error}",
+                       "make it again: kit kernel build --mode predict --run RUN") from error
+    ref, digest = f"{owner}/{slug}", kernel_folder.hash_folder(folder)
     if state.get("digest") == digest and state.get("done"):
         return
     before = count_versions(client, ref)
@@ -49,17 +56,6 @@ def upload(client: Client, folder: Path, state: dict[str, Any], save: Callable[[
     _wait(client, ref, state["before"])
     state["done"] = True
     save()
-
-
-def _ref(folder: Path) -> str:
-    with storage.disk_errors(folder / METADATA, "read"):
-        text = (folder / METADATA).read_bytes()
-    try:
-        owner, slug = json.loads(text.decode("utf-8"))["id"].split("/")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise KitError(f"{folder / METADATA} is damaged: {error}",
-                       "make it again: kit kernel build --mode predict --run RUN") from error
-    return f"{owner}/{slug}"
 
 
 def count_versions(client: Client, ref: str) -> int:
@@ -93,6 +89,7 @@ def _status(client: Client, ref: str) -> str:
 
 
 def _send(client: Client, folder: Path, ref: str, before: int) -> None:
+    """Send the files. KitError if Kaggle refuses, or one of them does not arrive."""
     files = [path for path in folder.iterdir() if path.is_file() and path.name != METADATA]
     size = sum(path.stat().st_size for path in files)
     client.say(f"uploading {len(files)} files ({size / 1e6:,.1f} MB) as the private dataset {ref}")
@@ -122,7 +119,8 @@ def _send(client: Client, folder: Path, ref: str, before: int) -> None:
             if f"Upload successful: {path.name} (" not in client.printed]
     if answer.error or (answer.status or "ok").lower() != "ok":
         why = redacted_line(answer.error or answer.status) or "it does not say why"
-        _, meaning, fix = refusals.explain_words(why, client.request_context(ref.split("/")[0])) or (
+        explained = refusals.explain_words(why, client.request_context(ref.split("/")[0]))
+        _, meaning, fix = explained or (
             "", "", "correct what Kaggle names, then run the same command again")
         raise KitError(f"Kaggle did not take the dataset {ref}{meaning and ', '}{meaning}: {why}",
                        fix)
@@ -137,10 +135,7 @@ def _lost(names: list[str], ref: str) -> KitError:
 
 
 def _wait(client: Client, ref: str, before: int) -> None:
-    """Wait until a version after number `before` is ready.
-
-    (An earlier version may be ready already.)
-    """
+    """Wait until a version after number `before` is ready; an earlier one may be so already."""
     ready = 0
     for _ in polls(TIMEOUT):
         status = _status(client, ref)

@@ -1,7 +1,7 @@
 """Read a kernel folder, built by `kit kernel build` or by hand, and store its push state.
 
 `push.json` in the folder is written before and after each request that must not be sent twice. So
-after an interruption the next command knows what was done, and for which step it has to ask Kaggle.
+after an interruption the next command knows what was done, and what it has to ask Kaggle about.
 """
 
 import contextlib
@@ -87,10 +87,17 @@ def read_kernel(path: Path) -> KernelFolder:
     if ref.startswith(f"{PLACEHOLDER_USER}/"):
         raise KitError(f"{path} was built without a Kaggle account", BUILD_AGAIN)
     code, dataset = path / metadata["code_file"], path / weights.FOLDER
+    with storage.disk_errors(code, "read"):
+        data = code.read_bytes()
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise KitError(f"{code}, line {line}: byte {error.start + 1} of the file is not UTF-8",
+                       "save it again as UTF-8; or make it again: kit kernel build") from error
     has_weights = dataset.is_dir()
-    return KernelFolder(path, metadata, _read_code(code),
-                        _digest([path / METADATA, code, *(_files(dataset) if has_weights else [])]),
-                        dataset if has_weights else None)
+    digest = _digest([path / METADATA, code, *(_files(dataset) if has_weights else [])])
+    return KernelFolder(path, metadata, text, digest, dataset if has_weights else None)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -166,17 +173,6 @@ def _read_table(file: Path) -> dict[str, Any]:
 def _wrong(file: Path, metadata: dict[str, Any], name: str, fix: str) -> KitError:
     said = f"cannot be {metadata.get(name)!r:.60}" if name in metadata else "is missing"
     return KitError(f"{file} is damaged: {name} {said}", f"{fix}; or {BUILD_AGAIN}")
-
-
-def _read_code(path: Path) -> str:
-    with storage.disk_errors(path, "read"):
-        code = path.read_bytes()
-    try:
-        return code.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = code.count(b"\n", 0, error.start) + 1
-        raise KitError(f"{path}, line {line}: byte {error.start + 1} of the file is not UTF-8",
-                       "save it again as UTF-8; or make it again: kit kernel build") from error
 
 
 def read_report(path: Path) -> dict[str, Any]:

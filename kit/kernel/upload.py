@@ -32,8 +32,8 @@ def check_takes_files(competition: Competition) -> None:
 
 
 def submit_file(path: Path, competition: Competition, message: str = "", wait: bool = False,
-                progress: Say = silent,
-           ledger_path: Path | None = None, score_timeout: float = SCORE_TIMEOUT) -> PushResult:
+                progress: Say = silent, ledger_path: Path | None = None,
+                score_timeout: float = SCORE_TIMEOUT) -> PushResult:
     """Submit the file `path`, once, and enter it into the ledger with the numbers of the
     report.json beside it.
 
@@ -53,13 +53,14 @@ def submit_file(path: Path, competition: Competition, message: str = "", wait: b
             sending.unlink(missing_ok=True)
 
     def send() -> Any:
+        failed = client.api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE
         try:
             answer = client.api.competition_submit(str(path), f"{message} {tag}".strip(),
                                                    competition.slug, quiet=True)
-            why = answer.message if answer.message == client.api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE else ""
+            why = answer.message if answer.message == failed else ""
         except ValueError as error:  # a newer client may raise it, as it does for datasets
-            why = str(error) if "upload" in str(error).lower() else ""
-            if not why:
+            why = str(error)
+            if "upload" not in why.lower():
                 raise
         if why:  # the upload failed, so no submission was made
             raise Unanswered(f"the file did not arrive at Kaggle: {redacted_line(why)}",
@@ -89,6 +90,5 @@ def submit_file(path: Path, competition: Competition, message: str = "", wait: b
     if wait:
         entry = ledger.wait_for_score(client, competition, entry.ref, ledger_path, score_timeout)
     return PushResult(str(path), status="handed in", submission=entry.ref,
-                      public_score=entry.public_score,
-                      private_score=entry.private_score,
+                      public_score=entry.public_score, private_score=entry.private_score,
                       sync=ledger.sync_command(competition, ledger_path))

@@ -16,16 +16,15 @@ from typing import Any
 
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder, fold_keys
-from kit.core.storage import damaged, disk_errors, read_bytes, read_json
+from kit.core.storage import disk_errors, read_bytes, read_json
 from kit.training.records import read_config, rounds
 
 FOLDER = "weights"
 MANIFEST = "manifest.json"
 METADATA = "dataset-metadata.json"
-# The done.json of the training; on Kaggle, done.json means that a fold has predicted
-TRAINED = "trained.json"
+TRAINED = "trained.json"  # the training's done.json; on Kaggle, that says a fold has predicted
 SUFFIX = "-weights"
-LONGEST_SLUG = 50 - len(SUFFIX)  # Kaggle takes 6 to 50 characters for a dataset
+LONGEST_SLUG = 50 - len(SUFFIX)  # of a kernel; Kaggle takes 6 to 50 characters for a dataset
 
 
 def dataset_slug(kernel_slug: str) -> str:
@@ -55,8 +54,10 @@ def pack(run: Path, out: Path, ref: str) -> str:
         voter = rounds(run / key, config.self_train)[-1]
         data = read_bytes(voter / "model.keras")
         (out / name).write_bytes(data)
-        files[name] = {"fold": key, "sha256": hashlib.sha256(data).hexdigest(),
-                       "members": _members(data, voter / "model.keras"),
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {member: hashlib.sha256(archive.read(member)).hexdigest()
+                       for member in sorted(archive.namelist())}
+        files[name] = {"fold": key, "sha256": hashlib.sha256(data).hexdigest(), "members": members,
                        "trained": read_json(voter / "done.json")}
     data = read_bytes(RunFolder(run).config)
     (out / "config.json").write_bytes(data)
@@ -97,20 +98,11 @@ def _read(path: Path, digest: str) -> bytes:
     """The bytes of the file. KitError unless their SHA-256 is `digest`."""
     again = "push the kernel again: kit kernel push uploads its weights first"
     if not path.is_file():
-        raise KitError(f"the dataset of the weights lacks {path.name}: {path.parent} does not have it", again)
+        raise KitError(f"the dataset of the weights lacks {path.name}: {path.parent} does not have "
+                       "it", again)
     with disk_errors(path, "read"):
         data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != digest:
         raise KitError(f"{path} is damaged, or of another version than this kernel: its SHA-256 is "
                        "not the one that was packed", again)
     return data
-
-
-def _members(data: bytes, path: Path) -> dict[str, str]:
-    """The hash of each member of the `.keras` file at `path`."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return {name: hashlib.sha256(archive.read(name)).hexdigest()
-                    for name in sorted(archive.namelist())}
-    except Exception as error:  # zipfile and zlib raise half a dozen kinds on damaged bytes
-        raise damaged(path, f"no Keras model ({type(error).__name__})") from error
