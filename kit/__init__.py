@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kit.commands.actions import (
+        blend,
         compare,
         cv,
         download,
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
-__all__ = ["compare", "cv", "download", "examine", "models", "predict", "remove_runs", "report",
-           "runs", "score", "show", "submit", "validate"]
+__all__ = ["blend", "compare", "cv", "download", "examine", "models", "predict", "remove_runs",
+           "report", "runs", "score", "show", "submit", "validate"]
 
 
 def __getattr__(name: str) -> Any:

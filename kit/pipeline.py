@@ -10,12 +10,12 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -26,8 +26,9 @@ from kit.core.progress import ForwardingProgress, Progress
 from kit.core.run_folder import RunFolder, finished_folds
 from kit.data import folds as folds_module
 from kit.data.source import DataFolder
-from kit.ensembling import blend, submission
+from kit.ensembling import blend, blend_runs, submission
 from kit.ensembling.blend import RunResults
+from kit.ensembling.blend_runs import FinishedRun
 from kit.training import executors, planning
 from kit.training.executors import Executor
 from kit.training.plan import Plan, make_jobs, self_training_jobs
@@ -129,7 +130,8 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
             storage.write_npz(run.oof, row=results.folds.rows, probs=results.oof)
             if results.test is not None:
                 storage.write_npz(run.test, id=test.ids, probs=results.test)
-        _report(results, run.path, timing)
+        _report(results, run.path)
+        storage.write_json(run.path / TIMING, timing)
     return results
 
 
@@ -198,15 +200,22 @@ def submit(config: RunConfig, data: DataFolder, run: RunFolder, submissions: Pat
 def write_submission_folder(results: RunResults, run: RunFolder, submissions: Path) -> Path:
     """Write the submission folder of a finished run, its `submission.csv` last and validated."""
     folder = Path(submissions) / run.name
+    for name in ("config.json", "report.json", "report.html"):
+        storage.write_bytes(folder / name, storage.read_bytes(run.path / name))
+    _write_submission(results, folder)
+    return folder
+
+
+def _write_submission(results: RunResults, folder: Path) -> None:
+    """Write the probs and the labels of a run into its submission folder."""
     if results.data.is_sample:
         storage.write_text(folder / ".gitignore", "*\n")  # a sample's is not to be committed
     else:
         storage.remove(folder / ".gitignore")  # of a sample's run by the same name
-    for name in ("config.json", "report.json", "report.html"):
-        storage.write_bytes(folder / name, storage.read_bytes(run.path / name))
     scored = np.isfinite(results.oof).all(1)
     folds = results.folds
-    arrays = {"row": folds.rows, "probs": results.oof.astype("float16"), "label": folds.labels, "fold": folds.fold}
+    arrays = {"row": folds.rows, "probs": results.oof.astype("float16"), "label": folds.labels,
+              "fold": folds.fold}
     if folds.writers is not None:
         arrays["writer"] = folds.writers
     storage.write_npz(folder / "oof.npz", **{name: array[scored] for name, array in arrays.items()})
@@ -217,7 +226,47 @@ def write_submission_folder(results: RunResults, run: RunFolder, submissions: Pa
     if found.problems:
         raise KitError(f"the submission just written is not acceptable: {found.problems[0]}",
                        "this is a bug: please report it")
-    return folder
+
+
+def submit_blend(runs: Sequence[FinishedRun], weights: str | Sequence[float], class_prior: str,
+                 data: DataFolder, folder: Path, progress: Progress | None = None) -> None:
+    """Blend finished runs, and write the submission folder, which is all that a blend has."""
+    asked = weights if isinstance(weights, str) else ",".join(f"{each:g}" for each in weights)
+    words = ["kit", "blend", *[run.name for run in runs], "--run", folder.name]
+    words += ["--weights", asked] * (asked != blend_runs.EQUAL)
+    words += ["--class-prior", class_prior] * (class_prior != RunConfig.class_prior)
+    about = {"config": {"competition": data.competition.slug, "class_prior": class_prior,
+                        "models": blend_runs.models_of(runs)},
+             "command": shlex.join(words), **_origin(data),
+             "environment": {"python": platform.python_version(), "system": platform.platform(),
+                             "versions": {"numpy": np.__version__}}}
+    results = _blend(runs, asked, data, folder.name, about)
+    blend = cast(blend_runs.Blend, results.blended)
+    if progress:
+        progress.say("weights: " + ", ".join(f"{each.name} {each.weight:.4g}"
+                                             for each in blend.runs))
+    storage.write_json(folder / "config.json", {**about, "blend": {"weights": asked, "runs": [
+        {"name": each.name, "weight": each.weight, "sha256": each.run.sha256}
+        for each in blend.runs]}})
+    _report(results, folder)
+    _write_submission(results, folder)
+
+
+def report_blend(folder: Path, runs: Sequence[FinishedRun], data: DataFolder) -> None:
+    """Write a blend's report and submission again, from the `runs` that its config.json names."""
+    about = storage.read_json(folder / "config.json", "config", "blend", "command", "environment")
+    results = _blend(runs, about["blend"]["weights"], data, folder.name, about)
+    _report(results, folder)
+    _write_submission(results, folder)
+
+
+def _blend(runs: Sequence[FinishedRun], weights: str, data: DataFolder, name: str,
+           about: dict[str, Any]) -> RunResults:
+    timing: dict[str, Any] = {}
+    config = {**about["config"], "command": about["command"], "environment": about["environment"],
+              "parameters": {}}
+    with _timed(timing, "blend"):
+        return blend_runs.blend_runs(name, runs, weights, data, config, timing)
 
 
 def report(run: RunFolder, data: DataFolder, submissions: Path | None = None) -> RunResults:
@@ -225,17 +274,16 @@ def report(run: RunFolder, data: DataFolder, submissions: Path | None = None) ->
     with run.lock():
         timing = _read_timing(run)
         results = blend.gather(run, data, timing)
-        _report(results, run.path, timing)
+        _report(results, run.path)
     if submissions is not None and (Path(submissions) / run.name).is_dir():
         write_submission_folder(results, run, submissions)
     return results
 
 
-def _report(results: RunResults, folder: Path, timing: dict[str, Any]) -> None:
+def _report(results: RunResults, folder: Path) -> None:
     from kit.reporting.report import build_report, render_report
 
     numbers = build_report(results)
-    storage.write_json(folder / TIMING, timing)
     storage.write_json(folder / "report.json", numbers)
     storage.write_text(folder / "report.html", render_report(numbers, results))
 
@@ -334,8 +382,12 @@ def _describe(config: RunConfig, data: DataFolder, settled: RunConfig) -> dict[s
     typed = [word for before, word in pairwise(["", *typed])
              if before not in FOLDER_OPTIONS and word.partition("=")[0] not in FOLDER_OPTIONS]
     return {"config": config.to_dict(), "command": shlex.join(["kit", *typed]),
-            "data": {"source": data.source, "is_sample": data.is_sample, "sha256": data.sha256},
-            "code": provenance.code_hash(), "git_commit": provenance.source_commit(),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": platform.node(), "environment": environment,
+            **_origin(data), "code": provenance.code_hash(), "environment": environment,
             "settled": {**{name: getattr(settled, name) for name in SETTLED}, "backend": environment["backend"]}}
+
+
+def _origin(data: DataFolder) -> dict[str, Any]:
+    """From which data, by which commit, when and where a result was made: a part of config.json."""
+    return {"data": {"source": data.source, "is_sample": data.is_sample, "sha256": data.sha256},
+            "git_commit": provenance.source_commit(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"), "machine": platform.node()}

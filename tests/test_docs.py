@@ -64,7 +64,7 @@ NOT_RUN = {
 OTHER_PROGRAMS = {"source", "tensorboard", "ray", "git", "uv", ".venv/bin/python", ".venv-newest/bin/python",
                   "python"}  # none of them ours
 READING_ORDER = ["README.md", "docs/quick-start.md", "docs/first-submission.md", "docs/improve.md",
-                 "docs/competitions.md"]
+                 "docs/blend.md", "docs/competitions.md"]
 QUICKLY = ("--limit", "8", "--folds", "2", "--epochs", "1", "--executor", "local", "--quiet")  # the last of two counts
 
 

@@ -14,12 +14,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from kit.commands import request
+from kit.commands import blends, request
 from kit.commands.command import Result, check_suffix, command, notebook_progress
 from kit.commands.request import TrainingOptions, open_request
 from kit.core import storage
+from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.progress import Progress
+from kit.core.run_folder import RunFolder
 from kit.data import competition as competitions
 from kit.data import source as sources
 from kit.data.competition import KANNADA
@@ -101,6 +103,37 @@ def submit(competition: str = KANNADA.slug, fetch: bool = False, upload: bool = 
 
 
 @command
+def blend(runs: list | tuple, run: str | None = None, weights: str | list | tuple = "equal",
+          class_prior: str = "auto", force: bool = False, upload: bool = False, message: str = "",
+          data_dir: str | Path = "data", runs_dir: str | Path = "runs",
+          submissions: str | Path = "submissions", quiet: bool = False,
+          progress: Progress | None = None) -> Result:
+    """Several finished runs as one: their OOF and test probs, a submission and its report.
+
+    `runs`: names, folders, or what `cv` and `submit` returned. `run`: the name of the blend.
+    `weights`: equal, oof (fitted to the OOF probs), or a number for each run.
+    """
+    from kit import pipeline
+    from kit.ensembling import blend_runs
+
+    progress = progress or notebook_progress(quiet)
+    parents = Path(runs_dir), Path(submissions)
+    folders = [request.find_scored_folder(_name(each), *parents) for each in runs]
+    folder = blends.new_folder(run, folders, *parents, force)
+    blend_runs.check_weights(weights, len(folders))
+    config = RunConfig(class_prior=class_prior)
+    finished = blend_runs.read_runs(folders)
+    data = request.find_run_data(RunFolder(folders[0]), Path(data_dir))
+    if upload and data.competition.code_only:
+        raise KitError(f"{data.competition.title} takes notebooks, not files, and a blend has no "
+                       "models that a notebook could run",
+                       f"train them as one run: {blend_runs.as_one_run(finished)}")
+    pipeline.submit_blend(finished, weights, config.class_prior, data, folder, progress)
+    said = request.hand_in(folder, data.competition, upload, message, progress)
+    return _report(folder, data, *said)
+
+
+@command
 def predict(run: str | Result, test: str | Path, out: str | Path, runs_dir: str | Path = "runs",
             quiet: bool = False, progress: Progress | None = None) -> Result:
     """Label another test file with a trained run: labels to a .csv, probs to a .npz."""
@@ -147,7 +180,13 @@ def report(run: str | Result, competition: str = KANNADA.slug, data_dir: str | P
            runs_dir: str | Path = "runs", submissions: str | Path = "submissions") -> Result:
     """Write report.json and report.html of a run and of its submission again; show the verdict."""
     from kit import pipeline
+    from kit.ensembling.blend_runs import read_runs
 
+    if blended := blends.find_blend(_name(run), Path(submissions)):
+        data = request.find_run_data(RunFolder(blended), Path(data_dir))
+        runs = read_runs(blends.find_runs(blended, Path(runs_dir)))
+        pipeline.report_blend(blended, runs, data)
+        return _report(blended, data)
     folder = request.find_run(_name(run), Path(runs_dir))
     data = request.find_run_data(folder, Path(data_dir))
     pipeline.report(folder, data, Path(submissions))

@@ -131,6 +131,36 @@ def submit(
 
 
 @app.command()
+def blend(
+    runs: Annotated[list[str], typer.Argument(
+        help="Names of runs or submissions, or the paths of their folders.")],
+    run: Annotated[str | None, typer.Option(
+        help="Name of the blend; else blend-date-time.")] = None,
+    weights: Annotated[str, typer.Option(
+        help="equal, oof (fitted to the OOF probs), or a number for each run: 2,1,1.")] = "equal",
+    class_prior: Annotated[str, typer.Option(
+        help="How often each class is in the test file: auto (what is known of it), none, or "
+        "equal.")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace the blend of that name.")] = False,
+    upload: Annotated[bool, typer.Option(
+        "--upload", help="Hand it in, where the competition takes files.")] = False,
+    message: Annotated[str, typer.Option(help="Beside the submission on Kaggle.")] = "",
+    data_dir: DataDir = Path("data"), runs_dir: RunsDir = Path("runs"),
+    submissions: SubmissionsDir = Path("submissions"),
+    competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
+) -> None:
+    """Several finished runs as one: OOF and test probs, submission and report.
+
+    Example: kit blend first second --run blended
+
+    Runs of other models, folds, seeds, machines and precisions, as long as the data is the same.
+    """
+    options = dict(locals())
+    del options["competition"]  # that of the runs
+    execute(kit.blend, **options)
+
+
+@app.command()
 def predict(
     run: RunName,
     test: Annotated[Path, typer.Option(help="A test file, of any number of rows.")],

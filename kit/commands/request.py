@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from kit.commands import blends
 from kit.commands.command import (
     check_arguments,
     expand_home,
@@ -119,21 +120,15 @@ class Request:
 
         Returns the folder and what there is to say about it.
         """
-        from kit import ledger, pipeline
-        from kit.kernel import upload as uploading
+        from kit import pipeline
+        from kit.kernel.upload import check_takes_files
 
-        about = self.data.competition
         if upload:
-            uploading.check_takes_files(about)
+            check_takes_files(self.data.competition)
         with self._reserved() as run:
             folder = pipeline.submit(self.config, self.data, run, submissions, progress,
                                      self.resume, self.force, self.time_target)
-        ledger.record_submission(folder)
-        file = folder / "submission.csv"
-        lines = [f"submission: {file}"]
-        if upload:
-            lines += uploading.submit_file(file, about, message, progress=progress.say).lines()
-        return folder, lines
+        return folder, hand_in(folder, self.data.competition, upload, message, progress)
 
     @contextlib.contextmanager
     def _reserved(self) -> Iterator[RunFolder]:
@@ -160,6 +155,20 @@ class Request:
             if not self.named:
                 with contextlib.suppress(OSError):
                     run.path.rmdir()
+
+
+def hand_in(folder: Path, competition: Competition, upload: bool, message: str,
+            progress: Progress) -> list[str]:
+    """Enter a submission folder into the ledger, and upload it if asked to; what there is to say."""
+    from kit import ledger
+    from kit.kernel.upload import submit_file
+
+    ledger.record_submission(folder)
+    file = folder / "submission.csv"
+    lines = [f"submission: {file}"]
+    if upload:
+        lines += submit_file(file, competition, message, progress=progress.say).lines()
+    return lines
 
 
 def open_request(competition: Competition, options: TrainingOptions, progress: Progress,
@@ -308,23 +317,28 @@ def find_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
     if begun.config.is_file():
         raise KitError(f"the run {name!r} in {runs_dir} was interrupted before it trained anything",
                        f"go on with it: {begun.resume_command}")
+    if (blend := blends.find_blend(name)) and (about := blends.read_blend(blend)):
+        raise KitError(f"{name!r} is a blend, which has no models of its own",
+                       "give a run that it was made of: "
+                       + ", ".join(run["name"] for run in about["runs"]))
     there = sorted(path.parent.name for path in Path(runs_dir).glob("*/config.json"))
     raise KitError(f"there is no run {name!r} in {runs_dir}",
                    f"choose one of: {', '.join(there)}" if there
                    else "make one: kit cv, or kit submit")
 
 
-def find_scored_folder(name: str) -> Path:
+def find_scored_folder(name: str, runs_dir: Path = Path("runs"),
+                       submissions: Path = Path("submissions")) -> Path:
     """A run or submission folder that holds OOF probs, by name or path; runs go first."""
-    for path in (Path("runs") / name, Path("submissions") / name, Path(expand_home(name))):
+    for path in (runs_dir / name, submissions / name, Path(expand_home(name))):
         if (path / "oof.npz").is_file():
             return path
-    if (begun := RunFolder(Path("runs") / name)).config.is_file():
+    if (begun := RunFolder(runs_dir / name)).config.is_file():
         raise KitError(f"the run {name!r} is not finished, so it has no OOF probs",
                        f"go on with it: {begun.resume_command}")
-    there = sorted({path.parent.name for kind in ("runs", "submissions")
-                    for path in Path(kind).glob("*/oof.npz")})
-    raise KitError(f"there are no OOF probs of {name!r} in runs/ or submissions/",
+    there = sorted({path.parent.name for folder in (runs_dir, submissions)
+                    for path in folder.glob("*/oof.npz")})
+    raise KitError(f"there are no OOF probs of {name!r} in {runs_dir} or {submissions}",
                    f"choose one of: {', '.join(there)}" if there
                    else "make a run first: kit cv, or kit submit")
 
@@ -336,6 +350,10 @@ def find_run_data(run: RunFolder, data_dir: Path) -> DataFolder:
     competition = competitions.get(read_config(run.path).competition)
     about = read_data_record(run.path)
     data = sources.data_folder(competition, data_dir, sample=about["is_sample"])
+    if not data.path.is_dir():
+        raise KitError(f"the data that {run.name} was trained on is not in {data_dir}",
+                       "get it with kit download" + " --from sample" * about["is_sample"]
+                       + ", or say where it lies with --data-dir")
     if data.sha256 != about["sha256"]:
         raise KitError(f"{data.path} is not the data that {run.name} was trained on: "
                        f"{pipeline.changed_files(about['sha256'], data.sha256)}",

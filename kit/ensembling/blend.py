@@ -9,7 +9,7 @@ import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,9 @@ from kit.data.source import DataFolder
 from kit.ensembling.prior import ClassPrior, class_prior
 from kit.training import records
 from kit.training.models import BASELINE
+
+if TYPE_CHECKING:
+    from kit.ensembling.blend_runs import Blend
 
 MAX_CURVE_VALUE = 1e100  # a larger loss cannot be drawn
 
@@ -58,6 +61,14 @@ class RunResults:
     complete: bool
     timing: dict[str, Any]
     before_self_training: "RunResults | None" = None  # the same run without it, if it had any
+    blended: "Blend | None" = None  # of kit blend, which has runs instead of members
+
+    @property
+    def voters(self) -> list[np.ndarray]:
+        """Test probs of all that vote: each fold of each member, or each run of a blend."""
+        if self.blended is not None:
+            return [each.test for each in self.blended.runs]
+        return [probs for member in self.members for probs in member.test]
 
     @functools.cached_property
     def class_prior(self) -> ClassPrior | None:

@@ -72,7 +72,7 @@ def read_scored_run(folder: Path) -> ScoredRun:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Its config, with `data` in the same dict. KitError where the kit did not write it."""
+    """Its config, with `data` and `command` in the same dict. KitError where it is not one."""
     about = storage.read_json(path, "config", "data")
     config, data = about["config"], about["data"]
     if not isinstance(config, dict) or not matches_type(config.get("competition"), str) \
@@ -82,7 +82,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict) or not isinstance(data.get("sha256"), dict) \
             or not matches_type(data.get("is_sample"), bool):
         raise storage.damaged(path, "it does not say which data they were trained on")
-    return {**config, "data": data}
+    return {**config, "data": data, "command": about.get("command")}
 
 
 def _check(path: Path, arrays: dict[str, np.ndarray], n_classes: int) -> None:

@@ -27,6 +27,7 @@ import numpy as np
 
 from kit.ensembling.blend import Member, RunResults, mean_probs
 from kit.ensembling.prior import ClassPrior
+from kit.reporting import blended
 from kit.reporting.metrics import LEAST_ACCURACY, TEST_WRITERS, sum_by_writer
 
 DRAWS = 2_000  # of writers
@@ -52,6 +53,8 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
     `LEAST_ACCURACY`. After self-training the models are sure of their own guesses, so the estimate
     is then that of the run before it.
     """
+    if results.blended is not None:
+        return blended.estimate(results, results.blended)
     if before := results.before_self_training:
         found = estimate(before)
         if found is not None and found["value"] is not None:

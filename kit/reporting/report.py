@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kit.reporting import figures, metrics, numerals, page, verdict
+from kit.reporting import blended, figures, metrics, numerals, page, verdict
 from kit.reporting.estimate import estimate
 from kit.reporting.pictures import data_uri
 from kit.training import models
@@ -85,7 +85,7 @@ def build_report(results: "RunResults") -> dict[str, Any]:
                "n_folds": results.config["n_folds"],
                **metrics.cv_scores(probs, labels, fold, writers),
                "rows_missing": int((~scored).sum())},
-        "baseline": _baseline(results, scored),
+        "baseline": _baseline(results, scored), "blend": blended.numbers(results),
         "dig_mnist": dig_mnist,
         "leaderboard_estimate": estimate(results),
         "members": [_member(results, member) for member in members],
@@ -113,7 +113,8 @@ def build_report(results: "RunResults") -> dict[str, Any]:
         "environment": results.config["environment"],
         "config": {name: value for name, value in results.config.items()
                    if name not in BESIDE_CONFIG},
-        "command": results.config["command"], "notes": _notes(results, members, test),
+        "command": results.config["command"],
+        "notes": _notes(results, members, test) + blended.notes(results),
     }
     return {**report, "verdict": verdict.verdict(report)}
 
@@ -185,8 +186,8 @@ def _test(results: "RunResults") -> dict[str, Any] | None:
 
 
 def _disagreement(results: "RunResults") -> dict[str, Any] | None:
-    """The test rows on which the models (one for each member and fold) disagree; None for one."""
-    read = np.array([probs.argmax(axis=1) for member in results.members for probs in member.test])
+    """The test rows on which the voters disagree; None for a single one."""
+    read = np.array([probs.argmax(axis=1) for probs in results.voters])
     if results.test is None or len(read) < 2:
         return None
     votes, predicted = metrics.count_votes(read), results.submitted.argmax(axis=1)
@@ -212,7 +213,7 @@ def _notes(results: "RunResults", members: list["Member"],
              "(--class-prior none turns it off)")
         notes.append(f"Class prior of the test file: {test['class_prior']['why']}{effect}")
     jobs = [done["job"] for member in members for done in member.done]
-    if rounds := max(job.get("guesses", 0) for job in jobs):
+    if rounds := max((job.get("guesses", 0) for job in jobs), default=0):
         notes.append(f"Self-training, {rounds} round{'s' if rounds > 1 else ''}: each trained fold "
                      "was trained further on the test rows as well, labelled by the ensemble "
                      "(--self-train); held-out writers do not show what that gains on the test "
@@ -272,18 +273,22 @@ def render_report(report: dict[str, Any], results: "RunResults") -> str:
 def _scale(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The scores to draw on one scale of accuracy, with the keys of their numbers."""
     ci95 = ("ci95.0", "ci95.1")
-    rows = [("this run, held out", "cv", "oof_accuracy", ci95),
+    blend = report["blend"]
+    rows = [(f"this {'blend' if blend else 'run'}, held out", "cv", "oof_accuracy", ci95),
             ("leaderboard estimate", "leaderboard_estimate", "value", ("low", "high"))]
     if verdict.against_baseline(report):  # a run that is the baseline itself is shown once
         rows.append(("baseline", "baseline", "oof_accuracy", ci95))
     if report["dig_mnist"]:
         rows.append((report["dig_mnist"]["file"], "dig_mnist", "accuracy", ci95))
-    return [{"name": name, "value": report[block][value], "key": f"{block}.{value}",
-             "ci95": [page.value_at(report[block], bound) for bound in bounds],
+    rows += [(f"{run['name']} alone", f"blend.runs.{i}", "oof_accuracy", ci95)
+             for i, run in enumerate(blend["runs"] if blend else [])]
+    number = page.value_at
+    return [{"name": name, "value": number(report, f"{block}.{value}"), "key": f"{block}.{value}",
+             "ci95": [number(report, f"{block}.{bound}") for bound in bounds],
              "ci_keys": [f"{block}.{bound}" for bound in bounds],
              "kind": "" if block == "cv" else "other"}
             for name, block, value, bounds in rows
-            if report[block] and report[block][value] is not None]
+            if (number(report, block) or {}).get(value) is not None]
 
 
 def _in_words(value: Any) -> str:

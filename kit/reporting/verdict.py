@@ -60,7 +60,14 @@ def _headline(report: dict[str, Any]) -> str:
     of = 1_000 if round(1_000 * accuracy) < 1_000 else 10_000  # nearly perfect is not perfect
     kind = ("by writers it has never seen" if report["cv"]["keeps_writers_apart"] else
             "it was not trained on")
-    words = f"Of {of:,} digits {kind}, this run reads about {round(of * accuracy):,} correctly"
+    blend = report["blend"]
+    words = (f"Of {of:,} digits {kind}, this {'blend' if blend else 'run'} reads about "
+             f"{round(of * accuracy):,} correctly")
+    if blend:
+        best = next(run for run in blend["runs"] if run["name"] == blend["best"])
+        words += (f"; {best['name']}, the best run in it, reads "
+                  f"{round(of * best['oof_accuracy']):,}")
+        words += ", which is no clear difference" * (standing(blend["paired"])[0] == "same")
     if against := against_baseline(report):
         words += f"; the baseline reads {round(of * report['baseline']['oof_accuracy']):,}"
         words += ", which is no clear difference" * (against == "same")
@@ -70,7 +77,7 @@ def _headline(report: dict[str, Any]) -> str:
     if estimate and estimate["value"] is not None:
         words += (f" Expect about {percent(estimate['value'], 1)} on the leaderboard "
                   f"({percent(estimate['low'], 1)} to {percent(estimate['high'], 1)}).")
-    elif estimate:
+    elif estimate and not blend:
         words += " The run is hardly trained, so there is no estimate of its leaderboard score."
     return words
 
@@ -101,10 +108,18 @@ def _points(report: dict[str, Any]) -> list[str]:
     sentences = [f"{percent(cv['oof_accuracy'])} of {cv['rows']:,} training digits were read "
                  "correctly by models that had not seen them. On other "
                  f"{cv['ci95_over']} like these, expect {percent(low)} to {percent(high)}."]
-    if base is None:
+    word = {"better": "Better than", "worse": "Worse than", "same": "Not shown to differ from"}
+    if blend := report["blend"]:
+        runs = ", ".join(f"{run['name']} {percent(run['oof_accuracy'])} (weight "
+                         f"{run['weight']:.2f})" for run in blend["runs"])
+        stands, numbers = standing(blend["paired"])
+        sentences.append(f"The blended runs alone: {runs}. {word[stands]} the best of them, "
+                         f"{blend['best']}: {numbers}.")
+        if blend["fit"]:
+            sentences.append(_fit(blend["fit"]))
+    elif base is None:
         sentences.append("No fold of the baseline was trained, so there is nothing to compare.")
     elif against := against_baseline(report):
-        word = {"better": "Better than", "worse": "Worse than", "same": "Not shown to differ from"}
         numbers = standing(base["paired"])[1]
         sentences.append(f"{word[against]} the baseline {base['model']}: {numbers}.")
     else:
@@ -130,6 +145,19 @@ def _points(report: dict[str, Any]) -> list[str]:
     return sentences
 
 
+def _fit(fit: dict[str, Any]) -> str:
+    """What the fitted weights of a blend gained over equal ones, where anything."""
+    saved = fit["log_loss_saved"]
+    gains = ["more digits read correctly"] * (standing(fit["paired"])[0] == "better")
+    if saved and standing({"writers": saved})[0] == "better":
+        gains.append("a lower log loss")
+    gained = f"brought {' and '.join(gains)} than equal weights" if gains else \
+        "gained nothing that shows over equal weights, so --weights equal is as good"
+    return (f"Weights fitted to some {fit['over']} and tried on the others {gained}: "
+            f"{percent(fit['accuracy'])} against {percent(fit['equal_accuracy'])}, log loss "
+            f"{fit['log_loss']:.4f} against {fit['equal_log_loss']:.4f}.")
+
+
 def _next(report: dict[str, Any]) -> list[str]:
     """Advice, at most four pieces, the most promising first; each names the number behind it."""
     cv, ideas = report["cv"], []
@@ -146,7 +174,7 @@ def _next(report: dict[str, Any]) -> list[str]:
     own = {member["model"] for member in report["members"] if not member["is_baseline"]}
     gaps = [curve["accuracy"][-1] - curve["val_accuracy"][-1]
             for curve in report["learning_curves"] if curve["model"] in own]
-    gap = sum(gaps) / len(gaps)
+    gap = sum(gaps) / len(gaps) if gaps else 0.0  # a blend has no curves of its own
     if gap > 0.005:
         ideas.append("The models know their training digits better than new ones (by "
                      f"{points(gap)} at the end): more augmentation (cnn_aug) or a longer decay "

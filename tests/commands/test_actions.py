@@ -138,7 +138,6 @@ def test_expected_failures_are_two_lines_in_a_notebook():
 def trained(monkeypatch):
     """cv and submit that have just trained: they leave the report of a run that never was."""
     results = make_results(n_writers=4, rows=20)
-    object.__setattr__(results.data, "competition", results.competition)  # a DataFolder has it
     asked = []
 
     def cv(config, data, run, progress, resume, force=False, time_target=None):

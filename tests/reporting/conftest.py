@@ -28,6 +28,7 @@ class FakeData:
     is_sample: bool = False
     source: str = "kaggle"
     manifest: dict = field(default_factory=dict)
+    competition: competitions.Competition = competitions.KANNADA
 
     def train(self):
         return self.tables["train"]
@@ -104,7 +105,7 @@ def make_results(name="cnn-aug", models=("cnn_aug",), n_writers=12, rows=60, wit
     ease = np.linspace(-2, 1.5, n_writers)[writers]
     data = FakeData({"train": table("train.csv", labels, rng, True), "test": table("test.csv", test_labels, rng, False),
                      "extra": table("Dig-MNIST.csv", extra_labels, rng, True) if extra else None},
-                    is_sample, "sample" if is_sample else "kaggle")
+                    is_sample, "sample" if is_sample else "kaggle", competition=competition)
     rest = (folds, ease, test_labels, extra_labels, rng, missing)
     members = [fake_member(model, 0, skill, *rest) for model in models]
     config = {"competition": slug, "models": list(models), "n_folds": 5, "split": split, "seed": 0, "epochs": None,

@@ -1,0 +1,143 @@
+"""`kit blend`: from two runs to a submission that every command takes; then what it refuses."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import kit
+from kit.commands import cli
+from kit.core import storage
+from kit.core.errors import KitError
+from kit.data.competition import KANNADA
+from kit.ensembling.prior import class_prior
+
+QUICK = ["--model", "mlp", "--epochs", "1", "--limit", "20", "--executor", "local", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def trained(sample_data, tmp_path_factory):
+    """A folder with two runs of other seeds and folds, and a third of fewer rows."""
+    folder = tmp_path_factory.mktemp("trained")
+    places = ["--data-dir", str(sample_data), "--runs-dir", str(folder / "runs")]
+    for name, more in (("a", ["--folds", "2"]), ("b", ["--folds", "3", "--seed", "7"]),
+                       ("few", ["--folds", "2", "--limit", "8"])):
+        assert cli.run(["submit", *QUICK, *more, *places, "--run", name,
+                        "--submissions", str(folder / "submissions")]) == 0
+    return folder
+
+
+@pytest.fixture
+def workplace(trained, sample_data, tmp_path, monkeypatch):
+    for name in ("runs", "submissions"):
+        shutil.copytree(trained / name, tmp_path / name)
+    (tmp_path / "data").symlink_to(sample_data)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(capsys, *arguments):
+    code = cli.run([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_two_runs_become_a_submission_that_every_command_takes(workplace, capsys):
+    code, out, err = run(capsys, "blend", "a", "b", "--run", "both")
+    assert code == 0 and "Drawn sample" in out and "submissions/both/submission.csv" in out
+    assert "weights: a 0.5, b 0.5" in err
+    folder = workplace / "submissions" / "both"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".gitignore", "checksums.json", "config.json", "oof.npz", "report.html", "report.json",
+        "submission.csv", "test.npz"]
+    parts = [storage.read_npz(workplace / "runs" / name / "test.npz") for name in "ab"]
+    mean = (parts[0]["probs"] + parts[1]["probs"]) / 2
+    labels = class_prior("auto", KANNADA, mean).apply(mean).argmax(1)
+    handed_in = pd.read_csv(folder / "submission.csv")
+    assert handed_in["id"].tolist() == parts[0]["id"].tolist()
+    np.testing.assert_array_equal(handed_in["label"], labels)
+    about = storage.read_json(folder / "config.json")
+    assert about["command"] == "kit blend a b --run both" and about["config"]["models"] == ["mlp"]
+    assert [part["weight"] for part in about["blend"]["runs"]] == [0.5, 0.5]
+    report = storage.read_json(folder / "report.json")
+    assert [part["name"] for part in report["blend"]["runs"]] == ["a", "b"]
+    assert report["dig_mnist"]["rows"] > 0 and report["cv"]["keeps_writers_apart"]
+
+    assert run(capsys, "validate", folder / "submission.csv")[0] == 0
+    code, out, _ = run(capsys, "compare", "both", "a")
+    assert code == 0 and "both is" in out
+    code, out, _ = run(capsys, "report", "both")
+    assert code == 0 and "Drawn sample" in out
+    again = storage.read_json(folder / "report.json")
+    assert again.pop("timing") and report.pop("timing") and again == report
+    assert run(capsys, "ledger", "show")[0] == 0
+    again = ["blend", "both", "a", "--run", "again", "--weights", "oof", "--json", "--quiet"]
+    code, out, _ = run(capsys, *again)
+    said = json.loads(out)
+    assert code == 0 and said["blend"]["how"] == "oof" and len(said["blend"]["fit"]["weights"]) == 5
+    assert said["dig_mnist"] is None  # a blend's folder has no probs of it
+    assert run(capsys, "report", "again")[0] == 0
+
+
+def test_submissions_are_blended_where_their_runs_are_gone(workplace, capsys):
+    shutil.rmtree("runs")
+    assert run(capsys, "blend", "a", "submissions/b", "--run", "both", "--quiet")[0] == 0
+    notes = storage.read_json(workplace / "submissions/both/report.json")["notes"]
+    assert any("Dig-MNIST.csv is left out" in note for note in notes)
+    assert run(capsys, "report", "both")[0] == 0
+
+
+def test_a_notebook_blends_what_its_runs_returned(workplace):
+    one = kit.report("a")
+    both = kit.blend([one, "b"], run="both", weights=[3, 1], quiet=True)
+    assert [part["weight"] for part in both["blend"]["runs"]] == [0.75, 0.25]
+    assert "held out" in both._repr_html_() and both.folder.name == "both"
+    assert str(kit.compare(both, one))
+    for call in (lambda: kit.blend("a", run="x"), lambda: kit.blend(["a", "b"], weights=0.5),
+                 lambda: kit.blend(["a", 5])):
+        with pytest.raises(KitError):
+            call()
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["a", "bb"], ["no OOF probs of 'bb'", "choose one of: a, b, few"]),
+    (["a"], ["at least two runs"]),
+    (["a", "few"], ["few has scored 80 training rows, and not the same 200 as a", "--limit"]),
+    (["a", "b", "--run", "b"], ["'b'", "choose another name with --run"]),
+    (["a", "b", "--run", "few"], ["the run 'few' exists in runs", "choose another name"]),
+    (["a", "b", "--run", "few", "--force"], ["the run 'few' exists in runs"]),
+    (["a", "b", "--weights", "0.9"], ["1 numbers for 2 runs", "--weights 2,1"]),
+    (["a", "b", "--class-prior", "same"], ["--class-prior 'same' is unknown"]),
+    (["a", "b", "--upload"], ["takes notebooks, not files", "kit submit --model mlp"]),
+    (["a", "b", "--data-dir", "elsewhere"], ["is not in elsewhere", "kit download --from sample"]),
+    (["a", "submissions/a"], ["'a' is given twice"]),
+])
+def test_what_is_wrong_is_said_in_two_lines(workplace, capsys, arguments, said):
+    before = sorted(workplace.glob("submissions/*"))
+    code, out, err = run(capsys, "blend", *arguments)
+    lines = [line for line in err.splitlines() if line.startswith(("error: ", "fix: "))]
+    assert code == 2 and out == "" and len(lines) == 2
+    for words in said:
+        assert words in err
+    assert sorted(workplace.glob("submissions/*")) == before
+
+
+def test_a_blend_is_replaced_only_with_force_and_has_no_models(workplace, capsys):
+    blend = ["blend", "a", "b", "--run", "both", "--quiet"]
+    assert run(capsys, *blend)[0] == 0
+    code, _, err = run(capsys, *blend)
+    assert code == 2 and "the blend 'both' exists in submissions" in err and "--force" in err
+    assert run(capsys, *blend, "--force", "--weights", "3,1")[0] == 0
+    for arguments in (["predict", "both", "--test", "x.csv", "--out", "y.csv"],
+                      ["kernel", "build", "--run", "both", "--mode", "predict", "--user", "ada"]):
+        code, _, err = run(capsys, *arguments)
+        assert code == 2 and "'both' is a blend" in err and "a, b" in err
+    shutil.rmtree("runs/b")
+    shutil.rmtree("submissions/b")
+    code, _, err = run(capsys, "report", "both")
+    assert code == 2 and "the run b, of which both was blended, is not here any more" in err
+    shutil.copytree("runs/a", "runs/b")
+    code, _, err = run(capsys, "report", "both")
+    assert code == 2 and "was made again since" in err and "--force" in err
