@@ -262,26 +262,49 @@ def dtype_policy(precision: str) -> str:
 
 def cpu_flags() -> set[str]:
     """The instruction-set flags of the CPU; empty where /proc/cpuinfo does not exist."""
+    return set(_cpuinfo("flags").split())
+
+
+def _cpuinfo(field: str) -> str:
+    """A field of the first core in /proc/cpuinfo, such as "model name"; "" without it."""
     cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.is_file():
-        return set()
-    line = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
-    return set(line.split())
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
 
 
-def describe() -> dict[str, object]:
-    """The machine and the versions of its software, for report.json."""
+def device() -> str:
+    """The name of what this process trains on: its first GPU, a TPU, or the CPU.
+
+    Call it after training: on JAX it takes the memory that training takes.
+    """
+    if load() == "jax":
+        import jax
+
+        first = jax.devices()[0]
+        name = "" if first.platform == "cpu" else first.device_kind
+    else:
+        name = next(iter(gpus()), "")
+    return name or _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """The versions of the training library and of what it stands on."""
     backend = load()
     import keras
     import numpy
 
+    return {"keras": keras.__version__, "numpy": numpy.__version__,
+            backend: sys.modules[backend].__version__}
+
+
+def describe() -> dict[str, object]:
+    """The machine and the versions of its software, for report.json."""
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
         "cpu_cores": len(system.cores()),
         "cpu_bfloat16": bool(cpu_flags() & {"amx_bf16", "avx512_bf16"}),
         "gpus": gpus(),
-        "backend": backend,
-        "versions": {"keras": keras.__version__, "numpy": numpy.__version__,
-                     backend: sys.modules[backend].__version__},
+        "backend": load(),
+        "versions": versions(),
     }

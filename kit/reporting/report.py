@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kit.reporting import blended, figures, metrics, numerals, page, verdict
+from kit.reporting import blended, figures, machines, metrics, numerals, page, verdict
 from kit.reporting.estimate import estimate
 from kit.reporting.pictures import data_uri
 from kit.training import models
@@ -51,6 +51,7 @@ def build_report(results: "RunResults") -> dict[str, Any]:
     matrix = confusion_matrix(labels, predicted, labels=range(competition.n_classes))
     by_writer = [] if writers is None else metrics.per_writer(predicted == labels, writers, fold)
     members = [member for member in (*results.members, results.baseline) if member]
+    groups = machines.trained_with(members)
 
     tables = {competition.train: data.train(), competition.test: data.test()}
     extra = data.extra()
@@ -113,8 +114,8 @@ def build_report(results: "RunResults") -> dict[str, Any]:
         "environment": results.config["environment"],
         "config": {name: value for name, value in results.config.items()
                    if name not in BESIDE_CONFIG},
-        "command": results.config["command"],
-        "notes": _notes(results, members, test) + blended.notes(results),
+        "trained_with": groups, "command": results.config["command"],
+        "notes": _notes(results, members, test) + blended.notes(results) + machines.notes(groups),
     }
     return {**report, "verdict": verdict.verdict(report)}
 

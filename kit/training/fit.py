@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kit.core import storage
+from kit.core import backend, storage
 from kit.data.competition import Competition
 from kit.training import checkpoints
 from kit.training.augment import N_NUMBERS
@@ -201,7 +201,8 @@ def _write_artifacts(trainer: Trainer, job: FoldJob, data: FoldData, folder: Pat
         "val_accuracy": float((val.argmax(1) == data.labels[data.val_rows]).mean()),
         "parameters": trainer.model.count_params(), "train_seconds": state.seconds,
         "predict_seconds": time.perf_counter() - began,
-        "images_per_second": float(np.median(pace))})
+        "images_per_second": float(np.median(pace)),
+        "trained_with": {"device": backend.device(), "versions": backend.versions()}})
 
 
 def _model_bytes(model: Any, folder: Path) -> bytes:

@@ -34,6 +34,13 @@ def test_a_tpu_is_seen_by_jax_alone():
     assert backend.has_tpu() is False
 
 
+def test_the_device_is_named_by_its_gpu_or_else_its_cpu(monkeypatch):
+    assert backend.device() == backend._cpuinfo("model name") or backend.gpus()
+    monkeypatch.setattr(backend, "gpus", lambda: ["Tesla T4", "Tesla T4"])
+    assert backend.device() == "Tesla T4"
+    assert backend.describe()["versions"] == backend.versions() and set(backend.versions()) > {"keras", "numpy"}
+
+
 # -- which precision a machine can compute in -----------------------------------------------------------------------
 
 

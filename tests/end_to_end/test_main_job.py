@@ -43,6 +43,8 @@ def test_submit_leaves_a_submission_that_validates_and_its_report(workplace, cap
     report = json.loads((folder / "report.json").read_text())
     assert report["data"]["is_sample"] and report["complete"] and report["cv"]["keeps_writers_apart"]
     assert report["cv"]["n_folds"] == 2 and len(report["cv"]["fold_accuracy"]) == 2
+    (alike,) = report["trained_with"]
+    assert len(alike["folds"]) == 2 and alike["device"] and "keras" in alike["software"]
     with np.load(folder / "oof.npz") as oof:
         assert oof["probs"].dtype == np.float16
         assert (oof["probs"].argmax(1) == oof["label"]).mean() == pytest.approx(report["cv"]["oof_accuracy"], abs=0.02)
