@@ -101,9 +101,9 @@ class Client:
         twice does no harm (`repeat`) or the request surely did not arrive. Raises a KitError:
         `Unanswered` if the request may have been carried out, `Rejected` if Kaggle refused it.
         """
-        # Not urllib3's Retry: to it all requests of the SDK are POST alike, and the errors that
-        # Kaggle sends with status 200 are successes; it has no limit on all waits together, in
-        # many versions none on one wait, and no way to say that it waits
+        # urllib3's Retry does not serve: the SDK sends every request as POST, so it cannot tell
+        # which may be sent twice; it takes Kaggle's errors with status 200 for successes; it has no
+        # limit on all waits together (on one only in new versions), and does not report its waits
         attempt, problem, failure = 1, Exception(), KitError("", "")
         while True:
             printed = io.StringIO()
@@ -284,10 +284,10 @@ def download_competition(slug: str, folder: Path, progress: Say = silent,
                          rules_url: str = "") -> Path:
     """Download the zip of all of the competition's files into `folder`, and return its path.
 
-    The official client downloads, and goes on after a lost connection if its file is still the
-    same. It tries once: its own repeats wait as long as any Retry-After asks, and keep an address
-    that expires. rules_url: the page to name in errors if the rules are not accepted yet. On a
-    KitError, `folder` is unchanged.
+    The official client downloads, and resumes after a lost connection if the file on Kaggle is
+    still the same. It makes one attempt at a time: its own retries wait as long as any Retry-After
+    asks, and use an address that expires. rules_url: the page to name in errors if the rules are
+    not accepted yet. On a KitError, `folder` is unchanged.
     """
     import requests
     from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest

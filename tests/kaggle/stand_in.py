@@ -65,7 +65,7 @@ class KaggleStandIn:
         self.ranges: list[str] = []
         self.seen_authorization: list[str] = []
         self.faults: dict[str, list[Fault]] = {}
-        self.accepts_ranges = True
+        self.accepts_ranges, self.etag = True, '"v1"'
         self.kernels: dict[str, list[Version]] = {}
         self.next_statuses = ["QUEUED", "RUNNING", "COMPLETE"]
         self.next_outputs = {"submission.csv": b"id,label\n0,3\n", "report.json": b"{}"}
@@ -338,7 +338,7 @@ def _handler(kaggle: KaggleStandIn) -> type[BaseHTTPRequestHandler]:
             if fault and fault.status >= 400:
                 return self._fail(fault)
             wanted, start, status = self.headers.get("Range", ""), 0, 200
-            headers = {"ETag": '"v1"', "Content-Type": "application/zip"}
+            headers = {"ETag": kaggle.etag, "Content-Type": "application/zip"}
             if kaggle.accepts_ranges:
                 headers["Accept-Ranges"] = "bytes"
                 if wanted:

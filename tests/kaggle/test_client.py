@@ -86,6 +86,18 @@ def test_a_lost_connection_resumes_where_it_stopped(kaggle: KaggleStandIn, folde
     assert kaggle.count("DownloadDataFiles") == 2  # the address of the first try may have expired
 
 
+def test_a_file_that_changed_in_the_meantime_is_downloaded_anew(kaggle: KaggleStandIn, folder: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(attempt: int) -> float:
+        kaggle.archive, kaggle.etag = bytes(reversed(kaggle.archive)), '"v2"'
+        return 0.0
+
+    monkeypatch.setattr(client, "_backoff", change)
+    kaggle.fault("archive.zip", cut=100_000, status=200)
+    assert download(folder).read_bytes() == kaggle.archive
+    assert kaggle.ranges == []
+
+
 def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
     """In a process of its own: the official client already asks when it is imported."""
     code = """
