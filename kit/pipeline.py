@@ -1,6 +1,7 @@
 """A whole run: `cv` trains and reports, `submit` writes the submission folder as well.
 
-This is the rooms in their order, and nothing else: data, training, ensembling, reporting.
+`submit_blend` makes one submission of several finished runs. This is the rooms in their order, and
+nothing else: data, training, ensembling, reporting.
 """
 
 import contextlib
@@ -255,7 +256,7 @@ def submit_blend(runs: Sequence[FinishedRun], weights: str | Sequence[float], cl
 def report_blend(folder: Path, runs: Sequence[FinishedRun], data: DataFolder) -> None:
     """Write a blend's report and submission again, from the `runs` that its config.json names."""
     about = storage.read_json(folder / "config.json", "config", "blend", "command", "environment")
-    results = _blend(runs, about["blend"]["weights"], data, folder.name, about)
+    results = _blend(runs, str(about["blend"].get("weights")), data, folder.name, about)
     _report(results, folder)
     _write_submission(results, folder)
 

@@ -4,6 +4,7 @@ A blend has no folder in `runs/`, since it trained nothing: its submission folde
 and the `blend` in its config.json names its runs, their weights and their checksums.
 """
 
+import contextlib
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,11 @@ def new_folder(name: str | None, runs: list[Path], runs_dir: Path, submissions: 
 
 def find_blend(name: str, submissions: Path = Path("submissions")) -> Path | None:
     """The folder of a blend, by name or path; None where there is none."""
-    return next((path for path in (submissions / name, Path(expand_home(name)))
-                 if (path / "config.json").is_file() and read_blend(path)), None)
+    for path in (submissions / name, Path(expand_home(name))):
+        with contextlib.suppress(KitError):  # kit report writes a damaged submission anew
+            if (path / "config.json").is_file() and read_blend(path):
+                return path
+    return None
 
 
 def read_blend(folder: Path) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from kit.reporting.verdict import percent
 
 # Width of every drawing in its own units: about what a phone shows 1:1, so text stays readable
 WIDTH = 420
+TICK_WIDTH = 50  # of a label such as 99.5 %, with the space to the next one
 Scale = Callable[[float], float]
 # The page's colours, for a drawing that is a file of its own. They are written out, since not every
 # program that shows SVG knows CSS variables.
@@ -130,9 +131,11 @@ def intervals(rows: Sequence[dict[str, Any]], label: str, reference: float | Non
     """
     bounds = [bound for row in rows
               for bound in (*row["ci95"], row["value"], row.get("actual", row["value"]))]
-    ticks = nice_ticks(min(bounds), min(1.0, max(bounds)))
+    left, right = gutter + 8, WIDTH - 24
+    room = int((right - left) / TICK_WIDTH)
+    ticks = nice_ticks(min(bounds), min(1.0, max(bounds)), min(6, room))
     bottom = 8 + row_height * len(rows)
-    x = linear(ticks[0], ticks[-1], gutter + 8, WIDTH - 24)
+    x = linear(ticks[0], ticks[-1], left, right)
     parts = percent_axis(ticks, x, bottom)
     if reference is not None:
         parts.append(mark(f"all rows: {percent(reference)}",

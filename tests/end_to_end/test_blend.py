@@ -89,6 +89,12 @@ def test_submissions_are_blended_where_their_runs_are_gone(workplace, capsys):
     assert run(capsys, "report", "both")[0] == 0
 
 
+def test_a_damaged_submission_of_a_run_is_still_written_anew(workplace, capsys):
+    (workplace / "submissions/a/config.json").write_text("{}")
+    assert run(capsys, "report", "a")[0] == 0
+    assert storage.read_json(workplace / "submissions/a/config.json")["config"]["models"] == ["mlp"]
+
+
 def test_a_notebook_blends_what_its_runs_returned(workplace):
     one = kit.report("a")
     both = kit.blend([one, "b"], run="both", weights=[3, 1], quiet=True)

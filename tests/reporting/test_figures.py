@@ -47,6 +47,17 @@ def test_intervals_say_their_numbers_and_stay_inside():
     assert positions[2] > positions[0]  # 100 % is further right
 
 
+@pytest.mark.parametrize("gutter", [30, 60, 96, 165])
+@given(st.floats(0.5, 0.999), st.floats(0.002, 0.4))
+def test_the_labels_of_an_axis_do_not_overlap(gutter, low, span):
+    row = {"name": "a", "value": low, "ci95": [low, min(1.0, low + span)]}
+    svg = parsed(figures.intervals([row], "one", gutter=gutter))
+    places = [float(text.get("x")) for text in svg.iter("text") if text.text.endswith("%")]
+    labels = [text.text for text in svg.iter("text") if text.text.endswith("%")]
+    for i, label in enumerate(labels[1:]):
+        assert places[i + 1] - places[i] > 6 * len(label)
+
+
 def test_a_perfect_score_has_a_place_on_a_logarithmic_scale():
     fold = {"model": "cnn", "seed": 0, "fold": 0, "epoch": [1, 2, 3], "accuracy": [0.9, 0.97, 1.0],
             "val_accuracy": [0.8, 0.9, 0.95]}
