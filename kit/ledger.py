@@ -82,12 +82,11 @@ def add_row(row: Row, path: Path = LEDGER) -> None:
         _write(path, rows)
 
 
-def record_submission(submission: Path) -> None:
-    """Add the row of a submission folder to the ledger beside it.
+def record_submission(submission: Path, report: dict[str, Any]) -> None:
+    """Add the row of a submission folder, whose report this is, to the ledger beside it.
 
     Submissions of a drawn sample are left out.
     """
-    report = storage.read_json(Path(submission) / "report.json")
     if not report["data"]["is_sample"]:
         add_row(make_row(report["run"], report), ledger_beside(submission))
 

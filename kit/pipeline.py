@@ -1,4 +1,4 @@
-"""A whole run: `cv` trains and reports, `submit` writes the submission folder as well.
+"""A whole run: `cv` trains and reports, `submit` writes the submission folder.
 
 `submit_blend` makes one submission of several finished runs. This is the rooms in their order, and
 nothing else: data, training, ensembling, reporting.
@@ -12,7 +12,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any, cast
 import numpy as np
 
 from kit.core import backend, provenance, storage
-from kit.core.config import RunConfig, differences, matches_type
+from kit.core.config import RunConfig, differences
 from kit.core.errors import KitError
 from kit.core.progress import ForwardingProgress, Progress
 from kit.core.run_folder import RunFolder, finished_folds
@@ -32,7 +32,7 @@ from kit.ensembling.blend import RunResults
 from kit.ensembling.blend_runs import FinishedRun
 from kit.training import executors, planning
 from kit.training.executors import Executor
-from kit.training.plan import Plan, make_jobs, self_training_jobs
+from kit.training.jobs import Plan, make_jobs, self_training_jobs
 from kit.training.planning import Cost, Schedule, TimeTarget
 from kit.training.records import SETTLED, read_config, read_data_record, read_settled
 
@@ -41,9 +41,18 @@ WRITE_SECONDS = 10.0  # between two writes of timing.json
 FOLDER_OPTIONS = ("--data-dir", "--runs-dir", "--submissions")
 
 
+@dataclass(frozen=True, eq=False)
+class TrainedRun:
+    """A trained run: its folder, all that is known of it, and its report (report.json)."""
+
+    run: RunFolder
+    results: RunResults
+    report: dict[str, Any]
+
+
 def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress | None = None,
        resume: bool = False, leave_out: frozenset[str] = frozenset(), force: bool = False,
-       time_target: TimeTarget | None = None, baseline_first: bool = False) -> RunResults:
+       time_target: TimeTarget | None = None, baseline_first: bool = False) -> TrainedRun:
     """Train every fold of `config` on `data`, write all artifacts into `run`, and report.
 
     resume: continue what is in `run`. force: replace it, once nothing but the training can fail any
@@ -68,72 +77,95 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         folds = folds_module.make_folds(
             train.labels, data.competition, config.n_folds, config.split, config.seed, config.limit,
             data.writer_block)
-    settled, why = executors.settle(config)
-    if note := executors.fallback_note(config):
+
+    # Who trains, and in which precision: as the run began, if it is resumed.
+    resumed = not force and _is_begun(run, config, data, resume)
+    settled, why, note = _settle_as_begun(run, config) if resumed else executors.settle(config)
+    if note:
         progress.say(note)
     if config.tensorboard:
         from kit.reporting.tensorboard import TensorBoardProgress
 
         progress = TensorBoardProgress(progress, run.path / "tensorboard", train, data.competition)
     with contextlib.ExitStack() as stack:
-        executor, planned = None, None
-        if not baseline_first and (force or not run.config.is_file()):
-            executor = stack.enter_context(Executor(settled))
+        executor, planned = stack.enter_context(Executor(settled)), None
+        if not baseline_first and not resumed:
             with _timed(timing, "plan"):  # before anything is written or removed: it may refuse
                 planned = planning.decide(executor, settled, make_jobs(config, settled.precision),
                                           data, time_target, progress, deadline)
+
+        # From here on this process writes the run's folder, and no other.
         stack.enter_context(run.lock())
         if force:
             run.clear()
+        if not resumed and run.config.is_file():
+            raise KitError(f"another process has just begun the run {run.name!r}",
+                           "choose another name with --run")
+        _write_config(run, config, data, settled)
         if planned:
             planning.save(run.path / planning.SCHEDULE, *planned)
-        resumed = _open_run(run, _describe(config, data, settled), resume)
-        if resumed:
-            settled = _settled_at_the_start(run, config, settled)
-            _, slow = backend.precision_support(settled.precision)
-            why = f"as it began; {slow}: slow, but the folds stay comparable" if slow else "as it began"
-        if not run.folds.is_file():
+        if run.folds.is_file():
+            folds = blend.checked_folds(run, data, config)
+        else:
             folds_module.save_folds(run.folds, folds)
-        blend.checked_folds(run, data, config)
-        progress.say(f"{'resuming' if resumed else 'training'} {run.name}: {', '.join(config.models)} on "
-                     f"{config.n_folds} folds, {settled.precision} ({why})"
-                     f"{', drawn sample' if data.is_sample else ''}")
-        jobs = tuple(job for job in make_jobs(config, settled.precision) if job.key not in leave_out)
-        executor = executor or stack.enter_context(Executor(settled))
-        earlier = _read_timing(run)["seconds"] if resumed and (run.path / TIMING).is_file() else {}
-        timing["seconds"] = {stage: earlier.get(stage, 0.0) + timing["seconds"].get(stage, 0.0)
-                             for stage in {**earlier, **timing["seconds"]}}
+        progress.say(f"{'resuming' if resumed else 'training'} {run.name}: "
+                     f"{', '.join(config.models)} on {config.n_folds} folds, {settled.precision} "
+                     f"({why}){', drawn sample' if data.is_sample else ''}")
+        jobs = tuple(job for job in make_jobs(config, settled.precision)
+                     if job.key not in leave_out)
+        plan = Plan(settled, data, run.path, folds, jobs)
+        earlier: dict[str, float] = {}
+        if resumed and (run.path / TIMING).is_file():
+            earlier = storage.read_json(run.path / TIMING, "seconds")["seconds"]
+        for stage, spent in earlier.items():
+            timing["seconds"][stage] = timing["seconds"].get(stage, 0.0) + spent
         timed = _TimingWriter(progress, run.path / TIMING, timing, earlier.get("train", 0.0))
+
         # If the baseline is done and nothing is planned, an earlier process died while it measured
         # the pace.
-        baseline = tuple(job for job in jobs if job.model not in config.models) if baseline_first else ()
+        baseline = tuple(job for job in jobs if job.model not in config.models) \
+            if baseline_first else ()
         died = bool(baseline) and {job.key for job in baseline} <= finished_folds(run.path)
+        done: dict[str, dict[str, Any]] = {}  # the done.json of each finished fold
         if baseline:
-            executors.run_jobs(Plan(settled, data, run.path, baseline), timed, deadline, executor)
+            done |= executors.run_jobs(replace(plan, jobs=baseline), timed, deadline, executor)
         if resumed and not baseline_first:
             time_target = replace(time_target, keep_epochs=config.epochs is not None)
-        schedule, costs = planned or _schedule(executor, Plan(settled, data, run.path, jobs),
-                                               time_target, timed, deadline, measured=not died)
+        schedule, costs = planned or _schedule(executor, plan, time_target, timed, deadline,
+                                               measured=not died)
         timing |= {"predicted_seconds": schedule.predicted, "epochs": schedule.epochs}
-        jobs = tuple(job for job in schedule.apply(jobs) if job.key not in schedule.left_out)
-        partial = bool(leave_out or schedule.left_out)
-        plan = Plan(settled, data, run.path, jobs)
-        seconds = {job.key: costs[job.model].of(job.epochs) for job in jobs if job.model in costs}
-        complete = executors.run_jobs(plan, timed, deadline, executor, seconds) and not partial
+
+        # Train: the folds, then the rounds of self-training, each from where the last one ended.
+        plan = replace(plan, jobs=tuple(job for job in schedule.apply(jobs)
+                                        if job.key not in schedule.left_out))
+        seconds = {job.key: costs[job.model].of(job.epochs) for job in plan.jobs
+                   if job.model in costs}
+        done |= executors.run_jobs(plan, timed, deadline, executor, seconds)
+        complete = not leave_out and not schedule.left_out \
+            and all(job.key in done for job in plan.jobs)
         for n in range(1, config.self_train + 1):
             plan = replace(plan, jobs=self_training_jobs(plan))
-            complete = complete and _self_train(plan, n, timed, deadline, executor)
+            if not run.guesses(n).is_file():
+                before = blend.gather(run, data, {}, n - 1, folds, done)
+                storage.write_npz(run.guesses(n), id=test.ids,
+                                  label=before.submitted.argmax(1).astype("uint8"))
+            progress.say(f"self-training, round {n}: every fold goes on with the test rows as the "
+                         "ensemble reads them")
+            done |= executors.run_jobs(plan, timed, deadline, executor)
+            complete = complete and all(job.key in done for job in plan.jobs)
         timed.write()
         if not complete:
-            progress.say("the time budget left folds out: this ensemble is partial (complete: false)")
+            progress.say("the time budget left folds out: this ensemble is partial (complete: "
+                         "false)")
+
         with _timed(timing, "blend"):
-            results = blend.gather(run, data, timing)
+            results = blend.gather(run, data, timing, folds=folds, done=done)
             storage.write_npz(run.oof, row=results.folds.rows, probs=results.oof)
             if results.test is not None:
                 storage.write_npz(run.test, id=test.ids, probs=results.test)
-        _report(results, run.path)
+        report = _report(results, run.path)
         storage.write_json(run.path / TIMING, timing)
-    return results
+    return TrainedRun(run, results, report)
 
 
 def _schedule(executor: Executor, plan: Plan, time_target: TimeTarget, progress: Progress,
@@ -151,21 +183,6 @@ def _schedule(executor: Executor, plan: Plan, time_target: TimeTarget, progress:
                                       deadline, measured)
     planning.save(path, schedule, costs)
     return schedule, costs
-
-
-def _self_train(plan: Plan, n: int, progress: Progress, deadline: float | None,
-                executor: Executor) -> bool:
-    """Round `n` of self-training: every fold goes on, with test rows that the ensemble labelled.
-
-    Whether all folds got done.
-    """
-    run = RunFolder(plan.run)
-    if not run.guesses(n).is_file():
-        labels = blend.gather(run, plan.data, {}, rounds=n - 1).submitted.argmax(1).astype("uint8")
-        storage.write_npz(run.guesses(n), id=plan.data.test().ids, label=labels)
-    progress.say(f"self-training, round {n}: every fold goes on with the test rows as the ensemble "
-                 "reads them")
-    return executors.run_jobs(plan, progress, deadline, executor)
 
 
 class _TimingWriter(ForwardingProgress):
@@ -190,25 +207,18 @@ class _TimingWriter(ForwardingProgress):
         storage.write_json(self.path, self.timing)
 
 
-def submit(config: RunConfig, data: DataFolder, run: RunFolder, submissions: Path,
-           progress: Progress | None = None, resume: bool = False, force: bool = False,
-           time_target: TimeTarget | None = None) -> Path:
-    """`cv`, then write the submission folder `submissions/<run>/`, and return it."""
-    results = cv(config, data, run, progress, resume, force=force, time_target=time_target)
-    return write_submission_folder(results, run, submissions)
-
-
-def write_submission_folder(results: RunResults, run: RunFolder, submissions: Path) -> Path:
-    """Write the submission folder of a finished run, its `submission.csv` last and validated."""
-    folder = Path(submissions) / run.name
-    for name in ("config.json", "report.json", "report.html"):
-        storage.write_bytes(folder / name, storage.read_bytes(run.path / name))
-    _write_submission(results, folder)
+def submit(trained: TrainedRun, submissions: Path) -> Path:
+    """Write the submission folder of a trained run, and return it: `submissions/<run>/`."""
+    folder = Path(submissions) / trained.run.name
+    for name in ("config.json", "report.html"):
+        storage.write_bytes(folder / name, storage.read_bytes(trained.run.path / name))
+    storage.write_json(folder / "report.json", trained.report)
+    _write_submission(trained.results, folder)
     return folder
 
 
 def _write_submission(results: RunResults, folder: Path) -> None:
-    """Write the probs and the labels of a run into its submission folder."""
+    """Write the probs of a run into its submission folder, then its labels, and validate them."""
     if results.data.is_sample:
         storage.write_text(folder / ".gitignore", "*\n")  # a sample's is not to be committed
     else:
@@ -222,7 +232,8 @@ def _write_submission(results: RunResults, folder: Path) -> None:
     storage.write_npz(folder / "oof.npz", **{name: array[scored] for name, array in arrays.items()})
     ids = results.data.test().ids
     storage.write_npz(folder / "test.npz", id=ids, probs=np.asarray(results.test).astype("float16"))
-    submission.write_submission(folder / "submission.csv", ids, results.submitted, results.competition)
+    submission.write_submission(folder / "submission.csv", ids, results.submitted,
+                                results.competition)
     found = submission.validate(folder / "submission.csv", results.competition, ids)
     if found.problems:
         raise KitError(f"the submission just written is not acceptable: {found.problems[0]}",
@@ -230,8 +241,12 @@ def _write_submission(results: RunResults, folder: Path) -> None:
 
 
 def submit_blend(runs: Sequence[FinishedRun], weights: str | Sequence[float], class_prior: str,
-                 data: DataFolder, folder: Path, progress: Progress | None = None) -> None:
-    """Blend finished runs, and write the submission folder, which is all that a blend has."""
+                 data: DataFolder, folder: Path,
+                 progress: Progress | None = None) -> dict[str, Any]:
+    """Blend finished runs, write the submission folder, and return the report.
+
+    The submission folder is all that a blend has.
+    """
     asked = weights if isinstance(weights, str) else ",".join(f"{each:g}" for each in weights)
     words = ["kit", "blend", *[run.name for run in runs], "--run", folder.name]
     words += ["--weights", asked] * (asked != blend_runs.EQUAL)
@@ -249,16 +264,21 @@ def submit_blend(runs: Sequence[FinishedRun], weights: str | Sequence[float], cl
     storage.write_json(folder / "config.json", {**about, "blend": {"weights": asked, "runs": [
         {"name": each.name, "weight": each.weight, "sha256": each.run.sha256}
         for each in blend.runs]}})
-    _report(results, folder)
+    report = _report(results, folder)
     _write_submission(results, folder)
+    return report
 
 
-def report_blend(folder: Path, runs: Sequence[FinishedRun], data: DataFolder) -> None:
-    """Write a blend's report and submission again, from the `runs` that its config.json names."""
+def report_blend(folder: Path, runs: Sequence[FinishedRun], data: DataFolder) -> dict[str, Any]:
+    """Write a blend's report and submission again, from the `runs` that its config.json names.
+
+    Returns the report.
+    """
     about = storage.read_json(folder / "config.json", "config", "blend", "command", "environment")
     results = _blend(runs, str(about["blend"].get("weights")), data, folder.name, about)
-    _report(results, folder)
+    report = _report(results, folder)
     _write_submission(results, folder)
+    return report
 
 
 def _blend(runs: Sequence[FinishedRun], weights: str, data: DataFolder, name: str,
@@ -270,23 +290,25 @@ def _blend(runs: Sequence[FinishedRun], weights: str, data: DataFolder, name: st
         return blend_runs.blend_runs(name, runs, weights, data, config, timing)
 
 
-def report(run: RunFolder, data: DataFolder, submissions: Path | None = None) -> RunResults:
+def report(run: RunFolder, data: DataFolder, submissions: Path | None = None) -> TrainedRun:
     """Write a finished run's report again, and its submission folder if there is one."""
     with run.lock():
-        timing = _read_timing(run)
+        timing = storage.read_json(run.path / TIMING, "seconds")
         results = blend.gather(run, data, timing)
-        _report(results, run.path)
+        trained = TrainedRun(run, results, _report(results, run.path))
     if submissions is not None and (Path(submissions) / run.name).is_dir():
-        write_submission_folder(results, run, submissions)
-    return results
+        submit(trained, submissions)
+    return trained
 
 
-def _report(results: RunResults, folder: Path) -> None:
+def _report(results: RunResults, folder: Path) -> dict[str, Any]:
+    """Write report.json and report.html into a folder; the report."""
     from kit.reporting.report import build_report, render_report
 
     numbers = build_report(results)
     storage.write_json(folder / "report.json", numbers)
     storage.write_text(folder / "report.html", render_report(numbers, results))
+    return numbers
 
 
 @contextlib.contextmanager
@@ -298,93 +320,97 @@ def _timed(timing: dict[str, Any], stage: str) -> Iterator[None]:
     seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - began
 
 
-def _read_timing(run: RunFolder) -> dict[str, Any]:
-    timing = storage.read_json(run.path / TIMING, "seconds")
-    seconds = timing["seconds"]
-    if not isinstance(seconds, dict) \
-            or not all(matches_type(s, float) and 0 <= s < 1e9 for s in seconds.values()):
-        raise storage.damaged(run.path / TIMING, "its seconds are no numbers")
-    return timing
+# -- what a run was made from ----------------------------------------------------------------------
 
 
-# -- what a run was made from ---------------------------------------------------------------------------------------
-
-
-def _open_run(run: RunFolder, about: dict[str, Any], resume: bool) -> bool:
-    """Write config.json, or check that the one there is of this same run; whether it is resumed."""
+def _is_begun(run: RunFolder, config: RunConfig, data: DataFolder, resume: bool) -> bool:
+    """Whether the run exists. KitError unless it may be continued, or begun, with these options."""
     if not run.config.is_file():
         if finished_folds(run.path):
-            raise KitError(f"{run.path} has trained folds, but not the config.json that says how they were trained",
+            raise KitError(f"{run.path} has trained folds, but not the config.json that says how "
+                           "they were trained",
                            "train them again with --force, or choose another name with --run")
-        storage.write_json(run.config, about)
         return False
     if not resume:
         raise KitError(f"the run {run.name!r} exists in {run.path.parent}",
-                       "continue it with --resume, replace it with --force, or choose another name with --run")
-    changed = changes(run, about["config"], about["data"]["sha256"], about["settled"]["backend"])
-    if changed:
-        raise KitError(f"the run {run.name!r} was made differently: {'; '.join(what for what, _ in changed)}",
-                       f"{'; '.join(dict.fromkeys(fix for _, fix in changed))}; or start a new run with --run")
-    stored = storage.read_json(run.config)
-    storage.write_json(run.config, {**stored, "config": about["config"]})
+                       "continue it with --resume, replace it with --force, or choose another name "
+                       "with --run")
+    if changed := changes(run, config.to_dict(), data.sha256, backend.load()):
+        raise KitError(f"the run {run.name!r} was made differently: "
+                       f"{'; '.join(what for what, _ in changed)}",
+                       f"{'; '.join(dict.fromkeys(fix for _, fix in changed))}; or start a new run "
+                       "with --run")
     return True
 
 
-def changes(run: RunFolder, config: dict[str, Any], sha256: dict[str, str], keras: str) -> list[tuple[str, str]]:
+def changes(run: RunFolder, config: dict[str, Any], sha256: dict[str, str],
+            keras: str) -> list[tuple[str, str]]:
     """What has changed since a run began, so that it cannot be continued; each change with its fix.
 
     config, sha256 (of the tables), keras (its backend): as they are now.
     """
     stored, began = storage.read_json(run.config, "code"), read_config(run.path).to_dict()
-    settled = read_settled(run.path)
+    before = read_settled(run.path)["backend"]
     changed = [(what, "give the same options") for what in differences(began, config)]
     if files := changed_files(read_data_record(run.path)["sha256"], sha256):
         changed.append((f"data: {files}", "put the old data back"))
     if stored["code"] != provenance.code_hash():
         commit = re.fullmatch("[0-9a-f]{40}", str(stored.get("git_commit")))
-        changed.append(("the training code", f"go back to the kit's commit {commit[0]}" if commit else
-                        "go back to the kit's code of then"))
-    if (before := settled["backend"]) != keras:
+        changed.append(("the training code", f"go back to the kit's commit {commit[0]}" if commit
+                        else "go back to the kit's code of then"))
+    if before != keras:
         changed.append((f"KERAS_BACKEND: {before} → {keras}", f"set KERAS_BACKEND={before}"))
     if run.guesses(1).is_file() and began["class_prior"] != config["class_prior"]:
-        changed.append((f"class_prior: {began['class_prior']} → {config['class_prior']}, and folds have learnt from it",
-                        "give the same options"))
+        changed.append((f"class_prior: {began['class_prior']} → {config['class_prior']}, and "
+                        "folds have learnt from it", "give the same options"))
     return changed
 
 
 def changed_files(before: dict[str, str], now: dict[str, str]) -> str:
     """Which tables are not the same as before, in words; empty where all are."""
     names = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
-    return f"{', '.join(names)} {'is another file' if len(names) == 1 else 'are other files'}" if names else ""
+    kind = "is another file" if len(names) == 1 else "are other files"
+    return f"{', '.join(names)} {kind}" if names else ""
 
 
-def _settled_at_the_start(run: RunFolder, config: RunConfig, settled: RunConfig) -> RunConfig:
-    """`settled` with precision and threads as the run began; its executor, too, if none is named.
+def _settle_as_begun(run: RunFolder, config: RunConfig) -> tuple[RunConfig, str, str]:
+    """`executors.settle` with the precision and threads that the run began with.
 
-    KitError where this machine does not have that precision: folds of two precisions cannot be
-    compared.
+    Also with its executor, unless the config names one. KitError where this machine does not have
+    that precision: folds of two precisions cannot be compared.
     """
     began = read_settled(run.path)
-    speed, why = backend.precision_support(began["precision"])
+    speed, slow = backend.precision_support(began["precision"])
     if speed == backend.NONE:
-        raise KitError(f"the run {run.name!r} was begun in {began['precision']}: {why}",
-                       "resume it on a machine like the one that it was begun on, or start a new run with --run")
-    names = set(SETTLED)
-    if config.executor != "auto" or executors.fallback_note(config):
-        names.remove("executor")
-    return executors.settle(replace(settled, **{name: began[name] for name in names}))[0]
+        raise KitError(f"the run {run.name!r} was begun in {began['precision']}: {slow}",
+                       "resume it on a machine like the one that it was begun on, or start a new "
+                       "run with --run")
+    settled, _, note = executors.settle(
+        replace(config, precision=began["precision"], threads=began["threads"]), began["executor"])
+    why = f"as it began; {slow}: slow, but the folds stay comparable" if slow else "as it began"
+    return settled, why, note
 
 
-def _describe(config: RunConfig, data: DataFolder, settled: RunConfig) -> dict[str, Any]:
-    """The content of config.json: the config, and what else the result depends on."""
+def _write_config(run: RunFolder, config: RunConfig, data: DataFolder, settled: RunConfig) -> None:
+    """Write config.json: the config, and what else the result depends on.
+
+    Of a run that is resumed, only the config changes.
+    """
+    if run.config.is_file():
+        stored = storage.read_json(run.config)
+        storage.write_json(run.config, {**stored, "config": config.to_dict()})
+        return
     environment = backend.describe()
-    typed = sys.argv[1:] if Path(sys.argv[0]).name in ("kit", "__main__.py") else ["cv", *config.options()]
+    typed = sys.argv[1:] if Path(sys.argv[0]).name in ("kit", "__main__.py") \
+        else ["cv", *config.options()]
     # A report is handed on, and this machine's folders are of no use to whoever reads it.
     typed = [word for before, word in pairwise(["", *typed])
              if before not in FOLDER_OPTIONS and word.partition("=")[0] not in FOLDER_OPTIONS]
-    return {"config": config.to_dict(), "command": shlex.join(["kit", *typed]),
-            **_origin(data), "code": provenance.code_hash(), "environment": environment,
-            "settled": {**{name: getattr(settled, name) for name in SETTLED}, "backend": environment["backend"]}}
+    storage.write_json(run.config, {
+        "config": config.to_dict(), "command": shlex.join(["kit", *typed]), **_origin(data),
+        "code": provenance.code_hash(), "environment": environment,
+        "settled": {**{name: getattr(settled, name) for name in SETTLED},
+                    "backend": environment["backend"]}})
 
 
 def _origin(data: DataFolder) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The ledger: rows that are added once, by several processes, and what they say about the estimate."""
 
-import json
 import multiprocessing
 import os
 from xml.etree import ElementTree
@@ -234,7 +233,6 @@ def test_a_submission_folder_gets_its_row_and_a_samples_none(tmp_path):
         (tmp_path / name).mkdir(exist_ok=True)
         report = {"run": name, "data": {"source": "path", "is_sample": is_sample}, "cv": {"oof_accuracy": 0.99},
                   "leaderboard_estimate": {"value": 0.98, "low": 0.97, "high": 0.99}}
-        (tmp_path / name / "report.json").write_text(json.dumps(report))
-        ledger.record_submission(tmp_path / name)
+        ledger.record_submission(tmp_path / name, report)
     (row,) = ledger.read_rows(tmp_path / "ledger.csv")
     assert (row["run"], row["cv_accuracy"], row["estimate"]) == ("real", "0.99", "0.98")

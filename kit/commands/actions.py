@@ -84,7 +84,8 @@ def cv(competition: str = KANNADA.slug, quiet: bool = False, progress: Progress 
     """
     progress = progress or notebook_progress(quiet)
     run = open_request(competitions.get(competition), TrainingOptions(**options), progress)
-    return _report(run.cv(progress), run.data)
+    trained = run.cv(progress)
+    return _report(trained.report, trained.run.path, run.data)
 
 
 @command
@@ -98,8 +99,8 @@ def submit(competition: str = KANNADA.slug, fetch: bool = False, upload: bool = 
     progress = progress or notebook_progress(quiet)
     run = open_request(competitions.get(competition), TrainingOptions(**options), progress, fetch,
                        Path(submissions))
-    folder, said = run.submit(Path(submissions), upload, message, progress)
-    return _report(folder, run.data, *said)
+    trained, folder, said = run.submit(Path(submissions), upload, message, progress)
+    return _report(trained.report, folder, run.data, *said)
 
 
 @command
@@ -128,9 +129,9 @@ def blend(runs: list | tuple, run: str | None = None, weights: str | list | tupl
         raise KitError(f"{data.competition.title} takes notebooks, not files, and a blend has no "
                        "models that a notebook could run",
                        f"train them as one run: {blend_runs.as_one_run(finished)}")
-    pipeline.submit_blend(finished, weights, config.class_prior, data, folder, progress)
-    said = request.hand_in(folder, data.competition, upload, message, progress)
-    return _report(folder, data, *said)
+    numbers = pipeline.submit_blend(finished, weights, config.class_prior, data, folder, progress)
+    said = request.hand_in(folder, numbers, data.competition, upload, message, progress)
+    return _report(numbers, folder, data, *said)
 
 
 @command
@@ -185,12 +186,12 @@ def report(run: str | Result, competition: str = KANNADA.slug, data_dir: str | P
     if blended := blends.find_blend(_name(run), Path(submissions)):
         data = request.find_run_data(RunFolder(blended), Path(data_dir))
         runs = read_runs(blends.find_runs(blended, Path(runs_dir)))
-        pipeline.report_blend(blended, runs, data)
-        return _report(blended, data)
+        numbers = pipeline.report_blend(blended, runs, data)
+        return _report(numbers, blended, data)
     folder = request.find_run(_name(run), Path(runs_dir))
     data = request.find_run_data(folder, Path(data_dir))
-    pipeline.report(folder, data, Path(submissions))
-    return _report(folder.path, data)
+    trained = pipeline.report(folder, data, Path(submissions))
+    return _report(trained.report, folder.path, data)
 
 
 @command
@@ -293,9 +294,8 @@ def _name(run: str | Result) -> str:
     return str(run.folder) if isinstance(run, Result) else str(run)
 
 
-def _report(folder: Path, data: DataFolder, *lines: str) -> Result:
-    """The report in a folder: verdict, scores, the surest mistakes and the first test digits."""
-    numbers = storage.read_json(folder / "report.json", "verdict")
+def _report(numbers: dict[str, Any], folder: Path, data: DataFolder, *lines: str) -> Result:
+    """A report, which is in `folder`: verdict, scores, the surest mistakes, the first test digits."""
     verdict = numbers["verdict"]
 
     def pictures() -> list[Markup]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from kit.commands import blends
 from kit.commands.command import (
@@ -39,6 +39,8 @@ from kit.training import models, planning, settings
 from kit.training.planning import TimeTarget
 from kit.training.records import read_config, read_data_record
 
+if TYPE_CHECKING:
+    from kit.pipeline import TrainedRun
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -105,20 +107,19 @@ class Request:
     named: bool = True  # the user named the run, or it exists
     time_target: TimeTarget = field(default_factory=TimeTarget)  # of a new run
 
-    def cv(self, progress: Progress) -> Path:
-        """Train and report; returns the run's folder."""
+    def cv(self, progress: Progress) -> "TrainedRun":
+        """Train and report."""
         from kit import pipeline
 
         with self._reserved() as run:
-            pipeline.cv(self.config, self.data, run, progress, self.resume, force=self.force,
-                        time_target=self.time_target)
-        return run.path
+            return pipeline.cv(self.config, self.data, run, progress, self.resume,
+                               force=self.force, time_target=self.time_target)
 
     def submit(self, submissions: Path, upload: bool, message: str,
-               progress: Progress) -> tuple[Path, list[str]]:
+               progress: Progress) -> tuple["TrainedRun", Path, list[str]]:
         """`cv`, then the submission folder and its row in the ledger; `upload` hands it in, too.
 
-        Returns the folder and what there is to say about it.
+        Returns the run, the submission folder, and what there is to say about it.
         """
         from kit import pipeline
         from kit.kernel.upload import check_takes_files
@@ -126,9 +127,12 @@ class Request:
         if upload:
             check_takes_files(self.data.competition)
         with self._reserved() as run:
-            folder = pipeline.submit(self.config, self.data, run, submissions, progress,
-                                     self.resume, self.force, self.time_target)
-        return folder, hand_in(folder, self.data.competition, upload, message, progress)
+            trained = pipeline.cv(self.config, self.data, run, progress, self.resume,
+                                  force=self.force, time_target=self.time_target)
+            folder = pipeline.submit(trained, submissions)
+        about = self.data.competition
+        lines = hand_in(folder, trained.report, about, upload, message, progress)
+        return trained, folder, lines
 
     @contextlib.contextmanager
     def _reserved(self) -> Iterator[RunFolder]:
@@ -157,13 +161,16 @@ class Request:
                     run.path.rmdir()
 
 
-def hand_in(folder: Path, competition: Competition, upload: bool, message: str,
-            progress: Progress) -> list[str]:
-    """Enter a submission folder into the ledger, and upload it if asked to; what there is to say."""
+def hand_in(folder: Path, report: dict[str, Any], competition: Competition, upload: bool,
+            message: str, progress: Progress) -> list[str]:
+    """Enter a submission folder into the ledger, and upload it if asked to; what there is to say.
+
+    report: the folder's report.json.
+    """
     from kit import ledger
     from kit.kernel.upload import submit_file
 
-    ledger.record_submission(folder)
+    ledger.record_submission(folder, report)
     file = folder / "submission.csv"
     lines = [f"submission: {file}"]
     if upload:

@@ -6,7 +6,7 @@ predicted are NaN, and `complete` is false.
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,12 +28,10 @@ from kit.training.models import BASELINE
 if TYPE_CHECKING:
     from kit.ensembling.blend_runs import Blend
 
-MAX_CURVE_VALUE = 1e100  # a larger loss cannot be drawn
-
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One model from one seed, all of its folds. float32 probs; lists have one entry per finished fold."""
+    """One model from one seed: float32 probs, and lists with one entry per finished fold."""
 
     model: str
     seed: int
@@ -73,54 +71,67 @@ class RunResults:
     @functools.cached_property
     def class_prior(self) -> ClassPrior | None:
         """What is assumed of the test file's class counts; None without test probs."""
-        return None if self.test is None else class_prior(self.config["class_prior"], self.competition, self.test)
+        if self.test is None:
+            return None
+        return class_prior(self.config["class_prior"], self.competition, self.test)
 
     @functools.cached_property
     def submitted(self) -> Any:
         """The test probs under the class prior, from which labels are chosen; None without them."""
-        return None if self.class_prior is None or self.test is None else self.class_prior.apply(self.test)
+        if self.class_prior is None or self.test is None:
+            return None
+        return self.class_prior.apply(self.test)
 
 
-def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any],
-           rounds: int | None = None) -> RunResults:
+def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], rounds: int | None = None,
+           folds: Folds | None = None,
+           done: Mapping[str, dict[str, Any]] | None = None) -> RunResults:
     """Read all folds of a run, and blend them. KitError for a missing, misaligned or damaged fold.
 
     rounds: use the folds as they were after this many rounds of self-training; by default after
-    all.
+    all. folds, done: what is known already of folds.csv and, by the jobs' keys, of the done.json
+    files; what is not is read.
     """
-    config, about = records.read_config(run.path), storage.read_json(run.config, "command", "environment")
-    if not isinstance(about["command"], str) or not isinstance(about["environment"], dict):
-        raise storage.damaged(run.config, "its command is no text, or its environment no table")
-    folds = checked_folds(run, data, config)
-    partial = config.time_budget is not None
+    config = records.read_config(run.path)
+    about = storage.read_json(run.config, "command", "environment")
+    folds = folds or checked_folds(run, data, config)
     rounds = config.self_train if rounds is None else rounds
-    members = [_member(run, folds, config, model, seed, data, partial, rounds) for model, seed in config.members]
+    members = [_member(run, folds, config, model, seed, data, rounds, done or {})
+               for model, seed in config.members]
     baseline = None
     if BASELINE not in config.models:
-        baseline = _member(run, folds, config, BASELINE, config.seed, data, partial, rounds)
+        baseline = _member(run, folds, config, BASELINE, config.seed, data, rounds, done or {})
     present = [member for member in members if member.done]
     if not present:
         raise KitError(f"{run.path} has no finished fold of {', '.join(config.models)}",
                        f"give it more time: {run.resume_command} --time-budget 2h")
-    parameters = {member.model: member.done[0]["parameters"] for member in present}
-    self_trained = rounds > 0 and any(done["job"].get("guesses") for member in present for done in member.done)
+    jobs = [fold["job"] for member in present for fold in member.done]
+    self_trained = rounds > 0 and any(job["guesses"] for job in jobs)
+    tests, extras = [member.test for member in present], [member.extra for member in present]
     return RunResults(
-        run.name, {**config.to_dict(), "command": about["command"], "environment": about["environment"],
-                   "parameters": parameters},
+        run.name, {**config.to_dict(), "models": list(config.models),
+                   "command": about["command"], "environment": about["environment"],
+                   "parameters": {member.model: member.done[0]["parameters"]
+                                  for member in present}},
         data.competition, data, folds, present, baseline if baseline and baseline.done else None,
         oof=mean_probs([member.oof for member in present]),
-        test=_vote_of_all([member.test for member in present]),
-        extra=_vote_of_all([member.extra for member in present]),
-        complete=all(_is_complete(member, config) for member in members), timing=timing,
-        before_self_training=gather(run, data, timing, rounds=0) if self_trained else None)
+        test=vote(tests) if all(tests) else None,
+        extra=vote(extras) if all(extras) else None,
+        complete=all(len(member.done) == config.n_folds for member in members)
+        and all(job["guesses"] >= config.self_train for job in jobs), timing=timing,
+        before_self_training=gather(run, data, timing, 0, folds, done) if self_trained else None)
 
 
 def checked_folds(run: RunFolder, data: DataFolder, config: RunConfig) -> Folds:
-    """A run's folds.csv. KitError unless it splits this training file into as many folds as the config says."""
+    """A run's folds.csv.
+
+    KitError unless it splits this training file into as many folds as the config says.
+    """
     folds, labels = load_folds(run.folds), data.train().labels
     if folds.n_folds != config.n_folds or folds.rows[-1] >= len(labels) \
             or not np.array_equal(labels[folds.rows], folds.labels):
-        raise storage.damaged(run.folds, f"it does not split {data.competition.train} into {config.n_folds} folds")
+        raise storage.damaged(run.folds, f"it does not split {data.competition.train} into "
+                                         f"{config.n_folds} folds")
     return folds
 
 
@@ -133,60 +144,54 @@ def mean_probs(parts: Iterable[np.ndarray]) -> np.ndarray:
         return (total / known.sum(0)).astype("float32")
 
 
-def _is_complete(member: Member, config: RunConfig) -> bool:
-    rounds = [done["job"].get("guesses", 0) for done in member.done]
-    return len(rounds) == config.n_folds and min(rounds) >= config.self_train
-
-
 def vote(folds_of_members: Iterable[list[np.ndarray]]) -> np.ndarray:
     """Each member's mean over its folds, then the mean of those: all members weigh the same."""
     return mean_probs([mean_probs(folds) for folds in folds_of_members])
 
 
-def _vote_of_all(folds_of_members: list[list[np.ndarray]]) -> np.ndarray | None:
-    return vote(folds_of_members) if all(folds_of_members) else None
+def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: int,
+            data: DataFolder, most: int, known: Mapping[str, dict[str, Any]]) -> Member:
+    """One model of one seed, after at most `most` rounds of self-training.
 
-
-def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: int, data: DataFolder,
-            partial: bool, most: int) -> Member:
-    n_classes = data.competition.n_classes
+    known: the done.json of folds, by their keys; the others' are read.
+    """
+    n_classes, test_ids, extra_table = data.competition.n_classes, data.test().ids, data.extra()
     oof = np.full((len(folds.rows), n_classes), np.nan, "float32")
-    test_ids = data.test().ids
-    extra_table = data.extra()
     member = Member(model, seed, oof, [], [], [], [])
+
+    def probs(path: Path, key: str, wanted: np.ndarray) -> np.ndarray:
+        return aligned(*records.read_probs(path, key, n_classes), wanted, path)
+
     for k in range(config.n_folds):
-        folder = run.fold(model, seed, k)
+        folder, held_out = run.fold(model, seed, k), folds.fold == k
         if not (folder / "done.json").is_file():
-            if partial:
+            if config.time_budget is not None:
                 continue
             raise KitError(f"fold {k} of {model} (seed {seed}) is missing in {run.path}",
                            f"train it: {run.resume_command}")
+        # The last round of self-training votes; its seconds and its curve are those of all rounds.
         rounds = records.rounds(folder, most)
-        voting = rounds[-1]
-        done, history = records.read_fold(rounds)
-        _check_history(voting, history)
-        member.done.append(done)
+        done = [known.get(part.relative_to(run.path).as_posix()) or records.read_done(part)
+                for part in rounds]
+        member.done.append(
+            {**done[-1], "train_seconds": sum(part["train_seconds"] for part in done)})
+        history = pd.concat([storage.read_csv(part / "history.csv") for part in rounds],
+                            ignore_index=True)
+        history["epoch"] = np.arange(1, len(history) + 1)
         member.history.append(history)
-        oof[folds.fold == k] = _read_aligned(voting / "val.npz", "row", folds.rows[folds.fold == k], n_classes)
-        member.test.append(_read_aligned(voting / "test.npz", "id", test_ids, n_classes))
+        oof[held_out] = probs(rounds[-1] / "val.npz", "row", folds.rows[held_out])
+        member.test.append(probs(rounds[-1] / "test.npz", "id", test_ids))
         if extra_table is not None:
-            member.extra.append(_read_aligned(voting / "extra.npz", "row", np.arange(len(extra_table)), n_classes))
+            member.extra.append(
+                probs(rounds[-1] / "extra.npz", "row", np.arange(len(extra_table))))
     return member
 
 
-def _check_history(folder: Path, history: pd.DataFrame) -> None:
-    """KitError for a learning curve that is empty or cannot be drawn."""
-    numbers = history[list(records.HISTORY)].abs()
-    if not len(history) or not (numbers < MAX_CURVE_VALUE).all(axis=None):
-        raise storage.damaged(folder / "history.csv", "not all of its numbers can be drawn")
-
-
-def _read_aligned(path: Path, key: str, wanted: np.ndarray, n_classes: int) -> np.ndarray:
-    return aligned(*records.read_probs(path, key, n_classes), wanted, path)
-
-
 def aligned(ids: np.ndarray, probs: np.ndarray, wanted: np.ndarray, path: Path) -> np.ndarray:
-    """Rows of `probs` in the order of `wanted`. KitError unless ids and wanted are the same set, without repeats."""
+    """Rows of `probs` in the order of `wanted`.
+
+    KitError unless `ids` and `wanted` are the same set, without repeats.
+    """
     if len(ids) != len(probs) or len(ids) != len(wanted):
         raise KitError(f"{path} has {len(probs)} rows for {len(ids)} ids; {len(wanted)} are wanted",
                        "it was made from other data: start a new run, or put the old data back")

@@ -42,15 +42,15 @@ class WorkerArgs:
 
 
 class HeartbeatProgress(progress.PlainProgress):
-    """Plain lines, and a heartbeat file with the first `n_parallel` unfinished folds."""
+    """Plain lines, and a heartbeat file with the unfinished folds that are trained now."""
 
-    def __init__(self, path: Path, n_parallel: int = 1) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__()
-        self.path, self.n_parallel = path, n_parallel
+        self.path, self.at_once = path, 1
         self.todo: list[str] = []
 
     def start(self, costs: dict[str, float], at_once: int = 1) -> None:
-        self.todo = list(costs)
+        self.todo, self.at_once = list(costs), at_once
         self._beat()
         super().start(costs, at_once)
 
@@ -65,7 +65,7 @@ class HeartbeatProgress(progress.PlainProgress):
         super().handle(event)
 
     def _beat(self) -> None:
-        self.path.write_text(json.dumps({"jobs": self.todo[:self.n_parallel]}), "utf-8")
+        self.path.write_text(json.dumps({"jobs": self.todo[:self.at_once]}), "utf-8")
 
 
 def main(argument: str) -> None:
@@ -91,21 +91,8 @@ def _train(data: DataFolder, run: RunFolder, heartbeat: HeartbeatProgress,
                        n_seeds=settings["seeds"], class_prior=settings["class_prior"],
                        executor="local" if args.one_at_a_time else "auto",
                        time_budget=max(args.deadline - time.time(), 0.0))
-    heartbeat.n_parallel = _n_parallel(config)
     pipeline.cv(config, data, run, heartbeat, resume=True, leave_out=frozenset(args.left_out),
                 baseline_first=True)
-
-
-def _n_parallel(config: RunConfig) -> int:
-    """How many folds the pipeline will train at a time, at most."""
-    from kit.training import executors, workers
-    from kit.training.plan import make_jobs
-
-    settled, _ = executors.settle(config)
-    n_jobs = len(make_jobs(settled, settled.precision))
-    if settled.executor != "processes":
-        return 1
-    return len(workers.worker_slots(n_jobs, settled.threads))
 
 
 def _predict(data: DataFolder, run: RunFolder, heartbeat: HeartbeatProgress,

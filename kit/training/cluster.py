@@ -27,9 +27,8 @@ from kit.core import backend, storage, system
 from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.training import checkpoints
-from kit.training.job_runner import Clock, events_to, train_in_time
-from kit.training.jobs import FoldData, FoldJob
-from kit.training.plan import Plan, fold_data
+from kit.training.job_runner import Clock, events_to, train_job
+from kit.training.jobs import FoldData, FoldJob, Plan, fold_data
 from kit.training.workers import KEEP_MEMORY
 
 RETRIES = 3  # of one job; a node that dies takes one try from each job that it was training
@@ -39,29 +38,30 @@ CONNECT_SECONDS = 10.0  # for a cluster's address to answer
 CHECKPOINT = "checkpoint.npz"
 
 
-def run(plan: Plan, jobs: list[FoldJob], progress: Progress, deadline: float | None) -> bool:
-    """Train `jobs` as Ray tasks; False if the deadline left some out.
+def run(plan: Plan, jobs: list[FoldJob], progress: Progress,
+        deadline: float | None) -> dict[str, dict[str, Any]]:
+    """Train `jobs` as Ray tasks; the done.json of each that got done in time, by its key.
 
     KitError without Ray, where the cluster cannot be reached or lacks what a job needs, and for a
     job that failed on a node or was lost more than RETRIES times.
     """
-    if not jobs:
-        return True
     ray = load_ray()
     with _connected(ray), contextlib.redirect_stdout(sys.stderr):  # Ray prints about nodes that die
         try:
             return Driver(ray, plan, progress, deadline).run(jobs)
         except ray.exceptions.RayError as error:
             raise KitError(f"the Ray cluster is gone: {_first_line(error)}",
-                           "see that its head is up and has memory, then run the same command with --resume") from error
+                           "see that its head is up and has memory, then run the same command with "
+                           "--resume") from error
 
 
-# -- the cluster ----------------------------------------------------------------------------------------------------
+# -- the cluster ----------------------------------------------------------------------------------
 
 
 def load_ray() -> Any:
     """The library, without its usage statistics. KitError where it is not installed."""
-    # Ray reads these at its import: no usage statistics, and the GPU settings that its next version has anyway.
+    # Ray reads these at its import: no usage statistics, and the GPU settings that its next version
+    # has anyway.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -80,16 +80,22 @@ def _connected(ray: Any) -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
-    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": _runtime_env()}
+    # The workers get this copy of the kit, the Keras backend, and settings for memory.
+    settings: dict[str, Any] = {
+        "log_to_driver": False, "logging_level": "ERROR", "runtime_env": {
+            "py_modules": [str(Path(kit.__file__).parent)],
+            "env_vars": {**KEEP_MEMORY, "KERAS_BACKEND": backend.load()}}}
     if not address:
         settings.update(num_cpus=len(system.cores()), include_dashboard=False)
     try:
         _check_reachable(address or "")
         ray.init(address or "local", **settings)
-    except Exception as error:  # ConnectionError, RuntimeError, ValueError and more, by what is wrong with the address
+    # ConnectionError, RuntimeError, ValueError and more, by what is wrong with the address
+    except Exception as error:
         raise KitError(f"no Ray cluster at {address or 'this machine'}: {_first_line(error)}",
-                       "start one (ray start --head), set RAY_ADDRESS to its host:port, with the same versions of Ray "
-                       "and Python here and there; or unset RAY_ADDRESS for one on this machine") from error
+                       "start one (ray start --head), set RAY_ADDRESS to its host:port, with the "
+                       "same versions of Ray and Python here and there; or unset RAY_ADDRESS for "
+                       "one on this machine") from error
     try:
         yield
     finally:
@@ -103,14 +109,11 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
 
 
-def _runtime_env() -> dict[str, Any]:
-    """The workers' environment: this copy of the kit, the Keras backend, settings for memory."""
-    return {"py_modules": [str(Path(kit.__file__).parent)],
-            "env_vars": {**KEEP_MEMORY, "KERAS_BACKEND": backend.load()}}
-
-
 def _resources(ray: Any, n_jobs: int, threads: int | None) -> tuple[dict[str, float], int | None]:
-    """What Ray gives each task, and its CPU threads: a GPU where the cluster has any, else a share of the cores."""
+    """What Ray gives each task, and its CPU threads.
+
+    A GPU where the cluster has any, else a share of the cores.
+    """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(min(node.get("GPU", 0), node.get("CPU", 0)) >= 1 for node in nodes):
         return {"num_gpus": 1, "num_cpus": 1}, None
@@ -126,7 +129,7 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-# -- this process ---------------------------------------------------------------------------------------------------
+# -- this process ---------------------------------------------------------------------------------
 
 
 class EventQueue:
@@ -152,41 +155,55 @@ class Driver:
         self.jobs = {job.key: job for job in plan.jobs}
         self.lost: collections.Counter[str] = collections.Counter()
 
-    def run(self, jobs: list[FoldJob]) -> bool:
-        """Train `jobs`; whether all of them got done."""
+    def run(self, jobs: list[FoldJob]) -> dict[str, dict[str, Any]]:
+        """Train `jobs`; the done.json of each that got done, by its key."""
         self._prepare(jobs)
         running = {self._submit(job): job for job in jobs}
-        complete = True
+        finished = {}
         try:
             while running:
                 if self.deadline and time.time() > self.deadline + GRACE_SECONDS:
-                    return False
+                    break
                 ready, _ = self.ray.wait(list(running), timeout=POLL_SECONDS)
                 self._handle_events()
                 for task in ready:
                     job = running.pop(task)
                     try:
-                        complete &= self._write_files(job, self._result(job, task))
+                        result = self._result(job, task)
                     except _TaskLost as error:
                         running[self._retry(job, error)] = job
+                        continue
+                    if result is None:
+                        continue
+                    finished[job.key], files = result
+                    folder = self.plan.folder(job)
+                    for name in sorted(files, key=lambda name: (name == "done.json", name)):
+                        storage.write_bytes(folder / name, files[name])  # done.json is the last
+                    (folder / CHECKPOINT).unlink(missing_ok=True)
         finally:
             for task in running:
                 self.ray.cancel(task, force=True)
-        return complete
+        return finished
 
     def _prepare(self, jobs: list[FoldJob]) -> None:
         """Read the data once; put the queue and the shared arrays on the driver's node."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        options, self.threads = _resources(self.ray, self.plan.config.n_jobs, self.plan.config.threads)
+        config = self.plan.config
+        options, self.threads = _resources(self.ray, config.n_jobs, config.threads)
         # No retries by Ray: this class retries lost jobs itself.
         self.train = self.ray.remote(_train).options(max_retries=0, **options)
-        here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
+        here = NodeAffinitySchedulingStrategy(
+            self.ray.get_runtime_context().get_node_id(), soft=False)
         queue = self.ray.remote(EventQueue).options(num_cpus=0, scheduling_strategy=here)
         self.queue = queue.remote()
         folds = {job.fold: fold_data(self.plan, job) for job in jobs}
         self.rows = {fold: (data.train_rows, data.val_rows) for fold, data in folds.items()}
-        self.arrays = self.ray.put(_shared_arrays(folds[jobs[0].fold]))
+        # The arrays that all folds share, copied: a memory map of this disk cannot be sent.
+        none = np.zeros(0, np.int64)
+        plain = {name: np.asarray(value) for name, value in vars(folds[jobs[0].fold]).items()
+                 if value is not None}
+        self.arrays = self.ray.put(FoldData(**{**plain, "train_rows": none, "val_rows": none}))
 
     def _submit(self, job: FoldJob) -> Any:
         """Start a task for the job with the checkpoint or model to begin with; its reference."""
@@ -195,8 +212,8 @@ class Driver:
             needed.append(self.plan.folder(job.previous_round) / "model.keras")
         files = {path.relative_to(self.plan.run).as_posix(): storage.read_bytes(path)
                  for path in needed if path.is_file()}
-        return self.train.remote(self.plan, job, self.arrays, self.rows[job.fold], files, self.threads, self.deadline,
-                                 self.queue)
+        return self.train.remote(self.plan, job, self.arrays, self.rows[job.fold], files,
+                                 self.threads, self.deadline, self.queue)
 
     def _handle_events(self) -> None:
         for event in self.ray.get(self.queue.take.remote()):
@@ -206,7 +223,7 @@ class Driver:
             else:
                 self.on_event(event)
 
-    def _result(self, job: FoldJob, task: Any) -> dict[str, bytes] | None:
+    def _result(self, job: FoldJob, task: Any) -> "FoldResult | None":
         """The task's result. `_TaskLost` if its node or process died, KitError if it failed."""
         errors = self.ray.exceptions
         try:
@@ -214,10 +231,12 @@ class Driver:
         except errors.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, KitError):
-                raise KitError(f"{job.key}, on a node of the cluster: {cause.message}", cause.fix) from None
-            raise KitError(f"{job.key} failed on a node of the cluster: {type(cause).__name__}: {_first_line(cause)}",
-                           "check that its nodes have the same TensorFlow and Keras as this machine (kit doctor), then "
-                           "run the same command with --resume") from error
+                raise KitError(f"{job.key}, on a node of the cluster: {cause.message}",
+                               cause.fix) from None
+            raise KitError(f"{job.key} failed on a node of the cluster: {type(cause).__name__}: "
+                           f"{_first_line(cause)}",
+                           "check that its nodes have the same TensorFlow and Keras as this machine "
+                           "(kit doctor), then run the same command with --resume") from error
         except errors.RuntimeEnvSetupError as error:
             raise KitError(f"a node could not set up the kit: {_first_line(error)}",
                            "see the cluster's log; its nodes need room on their disks") from error
@@ -229,39 +248,28 @@ class Driver:
         self.lost[job.key] += 1
         if self.lost[job.key] > RETRIES:
             raise KitError(f"{job.key} was lost {self.lost[job.key]} times; the last time: {error}",
-                           "see if its nodes run out of memory, then run the same command with --resume") from error
-        start = "its last checkpoint" if (self.plan.folder(job) / CHECKPOINT).is_file() else "the start"
+                           "see if its nodes run out of memory, then run the same command with "
+                           "--resume") from error
+        start = "its last checkpoint" if (self.plan.folder(job) / CHECKPOINT).is_file() \
+            else "the start"
         self.progress.say(f"{job.key}: the node that trained it died; trying again from {start}")
         return self._submit(job)
-
-    def _write_files(self, job: FoldJob, files: dict[str, bytes] | None) -> bool:
-        """Write a finished job's files, `done.json` last; whether there are any."""
-        folder = self.plan.folder(job)
-        for name in sorted(files or {}, key=lambda name: (name == "done.json", name)):
-            storage.write_bytes(folder / name, files[name])  # type: ignore[index]
-        if files:
-            (folder / CHECKPOINT).unlink(missing_ok=True)
-        return files is not None
 
 
 class _TaskLost(Exception):
     """A task's process or node is gone, and its result with it."""
 
 
-def _shared_arrays(data: FoldData) -> FoldData:
-    """The arrays that all folds share, copied: a memory map of the driver's disk cannot be sent."""
-    none = np.zeros(0, np.int64)
-    plain = {name: np.asarray(value) for name, value in vars(data).items() if value is not None}
-    return FoldData(**{**plain, "train_rows": none, "val_rows": none})
+# -- on a node ------------------------------------------------------------------------------------
 
 
-# -- on a node ------------------------------------------------------------------------------------------------------
+FoldResult = tuple[dict[str, Any], dict[str, bytes]]  # a fold's done.json, and all of its files
 
 
 def _train(plan: Plan, job: FoldJob, arrays: FoldData, rows: tuple[np.ndarray, np.ndarray],
            files: dict[str, bytes], threads: int | None, deadline: float | None,
-           queue: Any) -> dict[str, bytes] | None:
-    """Train one job in a worker process of Ray's; its fold folder's files, or None if time ran out.
+           queue: Any) -> FoldResult | None:
+    """Train one job in a worker process of Ray's; None if the deadline came first.
 
     files: those of the run folder that it begins with, by their relative path.
     """
@@ -273,10 +281,12 @@ def _train(plan: Plan, job: FoldJob, arrays: FoldData, rows: tuple[np.ndarray, n
             storage.write_bytes(plan.run / name, data)
         sender = EventSender(job.key, folder / CHECKPOINT, queue)
         fold = replace(arrays, train_rows=rows[0], val_rows=rows[1])
-        if not train_in_time(plan, job, _clock(deadline), sender.report, fold):
+        done = train_job(plan, job, _clock(deadline), sender.report, fold)
+        if done is None:
             sender.send_checkpoint()
             return None
-        return {path.name: storage.read_bytes(path) for path in folder.iterdir() if path.name != storage.CHECKSUMS}
+        return done, {path.name: storage.read_bytes(path) for path in folder.iterdir()
+                      if path.name != storage.CHECKSUMS}
 
 
 @functools.cache

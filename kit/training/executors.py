@@ -3,7 +3,7 @@
 Executors differ only in who trains: at equal threads per fold the probs are the same, bit for bit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,104 +13,126 @@ from kit.core import backend, system
 from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.progress import Progress
-from kit.training import fit, models, records, workers
-from kit.training.job_runner import Clock, done_event, events_to, train_in_time
-from kit.training.jobs import EventCallback, FoldJob
-from kit.training.plan import Plan
+from kit.training import fit, job_runner, models, records, workers
+from kit.training.job_runner import Clock, done_event, events_to
+from kit.training.jobs import EventCallback, FoldJob, Plan
 
 FAR_BELOW = 0.2  # of the median accuracy: the hardest writers of a fold may cost a tenth
 
 
 def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None,
              executor: "Executor | None" = None,
-             seconds: Mapping[str, float] | None = None) -> bool:
-    """Train what is not done yet; False where `deadline` (of time.time) left folds out.
+             seconds: Mapping[str, float] | None = None) -> dict[str, dict[str, Any]]:
+    """Train what is not done yet; the done.json of each finished job of the plan, by its key.
 
-    executor: by default one for these jobs alone. seconds: what each job takes here, by its key,
-    where that was measured; it serves to say how long the rest takes.
+    Past `deadline` (of time.time) no job is begun, so some may be missing. executor: by default one
+    for these jobs alone. seconds: what each job takes here, by its key, where that was measured; it
+    serves to say how long the rest takes.
     """
     if executor is None:
         with Executor(plan.config) as executor:
             return run_jobs(plan, progress, deadline, executor, seconds)
-    todo = [job for job in plan.jobs if not fit.is_done(plan.folder(job))]
     costs = {job.key: job.epochs * models.get(job.model).cost for job in plan.jobs}
     if seconds and costs.keys() <= seconds.keys():
         costs = {key: seconds[key] for key in costs}
     progress.start(costs, executor.n_parallel)
     try:
+        done = {job.key: records.read_done(plan.folder(job)) for job in plan.jobs
+                if fit.is_done(plan.folder(job))}
+        todo = [job for job in plan.jobs if job.key not in done]
         for job in plan.jobs:
-            if job not in todo:
-                progress.handle(done_event(plan, job))
-        complete = executor.train(plan, todo, progress, deadline)
-        again = retries_of_collapsed(plan)
+            if job.key in done:
+                progress.handle(done_event(job, done[job.key]))
+        done |= executor.train(plan, todo, progress, deadline)
+        again = retries_of_collapsed(plan.jobs, done)
         for job in again:
             progress.say(f"{job.key}: {job.why}; trying once more with other random numbers")
             (plan.folder(job) / "done.json").unlink()
-        return executor.train(plan, again, progress, deadline) and complete if again else complete
+            del done[job.key]
+        return done | executor.train(plan, again, progress, deadline)
     finally:
         progress.stop()
 
 
-def settle(config: RunConfig) -> tuple[RunConfig, str]:
-    """`config` with precision, executor and threads chosen for this machine; why that precision.
+def retries_of_collapsed(jobs: Iterable[FoldJob],
+                         done: Mapping[str, dict[str, Any]]) -> list[FoldJob]:
+    """Second tries of the jobs that collapsed: far below the others of their model.
+
+    done: the done.json of each finished one, by its key.
+    """
+    again = []
+    finished = [job for job in jobs if job.key in done]
+    for job in finished:
+        fold = done[job.key]
+        median = float(np.median([done[other.key]["val_accuracy"] for other in finished
+                                  if other.model == job.model]))
+        chance = np.sqrt(median * (1 - median) / fold["val_rows"])
+        if median - fold["val_accuracy"] > max(FAR_BELOW, 6 * chance) and not fold["job"]["attempt"]:
+            why = (f"val accuracy {fold['val_accuracy']:.4f}, where the median of the folds is "
+                   f"{median:.4f}")
+            again.append(replace(job, attempt=1, why=why))
+    return again
+
+
+# -- on which executor -----------------------------------------------------------------------------
+
+
+def settle(config: RunConfig, executor: str | None = None) -> tuple[RunConfig, str, str]:
+    """`config` with precision, executor and threads chosen for this machine.
 
     This is done once for all jobs of a run: with another number of threads the same job has other
-    bits. The cores are shared among the folds of the run's own models. KitError where this machine
-    cannot train as the config asks.
+    bits. The cores are shared among the folds of the run's own models. With the config come the
+    reason for its precision, and a note where `auto` fell back to one process. executor: of the run
+    that is resumed, which `auto` then means. KitError where this machine cannot train as the config
+    asks.
     """
     precision, why = backend.resolve_precision(config.precision)
-    executor, threads = choose_executor(config), config.threads
+    executor, note = choose_executor(config, executor)
+    threads = config.threads
     if executor == "ray":
         from kit.training import cluster
 
         cluster.load_ray()
     if executor == "processes":
-        threads = threads or len(workers.worker_slots(config.n_jobs, threads)[0].cores) or None
+        slots = workers.worker_slots(config.n_jobs, threads)
+        threads = threads or len(slots[0].cores) or None
     if executor == "local":
-        if system.is_throttled():  # TensorFlow's own number of threads would be that of the machine's cores
+        if system.is_throttled():  # TensorFlow itself would take as many threads as the machine has cores
             threads = threads or len(system.cores())
         backend.configure_devices(threads)
-    return replace(config, precision=precision, executor=executor, threads=threads), why
-
-
-def retries_of_collapsed(plan: Plan) -> list[FoldJob]:
-    """Second tries of folds that collapsed: far below the others of their model."""
-    again = []
-    for model in {job.model for job in plan.jobs}:
-        jobs = [job for job in plan.jobs if job.model == model and fit.is_done(plan.folder(job))]
-        done = [records.read_done(plan.folder(job)) for job in jobs]
-        median = float(np.median([fold["val_accuracy"] for fold in done])) if done else 0.0
-        for job, fold in zip(jobs, done, strict=True):
-            chance = np.sqrt(median * (1 - median) / fold["val_rows"])
-            if median - fold["val_accuracy"] > max(FAR_BELOW, 6 * chance) and not fold["job"]["attempt"]:
-                why = f"val accuracy {fold['val_accuracy']:.4f}, where the median of the folds is {median:.4f}"
-                again.append(replace(job, attempt=1, why=why))
-    return again
-
-
-def choose_executor(config: RunConfig) -> str:
-    """What `auto` means here: a process per GPU or core group, if there are several and it works.
-
-    Two processes of one thread trained 1.2 to 2.1 times as many images a second as one process of two threads
-    (docs/lab-log.md, 2026-11-21): layers this small spend their time waiting for the other thread.
-    """
-    if config.executor == "processes" and (why := why_no_processes()):
-        raise KitError(f"--executor processes cannot work here: {why}", f"{SHM}, or use --executor local")
-    if config.executor != "auto":
-        return config.executor
-    if backend.has_tpu():
-        return "local"
-    several = len(workers.worker_slots(config.n_jobs, config.threads)) > 1
-    return "processes" if several and not why_no_processes() else "local"
+    return replace(config, precision=precision, executor=executor, threads=threads), why, note
 
 
 SHM = "in a container, start it with a writable /dev/shm (docker: --shm-size 1g)"
 
 
+def choose_executor(config: RunConfig, begun_with: str | None = None) -> tuple[str, str]:
+    """The executor of a run, and a note where `auto` fell back to one process.
+
+    `auto`: what the run was begun with, if it is resumed; else a process per GPU or core group if
+    there are several. Two processes of one thread trained 1.2 to 2.1 times as many images a second
+    as one process of two threads (docs/lab-log.md, 2026-11-21): layers this small spend their time
+    waiting for the other thread.
+    """
+    executor = config.executor
+    if executor == "auto":
+        executor = begun_with or (
+            "processes" if not backend.has_tpu()
+            and len(workers.worker_slots(config.n_jobs, config.threads)) > 1 else "local")
+    if executor != "processes" or not (why := why_no_processes()):
+        return executor, ""
+    if config.executor == "processes":
+        raise KitError(f"--executor processes cannot work here: {why}",
+                       f"{SHM}, or use --executor local")
+    return "local", (f"one fold after another in this process (--executor local): {why}; to train "
+                     f"several at once, {SHM}")
+
+
 def why_no_processes() -> str:
     """Why several processes cannot work together here; empty where they can.
 
-    Some containers have no /dev/shm, or none that may be written, or a full one; some systems have no semaphores.
+    Some containers have no /dev/shm, or none that may be written, or a full one; some systems have
+    no semaphores.
     """
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
@@ -126,16 +148,6 @@ def why_no_processes() -> str:
     return ""
 
 
-def fallback_note(config: RunConfig) -> str:
-    """What to tell the user where `auto` fell back to one process; empty where it did not."""
-    if config.executor != "auto" or backend.has_tpu() \
-            or len(workers.worker_slots(config.n_jobs, config.threads)) == 1:
-        return ""
-    why = why_no_processes()
-    return f"one fold after another in this process (--executor local): {why}; to train several at once, {SHM}" \
-        if why else ""
-
-
 # -- the executors --------------------------------------------------------------------------------
 
 
@@ -147,7 +159,7 @@ class Executor:
 
     def __init__(self, config: RunConfig) -> None:
         """`config` as `settle` returned it."""
-        self.config, self.kind = config, choose_executor(config)
+        self.config, self.kind = config, config.executor
         self.pool: workers.WorkerPool | None = None
         if self.kind == "processes":
             self.pool = workers.WorkerPool(config.n_jobs, config.threads)
@@ -165,20 +177,23 @@ class Executor:
         return len(self.pool.slots) if self.pool else 1
 
     def train(self, plan: Plan, jobs: list[FoldJob], progress: Progress,
-              deadline: float | None) -> bool:
-        """Train `jobs`; whether all of them got done."""
+              deadline: float | None) -> dict[str, dict[str, Any]]:
+        """Train `jobs`; the done.json of each that got done, by its key."""
         if not jobs:
-            return True
+            return {}
         if self.kind == "ray":
             from kit.training import cluster
 
             return cluster.run(plan, jobs, progress, deadline)
-        if self.pool is None:
+        report = events_to(progress)
+        if self.pool:
+            self.pool.report = report
+            results = self.pool.run(_train_in_worker, [(plan, job, deadline) for job in jobs])
+        else:
             backend.configure_devices(plan.config.threads)
             clock = Clock(deadline)
-            return all([train_in_time(plan, job, clock, events_to(progress)) for job in jobs])
-        self.pool.report = events_to(progress)
-        return all(self.pool.run(_train_in_worker, [(plan, job, deadline) for job in jobs]))
+            results = [job_runner.train_job(plan, job, clock, report) for job in jobs]
+        return {job.key: done for job, done in zip(jobs, results, strict=True) if done}
 
     def run_on_all(self, task: Callable[..., Any], arguments: tuple,
                    patience: float) -> list[Any] | None:
@@ -198,7 +213,7 @@ _clock = Clock(None)  # of a worker process: remembers the pace of the jobs that
 
 
 def _train_in_worker(plan: Plan, job: FoldJob, deadline: float | None,
-                     report: EventCallback) -> bool:
-    """In a worker process: train the job; whether it is done."""
+                     report: EventCallback) -> dict[str, Any] | None:
+    """In a worker process: train the job; its done.json, or None if the deadline came first."""
     _clock.deadline = deadline
-    return train_in_time(plan, job, _clock, report)
+    return job_runner.train_job(plan, job, _clock, report)

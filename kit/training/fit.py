@@ -15,7 +15,7 @@ import numpy as np
 
 from kit.core import backend, storage
 from kit.data.competition import Competition
-from kit.training import checkpoints
+from kit.training import checkpoints, records
 from kit.training.augment import N_NUMBERS
 from kit.training.checkpoints import CheckpointWriter, TrainingState
 from kit.training.jobs import CURVE, ORDER, WARPS, EventCallback, FoldData, FoldJob
@@ -39,61 +39,56 @@ def learning_rates(recipe: Recipe, total_steps: int) -> np.ndarray:
     return (recipe.learning_rate * 0.5 * (1 + np.cos(np.pi * done))).astype("float32")
 
 
-# -- one fold -------------------------------------------------------------------------------------------------------
-
-
 def is_done(folder: Path) -> bool:
     return (folder / "done.json").is_file()
 
 
 def train_fold(job: FoldJob, recipe: Recipe, competition: Competition, data: FoldData, folder: Path,
-               report: EventCallback = lambda event: None, start: Path = Path()) -> None:
-    """Train one fold and write its artifacts into `folder`; a finished fold is left as it is.
+               report: EventCallback = lambda event: None, start: Path = Path()) -> dict[str, Any]:
+    """Train one fold, write its artifacts into `folder`, and return its done.json.
 
-    Continues from a checkpoint in the folder, and removes it at the end. `report` is called with
-    each event of the training. start: the fold folder whose model a round of self-training begins
-    with. Raises `Diverged`.
+    Continues from a checkpoint in the folder, and removes it at the end; a finished fold is left as
+    it is. `report` is called with each event of the training. start: the fold folder whose model a
+    round of self-training begins with. Raises `Diverged`.
     """
+    from keras import ops
+
     if is_done(folder):
-        return
+        return records.read_done(folder)
     batch_size = min(job.batch_size, len(data.train_rows))
     trainer = trainer_for(recipe, competition.slug, job.precision, batch_size)
     state = checkpoints.load(trainer, job, folder / "checkpoint.npz", start)
-    _train(trainer, job, data, folder, state, report)
-    _write_artifacts(trainer, job, data, folder, state)
-    (folder / "checkpoint.npz").unlink(missing_ok=True)
-
-
-def _train(trainer: Trainer, job: FoldJob, data: FoldData, folder: Path, state: TrainingState,
-           report: EventCallback) -> None:
-    """The epochs that are left, in chunks of steps, with an event after each chunk and epoch."""
-    from keras import ops
-
+    checkpoint = CheckpointWriter(folder / "checkpoint.npz")
     images = on_device(data.pixels, trainer.shape)
     labels = ops.convert_to_tensor(data.labels.astype("int32"))
-    per_epoch = len(data.train_rows) // trainer.batch_size
-    rates = learning_rates(trainer.recipe, per_epoch * job.epochs)
-    checkpoint = CheckpointWriter(folder / "checkpoint.npz")
+    per_epoch = len(data.train_rows) // batch_size
+    rates = learning_rates(recipe, per_epoch * job.epochs)
     for epoch in range(state.step // per_epoch, job.epochs):
         order, transforms = draw_epoch(trainer, job, data.train_rows, epoch, per_epoch)
-        for steps in chunks(state.step - epoch * per_epoch, per_epoch, trainer.batch_size):
-            began = time.perf_counter()
+        for steps in chunks(state.step - epoch * per_epoch, per_epoch, batch_size):
+            began, n = time.perf_counter(), len(steps)
             trainer.seed_dropout(job, state.step)
-            ahead = slice(state.step, state.step + len(steps))
-            loss, accuracy = trainer.train(images, labels, order[steps], transforms[steps], rates[ahead])
+            loss, accuracy = trainer.train(images, labels, order[steps], transforms[steps],
+                                           rates[state.step:state.step + n])
             if not np.isfinite(loss):
                 raise Diverged(f"{job.key}: the loss is {loss} in epoch {epoch + 1}")
-            state.step = ahead.stop
             seconds = time.perf_counter() - began
-            n = len(steps)
-            chunk = (n, loss * n, accuracy * n, seconds)
-            state.sums = [a + b for a, b in zip(state.sums, chunk, strict=True)]
+            state.step += n
             state.seconds += seconds
-            report(_step_event(job, state, per_epoch, trainer.batch_size))
+            state.sums = [a + b for a, b in zip(
+                state.sums, (n, loss * n, accuracy * n, seconds), strict=True)]
+            total, loss, accuracy, seconds = state.sums  # of the epoch so far
+            report({"event": "step", "job": job.key, "epoch": epoch + 1, "epochs": job.epochs,
+                    "done": state.step / (per_epoch * job.epochs), "loss": loss / total,
+                    "accuracy": accuracy / total,
+                    "images_per_second": total * batch_size / seconds})
             if state.step % per_epoch:
                 checkpoint.write_if_due(trainer, job, state, checkpoints.INTERVAL_SECONDS)
         report(_end_epoch(trainer, job, data, state, epoch, float(rates[state.step - 1])))
         checkpoint.write_if_due(trainer, job, state, 0.0)
+    done = _write_artifacts(trainer, job, data, folder, state)
+    (folder / "checkpoint.npz").unlink(missing_ok=True)
+    return done
 
 
 _latest: dict[str, Any] = {}
@@ -121,7 +116,8 @@ def draw_epoch(trainer: Trainer, job: FoldJob, rows: np.ndarray, epoch: int,
     Rows that fill no whole batch are left out of this epoch; the next one draws another order.
     """
     batch = trainer.batch_size
-    order = job.rng(ORDER, epoch).permutation(rows)[:steps * batch].reshape(steps, batch).astype("int32")
+    order = job.rng(ORDER, epoch).permutation(rows)[:steps * batch]
+    order = order.reshape(steps, batch).astype("int32")
     if trainer.recipe.augment is None:
         return order, np.zeros((steps, 0, N_NUMBERS), "float32")
     transforms = trainer.recipe.augment.draw(job.rng(WARPS, epoch), steps * batch, trainer.shape)
@@ -132,15 +128,6 @@ def chunks(start: int, stop: int, batch_size: int) -> list[np.ndarray]:
     """The steps of an epoch from `start` on, split into pieces of about `CHUNK_ROWS` rows."""
     size = max(1, CHUNK_ROWS // batch_size)
     return [np.arange(first, min(first + size, stop)) for first in range(start, stop, size)]
-
-
-def _step_event(job: FoldJob, state: TrainingState, per_epoch: int,
-                batch_size: int) -> dict[str, Any]:
-    steps, loss, accuracy, seconds = state.sums
-    return {"event": "step", "job": job.key, "epoch": (state.step - 1) // per_epoch + 1,
-            "epochs": job.epochs, "done": state.step / (per_epoch * job.epochs),
-            "loss": loss / steps, "accuracy": accuracy / steps,
-            "images_per_second": steps * batch_size / seconds}
 
 
 def curve_rows(job: FoldJob, val_rows: np.ndarray, epoch: int) -> np.ndarray:
@@ -180,8 +167,8 @@ def _end_epoch(trainer: Trainer, job: FoldJob, data: FoldData, state: TrainingSt
 
 
 def _write_artifacts(trainer: Trainer, job: FoldJob, data: FoldData, folder: Path,
-                     state: TrainingState) -> None:
-    """Predict the val, test and extra rows, and write the fold folder, `done.json` last."""
+                     state: TrainingState) -> dict[str, Any]:
+    """Predict the val, test and extra rows, write the fold folder, and return its done.json."""
     import pandas as pd
 
     began = time.perf_counter()
@@ -196,13 +183,14 @@ def _write_artifacts(trainer: Trainer, job: FoldJob, data: FoldData, folder: Pat
     storage.write_csv(folder / "history.csv", pd.DataFrame(state.history))
     storage.write_bytes(folder / "model.keras", _model_bytes(trainer.model, folder))
     pace = [line["images_per_second"] for line in state.history]
-    storage.write_json(folder / "done.json", {
-        "job": asdict(job), "train_rows": len(data.train_rows), "val_rows": len(data.val_rows),
-        "val_accuracy": float((val.argmax(1) == data.labels[data.val_rows]).mean()),
-        "parameters": trainer.model.count_params(), "train_seconds": state.seconds,
-        "predict_seconds": time.perf_counter() - began,
-        "images_per_second": float(np.median(pace)),
-        "trained_with": {"device": backend.device(), "versions": backend.versions()}})
+    done = {"job": asdict(job), "train_rows": len(data.train_rows), "val_rows": len(data.val_rows),
+            "val_accuracy": float((val.argmax(1) == data.labels[data.val_rows]).mean()),
+            "parameters": int(trainer.model.count_params()), "train_seconds": state.seconds,
+            "predict_seconds": time.perf_counter() - began,
+            "images_per_second": float(np.median(pace)),
+            "trained_with": {"device": backend.device(), "versions": backend.versions()}}
+    storage.write_json(folder / "done.json", done)  # the last: it says that the fold is finished
+    return done
 
 
 def _model_bytes(model: Any, folder: Path) -> bytes:
@@ -212,8 +200,9 @@ def _model_bytes(model: Any, folder: Path) -> bytes:
     makes temporary folders of its own while it saves; they are led to the same place.
     """
     with storage.disk_errors(folder / "model.keras", "write"), \
-            tempfile.TemporaryDirectory(dir=folder, prefix=".model.", suffix=".tmp",
-                                        ignore_cleanup_errors=True) as scratch:  # NFS keeps what is still open
+            tempfile.TemporaryDirectory(  # whose clean-up fails on NFS, which keeps open files
+                dir=folder, prefix=".model.", suffix=".tmp",
+                ignore_cleanup_errors=True) as scratch:
         path = Path(scratch) / "model.keras"
         outside, tempfile.tempdir = tempfile.tempdir, scratch
         try:

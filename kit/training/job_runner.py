@@ -10,9 +10,8 @@ from typing import Any
 
 from kit.core.errors import KitError
 from kit.core.progress import Progress
-from kit.training import fit, models, records
-from kit.training.jobs import EventCallback, FoldData, FoldJob
-from kit.training.plan import Plan, fold_data
+from kit.training import fit, models
+from kit.training.jobs import EventCallback, FoldData, FoldJob, Plan, fold_data
 
 
 class OutOfTime(Exception):
@@ -42,47 +41,41 @@ class Clock:
         return watched
 
 
-def train_in_time(plan: Plan, job: FoldJob, clock: Clock, report: EventCallback,
-                  data: FoldData | None = None) -> bool:
-    """Train a job unless the clock's deadline comes first; whether it is done.
+def train_job(plan: Plan, job: FoldJob, clock: Clock, report: EventCallback,
+              data: FoldData | None = None) -> dict[str, Any] | None:
+    """Train a job; its done.json, or None if the clock's deadline came first.
 
-    data: the job's arrays, where this machine cannot read them from the plan's folders.
+    A job that diverges is tried once more, with other random numbers; its done.json says so.
+    KitError where it then diverges again. data: the job's arrays, where this machine cannot read
+    them from the plan's folders.
     """
     if not clock.has_time_for(job):
-        return False
-    try:
-        train_job(plan, job, clock.watch(report), data or fold_data(plan, job))
-    except OutOfTime:
-        return False
-    done = records.read_done(plan.folder(job))  # with the seconds before it was interrupted
-    seconds = done["train_seconds"] + done["predict_seconds"]
-    clock.pace[job.model] = max(seconds / job.epochs, clock.pace.get(job.model, 0.0))
-    return True
-
-
-def train_job(plan: Plan, job: FoldJob, report: EventCallback, data: FoldData) -> None:
-    """Train one job. If it diverges, try again with other random numbers; done.json says so.
-
-    KitError where the second try diverges as well.
-    """
-    recipe, folder = models.get(job.model), plan.folder(job)
+        return None
+    recipe, data = models.get(job.model), data or fold_data(plan, job)
     recipe = recipe.self_training() if job.guesses else recipe
-    try:
-        fit.train_fold(job, recipe, plan.data.competition, data, folder, report,
-                       plan.folder(job.previous_round))
-    except fit.Diverged as error:
-        if job.attempt:
-            raise KitError(f"{error}, for the second time",
-                           "lower the learning rate or use --precision float32") from error
-        report({"event": "say", "text": f"{error}: trying once more with other random numbers"})
-        train_job(plan, replace(job, attempt=1, why=str(error)), report, data)
-        return
-    report(done_event(plan, job))
+    folder, start = plan.folder(job), plan.folder(job.previous_round)
+    while True:
+        try:
+            done = fit.train_fold(job, recipe, plan.data.competition, data, folder,
+                                  clock.watch(report), start)
+            break
+        except OutOfTime:
+            return None
+        except fit.Diverged as error:
+            if job.attempt:
+                raise KitError(f"{error}, for the second time",
+                               "lower the learning rate or use --precision float32") from error
+            report({"event": "say",
+                    "text": f"{error}: trying once more with other random numbers"})
+            job = replace(job, attempt=1, why=str(error))
+    report(done_event(job, done))
+    seconds = done["train_seconds"] + done["predict_seconds"]  # also those before an interruption
+    clock.pace[job.model] = max(seconds / job.epochs, clock.pace.get(job.model, 0.0))
+    return done
 
 
-def done_event(plan: Plan, job: FoldJob) -> dict[str, Any]:
-    """The event of a finished job."""
-    done = records.read_done(plan.folder(job))
+def done_event(job: FoldJob, done: dict[str, Any]) -> dict[str, Any]:
+    """The event of a finished job. done: its done.json."""
     return {"event": "done", "job": job.key, "val_accuracy": done["val_accuracy"],
             "seconds": done["train_seconds"]}
 

@@ -1,32 +1,30 @@
-"""What a fold's training is given: its job, its data, and its random numbers.
+"""What a run trains: its plan and jobs, and the arrays and random numbers of each job.
 
-Both dataclasses can be sent to any worker. Everything random in a fold is drawn from its job, so
-that it does not matter who trains it.
+Plan, job and data can be sent to any process. Everything random in a fold is drawn from its job, so
+it does not matter which process trains it.
 """
 
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kit.core import storage
+from kit.core.config import RunConfig
+from kit.core.run_folder import RunFolder
+from kit.data.folds import Folds
+from kit.data.source import DataFolder
+from kit.training import models
+
 WEIGHTS, DROPOUT, ORDER, WARPS, CURVE = range(5)  # the streams of `FoldJob.rng`
+# How often each test row is in an epoch of self-training; once gained less (docs/lab-log.md,
+# 2026-11-22)
+GUESSES_TIMES = 3
 
 EventCallback = Callable[[dict[str, Any]], None]  # called with each event of a training job
-
-
-@dataclass(frozen=True)
-class FoldData:
-    """What a fold trains on and predicts: uint8 pixels `(n, h·w)`, uint8 labels `(n,)`, row numbers, ids."""
-
-    pixels: np.ndarray
-    labels: np.ndarray
-    train_rows: np.ndarray
-    val_rows: np.ndarray
-    test_pixels: np.ndarray | None = None
-    test_ids: np.ndarray | None = None
-    extra_pixels: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -59,3 +57,78 @@ class FoldJob:
         """The generator of one purpose of this job, the same on every machine."""
         entropy = [self.seed, self.fold, self.attempt, zlib.crc32(self.model.encode()), *stream]
         return np.random.default_rng([*entropy, 1_000 + self.guesses] if self.guesses else entropy)
+
+
+@dataclass(frozen=True)
+class FoldData:
+    """What a fold trains on and predicts: uint8 pixels `(n, h·w)`, uint8 labels `(n,)`, row
+    numbers, ids.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    train_rows: np.ndarray
+    val_rows: np.ndarray
+    test_pixels: np.ndarray | None = None
+    test_ids: np.ndarray | None = None
+    extra_pixels: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a worker needs to train any job of a run; it reads the tables itself."""
+
+    config: RunConfig  # settled (kit.training.executors.settle)
+    data: DataFolder
+    run: Path
+    folds: Folds
+    jobs: tuple[FoldJob, ...]
+
+    def folder(self, job: FoldJob) -> Path:
+        return self.run / job.key
+
+
+def make_jobs(config: RunConfig, precision: str) -> tuple[FoldJob, ...]:
+    """The baseline's folds first, once; then every model, seed and fold of the run."""
+    baseline = [] if models.BASELINE in config.models else [(models.BASELINE, config.seed)]
+    jobs = []
+    for model, seed in baseline + config.members:
+        recipe = models.get(model)
+        named = model in config.models  # the options do not apply to the baseline beside them
+        epochs = (config.epochs if named else None) or recipe.epochs
+        batch_size = (config.batch_size if named else None) or recipe.batch_size
+        # With --limit, a quick look, three test-time views would take most of the time.
+        tta = (config.tta if named else None) or (1 if config.limit else recipe.tta)
+        jobs += [FoldJob(model, seed, fold, epochs, batch_size, precision, tta)
+                 for fold in range(config.n_folds)]
+    return tuple(jobs)
+
+
+def self_training_jobs(plan: Plan) -> tuple[FoldJob, ...]:
+    """The jobs of the next round: each fold of the run's own models goes on from where it ended."""
+    return tuple(replace(job, guesses=job.guesses + 1, epochs=models.GUESSES_EPOCHS)
+                 for job in plan.jobs if job.model in plan.config.models)
+
+
+def fold_data(plan: Plan, job: FoldJob) -> FoldData:
+    """The job's arrays: the tables' rows, split by the folds; in self-training test rows, too.
+
+    KitError where the labels that the run has guessed for the test rows are of another test file.
+    """
+    train, test, extra = plan.data.train(), plan.data.test(), plan.data.extra()
+    held_out = plan.folds.fold == job.fold
+    fold = FoldData(train.pixels, np.asarray(train.labels), plan.folds.rows[~held_out],
+                    plan.folds.rows[held_out], test.pixels, test.ids,
+                    extra.pixels if extra else None)
+    if not job.guesses:
+        return fold
+    # The test rows follow the training rows, each GUESSES_TIMES in an epoch; what is held out stays
+    # out.
+    path = RunFolder(plan.run).guesses(job.guesses)
+    guesses = storage.read_npz(path, "id", "label")
+    if not np.array_equal(guesses["id"], test.ids):
+        raise storage.damaged(path, "its labels are not those of the test file")
+    rows = len(fold.labels) + np.arange(len(test.ids))
+    return replace(fold, pixels=np.concatenate([fold.pixels, test.pixels]),
+                   labels=np.concatenate([fold.labels, guesses["label"]]),
+                   train_rows=np.concatenate([fold.train_rows, *[rows] * GUESSES_TIMES]))

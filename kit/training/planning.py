@@ -21,8 +21,7 @@ from kit.core.progress import Progress, makespan
 from kit.data.source import DataFolder
 from kit.training import executors, fit, models, predict
 from kit.training.executors import Executor
-from kit.training.jobs import FoldJob
-from kit.training.plan import GUESSES_TIMES, make_jobs
+from kit.training.jobs import GUESSES_TIMES, FoldJob, make_jobs
 from kit.training.settings import SETTINGS, Setting
 from kit.training.trainer import trainer_for
 from kit.training.workers import WaitForOthers
@@ -238,7 +237,7 @@ def choose_setting(configs: Mapping[Setting, RunConfig], data: DataFolder, time_
     """
     *better, last = configs
     for setting in better:
-        config, _ = executors.settle(configs[setting])
+        config, *_ = executors.settle(configs[setting])
         jobs = make_jobs(config, config.precision)
         with Executor(config) as executor:
             costs = None if executor.kind == "ray" else \

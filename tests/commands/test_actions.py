@@ -19,6 +19,7 @@ from kit.data import competition as competitions
 from kit.data.competition import DIGIT_RECOGNIZER
 from kit.data.source import DataFolder
 from kit.ensembling import submission
+from kit.pipeline import TrainedRun
 from tests.data.tiny import TINY, write_folder
 from tests.reporting.conftest import build, make_results
 
@@ -142,12 +143,12 @@ def trained(monkeypatch):
 
     def cv(config, data, run, progress, resume, force=False, time_target=None):
         asked.append(config)
-        storage.write_json(run.path / "report.json", build(results))
+        report = build(results)
+        storage.write_json(run.path / "report.json", report)
+        return TrainedRun(run, results, report)
 
-    def submit(config, data, run, submissions, progress, resume, force=False, time_target=None):
-        cv(config, data, run, progress, resume)
-        storage.write_json(submissions / run.name / "report.json", build(results))
-        return submissions / run.name
+    def submit(trained, submissions):
+        return submissions / trained.run.name
 
     monkeypatch.setattr("kit.pipeline.cv", cv)
     monkeypatch.setattr("kit.pipeline.submit", submit)

@@ -143,6 +143,7 @@ def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(home, noon
         assert list(run.path.iterdir()) == []
         (run.path / "config.json").write_text("{}")
         runs.append(run.name)
+        return run.path
 
     monkeypatch.setattr("kit.pipeline.cv", cv)
 

@@ -23,6 +23,7 @@ from kit import pipeline
 from kit.commands import cli
 from kit.core import storage
 from kit.core.config import RunConfig
+from kit.core.progress import Progress
 from kit.core.run_folder import RunFolder
 from kit.data.competition import KANNADA
 from kit.data.table import write_table
@@ -187,10 +188,11 @@ def test_a_run_folder_that_vanishes_while_it_trains(workplace, capsys, monkeypat
     trained, train_fold = [], fit.train_fold
 
     def then_somebody_cleans_up(*arguments):
-        train_fold(*arguments)
+        done = train_fold(*arguments)
         trained.append(arguments)
         if len(trained) == folds_before + 1:
             shutil.rmtree(workplace / "runs" / "a")
+        return done
 
     with monkeypatch.context() as patch:
         patch.setattr(fit, "train_fold", then_somebody_cleans_up)
@@ -234,8 +236,7 @@ def test_a_resumed_run_keeps_its_precision_and_threads_and_refuses_another_backe
     about = storage.read_json(run.config)
     storage.write_json(run.config, {**about, "settled": {**about["settled"], "executor": "processes", "threads": 3,
                                                          "precision": "bfloat16"}})
-    here = RunConfig(models=("mlp",), executor="local", precision="float32")
-    resumed = pipeline._settled_at_the_start(run, asked, here)
+    resumed, *_ = pipeline._settle_as_begun(run, asked)
     assert (resumed.executor, resumed.threads, resumed.precision) == ("processes", 3, "bfloat16")
     storage.write_json(run.config, {**about, "settled": {**about["settled"], "backend": "jax"}})
     code, _, err = kit(capsys, "cv", *QUICK, "--run", "a", "--resume")
@@ -310,16 +311,16 @@ def handlers():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_a_run_with_130_and_it_resumes(workplace, capsys, monkeypatch, undisturbed, handlers, number):
-    seen, event = [], fit._step_event
+    seen = []
 
-    def sent_while_it_trains(*arguments):
-        seen.append(arguments)
-        if len(seen) == 3:  # of two folds of two epochs
-            os.kill(os.getpid(), number)
-        return event(*arguments)
+    def sent_while_it_trains(self, event):
+        if event["event"] == "step":
+            seen.append(event)
+            if len(seen) == 3:  # of two folds of two epochs
+                os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "_step_event", sent_while_it_trains)
+        patch.setattr(Progress, "handle", sent_while_it_trains)
         code, _, err = kit(capsys, "submit", *QUICK, "--run", "a")
     assert code == 130 and "--resume" in err and "Traceback" not in err
     assert len(seen) == 3 and (workplace / "runs/a/mlp/seed_0/fold_0/done.json").is_file()

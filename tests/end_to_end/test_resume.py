@@ -164,7 +164,7 @@ def killed(workplace, capsys, monkeypatch):
     def one_fold(plan, job, *rest):
         if job.fold == 1:
             raise KeyboardInterrupt
-        train_job(plan, job, *rest)
+        return train_job(plan, job, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(planning, "measure", lambda *_: {"mlp": Cost(65.0, 1.0, 1.0)})

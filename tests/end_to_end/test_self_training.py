@@ -10,7 +10,7 @@ import pytest
 from kit.commands import cli
 from kit.core import storage
 from kit.kernel import weights
-from kit.training import job_runner, plan
+from kit.training import job_runner, jobs
 
 COMMON = ["--model", "mlp", "--epochs", "1", "--limit", "20", "--folds", "2", "--quiet", "--executor", "local"]
 GUESSED = "mlp/seed_0/fold_{}/guesses_{}"
@@ -55,7 +55,7 @@ def test_what_is_held_out_stays_held_out(run):
         done = json.loads((run / GUESSED.format(k, 1) / "done.json").read_text())
         plain = json.loads((run / f"mlp/seed_0/fold_{k}/done.json").read_text())
         n_test = len(storage.read_npz(run / "guesses_1.npz")["id"])
-        assert done["train_rows"] == plain["train_rows"] + plan.GUESSES_TIMES * n_test
+        assert done["train_rows"] == plain["train_rows"] + jobs.GUESSES_TIMES * n_test
         np.testing.assert_array_equal(*[storage.read_npz(folder / "val.npz")["row"] for folder in
                                         (run / GUESSED.format(k, 1), run / f"mlp/seed_0/fold_{k}")])
 
@@ -75,8 +75,12 @@ def test_killed_while_it_learns_from_guesses_it_ends_the_same(run, monkeypatch):
         shutil.rmtree(run / GUESSED.format(k, 2))
     trained_again = []
     train_job = job_runner.train_job
-    monkeypatch.setattr(job_runner, "train_job", lambda plan, job, *rest: (trained_again.append(job.key),
-                                                                          train_job(plan, job, *rest)))
+
+    def watched(plan, job, *rest):
+        trained_again.append(job.key)
+        return train_job(plan, job, *rest)
+
+    monkeypatch.setattr(job_runner, "train_job", watched)
     assert cli.run(["submit", *COMMON, "--self-train", "2", "--run", "first", "--resume"]) == 0
     assert trained_again == [GUESSED.format(1, 1), GUESSED.format(0, 2), GUESSED.format(1, 2)]
     np.testing.assert_array_equal(probs(run / "test.npz"), whole)

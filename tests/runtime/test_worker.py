@@ -2,12 +2,7 @@
 
 import json
 
-import pytest
-
-from kit.core.config import RunConfig
-from kit.runtime import worker
 from kit.runtime.worker import HeartbeatProgress, WorkerArgs
-from kit.training import executors, workers
 
 
 def step(job):
@@ -33,20 +28,13 @@ def test_the_heartbeat_names_the_first_fold_that_is_not_done(tmp_path):
 
 def test_the_heartbeat_names_all_folds_that_are_under_way(tmp_path):
     path = tmp_path / "heartbeat.json"
-    beat = HeartbeatProgress(path, n_parallel=2)
-    beat.start({"mlp/0": 1.0, "cnn/0": 5.0, "cnn/1": 5.0})
+    beat = HeartbeatProgress(path)
+    beat.start({"mlp/0": 1.0, "cnn/0": 5.0, "cnn/1": 5.0}, at_once=2)
     assert json.loads(path.read_text())["jobs"] == ["mlp/0", "cnn/0"]
     beat.handle(done("cnn/0"))
     assert json.loads(path.read_text())["jobs"] == ["mlp/0", "cnn/1"]
     beat.handle(done("mlp/0"))
     assert json.loads(path.read_text())["jobs"] == ["cnn/1"]
-
-
-@pytest.mark.parametrize("executor, n_parallel", [("processes", 2), ("local", 1)])
-def test_as_many_are_under_way_as_the_pipeline_trains_at_a_time(monkeypatch, executor, n_parallel):
-    monkeypatch.setattr(executors, "choose_executor", lambda config: executor)
-    monkeypatch.setattr(workers, "worker_slots", lambda n, threads: [workers.WorkerSlot(gpu=k) for k in (0, 1)])
-    assert worker._n_parallel(RunConfig()) == n_parallel
 
 
 def test_every_event_is_a_beat(tmp_path):

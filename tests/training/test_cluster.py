@@ -16,13 +16,12 @@ from kit.core import storage
 from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.progress import Progress
-from kit.core.run_folder import RunFolder
 from kit.data import folds
 from kit.data.competition import KANNADA
 from kit.data.sample import draw_sample
 from kit.data.source import DataFolder
 from kit.training import cluster, executors
-from kit.training.plan import Plan, make_jobs
+from kit.training.jobs import Plan, make_jobs
 
 EPOCHS = 80  # some seconds a fold, so that it is still training when its node dies
 
@@ -36,8 +35,8 @@ def data(tmp_path_factory):
 
 def make_plan(data, run, executor):
     config = RunConfig(models=("mlp",), n_folds=4, epochs=EPOCHS, batch_size=32, threads=1, executor=executor)
-    folds.save_folds(RunFolder(run).folds, folds.make_folds(data.train().labels, KANNADA, 4, "stratified", 0))
-    return Plan(config, data, run, make_jobs(config, "float32"))
+    made = folds.make_folds(data.train().labels, KANNADA, 4, "stratified", 0)
+    return Plan(config, data, run, made, make_jobs(config, "float32"))
 
 
 class Spy(Progress):
@@ -184,8 +183,9 @@ def plan(data, tmp_path):
 
 def test_a_tasks_files_land_in_the_run_folder_and_its_checkpoint_goes(plan):
     storage.write_bytes(plan.folder(plan.jobs[0]) / "checkpoint.npz", b"old")
-    ray = FakeRay(lambda job: {"done.json": b"{}", "val.npz": job.key.encode()})
-    assert drive(ray, plan)
+    ray = FakeRay(lambda job: ({"val_rows": job.fold},
+                               {"done.json": b"{}", "val.npz": job.key.encode()}))
+    assert drive(ray, plan) == {job.key: {"val_rows": job.fold} for job in plan.jobs}
     assert storage.read_bytes(plan.folder(plan.jobs[2]) / "val.npz") == plan.jobs[2].key.encode()
     assert {path.name for path in plan.folder(plan.jobs[0]).iterdir()} == {"done.json", "val.npz", storage.CHECKSUMS}
 
@@ -197,7 +197,7 @@ def test_a_lost_job_is_tried_again(plan):
         if job.key in lost:
             lost.remove(job.key)
             raise RayError("its node died")
-        return {"done.json": b"{}"}
+        return {}, {"done.json": b"{}"}
 
     ray, spy = FakeRay(outcome), Spy()
     assert drive(ray, plan, spy)
@@ -234,14 +234,14 @@ def test_a_task_that_fails_otherwise_is_a_kit_error_too(plan):
 
 
 def test_jobs_without_time_leave_the_run_incomplete(plan):
-    ray = FakeRay(lambda job: None if job.fold == 3 else {"done.json": b"{}"})
-    assert drive(ray, plan) is False
+    ray = FakeRay(lambda job: None if job.fold == 3 else ({}, {"done.json": b"{}"}))
+    assert list(drive(ray, plan)) == [job.key for job in plan.jobs if job.fold != 3]
     assert [executors.fit.is_done(plan.folder(job)) for job in plan.jobs] == [True, True, True, False]
 
 
 def test_what_no_node_has_begun_long_after_the_deadline_is_cancelled(plan):
-    ray = FakeRay(lambda job: {"done.json": b"{}"})
-    assert drive(ray, plan, deadline=time.time() - cluster.GRACE_SECONDS - 1) is False
+    ray = FakeRay(lambda job: ({}, {"done.json": b"{}"}))
+    assert drive(ray, plan, deadline=time.time() - cluster.GRACE_SECONDS - 1) == {}
     assert len(ray.cancelled) == 4
 
 

@@ -15,11 +15,9 @@ import pytest
 from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.progress import Progress
-from kit.core.run_folder import RunFolder
 from kit.data import competition, folds, sample, source
-from kit.training import executors, fit, job_runner, records, workers
-from kit.training.jobs import FoldJob
-from kit.training.plan import Plan, make_jobs
+from kit.training import executors, fit, job_runner, workers
+from kit.training.jobs import FoldJob, Plan, make_jobs
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +32,8 @@ def data(tmp_path_factory):
 def plan_of(data, run, **options):
     options = {"executor": "local"} | options
     config = RunConfig(models=("mlp",), n_folds=2, epochs=1, precision="float32", **options)
-    labels = data.train().labels
-    folds.save_folds(RunFolder(run).folds, folds.make_folds(labels, data.competition, 2, "auto", 0, None, 20))
-    return Plan(config, data, run, make_jobs(config, "float32"))
+    made = folds.make_folds(data.train().labels, data.competition, 2, "auto", 0, None, 20)
+    return Plan(config, data, run, made, make_jobs(config, "float32"))
 
 
 def probs(plan):
@@ -61,7 +58,7 @@ def test_processes_give_what_this_process_gives(data, tmp_path):
 
 def test_a_deadline_in_the_past_trains_nothing(data, tmp_path):
     plan = plan_of(data, tmp_path)
-    assert not executors.run_jobs(plan, Progress(), time.time() - 1)
+    assert executors.run_jobs(plan, Progress(), time.time() - 1) == {}
     assert not any(fit.is_done(plan.folder(job)) for job in plan.jobs)
 
 
@@ -83,7 +80,7 @@ def test_a_fold_that_diverges_is_tried_once_more_and_marked(data, tmp_path, monk
         tried.append((job.key, job.attempt))
         if not job.attempt:
             raise fit.Diverged(f"{job.key}: the loss is nan in epoch 1")
-        train_fold(job, *arguments)
+        return train_fold(job, *arguments)
 
     monkeypatch.setattr(fit, "train_fold", first_try_fails)
     assert executors.run_jobs(plan, Progress())
@@ -92,24 +89,19 @@ def test_a_fold_that_diverges_is_tried_once_more_and_marked(data, tmp_path, monk
     assert done["job"]["attempt"] == 1 and "loss is nan" in done["job"]["why"]
     monkeypatch.setattr(fit, "train_fold", lambda job, *_: (_ for _ in ()).throw(fit.Diverged("nan")))
     with pytest.raises(KitError, match="second time"):
-        job_runner.train_job(plan, plan.jobs[0], lambda event: None, None)
+        job_runner.train_job(plan, plan.jobs[0], job_runner.Clock(None), lambda event: None)
 
 
 def test_a_fold_far_below_the_others_is_trained_again(data, tmp_path):
-    plan = plan_of(data, tmp_path)
-    plan = dataclasses.replace(plan, jobs=tuple(dataclasses.replace(plan.jobs[0], fold=k) for k in range(5)))
-    for job in plan.jobs:
-        folder = plan.folder(job)
-        folder.mkdir(parents=True)
-        accuracy = 0.1 if job.fold == 3 else 0.95 + job.fold / 100
-        (folder / "done.json").write_text(json.dumps(
-            {**dict.fromkeys(records.NUMBERS, 1), "job": dataclasses.asdict(job), "val_accuracy": accuracy,
-             "val_rows": 1000}))
-    (again,) = executors.retries_of_collapsed(plan)
+    jobs = [FoldJob("mlp", 0, k, 1, 32, "float32", 1) for k in range(5)]
+    done = {job.key: {"job": dataclasses.asdict(job), "val_rows": 1000,
+                      "val_accuracy": 0.1 if job.fold == 3 else 0.95 + job.fold / 100}
+            for job in jobs}
+    (again,) = executors.retries_of_collapsed(jobs, done)
     assert (again.fold, again.attempt) == (3, 1) and "0.1000" in again.why
-    done = plan.folder(again) / "done.json"
-    done.write_text(done.read_text().replace('"attempt": 0', '"attempt": 1'))
-    assert executors.retries_of_collapsed(plan) == []  # once is enough: it is marked, and said
+    done[again.key]["job"]["attempt"] = 1
+    # Once is enough: it is marked, and said.
+    assert executors.retries_of_collapsed(jobs, done) == []
 
 
 def test_a_display_that_fails_does_not_stop_the_folds(data, tmp_path):
@@ -145,9 +137,8 @@ def test_without_semaphores_folds_train_in_this_process(monkeypatch, number):
     monkeypatch.setattr("_multiprocessing.SemLock", refuse)
     monkeypatch.setattr(workers, "worker_slots", lambda *_: [workers.WorkerSlot((0,)), workers.WorkerSlot((1,))])
     monkeypatch.setattr(executors.backend, "configure_devices", lambda threads: None)
-    settled, _ = executors.settle(RunConfig(precision="float32"))
+    settled, _, note = executors.settle(RunConfig(precision="float32"))
     assert settled.executor == "local"
-    note = executors.fallback_note(RunConfig())
     assert os.strerror(number) in note and "one fold after another" in note and "--shm-size" in note
     with pytest.raises(KitError, match="--executor processes cannot work here") as caught:
         executors.settle(RunConfig(precision="float32", executor="processes"))
@@ -155,7 +146,7 @@ def test_without_semaphores_folds_train_in_this_process(monkeypatch, number):
 
 
 def test_where_processes_can_work_nothing_is_said():
-    assert executors.why_no_processes() == "" and executors.fallback_note(RunConfig()) == ""
+    assert executors.why_no_processes() == "" and executors.choose_executor(RunConfig())[1] == ""
 
 
 def test_a_process_that_cannot_be_started_is_two_lines(data, tmp_path, monkeypatch):
@@ -185,7 +176,7 @@ def test_a_share_of_all_cores_is_no_core_of_ones_own(monkeypatch, throttled, thr
 
 def test_one_process_alone_may_have_a_tpu(monkeypatch):
     monkeypatch.setattr(executors.backend, "has_tpu", lambda: True)
-    assert executors.choose_executor(RunConfig()) == "local"
+    assert executors.choose_executor(RunConfig()) == ("local", "")
 
 
 def test_no_more_workers_than_there_is_memory_for(monkeypatch):
@@ -217,5 +208,5 @@ def test_the_folds_of_the_asked_models_share_all_cores(monkeypatch, cores, optio
     monkeypatch.setattr(executors.backend, "gpus", lambda: [])
     monkeypatch.setattr(executors.system, "free_memory", lambda: None)
     monkeypatch.setattr(executors.system, "cores", lambda: list(range(cores)))
-    settled, _ = executors.settle(RunConfig(models=("strong",), precision="float32", **options))
+    settled, *_ = executors.settle(RunConfig(models=("strong",), precision="float32", **options))
     assert (settled.executor, settled.threads) == ("processes", threads)

@@ -117,10 +117,9 @@ def test_a_checkpoint_that_was_never_the_kits_is_an_error_with_the_fix(fold_data
         train(job(model="mlp"), fold_data, tmp_path)
 
 
-@pytest.mark.parametrize("other", [{"moment": 1}, {"history": [{"epoch": 1}]}])
-def test_a_checkpoint_of_another_version_is_an_error(fold_data, tmp_path, killed, other):
+def test_a_checkpoint_of_another_version_is_an_error(fold_data, tmp_path, killed):
     killed(job(model="mlp"))
-    storage.write_npz(tmp_path / "checkpoint.npz", **altered_checkpoint(tmp_path, other))
+    storage.write_npz(tmp_path / "checkpoint.npz", **altered_checkpoint(tmp_path, {"moment": 1}))
     with pytest.raises(KitError, match=r"checkpoint\.npz is damaged"):
         train(job(model="mlp"), fold_data, tmp_path)
 

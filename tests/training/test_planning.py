@@ -13,7 +13,7 @@ from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.training import executors, planning, settings
-from kit.training.plan import make_jobs
+from kit.training.jobs import make_jobs
 from kit.training.planning import Cost, TimeTarget, plan, seconds_of
 
 # Invented, of the size that two cores without bfloat16 might have with all 60,000 rows; measured nowhere.
