@@ -33,7 +33,7 @@ from kit.ensembling.blend_runs import FinishedRun
 from kit.training import executors, planning
 from kit.training.executors import Executor
 from kit.training.jobs import Plan, make_jobs, self_training_jobs
-from kit.training.planning import Cost, Schedule, TimeTarget
+from kit.training.planning import TimeTarget
 from kit.training.records import SETTLED, read_config, read_data_record, read_settled
 
 TIMING = "timing.json"
@@ -119,7 +119,7 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
             earlier = storage.read_json(run.path / TIMING, "seconds")["seconds"]
         for stage, spent in earlier.items():
             timing["seconds"][stage] = timing["seconds"].get(stage, 0.0) + spent
-        timed = _TimingWriter(progress, run.path / TIMING, timing, earlier.get("train", 0.0))
+        timed = _TimingWriter(progress, run, timing, earlier.get("train", 0.0))
 
         # If the baseline is done and nothing is planned, an earlier process died while it measured
         # the pace.
@@ -131,8 +131,8 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
             done |= executors.run_jobs(replace(plan, jobs=baseline), timed, deadline, executor)
         if resumed and not baseline_first:
             time_target = replace(time_target, keep_epochs=config.epochs is not None)
-        schedule, costs = planned or _schedule(executor, plan, time_target, timed, deadline,
-                                               measured=not died)
+        schedule, costs = planned or planning.resume(executor, plan, time_target, timed, deadline,
+                                                     measured=not died)
         timing |= {"predicted_seconds": schedule.predicted, "epochs": schedule.epochs}
 
         # Train: the folds, then the rounds of self-training, each from where the last one ended.
@@ -168,35 +168,22 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
     return TrainedRun(run, results, report)
 
 
-def _schedule(executor: Executor, plan: Plan, time_target: TimeTarget, progress: Progress,
-              deadline: float | None, measured: bool) -> tuple[Schedule, dict[str, Cost]]:
-    """The run's schedule and its costs: from its schedule.json, or planned now and saved there."""
-    path, config, done = plan.run / planning.SCHEDULE, plan.config, finished_folds(plan.run)
-    todo = [job for job in plan.jobs if job.key not in done]
-    if path.is_file() and (deadline is None or any(plan.folder(job).is_dir() for job in plan.jobs)):
-        # Under a time budget that was too short to begin any fold, the run is planned anew instead.
-        stored, costs = planning.load(path, config.models)
-        schedule = planning.resume(executor, config, stored.apply(todo), stored, costs, progress,
-                                   deadline)
-        return schedule, costs
-    schedule, costs = planning.decide(executor, config, todo, plan.data, time_target, progress,
-                                      deadline, measured)
-    planning.save(path, schedule, costs)
-    return schedule, costs
-
-
 class _TimingWriter(ForwardingProgress):
     """Passes progress on, and keeps timing.json current, since a run may be killed at any time."""
 
-    def __init__(self, progress: Progress, path: Path, timing: dict[str, Any],
+    def __init__(self, progress: Progress, run: RunFolder, timing: dict[str, Any],
                  earlier: float) -> None:
         """earlier: seconds that the run had trained when it was resumed."""
         super().__init__(progress)
-        self.path, self.timing = path, timing
+        self.run, self.timing = run, timing
         self.began, self.last = time.perf_counter() - earlier, time.perf_counter()
 
     def handle(self, event: dict[str, Any]) -> None:
+        """KitError where a fold is done, but its run was removed meanwhile."""
         super().handle(event)
+        if event["event"] == "done" and not self.run.config.is_file():
+            raise KitError(f"{self.run.config} is gone: the run was removed while it trained",
+                           "run the same command again")
         if event["event"] == "done" or time.perf_counter() - self.last > WRITE_SECONDS:
             with contextlib.suppress(KitError):  # a full disk must not stop the training over this
                 self.write()
@@ -204,7 +191,7 @@ class _TimingWriter(ForwardingProgress):
     def write(self) -> None:
         self.last = time.perf_counter()
         self.timing.setdefault("seconds", {})["train"] = self.last - self.began
-        storage.write_json(self.path, self.timing)
+        storage.write_json(self.run.path / TIMING, self.timing)
 
 
 def submit(trained: TrainedRun, submissions: Path) -> Path:

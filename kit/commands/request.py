@@ -211,13 +211,12 @@ def open_request(competition: Competition, options: TrainingOptions, progress: P
         configs = {each: RunConfig(competition.slug, **{**each.options(), **given})
                    for each in suitable}
         time_target = replace(time_target, named=False)
-        chosen, time_target, why = planning.choose_setting(configs, data, time_target, why,
-                                                           progress)
+        chosen, time_target, why = planning.choose_setting(configs, data, time_target, why)
         progress.say(f"setting: {chosen.name}, {chosen.about}, {why}; choose with --setting or "
                      "--model")
     if chosen:
         config = RunConfig(competition.slug, **{**chosen.options(), **given})
-        time_target = replace(time_target, setting=chosen, minutes=chosen.minutes)
+        time_target = replace(time_target, setting=chosen)
     if not options.force and not options.run \
             and (unfinished := find_unfinished(config, data, runs_dir)):
         progress.say(f"the run {unfinished} has the same options and is not finished: continue it "

@@ -119,8 +119,8 @@ def _resources(ray: Any, n_jobs: int, threads: int | None) -> tuple[dict[str, fl
         return {"num_gpus": 1, "num_cpus": 1}, None
     cores = [int(node.get("CPU", 0)) for node in nodes]
     if not any(cores):
-        raise KitError("the Ray cluster has no core to offer, which every task needs beside its GPU",
-                       "add a node to it: ray start --address")
+        raise KitError("the Ray cluster has no core to offer, which every task needs beside its "
+                       "GPU", "add a node to it: ray start --address")
     size = min(threads or max(1, sum(cores) // n_jobs), max(cores))
     return {"num_cpus": size}, size
 
@@ -235,8 +235,9 @@ class Driver:
                                cause.fix) from None
             raise KitError(f"{job.key} failed on a node of the cluster: {type(cause).__name__}: "
                            f"{_first_line(cause)}",
-                           "check that its nodes have the same TensorFlow and Keras as this machine "
-                           "(kit doctor), then run the same command with --resume") from error
+                           "check that its nodes have the same TensorFlow and Keras as this "
+                           "machine (kit doctor), then run the same command with --resume"
+                           ) from error
         except errors.RuntimeEnvSetupError as error:
             raise KitError(f"a node could not set up the kit: {_first_line(error)}",
                            "see the cluster's log; its nodes need room on their disks") from error

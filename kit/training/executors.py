@@ -67,7 +67,8 @@ def retries_of_collapsed(jobs: Iterable[FoldJob],
         median = float(np.median([done[other.key]["val_accuracy"] for other in finished
                                   if other.model == job.model]))
         chance = np.sqrt(median * (1 - median) / fold["val_rows"])
-        if median - fold["val_accuracy"] > max(FAR_BELOW, 6 * chance) and not fold["job"]["attempt"]:
+        far_below = median - fold["val_accuracy"] > max(FAR_BELOW, 6 * chance)
+        if far_below and not fold["job"]["attempt"]:
             why = (f"val accuracy {fold['val_accuracy']:.4f}, where the median of the folds is "
                    f"{median:.4f}")
             again.append(replace(job, attempt=1, why=why))
@@ -97,7 +98,7 @@ def settle(config: RunConfig, executor: str | None = None) -> tuple[RunConfig, s
         slots = workers.worker_slots(config.n_jobs, threads)
         threads = threads or len(slots[0].cores) or None
     if executor == "local":
-        if system.is_throttled():  # TensorFlow itself would take as many threads as the machine has cores
+        if system.is_throttled():  # TensorFlow itself would take a thread for each of all cores
             threads = threads or len(system.cores())
         backend.configure_devices(threads)
     return replace(config, precision=precision, executor=executor, threads=threads), why, note

@@ -1,55 +1,38 @@
 """Plan how many epochs and folds fit into the time at hand, before a run's own models are trained.
 
-A few steps of each model are timed by the very processes that will train, all of them at once; the
-time of a whole run follows from that. A learning rate that decays to zero must know its end, and
-folds can be averaged and compared only if all had the same schedule. So time is saved on epochs
-first, by a common share of each model's own, then (under a time budget) on whole folds, and never
-in the middle of a fold.
+A learning rate that decays to zero must know its end, and folds can be averaged and compared only
+if all had the same schedule. So time is saved on epochs first, by a common share of each model's
+own, then (under a time budget) on whole folds, and never in the middle of a fold. What a fold costs
+is measured by `kit.training.pace`.
 """
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from kit.core import backend, storage
+from kit.core import storage
 from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.progress import Progress, makespan
+from kit.core.run_folder import finished_folds
 from kit.data.source import DataFolder
-from kit.training import executors, fit, models, predict
+from kit.training import executors, pace
 from kit.training.executors import Executor
-from kit.training.jobs import GUESSES_TIMES, FoldJob, make_jobs
+from kit.training.jobs import FoldJob, Plan, make_jobs
+from kit.training.pace import Cost
 from kit.training.settings import SETTINGS, Setting
-from kit.training.trainer import trainer_for
-from kit.training.workers import WaitForOthers
 
 SCHEDULE = "schedule.json"
 MARGIN = 0.94  # of the time that a setting promises: the pace of a minute is not that of an hour
 SAFETY = 0.85  # of a time budget: past its end, what is not done is lost
-FEWEST = 0.5  # of a model's epochs where no least is stated: with less, another fold is worth less than longer training
-MEASURING = 3.0  # seconds of timed steps of each model, at most
-MEASURING_SHARE = 0.1  # of a fold's own training, at most: a quick look must stay quick
-PATIENCE = 60.0, 60.0  # seconds until workers must have started, and for each model, to compile and to be timed
-PATIENCE_SHARE = 0.15  # of a time budget, at most
-MARGIN_EPOCH = 1.02  # checkpoints and the display (docs/benchmarks.md)
-SAVING = 0.5  # seconds of a fold's end: its model and its files
+# Of a model's epochs where no least is stated: with less, another fold is worth less than longer
+# training
+FEWEST = 0.5
+PATIENCE_SHARE = 0.15  # of a time budget, for measuring the pace, at most
 CLOSING = 4.0  # seconds from the last fold to the end of the command: blend, report, submission
-FLOAT32_TIMES = 3.5  # a recipe's stated cost on a CPU, in float32 instead of bfloat16 (docs/benchmarks.md)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds that a worker needs for one fold of a model, with all other workers busy, too."""
-
-    epoch: float  # each epoch
-    rest: float  # beside its epochs: predicting the val, test and extra rows, and saving
-    round: float = 0.0  # a round of self-training
-
-    def of(self, epochs: int) -> float:
-        return self.epoch * epochs + self.rest
 
 
 @dataclass(frozen=True)
@@ -57,16 +40,20 @@ class TimeTarget:
     """How long a run may take by its setting, and what is already known for planning it."""
 
     setting: Setting | None = None
-    minutes: float | None = None  # that the setting promises for the whole command
     named: bool = False  # the setting is the user's choice: where it does not fit, it is refused
     keep_epochs: bool = False  # the epochs are the user's choice
     began: float | None = None  # of time.time: when the command began; None: now
     costs: Mapping[str, Cost] | None = None  # of models that have been measured already
 
+    @property
+    def minutes(self) -> float | None:
+        """That the setting promises for the whole command."""
+        return self.setting.minutes if self.setting else None
+
 
 @dataclass(frozen=True)
 class Schedule:
-    """What is trained: the epochs of each of the run's own models, and the keys of the folds that are left out."""
+    """What is trained: each of the run's own models' epochs, and the keys of the folds left out."""
 
     epochs: dict[str, int]
     left_out: tuple[str, ...] = ()
@@ -83,7 +70,8 @@ def seconds_of(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], n_workers: in
                rounds: Sequence[str] = (), n_rounds: int = 0) -> float:
     """Seconds of wall time of `jobs`, each begun by the next of `n_workers` workers that is free.
 
-    `n_rounds` of self-training follow for the models named in `rounds`; a round begins when the one before has ended.
+    `n_rounds` of self-training follow for the models named in `rounds`; a round begins when the one
+    before has ended.
     """
     again = [costs[job.model].round for job in jobs if job.model in rounds]
     first = [costs[job.model].of(job.epochs) for job in jobs]
@@ -95,8 +83,9 @@ def plan(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], seconds: float, n_w
          may_leave_out: bool = True, n_rounds: int = 0) -> Schedule:
     """The schedule of `jobs` that takes at most `seconds` on `n_workers` workers.
 
-    `named`: the run's own models; the baseline's epochs are never cut. `least`: their fewest epochs, by default a half.
-    Where even those do not fit, folds are left out if they may be; else the schedule says that it does not fit.
+    `named`: the run's own models; the baseline's epochs are never cut. `least`: their fewest
+    epochs, by default a half. Where even those do not fit, folds are left out if they may be; else
+    the schedule says that it does not fit.
     """
     full = {job.model: job.epochs for job in jobs if job.model in named}
     fewest = {model: min(epochs, (least or {}).get(model, max(1, round(epochs * FEWEST))))
@@ -107,6 +96,7 @@ def plan(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], seconds: float, n_w
         needed = seconds_of(planned.apply(kept), costs, n_workers, named, n_rounds)
         return replace(planned, seconds=needed, fits=fits)
 
+    # Fewer epochs, by a common share
     most = max(full.values(), default=0)
     shares = range(most, 0, -1) if most and not keep_epochs else (most,)
     for share in shares:
@@ -119,117 +109,32 @@ def plan(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], seconds: float, n_w
     epochs = full if keep_epochs else fewest
     if not may_leave_out:
         return schedule(epochs, jobs, fits=False)
+
+    # Fewer folds: a fold of each model before the next fold
     ours = [job for job in jobs if job.model in named]
     kept: list[FoldJob] = [job for job in jobs if job.model not in named]
-    for job in sorted(ours, key=lambda job: (job.seed, job.fold)):  # a fold of each model before the next fold
+    for job in sorted(ours, key=lambda job: (job.seed, job.fold)):
         more = [other for other in jobs if other in kept or other == job]
         if schedule(epochs, more).seconds <= seconds:
             kept = more
     if any(job in kept for job in ours) or not ours:
         return schedule(epochs, kept)
+
+    # Not even one: then that one, with the epochs for which there is time
     first, cost = ours[0], costs[ours[0].model]
     left = seconds - schedule(epochs, kept).seconds
     if not keep_epochs:
-        epochs = epochs | {first.model: min(fewest[first.model], max(1, int((left - cost.rest) / cost.epoch)))}
+        affordable = max(1, int((left - cost.rest) / cost.epoch))
+        epochs = epochs | {first.model: min(fewest[first.model], affordable)}
     kept = [job for job in jobs if job in kept or job == first]
     return schedule(epochs, kept, fits=schedule(epochs, kept).seconds <= seconds)
 
 
-# -- the pace of this machine ---------------------------------------------------------------------------------------
-
-
-def measure(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob],
-            data: DataFolder, progress: Progress, patience: float) -> dict[str, Cost] | None:
-    """What a fold of each model costs here; None if that is not known in `patience` seconds.
-
-    `config` is settled: with the precision, the executor and the threads of the training.
-    """
-    samples = tuple({job.model: job for job in jobs}.values())
-    patience = min(patience, PATIENCE[0] + PATIENCE[1] * len(samples))
-    results = executor.run_on_all(_measure_here, (config, data, samples), patience)
-    if not results:
-        return None
-    return {job.model: Cost(*np.mean([astuple(result[job.model]) for result in results], axis=0).tolist())
-            for job in samples}
-
-
-def _measure_here(config: RunConfig, data: DataFolder, jobs: Sequence[FoldJob],
-                  wait_for_others: WaitForOthers) -> dict[str, Cost]:
-    """In a process that will train: the costs of the jobs' models."""
-    return {job.model: _measure_model(config, data, job, wait_for_others) for job in jobs}
-
-
-def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob,
-                   wait_for_others: WaitForOthers) -> Cost:
-    """Time some steps and some predicting on the run's own rows; the weights are then useless."""
-    train, test, extra = data.train(), data.test(), data.extra()
-    rows = len(train) if config.limit is None else min(len(train), config.limit * data.competition.n_classes)
-    val_rows = rows // config.n_folds
-    train_rows = rows - val_rows
-    trainer = trainer_for(models.get(job.model), data.competition.slug, job.precision,
-                          min(job.batch_size, train_rows))
-    per_epoch = train_rows // trainer.batch_size
-    chunk = len(fit.chunks(0, per_epoch, trainer.batch_size)[0])
-    images, labels = fit.on_device(train.pixels, trainer.shape), np.asarray(train.labels).astype("int32")
-    trainer.reset(job)
-
-    def steps(n: int) -> float:
-        """Seconds of n steps."""
-        began = time.perf_counter()
-        order, transforms = fit.draw_epoch(trainer, job, np.arange(train_rows), 0, n)
-        trainer.seed_dropout(job, 0)
-        trainer.train(images, labels, order, transforms, np.zeros(n, "float32"))
-        return time.perf_counter() - began
-
-    def predicting(n_views: int) -> float:
-        """Seconds of predicting one batch of images with `n_views` views of each."""
-        began = time.perf_counter()
-        predict.predict_probs(trainer, train.pixels[:predict.BATCH], n_views)
-        return time.perf_counter() - began
-
-    # A compiled scan has its length in it, so there it must be that of the training; elsewhere it is short.
-    size = chunk if backend.compiles_per_step_count() else 1
-    steps(size), predicting(1), predicting(job.tta)  # compile
-    wait_for_others()
-    one = steps(size) / size
-    enough = min(MEASURING, MEASURING_SHARE * one * per_epoch * job.epochs)
-    size = size if backend.compiles_per_step_count() else min(chunk, max(1, int(enough / 3 / max(one, 1e-6))))
-    n, began = 0, time.perf_counter()
-    while n == 0 or time.perf_counter() - began < enough:
-        steps(size)
-        n += size
-    step = (time.perf_counter() - began) / n
-    plain, viewed = (np.median([predicting(views) for _ in range(2)]) for views in (1, job.tta))
-
-    def batches(n: int) -> int:
-        return -(-n // predict.BATCH)
-
-    epoch = MARGIN_EPOCH * per_epoch * step + batches(min(val_rows, fit.CURVE_ROWS)) * plain
-    looking = sum(map(batches, (val_rows, len(test), len(extra) if extra else 0))) * viewed
-    rest = looking + batches(max(0, val_rows - fit.CURVE_ROWS)) * plain + SAVING  # the last point is of all val rows
-    again = (train_rows + GUESSES_TIMES * len(test)) / max(1, train_rows) * epoch * models.GUESSES_EPOCHS + rest
-    return Cost(float(epoch), float(rest), float(again))
-
-
-def stated_costs(config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder,
-                 n_workers: int) -> dict[str, Cost]:
-    """The costs by what the recipes state, for where this machine could not be measured."""
-    rows = len(data.train()) if config.limit is None else config.limit * data.competition.n_classes
-    times = FLOAT32_TIMES if config.precision == "float32" and not backend.gpus() else 1.0
-    costs = {}
-    for job in jobs:
-        each = models.get(job.model).cost / 60_000 * min(n_workers, 2) * times  # seconds an image
-        epoch = each * rows * (config.n_folds - 1) / config.n_folds
-        rest = each / 3 * job.tta * (rows / config.n_folds + len(data.test()))  # forward alone: a third of a step
-        costs[job.model] = Cost(epoch, rest, epoch * models.GUESSES_EPOCHS + rest)
-    return costs
-
-
-# -- the plan of a run ----------------------------------------------------------------------------------------------
+# -- the plan of a run -----------------------------------------------------------------------------
 
 
 def choose_setting(configs: Mapping[Setting, RunConfig], data: DataFolder, time_target: TimeTarget,
-                   why: str, progress: Progress) -> tuple[Setting, TimeTarget, str]:
+                   why: str) -> tuple[Setting, TimeTarget, str]:
     """The first setting that keeps its promised time on this machine, or the last one.
 
     With it come the time target, which then holds what was measured, and the reason for the choice.
@@ -241,12 +146,12 @@ def choose_setting(configs: Mapping[Setting, RunConfig], data: DataFolder, time_
         jobs = make_jobs(config, config.precision)
         with Executor(config) as executor:
             costs = None if executor.kind == "ray" else \
-                measure(executor, config, jobs, data, progress, np.inf)
+                pace.measure(executor, config, jobs, data, np.inf)
             time_target = replace(time_target, costs={**(time_target.costs or {}), **(costs or {})})
-            known = stated_costs(config, jobs, data, executor.n_parallel)
+            known = pace.stated_costs(config, jobs, data, executor.n_parallel)
             known |= time_target.costs or {}
-            promised = replace(time_target, setting=setting, minutes=setting.minutes)
-            planned = fit_to_time(jobs, known, executor.n_parallel, config, promised, None)
+            planned = fit_to_time(jobs, known, executor.n_parallel, config,
+                                  replace(time_target, setting=setting), None)
         full = {job.model: job.epochs for job in jobs}
         names = " and ".join(f"{epochs} of {full[model]} epochs of {model}"
                              for model, epochs in planned.epochs.items())
@@ -273,35 +178,47 @@ def decide(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], data:
     unknown = [job for job in jobs if job.model not in costs]
     patience = np.inf if deadline is None else (deadline - time.time()) * PATIENCE_SHARE
     if unknown and measured and patience > 0:
-        found = measure(executor, config, unknown, data, progress, patience)
+        found = pace.measure(executor, config, unknown, data, patience)
         if found is None:
-            progress.say("this machine's pace could not be measured in time: planned by what the recipes state")
+            progress.say("this machine's pace could not be measured in time: planned by what the "
+                         "recipes state")
         costs |= found or {}
     if any(job.model not in costs for job in jobs):
-        costs = stated_costs(config, jobs, data, executor.n_parallel) | costs
+        costs = pace.stated_costs(config, jobs, data, executor.n_parallel) | costs
     schedule = fit_to_time(jobs, costs, executor.n_parallel, config, time_target, deadline)
     if not schedule.fits and deadline is None and time_target.named and not time_target.keep_epochs:
-        raise _refusal(executor, config, jobs, data, time_target, progress, costs, schedule)
+        raise _refusal(executor, config, jobs, data, time_target, costs, schedule)
     kept = [job for job in schedule.apply(jobs) if job.key not in schedule.left_out]
     longer = "" if schedule.fits or deadline else \
         f", more than the {time_target.minutes:g} min that it should take"
     return _announce(progress, _summary(config, jobs, kept), schedule, time_target, longer), costs
 
 
-def resume(executor: Executor, config: RunConfig, todo: Sequence[FoldJob], stored: Schedule,
-           costs: Mapping[str, Cost], progress: Progress, deadline: float | None) -> Schedule:
-    """The schedule of a resumed run: its epochs, and those of the folds `todo` that fit `deadline`.
+def resume(executor: Executor, plan: Plan, time_target: TimeTarget, progress: Progress,
+           deadline: float | None, measured: bool) -> tuple[Schedule, dict[str, Cost]]:
+    """The schedule and costs of a run that has begun: its epochs, its folds that fit `deadline`.
 
-    `costs`: as measured when the run began.
+    A run that has not been planned, or that has not begun any fold within its time budget, is
+    planned now (see `decide`).
     """
+    path, config, done = plan.run / SCHEDULE, plan.config, finished_folds(plan.run)
+    todo: Sequence[FoldJob] = [job for job in plan.jobs if job.key not in done]
+    begun = any(plan.folder(job).is_dir() for job in plan.jobs)
+    if not path.is_file() or not (deadline is None or begun):
+        schedule, costs = decide(executor, config, todo, plan.data, time_target, progress, deadline,
+                                 measured)
+        save(path, schedule, costs)
+        return schedule, costs
+    stored, costs = load(path, config.models)
     if any(job.model not in costs for job in todo):  # they were never measured
-        return replace(stored, left_out=())
+        return replace(stored, left_out=()), costs
+    todo = stored.apply(todo)
     rest = fit_to_time(todo, costs, executor.n_parallel, config, TimeTarget(keep_epochs=True),
                        deadline)
     if todo:
         kept = [job for job in todo if job.key not in rest.left_out]
         _announce(progress, f"still to do: {_summary(config, todo, kept)}", rest, TimeTarget(), "")
-    return replace(stored, left_out=rest.left_out)
+    return replace(stored, left_out=rest.left_out), costs
 
 
 def _announce(progress: Progress, what: str, schedule: Schedule, time_target: TimeTarget,
@@ -310,18 +227,23 @@ def _announce(progress: Progress, what: str, schedule: Schedule, time_target: Ti
     now = time.time()
     ends = now + schedule.seconds + CLOSING
     total = ends - (time_target.began or now)
-    progress.say(f"{what}: about {duration(total)}{longer} (until {time.strftime('%H:%M', time.localtime(ends))})")
+    progress.say(f"{what}: about {duration(total)}{longer} (until "
+                 f"{time.strftime('%H:%M', time.localtime(ends))})")
     return replace(schedule, predicted=round(total, 1))
 
 
 def fit_to_time(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], n_workers: int,
                 config: RunConfig, time_target: TimeTarget, deadline: float | None) -> Schedule:
-    """The schedule by the time budget if there is one, else by the setting's promise, else all that is asked for."""
+    """The schedule by the time budget if there is one, else by the setting's promise.
+
+    Without either, all that is asked for.
+    """
     seconds, now = np.inf, time.time()
     if deadline is not None:
         seconds = (deadline - now) * SAFETY
     elif time_target.minutes is not None:
-        seconds = time_target.minutes * 60 * MARGIN - (now - (time_target.began or now)) - CLOSING
+        elapsed = now - (time_target.began or now)
+        seconds = time_target.minutes * 60 * MARGIN - elapsed - CLOSING
     least = time_target.setting.least_epochs if time_target.setting else None
     return plan(jobs, costs, seconds, n_workers, config.models, least=least,
                 keep_epochs=time_target.keep_epochs, may_leave_out=deadline is not None,
@@ -329,8 +251,7 @@ def fit_to_time(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], n_workers: i
 
 
 def _refusal(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder,
-             time_target: TimeTarget, progress: Progress, costs: Mapping[str, Cost],
-             least: Schedule) -> KitError:
+             time_target: TimeTarget, costs: Mapping[str, Cost], least: Schedule) -> KitError:
     """The error that says how long the named setting would take here, and what would fit."""
     assert time_target.setting is not None and time_target.minutes is not None
 
@@ -338,6 +259,7 @@ def _refusal(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], dat
         elapsed = time.time() - (time_target.began or time.time())
         return f"about {duration(schedule.seconds + CLOSING + elapsed)}"
 
+    # Another setting that keeps its promise here
     ways = []
     for other in SETTINGS.values():
         if other.minutes is None or other is time_target.setting or other.models == config.models:
@@ -345,19 +267,21 @@ def _refusal(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], dat
         theirs = replace(config, models=other.models, epochs=other.epochs)
         other_jobs = make_jobs(theirs, config.precision)
         unknown = [job for job in other_jobs if job.model not in costs]
-        known = dict(costs) | (measure(executor, theirs, unknown, data, progress, np.inf) or {})
+        known = dict(costs) | (pace.measure(executor, theirs, unknown, data, np.inf) or {})
         if all(job.model in known for job in other_jobs):
-            target = replace(time_target, setting=other, minutes=other.minutes)
-            schedule = fit_to_time(other_jobs, known, executor.n_parallel, theirs, target, None)
+            schedule = fit_to_time(other_jobs, known, executor.n_parallel, theirs,
+                                   replace(time_target, setting=other), None)
             if schedule.fits:
                 ways.append(f"choose --setting {other.name} ({takes(schedule)})")
+
+    # The same models with the most epochs that fit, or without a promise
     epochs, n_parallel = max(least.epochs.values()), executor.n_parallel
     for n in range(epochs - 1, 0, -1):
-        fewer = plan(least.apply(jobs), costs, np.inf, n_parallel, config.models, keep_epochs=True)
-        fewer = replace(fewer, epochs=dict.fromkeys(fewer.epochs, n))
+        fewer = replace(least, epochs=dict.fromkeys(least.epochs, n))
         seconds = seconds_of(fewer.apply(jobs), costs, n_parallel, config.models, config.self_train)
         if seconds <= time_target.minutes * 60 * MARGIN - CLOSING:
-            ways.append(f"train shorter with --epochs {n} ({takes(replace(fewer, seconds=seconds))})")
+            shorter = takes(replace(fewer, seconds=seconds))
+            ways.append(f"train shorter with --epochs {n} ({shorter})")
             break
     ways.append(f"take the time: --epochs {epochs} ({takes(least)})")
     names = " and ".join(f"{n} epochs of {model}" for model, n in least.epochs.items())
@@ -367,20 +291,28 @@ def _refusal(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], dat
 
 
 def _summary(config: RunConfig, jobs: Sequence[FoldJob], kept: Sequence[FoldJob]) -> str:
-    """`5 folds of strong, 9 of 16 epochs, and the baseline`; `kept`: those of the jobs that are trained, as planned."""
+    """`5 folds of strong, 9 of 16 epochs, and the baseline`.
+
+    `kept`: those of the jobs that are trained, with their epochs as planned.
+    """
+
+    def count(n: int, what: str) -> str:
+        return f"{n} {what}{'s' if n > 1 else ''}"
+
     parts = []
     for model in config.models:
         ours = [job for job in kept if job.model == model]
         if ours:
             folds, seeds = len({job.fold for job in ours}), len({job.seed for job in ours})
             most = max(job.epochs for job in jobs if job.model == model)
-            epochs = f"{ours[0].epochs} of {most}" if ours[0].epochs < most else f"{most}"
-            parts.append(f"{folds} fold{'s' if folds > 1 else ''} of {model}"
-                         f"{f' from {seeds} seeds' if seeds > 1 else ''}, {epochs} epoch{'s' if most > 1 else ''}")
+            cut = f"{ours[0].epochs} of " if ours[0].epochs < most else ""
+            parts.append(f"{count(folds, 'fold')} of {model}"
+                         f"{f' from {seeds} seeds' if seeds > 1 else ''}, "
+                         f"{cut}{count(most, 'epoch')}")
     if any(job.model not in config.models for job in kept):
         parts.append("and the baseline")
     if config.self_train:
-        parts.append(f"then {config.self_train} round{'s' if config.self_train > 1 else ''} of self-training")
+        parts.append(f"then {count(config.self_train, 'round')} of self-training")
     return ", ".join(parts) or "nothing"
 
 
@@ -392,7 +324,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-# -- schedule.json --------------------------------------------------------------------------------------------------
+# -- schedule.json ---------------------------------------------------------------------------------
 
 
 def save(path: Path, schedule: Schedule, costs: Mapping[str, Cost]) -> None:

@@ -1,18 +1,19 @@
-"""Predict with a trained model: uint8 pixels in, probs out, averaged over test-time views.
+"""A compiled model that predicts: uint8 pixels in, probs out, averaged over test-time views.
 
 Every batch has the same size, the last one padded, so that an image gets the same probs whatever
 the length of the file that it comes in.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from kit.core import backend
 from kit.data import competition as competitions
 from kit.data.competition import Competition
-from kit.training import loops
-from kit.training.augment import views
+from kit.training.augment import views, warp
 from kit.training.models import Recipe
 
 BATCH = 500  # the largest divisor of the official files near what two cores like
@@ -31,7 +32,7 @@ class Predictor:
             self.model = recipe.build(competition)
         finally:
             keras.config.set_dtype_policy(outside)
-        self.predict_batch = loops.prediction(self.model, self.shape)
+        self.predict_batch = _compile(self.model, self.shape)
 
 
 @functools.lru_cache(maxsize=8)
@@ -41,7 +42,10 @@ def predictor_for(recipe: Recipe, competition_slug: str, precision: str) -> Pred
 
 
 def predict_probs(predictor: Predictor, pixels: np.ndarray, n_views: int = 1) -> np.ndarray:
-    """Probs `(n, n_classes)` float32 of pixels `(n, h·w)` uint8: the mean over `n_views` views of each image."""
+    """Probs `(n, n_classes)` float32 of pixels `(n, h·w)` uint8.
+
+    They are the mean over `n_views` views of each image.
+    """
     transforms = [None, *views(n_views, predictor.shape)[1:]]
     batches = []
     for start in range(0, len(pixels), BATCH):
@@ -53,3 +57,57 @@ def predict_probs(predictor: Predictor, pixels: np.ndarray, n_views: int = 1) ->
         batches.append(np.mean(by_view, axis=0, dtype="float64"))
     probs = np.concatenate(batches)
     return (probs / probs.sum(1, keepdims=True)).astype("float32")
+
+
+# -- on TensorFlow and on JAX ----------------------------------------------------------------------
+
+
+def _compile(model: Any, shape: tuple[int, int]
+             ) -> Callable[[np.ndarray, np.ndarray | None], np.ndarray]:
+    """The model as a function, compiled once per n.
+
+    It takes uint8 images `(n, h, w, 1)` and one transform `(8,)`, or None, and returns float32
+    probs `(n, n_classes)`.
+    """
+    import keras
+    from keras import ops
+
+    def straight(images):
+        return model(ops.cast(images, "float32"), training=False)
+
+    def viewed(images, transform):
+        transforms = ops.broadcast_to(transform, (ops.shape(images)[0], 8))
+        return model(warp(ops.cast(images, "float32"), transforms), training=False)
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        compiled = _jax_stateless(jax, model, straight), _jax_stateless(jax, model, viewed)
+    else:
+        import tensorflow as tf
+
+        images = tf.TensorSpec((None, *shape, 1), tf.uint8)
+        compiled = (tf.function(straight, autograph=False, input_signature=[images]),
+                    tf.function(viewed, autograph=False,
+                                input_signature=[images, tf.TensorSpec((8,))]))
+
+    def predict(images: np.ndarray, transform: np.ndarray | None) -> np.ndarray:
+        probs = compiled[0](images) if transform is None else compiled[1](images, transform)
+        return ops.convert_to_numpy(probs)
+
+    return predict
+
+
+def _jax_stateless(jax: Any, model: Any, function: Callable) -> Callable:
+    """`function`, jitted with the model's variables as arguments.
+
+    Otherwise jit would keep their first values as constants.
+    """
+    import keras
+
+    @jax.jit
+    def pure(values, *arrays):
+        with keras.StatelessScope(state_mapping=list(zip(model.variables, values, strict=True))):
+            return function(*arrays)
+
+    return lambda *arrays: pure([variable.value for variable in model.variables], *arrays)

@@ -2,20 +2,27 @@
 
 Building a Keras model anew for each fold would leak some 10 MB each time, so a process keeps one
 trainer per recipe and resets it. What needs no training uses `kit.training.predict.Predictor`
-alone.
+alone. The mathematics of a step is `Trainer`'s, in `keras.ops`; the loops below only run it many
+times on TensorFlow or JAX without going back to Keras for every step.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from kit.core.errors import KitError
 from kit.data import competition as competitions
 from kit.data.competition import Competition
-from kit.training import loops
+from kit.training.augment import N_NUMBERS
 from kit.training.jobs import DROPOUT, WEIGHTS, FoldJob
 from kit.training.models import Recipe
 from kit.training.predict import Predictor
+
+# Makes s training steps, and returns their mean loss and mean accuracy. It takes images, labels,
+# order (s, b), transforms (s, b, N_NUMBERS) and rates (s,).
+TrainingLoop = Callable[[Any, Any, np.ndarray, np.ndarray, np.ndarray], tuple[float, float]]
 
 
 class Trainer(Predictor):
@@ -36,7 +43,11 @@ class Trainer(Predictor):
         self.optimizer.build(self.net.trainable_variables)
         self.variables = [*self.net.variables, *self.optimizer.variables]
         self._untrained = self.snapshot()
-        self.train = loops.training_loop(self)
+        loops = {"tensorflow": _tensorflow_loop, "jax": _jax_loop}
+        if keras.backend.backend() not in loops:
+            raise KitError(f"the Keras backend {keras.backend.backend()!r} cannot train here",
+                           "set KERAS_BACKEND to tensorflow or jax")
+        self.train: TrainingLoop = loops[keras.backend.backend()](self)
 
     def snapshot(self) -> list[np.ndarray]:
         """The values of every variable of network and optimizer, in a fixed order."""
@@ -84,3 +95,95 @@ class Trainer(Predictor):
 def trainer_for(recipe: Recipe, competition_slug: str, precision: str, batch_size: int) -> Trainer:
     """The trainer of these settings, built once in a process."""
     return Trainer(recipe, competitions.get(competition_slug), precision, batch_size)
+
+
+# -- many steps in one call ------------------------------------------------------------------------
+
+
+def _tensorflow_loop(trainer: Trainer) -> TrainingLoop:
+    import tensorflow as tf
+
+    variables, optimizer = trainer.net.trainable_variables, trainer.optimizer
+
+    def step(images, labels, order, transforms, rate):
+        with tf.GradientTape() as tape:
+            batch = trainer.augmented(tf.gather(images, order), transforms)
+            logits = trainer.net(batch, training=True)
+            loss, hits = trainer.cross_entropy(logits, tf.gather(labels, order))
+            scaled = optimizer.scale_loss(loss)
+        optimizer.learning_rate.assign(rate)
+        optimizer.apply(tape.gradient(scaled, variables), variables)
+        return loss, hits
+
+    @tf.function(autograph=False, reduce_retracing=True, input_signature=[
+        tf.TensorSpec((None, *trainer.shape, 1), tf.uint8), tf.TensorSpec((None,), tf.int32),
+        tf.TensorSpec((None, trainer.batch_size), tf.int32),
+        tf.TensorSpec((None, None, N_NUMBERS)), tf.TensorSpec((None,))])
+    def run(images, labels, order, transforms, rates):
+        def body(i, losses, hits):
+            loss, right = step(images, labels, order[i], transforms[i], rates[i])
+            return i + 1, losses + loss, hits + right
+
+        steps = tf.shape(order)[0]
+        start = (tf.constant(0), tf.constant(0.0), tf.constant(0.0))
+        _, losses, hits = tf.while_loop(lambda i, *_: i < steps, body, start, parallel_iterations=1)
+        rows = tf.cast(steps * trainer.batch_size, tf.float32)
+        return losses / tf.cast(steps, tf.float32), hits / rows
+
+    def train(*arrays: Any) -> tuple[float, float]:
+        loss, accuracy = run(*arrays)
+        return float(loss), float(accuracy)
+
+    return train
+
+
+def _jax_loop(trainer: Trainer) -> TrainingLoop:
+    import jax
+
+    net, optimizer = trainer.net, trainer.optimizer
+    rate_index = next(i for i, v in enumerate(optimizer.variables) if v is optimizer.learning_rate)
+
+    def loss_of(trainable, others, images, labels, transforms):
+        batch = trainer.augmented(images, transforms)
+        logits, others = net.stateless_call(trainable, others, batch, training=True)
+        loss, hits = trainer.cross_entropy(logits, labels)
+        return loss, (loss, hits, others)
+
+    def step(state, images, labels, rows, warps, rate):
+        trainable, others, slots = state
+        slots = [rate if i == rate_index else slot for i, slot in enumerate(slots)]
+        gradients, (loss, hits, others) = jax.grad(loss_of, has_aux=True)(
+            trainable, others, images[rows], labels[rows], warps)
+        trainable, slots = optimizer.stateless_apply(slots, gradients, trainable)
+        return (trainable, others, slots), (loss, hits)
+
+    @jax.jit
+    def scanned(state, images, labels, order, transforms, rates):
+        state, (losses, hits) = jax.lax.scan(
+            lambda state, batch: step(state, images, labels, *batch), state,
+            (order, transforms, rates))
+        return state, losses.mean(), hits.sum() / order.size
+
+    single = jax.jit(step)
+
+    def unrolled(state, images, labels, order, transforms, rates):
+        images, labels, done = jax.numpy.asarray(images), jax.numpy.asarray(labels), []
+        for rows, warps, rate in zip(order, transforms, rates, strict=True):
+            state, sums = single(state, images, labels, rows, warps, rate)
+            done.append(sums)
+        losses, hits = (sum(float(value) for value in values) for values in zip(*done, strict=True))
+        return state, losses / len(order), hits / order.size
+
+    # On a CPU, XLA computes the convolutions inside a scan's loop without its fast kernels and
+    # threads.
+    run = unrolled if jax.default_backend() == "cpu" else scanned
+
+    def train(*arrays: Any) -> tuple[float, float]:
+        groups = (net.trainable_variables, net.non_trainable_variables, optimizer.variables)
+        state, loss, accuracy = run(tuple([v.value for v in group] for group in groups), *arrays)
+        for group, values in zip(groups, state, strict=True):
+            for variable, value in zip(group, values, strict=True):
+                variable.assign(value)
+        return float(loss), float(accuracy)
+
+    return train

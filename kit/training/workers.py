@@ -29,9 +29,10 @@ class WorkerPool:
         self.sent = self.received = 0  # events: reported in the processes, and passed on here
 
     def run(self, task: Callable[..., Any], calls: list[tuple]) -> list[Any]:
-        """What `task(*call, report)` returns for each of the calls; a process takes the next one when it is free.
+        """What `task(*call, report)` returns for each of the calls.
 
-        All events that the tasks `report` are passed on before this returns.
+        A process that is free takes the next call. All events that the tasks `report` are passed on
+        before this returns.
         """
         from concurrent.futures.process import BrokenProcessPool
 
@@ -46,7 +47,8 @@ class WorkerPool:
             return [result for result, _ in results]
         except BrokenProcessPool as error:
             raise KitError("a training process died (out of memory, killed, or at its start)",
-                           "run the same command with --resume; with --executor local if memory is short") from error
+                           "run the same command with --resume; with --executor local if memory is "
+                           "short") from error
 
     def run_on_all(self, task: Callable[..., Any], arguments: tuple,
                    patience: float) -> list[Any] | None:
@@ -77,7 +79,8 @@ class WorkerPool:
                 worker.terminate()
         self.pool.shutdown(cancel_futures=True)
         self.events.put(None)
-        self.listener.join(timeout=5)  # a worker that was terminated may have left half an event in the queue
+        # A worker that was terminated may have left half an event in the queue
+        self.listener.join(timeout=5)
         self.pool = None
 
     def _start(self) -> None:
@@ -104,7 +107,8 @@ class WorkerPool:
             return self.pool.submit(task, *arguments)
         except OSError as error:
             raise KitError(f"cannot start a training process: {error.strerror or error}",
-                           "close other programs or raise ulimit -u, or use --executor local") from error
+                           "close other programs or raise ulimit -u, or use --executor local"
+                           ) from error
 
     def _listen(self) -> None:
         """Pass the events on; an error of the display must not keep the workers waiting."""
@@ -114,8 +118,9 @@ class WorkerPool:
             self.received += 1
 
 
-# For the workers' C library: keep freed tensors instead of giving them back to the system and asking anew at the next
-# step. 7–10 % more images a second per one-thread process (docs/lab-log.md, 2026-11-21).
+# For the workers' C library: keep freed tensors instead of giving them back to the system and
+# asking anew at the next step. 7–10 % more images a second per one-thread process (docs/lab-log.md,
+# 2026-11-21).
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000",
                "MALLOC_TOP_PAD_": "268435456", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
@@ -128,7 +133,8 @@ class WorkerSlot:
     gpu: int | None = None
 
 
-WORKER_BYTES = 1_250_000_000  # a training process with all 60,000 rows, and a little room (docs/benchmarks.md)
+# A training process with all 60,000 rows, and a little room (docs/benchmarks.md)
+WORKER_BYTES = 1_250_000_000
 
 
 def worker_slots(n_jobs: int, threads: int | None) -> list[WorkerSlot]:
@@ -162,7 +168,8 @@ def _start_worker(slots: list[WorkerSlot], threads: int | None, turn: Any, barri
         turn.value += 1
     if slot.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = _gpu_name(slot.gpu)
-    elif hasattr(os, "sched_setaffinity") and (not system.is_throttled() or backend.load() == "jax"):
+    elif hasattr(os, "sched_setaffinity") and (backend.load() == "jax"
+                                               or not system.is_throttled()):
         with contextlib.suppress(OSError):  # a sandbox may forbid it; it is for speed alone
             os.sched_setaffinity(0, slot.cores)  # JAX takes its number of threads from here
     backend.configure_devices(threads or len(slot.cores) or None)

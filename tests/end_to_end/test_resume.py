@@ -10,8 +10,8 @@ import pytest
 from kit.commands import cli
 from kit.core import provenance, storage
 from kit.core.run_folder import RunFolder
-from kit.training import executors, job_runner, planning
-from kit.training.planning import Cost
+from kit.training import executors, job_runner, pace
+from kit.training.pace import Cost
 from tests.end_to_end.test_reliability import CYCLE, kit, two_lines, write_data
 
 OPTIONS = ["--model", "mlp", "--epochs", "2", "--limit", "20", "--folds", "2", "--executor", "local", "--seed", "3",
@@ -167,11 +167,11 @@ def killed(workplace, capsys, monkeypatch):
         return train_job(plan, job, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(planning, "measure", lambda *_: {"mlp": Cost(65.0, 1.0, 1.0)})
+        patch.setattr(pace, "measure", lambda *_: {"mlp": Cost(65.0, 1.0, 1.0)})
         patch.setattr(job_runner, "train_job", one_fold)
         code, _, err = kit(capsys, "cv", *PLANNED, "--run", "a")
     assert code == 130 and "2 folds of mlp, 6 of 10 epochs: about 13 min (until " in err
-    monkeypatch.setattr(planning, "measure", lambda *_: pytest.fail("it was measured before"))
+    monkeypatch.setattr(pace, "measure", lambda *_: pytest.fail("it was measured before"))
     return workplace / "runs" / "a"
 
 
@@ -219,15 +219,15 @@ def test_of_two_models_each_keeps_its_share_of_epochs_however_the_run_is_resumed
     def up_to_the_second_model(plan, job, *rest):
         if job.model == "cnn":
             raise KeyboardInterrupt
-        train_job(plan, job, *rest)
+        return train_job(plan, job, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(planning, "measure", lambda *_: costs)
+        patch.setattr(pace, "measure", lambda *_: costs)
         patch.setattr(job_runner, "train_job", up_to_the_second_model)
         code, _, err = kit(capsys, "cv", *options, "--run", "a", "--time-budget", budget)
     assert code == 130
     assert "2 folds of mlp, 7 of 10 epochs, 2 folds of cnn, 4 of 6 epochs: about " in err
-    monkeypatch.setattr(planning, "measure", lambda *_: pytest.fail("it was measured before"))
+    monkeypatch.setattr(pace, "measure", lambda *_: pytest.fail("it was measured before"))
     run, seconds = workplace / "runs" / "a", storage.read_json(workplace / "runs/a/timing.json")["seconds"]
 
     code, _, err = kit(capsys, "cv", "--resume", "--run", "a", "--time-budget", "500s")

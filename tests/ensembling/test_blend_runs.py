@@ -28,9 +28,9 @@ def written(root, results, **report):
     storage.write_json(run.config, {
         "config": results.config, "command": f"kit submit --run {results.name}",
         "data": {"source": data.source, "is_sample": data.is_sample, "sha256": sha256}})
-    storage.write_json(run.path / "report.json", build(results) | report)
     storage.write_text(run.path / "report.html", "")
-    return pipeline.write_submission_folder(results, run, root / "submissions")
+    trained = pipeline.TrainedRun(run, results, build(results) | report)
+    return pipeline.submit(trained, root / "submissions")
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.training import executors, planning, settings
 from kit.training.jobs import make_jobs
-from kit.training.planning import Cost, TimeTarget, plan, seconds_of
+from kit.training.pace import Cost
+from kit.training.planning import TimeTarget, plan, seconds_of
 
 # Invented, of the size that two cores without bfloat16 might have with all 60,000 rows; measured nowhere.
 COSTS = {"mlp": Cost(2.5, 3, 9), "cnn": Cost(78, 17, 180), "cnn_aug": Cost(80, 45, 210), "strong": Cost(95, 50, 250)}
@@ -184,7 +185,7 @@ def decided(time_target, budget=None, executor=None, **options):
 
 def goal_of(name, **options):
     setting = settings.get(name)
-    return TimeTarget(**{"setting": setting, "minutes": setting.minutes, "named": True, "began": time.time()} | options)
+    return TimeTarget(**{"setting": setting, "named": True, "began": time.time()} | options)
 
 
 def test_a_setting_keeps_its_promise_by_its_epochs_and_says_it_before():
