@@ -27,12 +27,14 @@ class ImportGuard:
         if path is not None or name in self.allowed:
             return
         for finder in sys.meta_path:
-            spec = finder.find_spec(name, None) if finder is not self and hasattr(finder, "find_spec") else None
-            if spec:
+            if finder is self or not hasattr(finder, "find_spec"):
+                continue
+            if spec := finder.find_spec(name, None):
                 places = [spec.origin or "", *(spec.submodule_search_locations or ())]
                 if not any(self.may_load(os.path.realpath(place)) for place in places if place):
                     _log(self.log, "import", name)
-                    raise ModuleNotFoundError(f"No module named {name!r} (in Kaggle's image)", name=name)
+                    raise ModuleNotFoundError(f"No module named {name!r} (in Kaggle's image)",
+                                              name=name)
                 return
 
     def may_load(self, place: str) -> bool:
@@ -44,7 +46,8 @@ def _is_local(host: object) -> bool:
     if isinstance(host, bytes):
         host = host.decode("utf-8", "replace")
     return (not isinstance(host, str)  # None, or the numbers of a netlink socket
-            or host in ("", "localhost", "::", "::1", "0.0.0.0", socket.gethostname())  # noqa: S104 # nosec B104
+            or host in ("", "localhost", "::", "::1", socket.gethostname())
+            or host == "0.0.0.0"  # noqa: S104 # nosec B104
             or host.startswith(("127.", "::ffff:127.")))
 
 
@@ -58,13 +61,15 @@ def _network_hook(log: str):
         elif event in ("socket.getaddrinfo", "socket.gethostbyname") \
                 and not _is_local(arguments[0]):
             _log(log, "network", str(arguments[0]))
-            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution (as on Kaggle)")
+            raise socket.gaierror(socket.EAI_AGAIN,
+                                  "Temporary failure in name resolution (as on Kaggle)")
 
     return hook
 
 
 def _log(log: str, kind: str, what: str) -> None:
-    with open(log, "a", encoding="utf-8") as file:  # noqa: PTH123  an append of one short line is atomic
+    # An append of one short line is atomic
+    with open(log, "a", encoding="utf-8") as file:  # noqa: PTH123
         file.write(json.dumps([kind, what]) + "\n")
 
 

@@ -2,8 +2,8 @@
 
 It is made like the competition's own test file: a random half of the rows of whole writers, here
 the last ones of the training file, whom the kernel's own training file then lacks. Their labels are
-known, so the rehearsal can score what Kaggle would score. Every file is read by the kit's own
-strict reader, and the training rows that stay are then copied byte for byte.
+known, so the rehearsal can score what Kaggle would score. The training rows that stay are copied
+byte for byte.
 """
 
 import csv
@@ -21,9 +21,10 @@ from kit.data.competition import Competition
 from kit.data.csvfile import read_header
 from kit.data.packed import open_packed
 from kit.data.source import MANIFEST, DataFolder
-from kit.data.table import Table, read_table
+from kit.data.table import read_table
 
-SHARE_OF_WRITERS = 6  # one in so many is held out: 8 of the 47 of the real training file, as its test file has 8
+# One writer in so many is held out: 8 of the 47 in the real training file; the test file has 8
+SHARE_OF_WRITERS = 6
 SHARE_OF_ROWS = 4  # where nobody knows who wrote what, one row in so many
 FIRST_ID = 10_000
 
@@ -50,16 +51,27 @@ def write_with_hidden_test(source: Path, target: Path, competition: Competition,
     train = data.train()
     rng = np.random.default_rng(0)
     if hidden is None:
-        kept, rows = _last_writers(len(train), data.writer_block or competition.writer_block, len(data.test()), rng)
-        ids, labels, pixels = _new_ids(len(rows), competition, rng), train.labels[rows], train.pixels[rows]
+        kept, rows = _last_writers(len(train), data.writer_block or competition.writer_block,
+                                   len(data.test()), rng)
+        ids, labels = _new_ids(len(rows), competition, rng), train.labels[rows]
+        pixels = train.pixels[rows]
     else:
-        kept, given = len(train), _read_given_test(hidden, competition)
+        with open_packed(hidden) as file:
+            labelled = competition.label_column in read_header(file, hidden)
+        # No cache, as it would lie beside the caller's file
+        kept, given = len(train), read_table(hidden, competition, labelled, cache=False)
         ids = given.ids if given.labels is None else _new_ids(len(given), competition, rng)
         labels, pixels = given.labels, given.pixels
     with open_packed(train.path) as file:
         lines = list(itertools.islice(file, 1 + kept))
     (target / competition.train).write_bytes(b"".join(lines))
-    _write_test(target, competition, ids, pixels)
+    header, names, table = list(competition.pixel_columns), ids.tolist(), pixels.tolist()
+    if competition.id_column:
+        header = [competition.id_column, *header]
+        table = [[name, *row] for name, row in zip(names, table, strict=True)]
+    _write_csv(target / competition.test, header, table)
+    _write_csv(target / competition.sample_submission, competition.submission_columns,
+               [[name, 0] for name in names])
     if competition.extra and (extra := data.file(competition.extra)):
         with open_packed(extra) as packed, (target / competition.extra).open("wb") as file:
             shutil.copyfileobj(packed, file)
@@ -71,7 +83,7 @@ def write_with_hidden_test(source: Path, target: Path, competition: Competition,
 
 def _last_writers(train_rows: int, block: int | None, test_rows: int,
                   rng: np.random.Generator) -> tuple[int, np.ndarray]:
-    """How many training rows stay, and a random half of the last writers' rows, in a random order.
+    """How many training rows stay, and a random half of the last writers' rows, shuffled.
 
     Their number is never that of the test file: a kernel must not rely on its length.
     """
@@ -85,31 +97,13 @@ def _last_writers(train_rows: int, block: int | None, test_rows: int,
 
 
 def _new_ids(n: int, competition: Competition, rng: np.random.Generator) -> np.ndarray:
-    """Ids that neither start at 0 nor are in order, with gaps; without an id column rows count from the first id."""
+    """Ids with gaps, in no order, none of them 0; without an id column, row numbers."""
     if not competition.id_column:
         return np.arange(competition.first_id, competition.first_id + n)
     return FIRST_ID + rng.permutation(3 * n)[:n]
 
 
-def _read_given_test(path: Path, competition: Competition) -> Table:
-    """The caller's test file, with ids or with labels; no cache is written beside it."""
-    with open_packed(path) as file:
-        labelled = competition.label_column in read_header(file, path)
-    return read_table(path, competition, labelled, cache=False)
-
-
-def _write_test(target: Path, competition: Competition, ids: np.ndarray, pixels: np.ndarray) -> None:
-    """The test file and the sample submission of these rows."""
-    names, rows = ids.tolist(), pixels.tolist()
-    header = list(competition.pixel_columns)
-    if competition.id_column:
-        header = [competition.id_column, *header]
-        rows = [[name, *row] for name, row in zip(names, rows, strict=True)]
-    _write(target / competition.test, header, rows)
-    _write(target / competition.sample_submission, competition.submission_columns, [[name, 0] for name in names])
-
-
-def _write(path: Path, header: Sequence[str], rows: list[list[Any]]) -> None:
+def _write_csv(path: Path, header: Sequence[str], rows: list[list[Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")  # an id may have a comma in it
         writer.writerow(header)

@@ -1,6 +1,6 @@
 """The best probs that the folds finished so far give, and a fallback where there are none.
 
-This is asked after every fold, by a process that must not fail. So a fold that cannot be read is
+They are read after every fold, by a process that must not fail. So a fold that cannot be read is
 left out and named, and so is one that has not learnt: its val accuracy is below the baseline's.
 """
 
@@ -25,12 +25,12 @@ MARGIN = 0.05  # of accuracy: a fold that is worse than the baseline by more has
 
 @dataclass
 class CurrentProbs:
-    """Probs `(n, n_classes)` float32, and where they come from: `ensemble`, `baseline` or nothing yet."""
+    """The probs and the folds that they come from."""
 
-    probs: np.ndarray | None = None
-    used: str = "fallback"
+    probs: np.ndarray | None = None  # float32 (n, n_classes); None where no fold is finished
+    used: str = "fallback"  # or whose they are: ensemble, baseline
     folds: list[str] = field(default_factory=list)  # whose mean it is
-    accuracy: dict[str, float] = field(default_factory=dict)  # of every finished fold on its held-out part
+    accuracy: dict[str, float] = field(default_factory=dict)  # of finished folds, held out
     left_out: dict[str, str] = field(default_factory=dict)  # finished folds not used, and why
     complete: bool = False  # all planned folds are used
 
@@ -76,7 +76,8 @@ def _has_learnt(key: str, accuracy: dict[str, float]) -> bool:
 def nearest_centroid(train: Table, test: Table, n_classes: int) -> np.ndarray:
     """Probs of 0 and 1 `(n_test, n_classes)`: the class whose mean image is nearest."""
     pixels, labels = np.asarray(train.pixels, "float32"), np.asarray(train.labels)
-    means = np.stack([pixels[labels == c].mean(0) if (labels == c).any() else np.full(pixels.shape[1], 1e6, "float32")
+    far = np.full(pixels.shape[1], 1e6, "float32")  # for a class that no row has
+    means = np.stack([pixels[labels == c].mean(0) if (labels == c).any() else far
                       for c in range(n_classes)])
     distance = (means**2).sum(1) - 2 * np.asarray(test.pixels, "float32") @ means.T
     return np.eye(n_classes, dtype="float32")[distance.argmin(1)]
@@ -86,4 +87,6 @@ def lenient_ids(path: Path, competition: Competition) -> np.ndarray:
     """The ids of a test file that the strict reader refuses: its first column, or row numbers."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         first = [row[0] for row in csv.reader(file) if row][1:]
-    return np.array(first) if competition.id_column else competition.first_id + np.arange(len(first))
+    if competition.id_column:
+        return np.array(first)
+    return competition.first_id + np.arange(len(first))

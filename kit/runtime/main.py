@@ -42,7 +42,8 @@ SUBMISSION = "submission.csv"
 LIMIT_SHARE = 0.92  # of the time limit in KIT_TIME_LIMIT, if any; as 110 minutes of 2 hours
 CLOSING_SHARE, CLOSING_SECONDS = 0.05, (5.0, 120.0)  # of the budget, kept for blending and reports
 MEMORY_SHARE = 0.9  # of the machine's memory: beyond it the kernel itself would be killed
-STALL_SHARE, STALL_SECONDS = 0.15, (600.0, 900.0)  # of the budget: a child that long without progress hangs
+# A child hangs if it shows no progress for this share of the budget
+STALL_SHARE, STALL_SECONDS = 0.15, (600.0, 900.0)
 
 
 def main(settings: dict[str, Any],
@@ -68,7 +69,9 @@ class KernelRun:
     def __init__(self, settings: dict[str, Any],
                  child_command: Callable[[WorkerArgs], list[str]]) -> None:
         self.settings, self.child_command = settings, child_command
-        self.began, self.budget = time.monotonic(), _budget(settings)
+        self.began = time.monotonic()
+        limit = float(os.environ.get("KIT_TIME_LIMIT", "inf"))  # set by a rehearsal
+        self.budget = min(float(settings["minutes"]) * 60, limit * LIMIT_SHARE)  # seconds
         self.competition: Competition = competitions.get(settings["competition"])
         self.root = kaggle_root()
         self.working = self.root / "working"
@@ -82,11 +85,12 @@ class KernelRun:
         self.events: list[str] = []
         self.stop = False
 
-    # -- its steps ------------------------------------------------------------------------------------------------
+    # -- its steps ---------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Find the data, and link it into a temporary folder, where the cache can be written."""
-        self.say(f"kit {kit.__version__}, {self.settings['mode']}, {self.budget:.0f} s: {self.settings}")
+        self.say(f"kit {kit.__version__}, {self.settings['mode']}, {self.budget:.0f} s: "
+                 f"{self.settings}")
         mounted = find_data(self.root / "input", self.competition)
         self.mounted = str(mounted)
         self.say(f"data: {mounted}")
@@ -110,7 +114,8 @@ class KernelRun:
             self.say(str(error))
             self.events.append(error.message if isinstance(error, KitError) else repr(error))
             self.ids = self.ids if len(self.ids) else lenient_ids(test, self.competition)
-            probs = np.eye(self.competition.n_classes, dtype="float32")[np.zeros(len(self.ids), int)]
+            probs = np.zeros((len(self.ids), self.competition.n_classes), "float32")
+            probs[:, 0] = 1
         self.write_submission(probs)
         self.say(f"a first submission for {len(self.ids):,} ids is written")
 
@@ -119,11 +124,15 @@ class KernelRun:
         if self.data is None:
             return
         if self.settings["mode"] == "predict":
-            self.unpack_weights()
+            digest = self.settings["manifest_sha256"]
+            source = find_weights(self.root / "input", self.settings["weights"], digest)
+            manifest = weights.unpack(source, self.run.path, digest)
+            self.say(f"weights: {len(manifest['files'])} folds of {manifest['run']}, in {source}")
         closing = min(max(self.budget * CLOSING_SHARE, CLOSING_SECONDS[0]), CLOSING_SECONDS[1])
         stall = min(max(self.budget * STALL_SHARE, STALL_SECONDS[0]), STALL_SECONDS[1])
         memory = system.memory_limit()
-        limits = Limits(self.began + self.budget - closing / 2, stall, memory and int(memory * MEMORY_SHARE))
+        limits = Limits(self.began + self.budget - closing / 2, stall,
+                        memory and int(memory * MEMORY_SHARE))
         deadline = time.time() + (self.began + self.budget - closing - time.monotonic())
 
         def command(left_out: frozenset[str], one_at_a_time: bool) -> list[str]:
@@ -150,13 +159,7 @@ class KernelRun:
                 f"{'' if self.current.complete else 'not '}complete")
         self.say(f"done after {time.monotonic() - self.began:.0f} s: {used}")
 
-    # -- what they share --------------------------------------------------------------------------------------------
-
-    def unpack_weights(self) -> None:
-        digest = self.settings["manifest_sha256"]
-        source = find_weights(self.root / "input", self.settings["weights"], digest)
-        manifest = weights.unpack(source, self.run.path, digest)
-        self.say(f"weights: {len(manifest['files'])} folds of {manifest['run']}, in {source}")
+    # -- what they share ---------------------------------------------------------------------------
 
     def planned(self) -> list[str]:
         """The keys of the folds that the settings ask for."""
@@ -180,7 +183,7 @@ class KernelRun:
                          f"folds; class prior: {prior.why}")
             self.current = current  # only once it is written: otherwise the next update tries again
         except Exception as error:  # the submission that is there stays, and the children go on
-            self.say(f"could not count the votes: {error}")
+            self.say(f"could not update the submission: {error}")
 
     def write_submission(self, probs: np.ndarray) -> None:
         from kit.ensembling.submission import write_submission
@@ -197,8 +200,8 @@ class KernelRun:
             with contextlib.suppress(KitError):
                 report["environment"] = storage.read_json(self.run.path / ENVIRONMENT)
         accuracy = {key: self.current.accuracy[key] for key in self.current.folds}
-        report.setdefault("cv", {"fold_accuracy": list(accuracy.values()),
-                                 "mean": float(np.mean(list(accuracy.values()))) if accuracy else None})
+        mean = float(np.mean(list(accuracy.values()))) if accuracy else None
+        report.setdefault("cv", {"fold_accuracy": list(accuracy.values()), "mean": mean})
         sent = self.working / SUBMISSION
         missing = {key: "failed" if key in self.outcome.left_out else "no time"
                    for key in self.planned() if key not in self.current.folds}
@@ -206,10 +209,12 @@ class KernelRun:
         return report | {
             "complete": self.current.complete, "used": self.current.used,
             "kernel": {"version": kit.__version__, "settings": self.settings, "data": self.mounted,
-                       "versions": provenance.installed_versions(),
-                       "test_rows": len(self.ids), "folds": accuracy, "missing_folds": missing,
-                       "children": self.outcome.starts, "events": [*self.events, *self.outcome.events],
-                       "seconds": round(time.monotonic() - self.began, 1), "budget_seconds": self.budget,
+                       "versions": provenance.installed_versions(), "test_rows": len(self.ids),
+                       "folds": accuracy, "missing_folds": missing,
+                       "children": self.outcome.starts,
+                       "events": [*self.events, *self.outcome.events],
+                       "seconds": round(time.monotonic() - self.began, 1),
+                       "budget_seconds": self.budget,
                        "submission_sha256": storage.sha256_file(sent) if sent.is_file() else None}}
 
     def say(self, text: str) -> None:
@@ -250,9 +255,3 @@ class KernelRun:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _budget(settings: dict[str, Any]) -> float:
-    """Seconds that the kernel may take: the settings', or less where KIT_TIME_LIMIT is less."""
-    limit = float(os.environ.get("KIT_TIME_LIMIT", "inf"))
-    return min(float(settings["minutes"]) * 60, limit * LIMIT_SHARE)

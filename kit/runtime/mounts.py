@@ -20,7 +20,7 @@ DEPTH = 4  # below /kaggle/input: datasets/<owner>/<slug>, and a folder in it
 
 
 def kaggle_root() -> Path:
-    """`/kaggle`, which holds `input` and `working`; a rehearsal without namespaces names another."""
+    """`/kaggle` with `input` and `working`; a rehearsal without namespaces has it elsewhere."""
     return Path(os.environ.get("KIT_KAGGLE_ROOT", "/kaggle"))
 
 

@@ -1,10 +1,10 @@
 """Keep a training child process going until its work is done or its time is over.
 
-The child is judged by its heartbeat file, its finished folds and its memory, never by its output.
-The answer to every trouble is the same: end it, and start a new one for the folds that are left. A
-fold that took its child down is not tried again: the cause (memory, its data, a driver) would most
-likely do the same again, and the time is better spent on the other folds. If several folds were
-under way, the next child trains them one at a time, to find the one.
+The child is watched by its heartbeat file, its finished folds and its memory, not by its output.
+Whatever goes wrong, it is ended, and a new one is started for the folds that are left. A fold that
+took its child down is not tried again: the cause (memory, its data, a driver) would most likely do
+the same again, and the time is better spent on the other folds. If several folds were under way,
+the next child trains them one at a time, to find out which it was.
 """
 
 import contextlib
@@ -22,7 +22,8 @@ from kit.core.run_folder import finished_folds
 HEARTBEAT = "heartbeat.json"  # {"jobs": keys under way}; written by the child at every event
 IDLE_FAILURES = 2  # children that die without a fold under way, until the supervisor gives up
 
-Command = Callable[[frozenset[str], bool], list[str]]  # (jobs to leave out, one fold at a time) → a child's command
+# (jobs to leave out, one fold at a time) → the command of a child
+Command = Callable[[frozenset[str], bool], list[str]]
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,12 @@ class Outcome:
     events: list[str] = field(default_factory=list)  # every trouble, in words
 
 
-def supervise(command: Command, run: Path, wanted: frozenset[str], limits: Limits, changed: Callable[[], None],
-              tick: Callable[[], bool], output: Path, environment: dict[str, str]) -> Outcome:
+def supervise(command: Command, run: Path, wanted: frozenset[str], limits: Limits,
+              changed: Callable[[], None], tick: Callable[[], bool], output: Path,
+              environment: dict[str, str]) -> Outcome:
     """Run children until one ends well, the `wanted` folds are done, or time or tries are used up.
 
-    Raises for nothing that children do. `changed` is called after each newly finished fold, `tick`
+    Nothing that children do raises here. `changed` is called after each newly finished fold, `tick`
     at every poll: True ends everything, as the deadline does. The children's output is appended to
     `output`.
     """
@@ -90,8 +92,7 @@ def _run_child(command: list[str], run: Path, limits: Limits, changed: Callable[
     with output.open("ab") as log:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log,
                                    stderr=subprocess.STDOUT, start_new_session=True)
-    known, last = finished_folds(run), time.monotonic()
-    beat = None
+    known, last, beat = finished_folds(run), time.monotonic(), 0
     try:
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -102,9 +103,20 @@ def _run_child(command: list[str], run: Path, limits: Limits, changed: Callable[
                 changed()
             if suspects and suspects <= known:
                 return "none of them did it again: now several at a time"
-            if (latest := _stamp(run / HEARTBEAT)) != beat:
-                beat, last = latest, now
-            why = _trouble(process.pid, limits, now, last, tick())
+            with contextlib.suppress(OSError):  # there is no heartbeat yet
+                if (latest := (run / HEARTBEAT).stat().st_mtime_ns) != beat:
+                    beat, last = latest, now
+            used = system.tree_memory(process.pid) if limits.memory else 0
+            why = ""
+            if tick():
+                why = "asked to stop: the child was ended"
+            elif now >= limits.deadline:
+                why = "the time is over: the child was ended"
+            elif now - last > limits.stall:
+                why = f"the child hung: no sign of progress for {limits.stall:.0f} s"
+            elif limits.memory and used > limits.memory:
+                why = (f"the child took {used / 2**30:.1f} GiB of memory, more than "
+                       f"{limits.memory / 2**30:.1f}")
             if why and process.poll() is None:
                 return why
         code = process.returncode
@@ -117,25 +129,6 @@ def _run_child(command: list[str], run: Path, limits: Limits, changed: Callable[
         process.wait()
         if finished_folds(run) != known:
             changed()
-
-
-def _trouble(pid: int, limits: Limits, now: float, last: float, stopped: bool) -> str:
-    """Why the child must end now, if it must."""
-    if stopped:
-        return "asked to stop: the child was ended"
-    if now >= limits.deadline:
-        return "the time is over: the child was ended"
-    if now - last > limits.stall:
-        return f"the child hung: no sign of progress for {limits.stall:.0f} s"
-    if limits.memory and (used := system.tree_memory(pid)) > limits.memory:
-        return f"the child took {used / 2**30:.1f} GiB of memory, more than {limits.memory / 2**30:.1f}"
-    return ""
-
-
-def _stamp(path: Path) -> int | None:
-    with contextlib.suppress(OSError):
-        return path.stat().st_mtime_ns
-    return None
 
 
 def _under_way(heartbeat: Path) -> frozenset[str]:

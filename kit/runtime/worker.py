@@ -1,7 +1,8 @@
-"""The child process that trains or predicts on Kaggle: `python -m kit.runtime.worker '{"settings": ...}'`.
+"""The child process that trains or predicts on Kaggle.
 
-Its arguments are JSON. It fills the run folder through `kit.pipeline`, which continues what an
-earlier child has left. Every event updates the heartbeat file, which names the folds under way.
+It is started as `python -m kit.runtime.worker '{"settings": …}'`, its arguments as JSON. It fills
+the run folder through `kit.pipeline`, which continues what an earlier child has left. Every event
+updates the heartbeat file, which names the folds under way.
 """
 
 import json
@@ -22,7 +23,7 @@ from kit.data.source import DataFolder
 from kit.kernel import weights
 from kit.runtime.supervisor import HEARTBEAT
 
-ENVIRONMENT = "environment.json"  # versions and machine, for the kernel's report even where no fold gets done
+ENVIRONMENT = "environment.json"  # versions and machine, for the report of a kernel without folds
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class WorkerArgs:
     run: str
     deadline: float  # of time.time: stop training by then
     left_out: Sequence[str] = ()  # jobs not to train
-    one_at_a_time: bool = False  # an earlier child took too much memory, or nobody knows which fold took it down
+    one_at_a_time: bool = False  # memory was short, or it is not known which fold failed
 
     def command(self) -> list[str]:
         """The command that starts a child with these arguments."""

@@ -54,7 +54,7 @@ def check_valid(root, ids=None):
                     np.arange(23) if ids is None else ids).problems == []
 
 
-def test_a_submission_that_could_not_be_written_is_tried_again_at_the_next_count(root, monkeypatch):
+def test_a_submission_that_could_not_be_written_is_tried_again_with_the_next_fold(root, monkeypatch):
     submit, refused = main.KernelRun.write_submission, []
 
     def disk_full_once(kernel, probs):
@@ -65,8 +65,9 @@ def test_a_submission_that_could_not_be_written_is_tried_again_at_the_next_count
 
     monkeypatch.setattr(main.KernelRun, "write_submission", disk_full_once)
     _, _, report, _ = run(root, folds=1)
-    assert refused == [23] and report["complete"] and "could not count" in (root / "working/kernel.log").read_text()
-    assert "the submission is now the ensemble's" in (root / "working/kernel.log").read_text()
+    log = (root / "working" / "kernel.log").read_text()
+    assert refused == [23] and report["complete"] and "could not update the submission" in log
+    assert "the submission is now the ensemble's" in log
     check_valid(root)
 
 
