@@ -1,8 +1,9 @@
 """Measure the kit beside its yardsticks: python scripts/bench.py [--only read,train/cnn] [--quick]
 
-In go the rows below; out come docs/benchmarks.json and the tables of docs/benchmarks.md. The one idea: machines are
-shared and noisy, so the rows of a group take turns, round after round, each in a process of its own (bench_rows.py),
-and what is quoted are medians, spreads, and the ratios to the group's first row within the same round.
+Measures the rows below into docs/benchmarks.json, and makes the tables of docs/benchmarks.md of
+them. Machines are shared and noisy, so the rows of a group take turns, round after round, each in a
+process of its own (bench_rows.py); quoted are medians, spreads, and the ratios to the group's first
+row within the same round.
 """
 
 import argparse
@@ -31,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 JSON = ROOT / "docs" / "benchmarks.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
 ROUNDS = 5
-QUICK = {"rows": 600, "epochs": 1, "folds": 2, "size": 256, "mib": 8}  # at most, with --quick
+QUICK = {"rows": 600, "epochs": 1, "folds": 2, "size": 256}  # at most, with --quick
 PER_CORE = 0  # copies: a process for each core
 
 
@@ -42,7 +43,7 @@ class Row:
     id: str  # group/name
     what: str
     measure: str  # a function of bench_rows.py
-    unit: str  # images/s, TFLOP/s, GB/s: more is better, and copies add up; s, %: less is better
+    unit: str  # images/s, TFLOP/s: more is better, and copies add up; s, %: less is better
     options: dict[str, Any] = field(default_factory=dict)
     copies: int = 1  # so many processes at once, each on its share of the cores
     needs: str = ""  # a package without which there is nothing to measure
@@ -56,7 +57,6 @@ class Row:
 
 GROUPS = {
     "peak": "What the hardware can do: a square matrix product",
-    "memory": "What the hardware can do: copying 512 MiB",
     "read": "Reading train.csv, 60,000 rows",
     "train": "Training, steps alone",
     "overhead": "What is done beside the network's own work, in % of the time",
@@ -91,8 +91,6 @@ def _training() -> list[Row]:
 ROWS = [
     *(Row(f"peak/{precision}", precision, "matmul", "TFLOP/s", {"precision": precision, "size": 2048})
       for precision in ("float32", "bfloat16")),
-    Row("memory/one", "one thread", "copy", "GB/s", {"mib": 512}),
-    Row("memory/per-core", "a process per core", "copy", "GB/s", {"mib": 512}, PER_CORE),
     *(Row(f"read/{how}", what, "read", "s", {"how": how},
           needs="pyarrow" if how == "pyarrow" else "") for how, what in (
         ("pandas", "pandas.read_csv"), ("pyarrow", "pandas.read_csv, pyarrow"),
@@ -178,7 +176,7 @@ def measure(row: Row, turn: str, data: Path, quick: bool, entry: dict[str, Any])
         return
     values = [result["value"] for result in found]
     value = max(values) if row.unit == "s" else sum(values)
-    about = {key: found[0][key] for key in ("flops", "bytes", "precision", "accuracy") if key in found[0]}
+    about = {key: found[0][key] for key in ("flops", "precision", "accuracy") if key in found[0]}
     entry["rounds"].append({"value": value, "peak_mib": sum(result["peak_mib"] for result in found),
                             "load_before": load, "round": turn, **about})
     print(f"{row.id}: {value:,.4g} {row.unit}", file=sys.stderr, flush=True)

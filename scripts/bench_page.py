@@ -1,7 +1,7 @@
 """The tables of docs/benchmarks.md from the numbers of scripts/bench.py.
 
-In go the rows and what was measured of them; out comes Markdown between two markers of the page, the rest of which is
-written by hand. A row without a number says so.
+They stand between two markers of the page, the rest of which is written by hand. A row without a
+number says so.
 """
 
 import re
@@ -14,8 +14,6 @@ from kit.core.errors import KitError
 BEGIN, END = "<!-- made by scripts/bench.py: -->\n", "<!-- end of what scripts/bench.py made -->\n"
 HEAD = ("|  | median | from – to | × first row | share of peak | peak MiB | rounds |\n"
         "|---|---:|---:|---:|---:|---:|---:|\n")
-FLOOR_HEAD = ("|  | by arithmetic | by memory | one after the other | measured | share of it |\n"
-              "|---|---:|---:|---:|---:|---:|\n")
 
 
 def tables(rows: list[Any], groups: dict[str, str], results: dict[str, Any]) -> str:
@@ -25,8 +23,6 @@ def tables(rows: list[Any], groups: dict[str, str], results: dict[str, Any]) -> 
         own = [row for row in rows if row.group == group]
         lines = "".join(_line(row, own[0], results["rows"]) for row in own)
         parts.append(f"### {title}\n\n{HEAD}{lines}")
-        if group == "train":
-            parts.append(_floor(own, results["rows"]))
     return "\n".join(parts)
 
 
@@ -83,30 +79,6 @@ def _share(rounds: list[dict[str, Any]], measured: dict[str, Any]) -> str:
         return "peak not measured"
     rate = statistics.median(taken["value"] for taken in rounds) * rounds[0]["flops"] / 1e12
     return f"{rate / max(taken['value'] for taken in peak):.0%}"
-
-
-def _floor(rows: list[Any], measured: dict[str, Any]) -> str:
-    """How many images a second the measured rates allow, for arithmetic and for memory, beside what was reached.
-
-    Of the rows with a process per core, whose images need `flops` and `bytes`.
-    """
-    copied = [taken["value"] for taken in measured.get("memory/per-core", {}).get("rounds", [])]
-    lines = []
-    for row in rows:
-        rounds = measured.get(row.id, {}).get("rounds", [])
-        if row.copies == 1 or not copied or not rounds or "bytes" not in rounds[0]:
-            continue
-        peak = measured.get(f"peak/{rounds[0]['precision']}", {}).get("rounds", [])
-        if not peak:
-            continue
-        computed = max(taken["value"] for taken in peak) * 1e12 / rounds[0]["flops"]
-        moved = max(copied) * 1e9 / rounds[0]["bytes"]
-        floor = 1 / (1 / computed + 1 / moved)
-        value = statistics.median(taken["value"] for taken in rounds)
-        lines.append(f"| {row.what} | {computed:,.0f} | {moved:,.0f} | {floor:,.0f} | {value:,.0f} | "
-                     f"{value / floor:.0%} |\n")
-    body = "".join(lines) or "| not measured yet | | | | | |\n"
-    return f"### The floor: images a second that the machine allows\n\n{FLOOR_HEAD}{body}"
 
 
 def put(page: Path, text: str) -> None:

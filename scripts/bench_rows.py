@@ -1,14 +1,13 @@
-"""What scripts/bench.py measures, one function each; every measurement runs in a process of its own.
+"""What scripts/bench.py measures, one function each; each measurement has a process of its own.
 
-In go a function's name and its options as JSON, on the command line; out comes one JSON line. The one idea: a function
-prepares (imports, data, first compilation) and gives back what is to be timed. Between the two the process says "ready"
-and waits for a line on stdin, so that several can start at the same moment.
+On the command line stand a function's name and its options as JSON; the answer is one JSON line. A
+function prepares (imports, data, first compilation) and gives back what is to be timed. Between the
+two the process says "ready" and waits for a line on stdin, so that several start at once.
 """
 
 import functools
 import inspect
 import json
-import math
 import os
 import resource
 import shutil
@@ -17,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,19 +113,6 @@ def matmul(precision: str, size: int) -> Measure:
     return measure
 
 
-def copy(mib: int, threads: int = 1) -> Measure:
-    """GB/s of copying an array too large for any cache, read and written counted, `threads` parts at once."""
-    parts = np.array_split(np.ones(mib << 20, "uint8"), threads)
-    copies = [part.copy() for part in parts]
-
-    def measure() -> Result:
-        with ThreadPoolExecutor(threads) as pool:
-            took = min(seconds(lambda: list(pool.map(np.copyto, copies, parts))) for _ in range(10))
-        return {"value": 2 * (mib << 20) / took / 1e9}
-
-    return measure
-
-
 # -- training -------------------------------------------------------------------------------------------------------
 
 
@@ -197,8 +182,7 @@ def kit_fit(data: str, model: str, rows: int, epochs: int, precision: str = "aut
         steps = len(fold.train_rows) // job.batch_size
         network = trainer_for(recipe, KANNADA.slug, precision, job.batch_size).model
         return {"value": steps * job.batch_size * job.epochs / took, "precision": precision, "threads": threads,
-                "batch_size": job.batch_size, "flops": 3 * models.flops(network),
-                "bytes": traffic(network, 4 if precision == "float32" else 2)}
+                "batch_size": job.batch_size, "flops": 3 * models.flops(network)}
 
     train(replace(job, epochs=1), few)  # compiles
     return lambda: train(job, fold)
@@ -209,14 +193,6 @@ def one_fold(data: str, rows: int) -> FoldData:
     pixels, labels = training_rows(data, rows + VAL_ROWS)
     numbers = np.arange(len(pixels))
     return FoldData(pixels, labels, numbers[VAL_ROWS:], numbers[:VAL_ROWS])
-
-
-def traffic(network: Any, size: int) -> int:
-    """Bytes of one image's step: each layer's output is written and read, its gradient too, and it is read once more.
-
-    As if nothing were fused, and nothing stayed in a cache; the weights, which a batch shares, are left out.
-    """
-    return 5 * size * sum(math.prod(layer.output.shape[1:]) for layer in network.layers)
 
 
 def augmentation(data: str, model: str, rows: int, epochs: int) -> Measure:
@@ -388,7 +364,7 @@ def inference(data: str, views: int, rows: int, model: str = "cnn") -> Measure:
 
 
 MEASURES = {function.__name__: function for function in
-            (read, machine, matmul, copy, keras_fit, kit_fit, augmentation,
+            (read, machine, matmul, keras_fit, kit_fit, augmentation,
              bookkeeping, torch_fit, cv, race, inference)}
 
 

@@ -33,35 +33,34 @@ def draws(hardest: np.ndarray, writers: np.ndarray, n: int) -> Iterator[tuple[st
     for _ in range(n):
         yield "random halves", rng.permutation(pool)[:len(pool) // 2], len(pool)
     for _ in range(n):
-        pages = np.flatnonzero(np.isin(writers, rng.choice(hardest[:2 * WRITERS], WRITERS, replace=False)))
+        chosen = rng.choice(hardest[:2 * WRITERS], WRITERS, replace=False)
+        pages = np.flatnonzero(np.isin(writers, chosen))
         yield "whole pages", pages, len(pages)
 
 
-def measure(folder: Path, n: int) -> list[str]:
+def measure(folder: Path, n: int) -> Iterator[str]:
     """The lines of the table for one run."""
     oof = storage.read_npz(folder / "oof.npz", "probs", "label", "writer")
-    probs, labels, writers = oof["probs"].astype("float32"), oof["label"], oof["writer"]
-    names, index = np.unique(writers, return_inverse=True)
+    probs, labels = oof["probs"].astype("float32"), oof["label"]
+    names, index = np.unique(oof["writer"], return_inverse=True)
     misread = np.bincount(index, probs.argmax(1) != labels) / np.bincount(index)
     hardest = names[np.argsort(-misread, kind="stable")]
-    found: dict[str, list[tuple[int, ...]]] = {}
-    for way, rows, pool in draws(hardest, writers, n):
+    found: dict[str, list[list[int]]] = {}
+    for way, rows, pool in draws(hardest, oof["writer"], n):
         competition = replace(KANNADA, test_pool=pool)
-        file = probs[rows]
-        priors = [prior.class_prior(asked, competition, file) for asked in ("none", "auto", "equal")]
-        errors = [int((each.apply(file).argmax(1) != labels[rows]).sum()) for each in priors]
-        found.setdefault(way, []).append((*errors, priors[1].spread is None))
-    lines = []
+        priors = [prior.class_prior(asked, competition, probs[rows])
+                  for asked in ("none", "auto", "equal")]
+        errors = [int((each.apply(probs[rows]).argmax(1) != labels[rows]).sum()) for each in priors]
+        found.setdefault(way, []).append([*errors, priors[1].spread is None])
     for way, counts in found.items():
-        read, auto, equal, refused = np.array(counts).T
+        read, *others, refused = np.array(counts).T
         cells = [f"{read.mean():.1f}"]
-        for errors in (auto, equal):
+        for errors in others:
             gap = errors - read
-            cells += [f"{errors.mean():.1f}", f"{gap.mean():+.1f} ± {gap.std(ddof=1) / np.sqrt(n):.1f}",
+            spread = gap.std(ddof=1) / np.sqrt(n)
+            cells += [f"{errors.mean():.1f}", f"{gap.mean():+.1f} ± {spread:.1f}",
                       f"{gap.max():+d}"]
-        lines.append(" | ".join(["", folder.name, way, *cells, f"{refused.sum()} of {n}", ""]).strip()
-                     .replace("-", "\u2212").replace(folder.name.replace("-", "\u2212"), folder.name))
-    return lines
+        yield f"| {folder.name} | {way} | {' | '.join(cells)} | {refused.sum()} of {n} |"
 
 
 def main() -> None:

@@ -74,16 +74,6 @@ def lines(bench, page, found):
     return [line for line in text.splitlines() if line.startswith(("| slow", "| fast"))]
 
 
-def test_the_floor_is_arithmetic_and_memory_one_after_the_other(bench, page):
-    """1 TFLOP/s over 1 GFLOP an image: 1,000 images/s; 10 GB/s over 10 MB: 1,000 as well; both: 500."""
-    found = results(train_fast=entry(400, flops=1e9, bytes=10e6, precision="bfloat16"),
-                    peak_bfloat16=entry(1, precision="bfloat16"))
-    found["rows"]["memory/per-core"] = entry(8, 10)
-    rows = [bench.Row("train/fast", "fast", "", "images/s", copies=bench.PER_CORE)]
-    assert "| fast | 1,000 | 1,000 | 500 | 400 | 80% |" in page.tables(rows, {"train": "Training"}, found)
-    assert "not measured yet" in page._floor(rows, {"train/fast": found["rows"]["train/fast"]})
-
-
 def test_a_row_without_a_number_says_so(bench, page):
     absent = {"rounds": [], "not measured": "not measured: torch is not installed"}
     assert lines(bench, page, results(train_fast=absent)) == [
@@ -138,7 +128,7 @@ def test_a_measurement_that_fails_is_a_row_that_says_why(bench, tmp_path):
 @pytest.mark.slow
 def test_a_quick_run_on_the_sample(tmp_path):
     source.download(KANNADA, "sample", tmp_path / "data")
-    rows = {"peak/bfloat16", "memory/per-core", "read/cached", "train/tutorial", "train/cnn_aug-per-core",
+    rows = {"peak/bfloat16", "read/cached", "train/tutorial", "train/cnn_aug-per-core",
             "overhead/strong", "overhead/bookkeeping", "race/tutorial-6", "race/cnn-4", "predict/cnn-3", "cv/processes",
             "workers/2"}
     done = subprocess.run([sys.executable, ROOT / "scripts" / "bench.py", "--quick", "--rounds", "1", "--data-dir",
@@ -153,4 +143,4 @@ def test_a_quick_run_on_the_sample(tmp_path):
     page = (tmp_path / "page.md").read_text("utf-8")
     assert "Tiny sizes" in page and "drawn sample" in page and "not measured yet" in page
     assert done.stdout.strip() in page
-    assert page.count("| cnn_aug, bfloat16, a process per core |") == 2  # of training, and of the floor
+    assert "| cnn_aug, bfloat16, a process per core |" in page

@@ -526,8 +526,7 @@ def test_200_000_test_rows(workplace, capsys):
 
 @pytest.mark.slow
 def test_torture_in_short(tmp_path):
-    done = subprocess.run([sys.executable, ROOT / "scripts" / "torture.py", "--runs", "4", "--json",
-                           tmp_path / "torture.json"], capture_output=True, text=True, cwd=tmp_path, timeout=1400)
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "torture.py", "--runs", "4"],
+                          capture_output=True, text=True, cwd=tmp_path, timeout=1400)
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = json.loads((tmp_path / "torture.json").read_text())["runs"]
-    assert len(rows) == 4 and all(row["same_bits"] and not row["leftovers"] for row in rows)
+    assert "4 runs, 1 of them killed twice: 4 ended with the same bits, without a temp" in done.stdout
