@@ -300,10 +300,13 @@ def test_metadata_that_may_not_be_read_is_told_how(tmp_path, monkeypatch):
     assert "chmod u+r" in caught.value.fix
 
 
-@pytest.mark.parametrize("language, words", [("r", "written in R;"), ("rmarkdown", "written in R Markdown;")])
-def test_r_is_refused_by_name(tmp_path, data, language, words):
-    with pytest.raises(KitError, match=words):
-        rehearse(write_kernel(tmp_path, GOOD, language=language), data)
+@pytest.mark.parametrize(("metadata", "language"), [
+    ({"language": "r"}, "R;"), ({"language": "rmarkdown"}, "R Markdown;"),
+    ({"kernel_type": "notebook", "language": "R"}, "R;"),
+    ({"kernel_type": "notebook", "notebook": {"kernelspec": {"name": "ir", "language": "R"}}}, "R;")])
+def test_r_is_refused_by_name(tmp_path, data, metadata, language):
+    with pytest.raises(KitError, match=f"is written in {language} a rehearsal runs Python alone"):
+        rehearse(write_kernel(tmp_path, GOOD, **metadata), data)
 
 
 @pytest.mark.parametrize("language", [None, "julia"])
