@@ -1,6 +1,5 @@
 """The scripts on other machines: pip set up in other ways, versions that are not there, a clone made on Windows."""
 
-import configparser
 import contextlib
 import hashlib
 import importlib.metadata
@@ -56,12 +55,6 @@ def test_constraints_hold_what_is_needed_indirectly():
     assert {"tensorflow", "numpy"} <= seen
 
 
-def test_kaggles_image_is_exact_and_has_no_kit():
-    image = names((ROOT / "constraints-kaggle.txt").read_text().splitlines())
-    assert (image["tensorflow"], image["keras"], image["numpy"]) == ("2.20.0", "3.13.2", "2.0.2")
-    assert "kannada-kit" not in image
-
-
 def test_lower_bounds_are_exact_versions(tmp_path):
     (tmp_path / "setup.cfg").write_text(
         '[options]\ninstall_requires =\n    numpy>=1.26\n    tensorflow>=2.20; python_version<"3.14"\n'
@@ -76,13 +69,6 @@ def test_a_requirement_without_a_lower_bound_alone_is_refused(tmp_path, requirem
         f"[options]\ninstall_requires =\n    {requirement}\n[options.extras_require]\n")
     with pytest.raises(ValueError, match="has no lower bound"):
         install.lower_bounds(tmp_path / "setup.cfg")
-
-
-def test_the_rehearsals_extra_is_in_setup_cfg():
-    parser = configparser.ConfigParser()
-    parser.read(ROOT / "setup.cfg")
-    extra = parser["options.extras_require"]["rehearse"]
-    assert re.findall(r"^\w+", extra, re.M) == ["nbclient", "ipykernel", "matplotlib"]
 
 
 # -- pip, set up in other ways ----------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def test_missing_things_are_named(tmp_path):
         storage.read_npz(tmp_path / "b.npz")
 
 
-@pytest.mark.parametrize("text", ["{", "[" * 100_000, "\x00"])
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "\x00", '{"a": NaN}', "[1e999]"])
 def test_json_that_is_none(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(KitError, match="damaged"):
@@ -197,13 +197,6 @@ def test_an_npz_member_that_is_no_array_is_damage(tmp_path):
         storage.read_npz(tmp_path / "a.npz", "row")
 
 
-@pytest.mark.parametrize("text", ['{"a": NaN}', '[Infinity]', '[-Infinity]', '[1e999]'])
-def test_numbers_that_are_none_are_no_json(tmp_path, text):
-    (tmp_path / "a.json").write_text(text)
-    with pytest.raises(KitError, match="not JSON"):
-        storage.read_json(tmp_path / "a.json")
-
-
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.csv")
@@ -235,11 +228,6 @@ def test_json_that_does_not_say_what_is_wanted(tmp_path):
     storage.write_json(tmp_path / "a.json", ["config"])
     with pytest.raises(KitError, match="it does not say: config"):
         storage.read_json(tmp_path / "a.json", "config")
-
-
-def test_an_error_is_two_lines_whatever_it_quotes():
-    error = KitError("a file\nsays \x1b[31mred", "mend\tit\n")
-    assert str(error) == "error: a file says \\x1b[31mred\nfix: mend it"
 
 
 def test_a_folder_in_the_place_of_a_file_is_refused_and_nothing_recorded(tmp_path):

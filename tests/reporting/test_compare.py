@@ -95,32 +95,18 @@ def test_a_folder_without_predictions(pair, tmp_path, submission):
         comparing.compare(submission(tmp_path / "a", pair[0]), tmp_path)
 
 
-def test_a_config_that_says_nothing(pair, tmp_path, submission):
-    storage.write_json(submission(tmp_path / "a", pair[0]) / "config.json", {})
-    with pytest.raises(KitError, match=r"config\.json is damaged"):
-        comparing.compare(tmp_path / "a", tmp_path / "a")
-
-
-@pytest.mark.parametrize("about", [3, [], {"config": {}, "data": {}}, {"config": [], "data": []},
-                                   {"config": {"competition": 3, "models": ["mlp"]}, "data": {}},
-                                   {"config": {"competition": "kannada-mnist", "models": "mlp"}, "data": {}},
-                                   {"config": {"competition": "kannada-mnist", "models": []}, "data": {"sha256": []}},
-                                   {"config": {"competition": "kannada-mnist", "models": []}, "data": {"sha256": {}}}])
-def test_a_config_that_was_never_the_kits(pair, tmp_path, submission, about):
+@pytest.mark.parametrize("about", [{}, {"config": [], "data": []}, {
+    "config": {"competition": "kannada-mnist", "models": []}, "data": {"sha256": {}}}])
+def test_a_config_of_another_version_is_named(pair, tmp_path, submission, about):
     storage.write_json(submission(tmp_path / "a", pair[0]) / "config.json", about)
     with pytest.raises(KitError, match=r"config\.json is damaged"):
         comparing.compare(tmp_path / "a", tmp_path / "a")
 
 
 @pytest.mark.parametrize("forged", [
-    {"label": lambda a: a + 190}, {"label": lambda a: a[:5]}, {"label": lambda a: a.astype(str)},
-    {"fold": lambda a: None}, {"fold": lambda a: a - 1}, {"fold": lambda a: a[:, None]}, {"row": lambda a: a // 2},
-    {"row": lambda a: a.astype(float)},
-    {"row": lambda a: a[:0], "label": lambda a: a[:0], "fold": lambda a: a[:0], "writer": lambda a: a[:0]},
-    {"writer": lambda a: a[:5]}, {"probs": lambda a: a[:, :3]}, {"probs": lambda a: a[:0]},
-    {"probs": lambda a: a + 1e4}, {"probs": lambda a: a.astype(int)}, {"probs": lambda a: -a},
-    {"probs": lambda a: a[..., None]}])
-def test_arrays_that_were_never_the_kits(pair, tmp_path, submission, forged):
+    {"label": lambda a: a[:5]}, {"fold": lambda a: None}, {"row": lambda a: a // 2},
+    {"writer": lambda a: a[:5]}, {"probs": lambda a: a[:, :3]}])
+def test_arrays_that_do_not_fit_together_are_named(pair, tmp_path, submission, forged):
     path = submission(tmp_path / "a", pair[0]) / "oof.npz"
     there = storage.read_npz(path)
     there |= {name: change(there[name]) for name, change in forged.items()}
