@@ -34,6 +34,7 @@ from kit.core.run_folder import RunFolder, check_run_name
 from kit.data import competition as competitions
 from kit.data import source as sources
 from kit.data.competition import Competition
+from kit.data.folds import HARDER_FOLDS
 from kit.data.source import DataFolder
 from kit.training import models, planning, settings
 from kit.training.planning import TimeTarget
@@ -90,6 +91,8 @@ class TrainingOptions:
             values["models"] = parse_model_names(self.model)
             for name in values["models"]:
                 models.get(name)
+        if self.split == "harder" and self.folds is None:
+            values["n_folds"] = HARDER_FOLDS
         if self.time_budget is not None:
             values["time_budget"] = parse_duration(self.time_budget)
         return values
@@ -124,6 +127,10 @@ class Request:
         from kit import pipeline
         from kit.kernel.upload import check_takes_files
 
+        if self.config.split == "harder":
+            raise KitError("--split harder trains on the easier writers alone, to choose between "
+                           "recipes: its models are not to be handed in",
+                           "choose with kit cv --split harder, then submit without it")
         if upload:
             check_takes_files(self.data.competition)
         with self._reserved() as run:

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from kit.core.errors import KitError
 
-SPLITS = ("auto", "stratified", "writer")
+SPLITS = ("auto", "stratified", "writer", "harder")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 EXECUTORS = ("auto", "local", "processes", "ray")
 CLASS_PRIORS = ("auto", "none", "equal")

@@ -33,6 +33,8 @@ class Competition:
     writer_rows: int = 0  # the largest training file whose blocks are trusted to be writers
     # Writers are sorted hardest first, and those of the test file are harder still
     hardest_first: bool = False
+    # Its writers, hardest first, by how often models that had not seen them were wrong
+    writers_by_difficulty: tuple[int, ...] = ()
     # The test file is a random part (or all) of so many rows, as many of each class
     test_pool: int | None = None
     code_only: bool = False  # takes notebooks, not files
@@ -79,6 +81,10 @@ KANNADA = Competition(
     writer_block=1280,
     writer_rows=60_000,
     hardest_first=True,
+    # By the held-out errors of four runs together (docs/lab-log.md, 2026-11-29)
+    writers_by_difficulty=(
+        1, 24, 15, 13, 42, 7, 16, 12, 3, 5, 17, 14, 28, 31, 4, 0, 25, 21, 6, 20, 9, 19, 10, 39,
+        30, 11, 26, 38, 36, 33, 43, 2, 34, 23, 37, 35, 8, 27, 41, 22, 40, 32, 29, 44, 45, 18, 46),
     test_pool=10_000,
     code_only=True,
     official_rows={"train.csv": 60_000, "test.csv": 5_000, "Dig-MNIST.csv": 10_240,

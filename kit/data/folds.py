@@ -6,6 +6,9 @@ such folds are stratified as well. Who wrote a row follows from its place in the
 cycle 0-9 as on the sheets that the writers filled in; otherwise folds are stratified by label
 alone.
 
+The split `harder` is a validation as hard as the test: its models are asked about writers who are
+harder to read than all whom they were trained on.
+
 scikit-learn's StratifiedGroupKFold is not used, because its versions 1.5 to 1.7 (Kaggle's image)
 and 1.8 make different writer folds from the same seed.
 """
@@ -22,22 +25,35 @@ from kit.data.competition import Competition
 
 MAX_FOLDS = BOUNDS["n_folds"][1]
 _NO_WRITER = -1  # in folds.csv, if the writer of a row is not known
+# The fold of a row that is trained on and never held out: the easiest writers of the split `harder`
+NEVER_HELD_OUT = -1
+HARD_WRITERS = 8  # that a fold of the split `harder` holds out: as many as wrote the test file
+HARDER_FOLDS = 3  # if none are asked for
 
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """One entry per training row that takes part. Fold k holds out the rows where `fold == k`."""
+    """One entry per training row that takes part. Fold k holds out the rows where `fold == k`.
+
+    Its model is trained on all others; with the split `harder` on those of easier writers alone.
+    """
 
     rows: np.ndarray  # int64 (m,), ascending: row numbers of the training file, from 0
     labels: np.ndarray  # uint8 (m,)
     writers: np.ndarray | None  # int32 (m,), from 0 in the file's order; None where unknown
     fold: np.ndarray  # int8 (m,)
-    split: str  # "writer" or "stratified": what `auto` came to
+    split: str  # "writer", "stratified" (what `auto` came to) or "harder"
     keeps_writers_apart: bool
 
     @property
     def n_folds(self) -> int:
         return int(self.fold.max()) + 1
+
+    def trained_on(self, k: int) -> np.ndarray:
+        """bool (m,): whether fold k's model is trained on a row."""
+        if self.split != "harder":
+            return self.fold != k
+        return (self.fold > k) | (self.fold == NEVER_HELD_OUT)
 
 
 def make_folds(labels: np.ndarray, competition: Competition, n_folds: int, split: str, seed: int,
@@ -45,9 +61,10 @@ def make_folds(labels: np.ndarray, competition: Competition, n_folds: int, split
     """Split the training rows into `n_folds` parts. The same arguments give the same parts.
 
     labels: uint8 (n,), of the whole training file. split: `writer` keeps writers apart,
-    `stratified` does not, `auto` does if they are known. limit: use only that many rows of each
-    class, spread over the writers. writer_block: rows per writer, if not the competition's number
-    (the sample has its own). KitError if such folds are impossible.
+    `stratified` does not, `auto` does if they are known; `harder` holds out the eight hardest in
+    fold 0, the next eight in fold 1, and so on, each trained on easier ones alone. limit: use only
+    that many rows of each class, spread over the writers. writer_block: rows per writer, if not the
+    competition's number (the sample has its own). KitError if such folds are impossible.
     """
     if split not in SPLITS:
         raise KitError(f"there is no split {split!r}", f"choose one of: {', '.join(SPLITS)}")
@@ -64,9 +81,17 @@ def make_folds(labels: np.ndarray, competition: Competition, n_folds: int, split
                        "apart", "use --split auto or --split stratified")
     # A single writer cannot be split: `auto` then stratifies by label, `writer` is refused below.
     by_writer = writers is not None and (split == "writer" or (split == "auto" and writers[-1] > 0))
+    harder = _harder(writers, competition.writers_by_difficulty, n_folds, writer_block) \
+        if split == "harder" else None
     rows = np.arange(len(labels)) if limit is None else _limited(labels, limit)
     without_limit = _most_folds(labels, writers if by_writer else None)[0]
     labels, writers = labels[rows], None if writers is None else writers[rows]
+    if harder is not None:
+        if any(len(np.unique(labels[harder[rows] == k])) < competition.n_classes
+               for k in range(n_folds)):
+            raise KitError(f"--limit {limit} leaves a fold of --split harder without some class",
+                           f"use --limit {2 * len(competition.writers_by_difficulty)} or more")
+        return Folds(rows, labels, writers, harder[rows], "harder", True)
     _check_enough(labels, writers if by_writer else None, n_folds, without_limit)
     fold = _assign(labels, writers if by_writer else None, n_folds, seed)
     return Folds(rows, labels, writers, fold, "writer" if by_writer else "stratified", by_writer)
@@ -163,6 +188,21 @@ def _assign(labels: np.ndarray, writers: np.ndarray | None, n_folds: int, seed: 
     return fold
 
 
+def _harder(writers: np.ndarray | None, by_difficulty: tuple[int, ...], n_folds: int,
+            writer_block: int | None) -> np.ndarray:
+    """The fold of each row, int8 (n,), of the split `harder`. KitError where it cannot be made."""
+    # The sample's writers, with a block of their own, are others than those who were ranked.
+    if writers is None or writer_block or writers[-1] + 1 != len(by_difficulty):
+        raise KitError("it is not known how hard the writers of this training file are to read, so "
+                       "--split harder cannot be made", "use --split writer")
+    most = len(by_difficulty) // HARD_WRITERS // 2 + 1
+    if n_folds > most:
+        raise KitError(f"{n_folds} folds of {HARD_WRITERS} hard writers would leave too few easier "
+                       "ones to train on", f"use --folds {most} or fewer with --split harder")
+    fold = np.argsort(by_difficulty)[writers] // HARD_WRITERS  # argsort: the rank of each writer
+    return np.where(fold < n_folds, fold, NEVER_HELD_OUT).astype(np.int8)
+
+
 def save_folds(path: Path, folds: Folds) -> None:
     """Write folds.csv with the columns row,label,writer,fold; writer is -1 if unknown."""
     import pandas as pd
@@ -185,10 +225,13 @@ def load_folds(path: Path) -> Folds:
     rows, labels, writers, fold = (frame[name].to_numpy() for name in columns)
     if rows[0] < 0 or (np.diff(rows) <= 0).any():
         raise damaged(path, "its row numbers do not ascend")
+    split_by_difficulty = fold.min() == NEVER_HELD_OUT
     if not 1 <= fold.max() < MAX_FOLDS \
-            or not np.array_equal(np.unique(fold), np.arange(fold.max() + 1)):
+            or not np.array_equal(np.unique(fold), np.arange(fold.min(), fold.max() + 1)) \
+            or fold.min() not in (0, NEVER_HELD_OUT):
         raise damaged(path, "its folds are not numbered 0, 1, …")
     known = bool((writers != _NO_WRITER).all())
     apart = known and bool((frame.groupby("writer")["fold"].nunique() == 1).all())
     return Folds(rows, labels.astype(np.uint8), writers.astype(np.int32) if known else None,
-                 fold.astype(np.int8), "writer" if apart else "stratified", apart)
+                 fold.astype(np.int8),
+                 "harder" if split_by_difficulty else "writer" if apart else "stratified", apart)

@@ -92,9 +92,11 @@ def _check(path: Path, arrays: dict[str, np.ndarray], n_classes: int) -> None:
     if "fold" not in arrays or any(column.dtype.kind not in "iu" or column.shape != rows.shape
                                    for column in columns) \
             or rows.ndim != 1 or not len(rows) or len(np.unique(rows)) < len(rows) \
-            or min(rows.min(), label.min(), arrays["fold"].min()) < 0 or rows.max() > MOST_ROWS \
+            or min(rows.min(), label.min()) < 0 or rows.max() > MOST_ROWS \
             or label.max() >= n_classes:
         raise storage.damaged(path, "its rows, labels, folds and writers do not fit together")
     if probs.dtype.kind != "f" or probs.shape != (len(rows), n_classes) \
             or ((probs < 0) | (probs > 1)).any():
         raise storage.damaged(path, f"its probs are not probabilities of {n_classes} classes")
+    if (arrays["fold"][np.isfinite(probs).all(axis=1)] < 0).any():  # what is scored was held out
+        raise storage.damaged(path, "its rows, labels, folds and writers do not fit together")

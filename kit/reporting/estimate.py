@@ -47,7 +47,8 @@ GROUP_WRITERS, N_GROUPS = 3, 8  # of the cross-check: writers in a group, and gr
 
 
 def estimate(results: RunResults) -> dict[str, Any] | None:
-    """`value, low, high` (accuracies), `method` (in words), `cross_check`; None without test probs.
+    """`value, low, high` (accuracies), `method` (in words), `cross_check`; None without test probs,
+    and for the split `harder`, whose models are not to be handed in.
 
     The numbers are None, and `method` says why, where the run's OOF accuracy is below
     `LEAST_ACCURACY`. After self-training the models are sure of their own guesses, so the estimate
@@ -62,7 +63,7 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
             found["method"] += (f" This is the estimate before self-training, which changed "
                                 f"{moved} labels; what they gain is not included.")
         return found
-    if results.test is None:
+    if results.test is None or results.folds.split == "harder":
         return None
     scored = np.isfinite(results.oof).all(1)
     labels = results.folds.labels[scored].astype(int)

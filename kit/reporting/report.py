@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kit.data.folds import NEVER_HELD_OUT
 from kit.reporting import blended, figures, machines, metrics, numerals, page, verdict
 from kit.reporting.estimate import estimate
 from kit.reporting.pictures import data_uri
@@ -85,7 +86,7 @@ def build_report(results: "RunResults") -> dict[str, Any]:
         "cv": {"split": folds.split, "keeps_writers_apart": bool(folds.keeps_writers_apart),
                "n_folds": results.config["n_folds"],
                **metrics.cv_scores(probs, labels, fold, writers),
-               "rows_missing": int((~scored).sum())},
+               "rows_missing": int((~scored & (folds.fold != NEVER_HELD_OUT)).sum())},
         "baseline": _baseline(results, scored), "blend": blended.numbers(results),
         "dig_mnist": dig_mnist,
         "leaderboard_estimate": estimate(results),

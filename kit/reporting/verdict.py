@@ -58,7 +58,8 @@ def _headline(report: dict[str, Any]) -> str:
     """For somebody who has never heard of folds or intervals."""
     accuracy, estimate = report["cv"]["oof_accuracy"], report["leaderboard_estimate"]
     of = 1_000 if round(1_000 * accuracy) < 1_000 else 10_000  # nearly perfect is not perfect
-    kind = ("by writers it has never seen" if report["cv"]["keeps_writers_apart"] else
+    kind = ("by harder writers than any it was trained on" if report["cv"]["split"] == "harder" else
+            "by writers it has never seen" if report["cv"]["keeps_writers_apart"] else
             "it was not trained on")
     blend = report["blend"]
     words = (f"Of {of:,} digits {kind}, this {'blend' if blend else 'run'} reads about "

@@ -116,9 +116,9 @@ def fold_data(plan: Plan, job: FoldJob) -> FoldData:
     KitError where the labels that the run has guessed for the test rows are of another test file.
     """
     train, test, extra = plan.data.train(), plan.data.test(), plan.data.extra()
-    held_out = plan.folds.fold == job.fold
-    fold = FoldData(train.pixels, np.asarray(train.labels), plan.folds.rows[~held_out],
-                    plan.folds.rows[held_out], test.pixels, test.ids,
+    folds = plan.folds
+    fold = FoldData(train.pixels, np.asarray(train.labels), folds.rows[folds.trained_on(job.fold)],
+                    folds.rows[folds.fold == job.fold], test.pixels, test.ids,
                     extra.pixels if extra else None)
     if not job.guesses:
         return fold

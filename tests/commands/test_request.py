@@ -168,3 +168,13 @@ def test_a_run_that_could_not_begin_leaves_no_folder(home, monkeypatch):
     with pytest.raises(KitError, match="it cannot be"):
         request.open_request(TINY, TrainingOptions(data_dir=home / "data", model="mlp"), Progress()).cv(Progress())
     assert list(Path("runs").iterdir()) == []
+
+
+def test_models_of_the_split_harder_are_not_handed_in(home):
+    write_folder(home / "data" / "tiny")
+    options = TrainingOptions(data_dir=home / "data", model="mlp", split="harder")
+    opened = request.open_request(TINY, options, Progress())
+    assert opened.config.n_folds == 3
+    with pytest.raises(KitError, match="not to be handed in"):
+        opened.submit(home / "submissions", False, "", Progress())
+    assert not (home / "runs").exists()

@@ -85,6 +85,44 @@ def test_golden_split_of_the_real_file(split, golden):
     assert zlib.crc32(make_folds(labels, KANNADA, 5, split, seed=0).fold.tobytes()) == golden
 
 
+# -- the split `harder` --------------------------------------------------------------------------------------------
+
+
+def test_every_fold_of_harder_is_asked_about_harder_writers_than_it_was_trained_on(tmp_path):
+    labels = (np.arange(60_000) % 10).astype(np.uint8)
+    folds = make_folds(labels, KANNADA, 3, "harder", seed=0)
+    rank = np.argsort(KANNADA.writers_by_difficulty)[folds.writers]
+    assert folds.n_folds == 3 and folds.split == "harder" and folds.keeps_writers_apart
+    for k in range(3):
+        held_out, trained_on = folds.fold == k, folds.trained_on(k)
+        assert len(np.unique(folds.writers[held_out])) == 8
+        assert np.ptp(np.bincount(labels[held_out])) == 0
+        assert rank[held_out].max() < rank[trained_on].min()
+        assert held_out.sum() + trained_on.sum() + (rank < 8 * k).sum() == len(labels)
+    assert set(KANNADA.writers_by_difficulty[:8]) == set(folds.writers[folds.fold == 0])
+    save_folds(tmp_path / "folds.csv", folds)
+    read = load_folds(tmp_path / "folds.csv")
+    assert read.split == "harder" and read.keeps_writers_apart and read.n_folds == 3
+    np.testing.assert_array_equal(read.trained_on(1), folds.trained_on(1))
+
+
+def test_harder_with_a_limit_keeps_every_writer_in_their_fold():
+    labels = (np.arange(60_000) % 10).astype(np.uint8)
+    whole, part = (make_folds(labels, KANNADA, 3, "harder", 0, limit) for limit in (None, 94))
+    np.testing.assert_array_equal(part.fold, whole.fold[part.rows])
+
+
+@pytest.mark.parametrize(("n_folds", "limit", "writer_block", "problem"), [
+    (4, None, None, "would leave too few easier ones"), (3, 5, None, "without some class"),
+    (3, None, 1000, "not known how hard")])
+def test_harder_folds_that_cannot_be_made(n_folds, limit, writer_block, problem):
+    labels = (np.arange(60_000) % 10).astype(np.uint8)
+    with pytest.raises(KitError, match=problem):
+        make_folds(labels, KANNADA, n_folds, "harder", 0, limit, writer_block)
+    with pytest.raises(KitError, match="not known how hard"):
+        make_folds(SHUFFLED, TINY, 3, "harder", seed=0)
+
+
 # -- who wrote what -------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from kit.data.folds import NEVER_HELD_OUT
 from kit.reporting import report as reporting
 from kit.reporting.page import value_at
 
@@ -209,3 +210,16 @@ def test_the_fullest_page_stays_under_two_megabytes(make_results, build):
     numbers = build(results)
     assert len(numbers["mistakes"]) == reporting.MAX_MISTAKES
     assert len(reporting.render_report(numbers, results).encode()) < 2_000_000
+
+
+def test_rows_that_the_split_harder_never_holds_out_are_not_missing(make_results):
+    results = make_results()
+    easy = results.folds.fold == 4
+    fold = np.where(easy, NEVER_HELD_OUT, results.folds.fold).astype(np.int8)
+    oof = np.where(easy[:, None], np.nan, results.oof).astype(np.float32)
+    report = reporting.build_report(replace(results, oof=oof, members=[replace(results.members[0], oof=oof)],
+                                  folds=replace(results.folds, fold=fold, split="harder")))
+    assert report["cv"]["rows_missing"] == 0 and report["cv"]["rows"] == (~easy).sum()
+    assert report["cv"]["fold"] == [0, 1, 2, 3]
+    assert report["leaderboard_estimate"] is None
+    assert "harder writers than any it was trained on" in report["verdict"]["headline"]
