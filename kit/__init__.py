@@ -12,8 +12,8 @@ if TYPE_CHECKING:
         blend,
         compare,
         cv,
+        doctor,
         download,
-        examine,
         models,
         predict,
         remove_runs,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
-__all__ = ["blend", "compare", "cv", "download", "examine", "models", "predict", "remove_runs",
+__all__ = ["blend", "compare", "cv", "doctor", "download", "models", "predict", "remove_runs",
            "report", "runs", "score", "show", "submit", "validate"]
 
 

@@ -209,7 +209,7 @@ def _write_submission(results: RunResults, folder: Path) -> None:
     if results.data.is_sample:
         storage.write_text(folder / ".gitignore", "*\n")  # a sample's is not to be committed
     else:
-        storage.remove(folder / ".gitignore")  # of a sample's run by the same name
+        storage.remove_artifact(folder / ".gitignore")  # of a sample's run by the same name
     scored = np.isfinite(results.oof).all(1)
     folds = results.folds
     arrays = {"row": folds.rows, "probs": results.oof.astype("float16"), "label": folds.labels,

@@ -234,7 +234,7 @@ def remove_runs(names: str | list | tuple, yes: bool = False, runs_dir: str | Pa
     """Remove runs by their names, and submissions by their paths; asks first unless `yes`."""
     from kit.commands import runs as runs_module
 
-    entries = runs_module.find([names] if isinstance(names, str) else list(map(str, names)),
+    entries = runs_module.find_named([names] if isinstance(names, str) else list(map(str, names)),
                                Path(runs_dir), Path(submissions))
     if not yes and not runs_module.confirm(entries):
         return Result({"removed": [], "bytes": 0}, ["nothing was removed"], ok=False)
@@ -243,7 +243,7 @@ def remove_runs(names: str | list | tuple, yes: bool = False, runs_dir: str | Pa
     n_bytes = sum(entry.bytes for entry in entries)
     return Result({"removed": [str(entry.path) for entry in entries], "bytes": n_bytes},
                   [f"removed {entry.path}" for entry in entries]
-                  + [f"{runs_module.size(n_bytes)} are free"])
+                  + [f"{runs_module.format_size(n_bytes)} are free"])
 
 
 # -- looking around --------------------------------------------------------------------------------
@@ -276,11 +276,12 @@ def models() -> Result:
 
 
 @command
-def examine(competition: str = KANNADA.slug, data_dir: str | Path = "data") -> Result:
-    """What this machine, or a kernel on Kaggle, has and what is missing: `kit doctor`."""
-    from kit.commands import doctor, doctor_on_kaggle
+def doctor(competition: str = KANNADA.slug, data_dir: str | Path = "data") -> Result:
+    """What this machine, or a kernel on Kaggle, has and what is missing."""
+    from kit.commands import doctor as doctor_here
+    from kit.commands import doctor_on_kaggle
 
-    examine = doctor_on_kaggle.examine if doctor_on_kaggle.is_here() else doctor.examine
+    examine = doctor_on_kaggle.examine if doctor_on_kaggle.is_here() else doctor_here.examine
     findings = examine(competitions.get(competition), Path(data_dir))
     return Result({"findings": [finding.to_dict() for finding in findings]},
                   list(map(str, findings)), monospace=True)

@@ -47,6 +47,7 @@ from kit.commands.options import (
     Threads,
     TimeBudget,
     Tta,
+    Upload,
     execute,
 )
 from kit.core.config import option_name
@@ -110,9 +111,7 @@ def cv(
 def submit(
     fetch: Annotated[bool, typer.Option(
         "--fetch", help="First get the data, as kit download does.")] = False,
-    upload: Annotated[bool, typer.Option(
-        "--upload", help="Hand it in, where the competition takes files.")] = False,
-    message: Message = "",
+    upload: Upload = False, message: Message = "",
     submissions: SubmissionsDir = Path("submissions"),
     data_dir: DataDir = Path("data"), model: Model = None, setting: Setting = None,
     folds: Folds = None, split: Split = None, seeds: Seeds = None, epochs: Epochs = None,
@@ -138,13 +137,9 @@ def blend(
         help="Name of the blend; else blend-date-time.")] = None,
     weights: Annotated[str, typer.Option(
         help="equal, oof (fitted to the OOF probs), or a number for each run: 2,1,1.")] = "equal",
-    class_prior: Annotated[str, typer.Option(
-        help="How often each class is in the test file: auto (what is known of it), none, or "
-        "equal.")] = "auto",
+    class_prior: ClassPrior = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace the blend of that name.")] = False,
-    upload: Annotated[bool, typer.Option(
-        "--upload", help="Hand it in, where the competition takes files.")] = False,
-    message: Annotated[str, typer.Option(help="Beside the submission on Kaggle.")] = "",
+    upload: Upload = False, message: Message = "",
     data_dir: DataDir = Path("data"), runs_dir: RunsDir = Path("runs"),
     submissions: SubmissionsDir = Path("submissions"),
     competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
@@ -316,7 +311,7 @@ def doctor(
 
     Example: kit doctor --json
     """
-    execute(kit.examine, **locals())
+    execute(kit.doctor, **locals())
 
 
 # -- entry -----------------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ RunName = Annotated[str, typer.Argument(help="Name of a run in runs/, or the pat
 Scored = Annotated[str, typer.Argument(
     help="Name of a run or a submission, or the path of its folder.")]
 
+Upload = Annotated[bool, typer.Option(
+    "--upload", help="Hand it in, where the competition takes files.")]
 Message = Annotated[str, typer.Option(help="Beside the submission on Kaggle.")]
 
 # -- of training -----------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ class Request:
 
 def hand_in(folder: Path, report: dict[str, Any], competition: Competition, upload: bool,
             message: str, progress: Progress) -> list[str]:
-    """Enter a submission folder into the ledger, and upload it if asked to; what there is to say.
+    """Enter a submission into the ledger, and upload it if asked to; lines that say so.
 
     report: the folder's report.json.
     """
@@ -297,7 +297,7 @@ def _unfinished(runs_dir: Path,
         submitted = [path.parent.name for path in submissions.glob("*/submission.csv")]
         without += [run for run in there if run not in without and run.name not in submitted]
     for run in without:
-        if RunFolder(run).is_training:
+        if RunFolder(run).is_in_use:
             continue
         try:
             stored = read_config(run)

@@ -60,11 +60,12 @@ class Entry:
             state += f", {self.folds[0]} of {self.folds[1]} folds"
         score, estimate = ("" if share is None else percent(share)
                            for share in (self.cv_accuracy, self.estimate))
-        return (self.name, self.competition + " (sample)" * self.is_sample, ",".join(self.models),
-                score, estimate, size(self.bytes), state, self.created[:16].replace("T", " "))
+        data = self.competition + " (sample)" * self.is_sample
+        return (self.name, data, ",".join(self.models), score, estimate, format_size(self.bytes),
+                state, self.created[:16].replace("T", " "))
 
 
-def size(n_bytes: int) -> str:
+def format_size(n_bytes: int) -> str:
     """`n_bytes` for a person: 123456789 → '123.5 MB'."""
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
 
@@ -110,7 +111,7 @@ def read_entry(path: Path, name: str, kind: str) -> Entry:
                 known["state"] = FINISHED if report["complete"] else PARTIAL
     except KitError as error:
         known["notes"].append(f"{error.message}; {error.fix}")
-    if kind == RUN and RunFolder(path).is_training:
+    if kind == RUN and RunFolder(path).is_in_use:
         known["state"] = TRAINING
     if not known.get("created"):
         known["created"] = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(
@@ -125,7 +126,7 @@ def lines(entries: list[Entry]) -> list[str]:
     rows = [HEADINGS, *(entry.cells() for entry in entries)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     notes = [f"{entry.name}: {note}" for entry in entries for note in entry.notes]
-    total = size(sum(entry.bytes for entry in entries))
+    total = format_size(sum(entry.bytes for entry in entries))
     return [*("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
               for row in rows), "", *notes, f"{total} in all"]
 
@@ -133,7 +134,7 @@ def lines(entries: list[Entry]) -> list[str]:
 # -- removing --------------------------------------------------------------------------------------
 
 
-def find(names: list[str], runs_dir: Path, submissions: Path) -> list[Entry]:
+def find_named(names: list[str], runs_dir: Path, submissions: Path) -> list[Entry]:
     """The runs and submissions of these names, none of them in use. KitError otherwise.
 
     A plain name is that of a run; a submission is named by its path, such as submissions/first.
@@ -167,7 +168,8 @@ def find(names: list[str], runs_dir: Path, submissions: Path) -> list[Entry]:
 def confirm(entries: list[Entry]) -> bool:
     """Ask on stderr whether to remove these. KitError if there is nobody to answer."""
     for entry in entries:
-        print(f"{entry.path}: {entry.kind}, {entry.state}, {size(entry.bytes)}", file=sys.stderr)
+        print(f"{entry.path}: {entry.kind}, {entry.state}, {format_size(entry.bytes)}",
+              file=sys.stderr)
     print("remove? [y/N] ", end="", file=sys.stderr, flush=True)
     try:
         return input().strip().lower() in ("y", "yes")

@@ -79,7 +79,7 @@ class RunFolder:
         return self.path / f"guesses_{n}.npz"
 
     @property
-    def is_training(self) -> bool:
+    def is_in_use(self) -> bool:
         """Whether a process of this machine holds the lock."""
         holder = locks.read_holder(self.path / LOCK)
         return holder is not None and holder.is_here and not holder.is_dead

@@ -160,11 +160,8 @@ def move(source: Path, target: Path) -> None:
     source.unlink()
 
 
-def remove(path: Path) -> None:
-    """Remove an artifact if it exists.
-
-    A file that is not in checksums.json is the user's, and stays.
-    """
+def remove_artifact(path: Path) -> None:
+    """Remove `path` if it exists and checksums.json lists it; other files are the user's."""
     if not path.is_file() or not _is_recorded(path):
         return
     with disk_errors(path, "remove"):

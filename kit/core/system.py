@@ -18,7 +18,15 @@ PROC = Path("/proc")
 
 def cores() -> list[int]:
     """The numbers of the cores to use: as many of the process' affinity as the quota allows."""
-    return _affinity()[:_quota()]
+    quotas = []  # in cores, of each control group that has one
+    for folder in _groups("cpu"):
+        version_1 = _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
+        for words in (_words(folder / "cpu.max"), version_1):
+            # An error: there is no such file, or no limit ("max"); -1 is no limit, either.
+            with contextlib.suppress(ValueError, ZeroDivisionError):
+                quota, period = map(int, words)
+                quotas += [quota / period] if quota > 0 else []
+    return _affinity()[:max(1, math.ceil(min(quotas))) if quotas else None]
 
 
 def is_throttled() -> bool:
@@ -34,19 +42,6 @@ def _affinity() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
-
-
-def _quota() -> int | None:
-    """The container's CPU quota in cores, rounded up; None if there is no limit."""
-    shares = []
-    for folder in _groups("cpu"):
-        version_1 = _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
-        for words in (_words(folder / "cpu.max"), version_1):
-            # An error: there is no such file, or no limit ("max"); -1 is no limit, either.
-            with contextlib.suppress(ValueError, ZeroDivisionError):
-                quota, period = map(int, words)
-                shares += [quota / period] if quota > 0 else []
-    return max(1, math.ceil(min(shares))) if shares else None
 
 
 def free_memory() -> int | None:

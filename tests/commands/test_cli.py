@@ -15,7 +15,7 @@ from kit.commands.request import TrainingOptions
 from kit.core.config import OPTIONS, RunConfig
 
 COMMANDS = {
-    **{command.callback: getattr(kit, command.callback.__name__.replace("doctor", "examine"))
+    **{command.callback: getattr(kit, command.callback.__name__)
        for command in cli.app.registered_commands},
     cli.list_runs: kit.runs, cli.remove: kit.remove_runs,
     **{command.callback: getattr(actions_kaggle, command.callback.__name__)

@@ -34,7 +34,7 @@ def kaggle(tmp_path, monkeypatch):
 
 
 def examine():
-    result = kit.examine("tiny")
+    result = kit.doctor("tiny")
     assert all(one["fix"] for one in result["findings"] if one["state"] != doctor.OK)
     return {one["name"]: one for one in result["findings"]}
 

@@ -67,7 +67,7 @@ import sys
 sys.path.insert(0, unpack())
 import kit
 
-print(kit.examine())
+print(kit.doctor())
 """
 
 
