@@ -296,7 +296,7 @@ def _name(run: str | Result) -> str:
 
 
 def _report(numbers: dict[str, Any], folder: Path, data: DataFolder, *lines: str) -> Result:
-    """A report, which is in `folder`: verdict, scores, the surest mistakes, the first test digits."""
+    """The report in `folder`: verdict, scores, the surest mistakes, the first test digits."""
     verdict = numbers["verdict"]
 
     def pictures() -> list[Markup]:
