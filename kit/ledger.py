@@ -62,7 +62,7 @@ def make_row(run: str, report: dict[str, Any], ref: str = "") -> Row:
     return {column: _text(row.get(column)) for column in COLUMNS}
 
 
-def add_row(row: Row, path: Path = LEDGER) -> None:
+def upsert_row(row: Row, path: Path = LEDGER) -> None:
     """Append `row`, or fill in the row that stands for the same submission.
 
     That is the row with the same reference (where `row` has none: of the same work), or one of the
@@ -88,7 +88,7 @@ def record_submission(submission: Path, report: dict[str, Any]) -> None:
     Submissions of a drawn sample are left out.
     """
     if not report["data"]["is_sample"]:
-        add_row(make_row(report["run"], report), ledger_beside(submission))
+        upsert_row(make_row(report["run"], report), ledger_beside(submission))
 
 
 def sync_command(competition: Competition, path: Path = LEDGER) -> str:
@@ -329,5 +329,5 @@ def plot(path: Path = LEDGER) -> str:
         marks.append(figures.dot(x(numbers["estimate"]), y))
         marks += [figures.dot(x(numbers[column]), y, 5, kind)
                   for column, (kind, _) in SCORES.items() if column in numbers]
-        parts.append(figures.mark("; ".join(title), *marks))
+        parts.append(figures.titled("; ".join(title), *marks))
     return figures.svg_file(width, bottom + 46, "estimate and leaderboard", *parts)

@@ -24,7 +24,7 @@ def row(run, ref='', **cells):
 
 
 def test_the_columns_are_the_contract(path):
-    ledger.add_row(row("first, with a comma", "1", estimate="0.985"), path)
+    ledger.upsert_row(row("first, with a comma", "1", estimate="0.985"), path)
     assert path.read_text() == HEADER + '"first, with a comma",,,,,0.985,,,,,1\n'
     assert ledger.read_rows(path) == [row("first, with a comma", "1", estimate="0.985")]
 
@@ -43,36 +43,37 @@ def test_a_row_from_a_report():
     {"cv": {"oof_accuracy": "high", "split": 3}, "leaderboard_estimate": {"value": [1], "low": 1e300, "high": True}},
     {"cv": {"mean": float("nan")}, "leaderboard_estimate": {"value": 10**400}}])
 def test_a_report_of_another_kind_gives_a_row_that_can_be_read(path, report):
-    ledger.add_row(ledger.make_row("first", report, "7"), path)
+    ledger.upsert_row(ledger.make_row("first", report, "7"), path)
     (made,) = ledger.read_rows(path)
     assert {column for column, text in made.items() if text} == {"run", "created", "kaggle_ref"}
 
 
 def test_adding_twice_changes_nothing_and_a_reference_fills_in(path):
-    ledger.add_row(row("first", created="monday"), path)
-    ledger.add_row(row("second", "8"), path)
-    ledger.add_row(row("first", "7", created="tuesday", estimate="0.9"), path)
-    ledger.add_row(row("first", "7", created="friday"), path)
+    ledger.upsert_row(row("first", created="monday"), path)
+    ledger.upsert_row(row("second", "8"), path)
+    ledger.upsert_row(row("first", "7", created="tuesday", estimate="0.9"), path)
+    ledger.upsert_row(row("first", "7", created="friday"), path)
     assert ledger.read_rows(path) == [row("first", "7", created="monday", estimate="0.9"), row("second", "8")]
-    ledger.add_row(row("first", "9"), path)  # handed in once more: another row
-    ledger.add_row(row("first", estimate="0.5"), path)  # made again, not handed in yet: another one, the old ones stay
+    ledger.upsert_row(row("first", "9"), path)  # handed in once more: another row
+    # Made again, not handed in yet: another one, the old ones stay
+    ledger.upsert_row(row("first", estimate="0.5"), path)
     assert [r["kaggle_ref"] for r in ledger.read_rows(path)] == ["7", "8", "9", ""]
 
 
 def test_a_run_that_is_resumed_after_its_hand_in_has_no_second_row(path):
     made = row("first", data="kaggle", split="writer", cv_accuracy="0.99", estimate="0.985")
-    ledger.add_row({**made, "created": "monday"}, path)
-    ledger.add_row({**made, "created": "monday", "kaggle_ref": "7"}, path)
+    ledger.upsert_row({**made, "created": "monday"}, path)
+    ledger.upsert_row({**made, "created": "monday", "kaggle_ref": "7"}, path)
     ledger.set_scores({"7": (0.98, 0.97)}, path)
-    ledger.add_row({**made, "created": "tuesday"}, path)  # kit submit --resume
-    ledger.add_row({**made, "created": "tuesday", "kaggle_ref": "7"}, path)  # … --upload: handed in already
+    ledger.upsert_row({**made, "created": "tuesday"}, path)  # kit submit --resume
+    ledger.upsert_row({**made, "created": "tuesday", "kaggle_ref": "7"}, path)  # … --upload: handed in already
     (only,) = ledger.read_rows(path)
     assert (only["created"], only["kaggle_ref"], only["public_score"]) == ("monday", "7", "0.98")
 
 
 def add_many(path, who):
     for number in range(10):
-        ledger.add_row(row(f"run {who}-{number}", f"{who}{number}"), path)
+        ledger.upsert_row(row(f"run {who}-{number}", f"{who}{number}"), path)
 
 
 def test_several_processes_lose_no_row(path):
@@ -88,9 +89,9 @@ def test_several_processes_lose_no_row(path):
 
 
 def test_a_ledger_edited_by_hand_is_read_and_its_other_columns_stay(path):
-    ledger.add_row(row("first", "1"), path)
+    ledger.upsert_row(row("first", "1"), path)
     path.write_text(HEADER.replace("\n", ",note\n") + "first,,,,,,,,,,1,mine\n")
-    ledger.add_row(row("second", "2"), path)
+    ledger.upsert_row(row("second", "2"), path)
     assert [r["note"] for r in ledger.read_rows(path)] == ["mine", ""]
 
 
@@ -146,7 +147,7 @@ def test_sync_fetches_the_scores_of_what_was_handed_in(kaggle, path):
         kaggle._submit("kannada-mnist", f"try {number}", "submission.csv", "")
     kaggle.submissions[3]["looks"] = [{"status": "ERROR", "errorDescription": "no rows"}]
     for run, ref in (("a", "41000000"), ("b", "41000003"), ("c", ""), ("d", "5")):
-        ledger.add_row(row(run, ref), path)
+        ledger.upsert_row(row(run, ref), path)
     said = []
     assert ledger.sync(KANNADA, path, said.append) == 1
     assert [(r["run"], r["public_score"], r["private_score"]) for r in ledger.read_rows(path)] == [
@@ -159,16 +160,16 @@ def test_sync_fetches_the_scores_of_what_was_handed_in(kaggle, path):
 
 def test_sync_of_nothing_asks_nobody(kaggle, path):
     assert ledger.sync(KANNADA, path) == 0
-    ledger.add_row(row("a"), path)
+    ledger.upsert_row(row("a"), path)
     assert ledger.sync(KANNADA, path) == 0
     assert not kaggle.requests
 
 
 def test_the_summary_counts_gaps_and_intervals(path):
     for number, (estimate, public, private) in enumerate(((0.985, 0.99, 0.98), (0.985, 0.984, 0.9), (0.5, "", ""))):
-        ledger.add_row(row(f"run {number}", str(number + 1), estimate=str(estimate), estimate_low="0.98",
+        ledger.upsert_row(row(f"run {number}", str(number + 1), estimate=str(estimate), estimate_low="0.98",
                        estimate_high="0.99", public_score=str(public), private_score=str(private)), path)
-    ledger.add_row(row("no estimate", "9", public_score="0.9"), path)
+    ledger.upsert_row(row("no estimate", "9", public_score="0.9"), path)
     result = ledger.summary(path)
     assert (result.public.n, result.public.inside) == (2, 2)
     assert result.public.mean_gap == pytest.approx((0.985 - 0.99 + 0.985 - 0.984) / 2)
@@ -181,7 +182,7 @@ def test_the_summary_counts_gaps_and_intervals(path):
 
 
 def test_a_run_without_an_estimate_is_said_to_have_none(path):
-    ledger.add_row(row("untrained", "1", cv_accuracy="0.16"), path)
+    ledger.upsert_row(row("untrained", "1", cv_accuracy="0.16"), path)
     assert "untrained: no estimate was made; its report says why" in ledger.summary(path).lines()
 
 
@@ -193,14 +194,14 @@ def test_an_empty_ledger_has_a_summary_and_a_plot(path):
 
 def test_a_name_is_no_formula(path):
     row = {**ledger.make_row("a", {}), "run": "$a^$", "estimate": "0.99"}
-    ledger.add_row(row, path)
+    ledger.upsert_row(row, path)
     assert "$a^$" in ledger.plot(path)
 
 
 def test_the_plot_is_an_svg_that_names_the_runs_and_depends_on_them_alone(path):
-    ledger.add_row(row("first", "1", estimate="0.985", estimate_low="0.98", estimate_high="0.99",
+    ledger.upsert_row(row("first", "1", estimate="0.985", estimate_low="0.98", estimate_high="0.99",
                        public_score="1"), path)
-    ledger.add_row(row("second", "2", estimate="0.986"), path)
+    ledger.upsert_row(row("second", "2", estimate="0.986"), path)
     svg = ledger.plot(path)
     assert ElementTree.fromstring(svg).tag.endswith("svg")
     assert "first" in svg and "second" in svg and "public score" in svg
@@ -208,11 +209,11 @@ def test_the_plot_is_an_svg_that_names_the_runs_and_depends_on_them_alone(path):
 
 
 def test_each_hand_in_is_drawn_with_its_interval_and_its_scores(path, monkeypatch):
-    ledger.add_row(row("old", "0", estimate="0.5"), path)
+    ledger.upsert_row(row("old", "0", estimate="0.5"), path)
     scores = {"public_score": "0.981", "private_score": "0.983"}
-    ledger.add_row(row("<a & b>", "1", estimate="0.985", estimate_low="0.98", estimate_high="0.99",
+    ledger.upsert_row(row("<a & b>", "1", estimate="0.985", estimate_low="0.98", estimate_high="0.99",
                    **scores), path)
-    ledger.add_row(row("second", "2", estimate="0.986"), path)
+    ledger.upsert_row(row("second", "2", estimate="0.986"), path)
     monkeypatch.setattr(ledger, "MOST_DRAWN", 2)
     svg = "{http://www.w3.org/2000/svg}"
     first, second = ElementTree.fromstring(ledger.plot(path)).iter(f"{svg}g")

@@ -53,8 +53,8 @@ class Data(DataFolder):
         train, test = self.train(), self.test()
         banner = "Drawn sample: scores on it say nothing about the competition."
         about = f"{len(train):,} training and {len(test):,} test digits, from {self.source}"
-        pictures = [digits.first_of_each_class(train, self.competition),
-                    digits.class_counts(train.labels, self.competition)]
+        pictures = [digits.class_gallery(train, self.competition),
+                    digits.class_count_chart(train.labels, self.competition)]
         return Result({}, [f"{self.path}: {about}"], banners=[banner] if self.is_sample else [],
                       pictures=lambda: pictures)._repr_html_()
 
@@ -170,7 +170,7 @@ def score(file: str | Path, competition: str = KANNADA.slug,
         rows = result["shown"]
         predicted, actual = ([row[name] for row in rows] for name in ("predicted", "actual"))
         pixels = data.test().pixels[:len(rows)]
-        return [digits.predictions(pixels, predicted, data.competition, actual, columns=10)]
+        return [digits.prediction_gallery(pixels, predicted, data.competition, actual, columns=10)]
 
     return Result(result, score_lines(result, data.competition), pictures=pictures,
                   monospace=True)
@@ -305,13 +305,14 @@ def _report(numbers: dict[str, Any], folder: Path, data: DataFolder, *lines: str
             predicted, true = ([row[name] for row in rows] for name in ("predicted", "true"))
             pixels = data.train().pixels[[row["row"] for row in rows]]
             shown.append(titled("Read wrong, the surest first",
-                                digits.predictions(pixels, predicted, data.competition, true)))
+                                digits.prediction_gallery(pixels, predicted, data.competition,
+                                                          true)))
         if numbers["test"]:
             rows = numbers["test"]["grid"]
             predicted = [row["predicted"] for row in rows]
             pixels = data.test().pixels[[row["index"] for row in rows]]
             shown.append(titled("The first digits of the test file",
-                                digits.predictions(pixels, predicted, data.competition)))
+                                digits.prediction_gallery(pixels, predicted, data.competition)))
         return shown
 
     return Result(numbers, [*verdict["points"], *lines, f"report: {folder / 'report.html'}"],

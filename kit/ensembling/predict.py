@@ -88,7 +88,7 @@ def precision_note(job: FoldJob) -> str:
 
 def fold_probs(weights: Path, job: FoldJob, competition: Competition,
                pixels: np.ndarray) -> np.ndarray:
-    """Probs `(n, n_classes)` float32 of one trained fold, whose `model.keras` is the file `weights`.
+    """Probs `(n, n_classes)` float32 of the trained fold whose `model.keras` is `weights`.
 
     pixels: uint8 `(n, h·w)`. The precision is that of `kit.core.backend.prediction_precision`.
     KitError where the file is damaged.

@@ -392,7 +392,7 @@ def _submit(client: Client, kernel: KernelFolder, state: PushState, competition:
         state.save(kernel)
         client.say(f"handed in {version} as submission {entry.ref}")
     report = kernel_folder.read_report(_report_path(kernel, state))
-    ledger.add_row(ledger.make_row(str(version), report, state.submission), ledger_path)
+    ledger.upsert_row(ledger.make_row(str(version), report, state.submission), ledger_path)
     scored = ledger.wait_for_score(client, competition, state.submission, ledger_path,
                                    timeout) if wait else None
     return dataclasses.replace(_result(kernel, state, scored),

@@ -85,7 +85,7 @@ def submit_file(path: Path, competition: Competition, message: str = "", wait: b
     mark(False)
     client.say(f"handed in {path} as submission {entry.ref}")
     run = path.resolve().parent.name
-    ledger.add_row(ledger.make_row(run, kernel_folder.read_report(path.with_name(REPORT)),
+    ledger.upsert_row(ledger.make_row(run, kernel_folder.read_report(path.with_name(REPORT)),
                                    entry.ref), ledger_path)
     if wait:
         entry = ledger.wait_for_score(client, competition, entry.ref, ledger_path, score_timeout)

@@ -91,7 +91,7 @@ def numbers(results: "RunResults") -> dict[str, Any] | None:
     best = max(range(len(runs)), key=lambda i: runs[i]["oof_accuracy"])
     right = _right(results.oof, results)
     return {"how": blend.how, "runs": runs, "best": runs[best]["name"],
-            "paired": metrics.paired(right, _right(blend.runs[best].oof, results), writers),
+            "paired": metrics.paired_tests(right, _right(blend.runs[best].oof, results), writers),
             "fit": _fit(results, blend)}
 
 
@@ -116,8 +116,8 @@ def _fit(results: "RunResults", blend: Blend) -> dict[str, Any] | None:
     return {"weights": blend.fitted.tolist(), "over": "rows" if writers is None else "writers",
             "accuracy": float(right.mean()), "log_loss": float(ours.mean()),
             "equal_accuracy": float(right_equal.mean()), "equal_log_loss": float(theirs.mean()),
-            "paired": metrics.paired(right, right_equal, writers),
-            "log_loss_saved": metrics.paired_writers(theirs, ours, writers)}
+            "paired": metrics.paired_tests(right, right_equal, writers),
+            "log_loss_saved": metrics.writer_bootstrap_test(theirs, ours, writers)}
 
 
 def _right(probs: np.ndarray, results: "RunResults") -> np.ndarray:

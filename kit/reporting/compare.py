@@ -15,7 +15,7 @@ from kit.data import competition as competitions
 from kit.ensembling.scored_run import ScoredRun, read_scored_run
 from kit.reporting import figures, metrics, page
 from kit.reporting.pictures import data_uri
-from kit.reporting.verdict import p_value, percent, points, standing
+from kit.reporting.verdict import p_value, paired_verdict, percent, points
 
 if TYPE_CHECKING:
     from kit.data.table import Table
@@ -82,7 +82,7 @@ def compare(folder_a: Path, folder_b: Path) -> dict[str, Any]:
             "ci95": list(metrics.accuracy_interval(side.right, writers)),
             "mistakes": int((~side.right).sum())}
            for letter, side, whole in zip("ab", (a, b), sides, strict=True)},
-        "rows": len(rows), "paired": metrics.paired(a.right, b.right, writers),
+        "rows": len(rows), "paired": metrics.paired_tests(a.right, b.right, writers),
         "both_wrong": int((~a.right & ~b.right).sum()), "notes": _notes(sides, a, b),
         "per_writer": by_writer, "per_class": by_class, "different": different}
     return {**comparison, "verdict": verdict(comparison)}
@@ -115,7 +115,7 @@ def _notes(sides: tuple[ScoredRun, ScoredRun], a: ScoredRun, b: ScoredRun) -> li
 def verdict(comparison: dict[str, Any]) -> str:
     """One sentence: better, worse, or not shown to differ; over writers where they are known."""
     a, b = comparison["a"]["name"], comparison["b"]["name"]
-    word, numbers = standing(comparison["paired"])
+    word, numbers = paired_verdict(comparison["paired"])
     if word == "same":
         return f"{a} is not shown to differ from {b}: {numbers}."
     return f"{a} is {word} than {b}: {numbers}."

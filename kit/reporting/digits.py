@@ -70,8 +70,8 @@ def digit_as_text(image: np.ndarray, colours: bool = False) -> str:
 # -- many ------------------------------------------------------------------------------------------
 
 
-def first_of_each_class(table: Table, competition: Competition) -> Markup:
-    """A gallery of the first digit of each class in the training file."""
+def class_gallery(table: Table, competition: Competition) -> Markup:
+    """The first digit of each class in the training file."""
     labels, names = np.asarray(table.labels), plain_names(competition.class_names)
     rows = [int(np.flatnonzero(labels == k)[0]) for k in np.unique(labels)]
     return gallery([table.pixels[row].reshape(competition.shape) for row in rows],
@@ -79,9 +79,9 @@ def first_of_each_class(table: Table, competition: Competition) -> Markup:
                    "the first digit of each class")
 
 
-def predictions(pixels: np.ndarray, predicted: Sequence[int], competition: Competition,
-                actual: Sequence[int] | None = None, columns: int = 6) -> Markup:
-    """A gallery of digits (n, h·w) with their predictions; mistakes stand out, given `actual`."""
+def prediction_gallery(pixels: np.ndarray, predicted: Sequence[int], competition: Competition,
+                       actual: Sequence[int] | None = None, columns: int = 6) -> Markup:
+    """Digits (n, h·w) with what they were read as; mistakes stand out, given `actual`."""
     names = plain_names(competition.class_names)
     pairs = list(zip(predicted, predicted if actual is None else actual, strict=True))
     captions = [names[k] if k == true else f"{names[k]}, not {names[true]}" for k, true in pairs]
@@ -105,7 +105,7 @@ def gallery(images: Sequence[np.ndarray], captions: Sequence[str], columns: int,
     return _drawing(min(columns, len(parts)) * step, -(-len(parts) // columns) * step, label, parts)
 
 
-def class_counts(labels: np.ndarray, competition: Competition) -> Markup:
+def class_count_chart(labels: np.ndarray, competition: Competition) -> Markup:
     """How many rows each class has, as bars with their numbers."""
     counts = np.bincount(labels, minlength=competition.n_classes)
     parts = []

@@ -65,7 +65,7 @@ def box(x: float, y: float, width: float, height: float, kind: str) -> Markup:
         x, y, max(width, 0), height, kind)
 
 
-def mark(title: str, *parts: Markup) -> Markup:
+def titled(title: str, *parts: Markup) -> Markup:
     """A group of shapes that shows `title` on hover."""
     return Markup('<g class="mark"><title>{}</title>{}</g>').format(title, Markup("").join(parts))
 
@@ -138,18 +138,18 @@ def intervals(rows: Sequence[dict[str, Any]], label: str, reference: float | Non
     x = linear(ticks[0], ticks[-1], left, right)
     parts = percent_axis(ticks, x, bottom)
     if reference is not None:
-        parts.append(mark(f"all rows: {percent(reference)}",
-                          line(x(reference), 4, x(reference), bottom, "reference")))
+        parts.append(titled(f"all rows: {percent(reference)}",
+                            line(x(reference), 4, x(reference), bottom, "reference")))
     for index, row in enumerate(rows):
         y, (low, high) = 8 + row_height * (index + 0.5), row["ci95"]
         title = (f"{row['name']}: {percent(row['value'])}, "
                  f"95 % interval {percent(low)} to {percent(high)}")
         title += f"; {row['note']}" if "note" in row else ""
         ring = [dot(x(row["actual"]), y, 5.5, "ring")] if "actual" in row else []
-        parts.append(mark(title, box(0, y - 6, WIDTH, 12, "hit"),
-                          text(gutter, y + 4, row["name"], "end", "name"),
-                          line(x(low), y, x(high), y, "whisker"), *ring,
-                          dot(x(row["value"]), y, kind=f"dot {row.get('kind', '')}")))
+        parts.append(titled(title, box(0, y - 6, WIDTH, 12, "hit"),
+                            text(gutter, y + 4, row["name"], "end", "name"),
+                            line(x(low), y, x(high), y, "whisker"), *ring,
+                            dot(x(row["value"]), y, kind=f"dot {row.get('kind', '')}")))
     return drawing(bottom + 24, label, *parts)
 
 
@@ -163,10 +163,10 @@ def dumbbells(rows: Sequence[dict[str, Any]], label: str) -> Markup:
         y, a, b = 8 + 15 * (index + 0.5), x(row["accuracy_a"]), x(row["accuracy_b"])
         title = f"{row['name']}: A {percent(row['accuracy_a'])}, B {percent(row['accuracy_b'])}"
         loss = "" if a >= b else " loss"
-        parts.append(mark(title, box(0, y - 6, WIDTH, 12, "hit"),
-                          text(30, y + 4, row["name"], "end", "name"),
-                          line(b, y, a, y, f"whisker{loss}"), dot(b, y, 3.5, "ring"),
-                          dot(a, y, 3.5, f"dot{loss}")))
+        parts.append(titled(title, box(0, y - 6, WIDTH, 12, "hit"),
+                            text(30, y + 4, row["name"], "end", "name"),
+                            line(b, y, a, y, f"whisker{loss}"), dot(b, y, 3.5, "ring"),
+                            dot(a, y, 3.5, f"dot{loss}")))
     return drawing(bottom + 24, label, *parts)
 
 
@@ -198,7 +198,7 @@ def curves(folds: Sequence[dict[str, Any]], train: str, val: str, label: str,
         words = f"{percent(end)} mistakes" if mistakes else f"loss {end:.4f}"
         path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(fold["epoch"], values,
                                                                strict=True))
-        parts.append(mark(
+        parts.append(titled(
             f"{fold['model']}, seed {fold['seed']}, fold {fold['fold']}, {kind}: "
             f"{words} after {epoch:g} epochs",
             Markup('<polyline points="{}" class="curve {}"/>').format(path, kind),
@@ -223,12 +223,12 @@ def reliability(bins: Sequence[dict[str, Any]], label: str) -> Markup:
         title = (f"confidence {percent(entry['confidence'], 1)} on average: "
                  f"{percent(entry['accuracy'], 1)} right, {entry['rows']:,} rows")
         radius = 3 + 5 * math.sqrt(entry["rows"] / most)
-        parts.append(mark(title, line(at, y(low), at, y(high), "whisker"),
-                          dot(at, y(entry["accuracy"]), radius)))
+        parts.append(titled(title, line(at, y(low), at, y(high), "whisker"),
+                            dot(at, y(entry["accuracy"]), radius)))
     return drawing(360, label, *parts, text(WIDTH - 20, 356, "confidence", "end"))
 
 
-def balance(rows: Sequence[dict[str, Any]], names: Sequence[str], label: str) -> Markup:
+def class_balance(rows: Sequence[dict[str, Any]], names: Sequence[str], label: str) -> Markup:
     """Predicted number of each class as a bar, the expected range as a bracket."""
     ticks = nice_ticks(0, max(max(row["predicted"], row["high"]) for row in rows))
     x, bottom = linear(0, ticks[-1], 36, WIDTH - 24), 8 + 26 * len(rows)
@@ -241,10 +241,10 @@ def balance(rows: Sequence[dict[str, Any]], names: Sequence[str], label: str) ->
         inside = row["low"] <= row["predicted"] <= row["high"]
         title = (f"{name}: {row['predicted']:,} predicted, {row['low']:,.0f} to "
                  f"{row['high']:,.0f} expected")
-        parts.append(mark(title, text(28, y + 4, name, "end", "name"),
-                          box(36, y - 7, x(row["predicted"]) - 36, 14,
-                              "bar" if inside else "bar out"),
-                          line(low, y, high, y, "bracket"),
-                          line(low, y - 5, low, y + 5, "bracket"),
-                          line(high, y - 5, high, y + 5, "bracket")))
+        parts.append(titled(title, text(28, y + 4, name, "end", "name"),
+                            box(36, y - 7, x(row["predicted"]) - 36, 14,
+                                "bar" if inside else "bar out"),
+                            line(low, y, high, y, "bracket"),
+                            line(low, y - 5, low, y + 5, "bracket"),
+                            line(high, y - 5, high, y + 5, "bracket")))
     return drawing(bottom + 24, label, *parts)

@@ -25,7 +25,7 @@ LEAST_ACCURACY = 0.8
 # -- accuracy --------------------------------------------------------------------------------------
 
 
-def wilson(hits: int, n: int) -> Interval:
+def wilson_interval(hits: int, n: int) -> Interval:
     """95 % score interval of a proportion of `hits` in `n` independent rows (Wilson 1927).
 
     (0, 1) for no rows.
@@ -46,7 +46,7 @@ def accuracy_interval(right: np.ndarray, writers: np.ndarray | None = None) -> I
     Wilson's for independent rows, since with few or flawless writers the bootstrap alone is too
     narrow. Otherwise Wilson's.
     """
-    low, high = wilson(int(right.sum()), len(right))
+    low, high = wilson_interval(int(right.sum()), len(right))
     if writers is None or len(np.unique(writers)) < 2:
         return low, high
     hits, rows = sum_by_writer(right, writers)
@@ -107,7 +107,7 @@ def per_writer(right: np.ndarray, writers: np.ndarray, fold: np.ndarray) -> list
         hits, n = int(right[own].sum()), int(own.sum())
         entries.append({"writer": int(writer), "fold": [int(k) for k in np.unique(fold[own])],
                         "rows": n, "mistakes": n - hits, "accuracy": hits / n,
-                        "ci95": list(wilson(hits, n))})
+                        "ci95": list(wilson_interval(hits, n))})
     return entries
 
 
@@ -133,7 +133,7 @@ def per_class(matrix: np.ndarray) -> list[dict[str, Any]]:
         entries.append({
             "class": k, "rows": n, "predicted": predicted, "precision": ratio(hits, predicted),
             "recall": ratio(hits, n), "f1": ratio(2 * hits, n + predicted),
-            "recall_ci95": list(wilson(hits, n)), "mistaken_for": most})
+            "recall_ci95": list(wilson_interval(hits, n)), "mistaken_for": most})
     return entries
 
 
@@ -154,7 +154,7 @@ def calibration(probs: np.ndarray, labels: np.ndarray, n_bins: int = 15) -> dict
         hits, n = int(right[index == k].sum()), int((index == k).sum())
         bins.append({"low": float(k / n_bins), "high": float((k + 1) / n_bins), "rows": n,
                      "confidence": float(confidence[index == k].mean()), "accuracy": hits / n,
-                     "ci95": list(wilson(hits, n))})
+                     "ci95": list(wilson_interval(hits, n))})
     gaps = [entry["rows"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins]
     p_true = np.clip(probs[np.arange(len(labels)), labels], 1e-7, 1)
     return {"ece": float(sum(gaps) / len(labels)), "confidence": float(confidence.mean()),
@@ -164,12 +164,12 @@ def calibration(probs: np.ndarray, labels: np.ndarray, n_bins: int = 15) -> dict
 # -- is A better than B? ---------------------------------------------------------------------------
 
 
-def paired_rows(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
+def mcnemar_test(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     """McNemar's exact test of A against B: difference A - B of the accuracies, interval, p.
 
     a, b: (n,) bool, whether each row was right. The interval is Wald's with half a row added to
     each kind of disagreement (Agresti & Min 2005). It treats rows as independent, so it is too
-    narrow where the rows of a writer are right or wrong together; see `paired_writers`.
+    narrow where the rows of a writer are right or wrong together; see `writer_bootstrap_test`.
     """
     from scipy.stats import binomtest
 
@@ -183,8 +183,8 @@ def paired_rows(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
             "ci95": [float(middle - half), float(middle + half)], "p": float(p)}
 
 
-def paired_writers(a: np.ndarray, b: np.ndarray,
-                   writers: np.ndarray | None) -> dict[str, Any] | None:
+def writer_bootstrap_test(a: np.ndarray, b: np.ndarray,
+                          writers: np.ndarray | None) -> dict[str, Any] | None:
     """A against B by a bootstrap that resamples writers: difference A - B, percentile interval, p.
 
     a, b: (n,) bool, whether each row was right. p is two-sided, and at least 2 / (DRAWS + 1), the
@@ -203,20 +203,20 @@ def paired_writers(a: np.ndarray, b: np.ndarray,
             "p": float(min(1.0, 2 * (tail + 1) / (DRAWS + 1)))}
 
 
-def paired(a: np.ndarray, b: np.ndarray, writers: np.ndarray | None) -> dict[str, Any]:
+def paired_tests(a: np.ndarray, b: np.ndarray, writers: np.ndarray | None) -> dict[str, Any]:
     """Whether A is better than B: over rows, over writers, and over the hardest eight writers.
 
     The hardest are those with the lowest accuracy of both together; if one of the two chose them,
     that one would look worse by chance.
     """
-    over_writers = paired_writers(a, b, writers)
+    over_writers = writer_bootstrap_test(a, b, writers)
     if writers is None or over_writers is None:
-        return {"rows": paired_rows(a, b), "writers": None, "hardest": None}
+        return {"rows": mcnemar_test(a, b), "writers": None, "hardest": None}
     hits, rows = sum_by_writer(a.astype(float) + b, writers)
     chosen = np.unique(writers)[np.argsort(hits / rows, kind="stable")[:TEST_WRITERS]]
     own = np.isin(writers, chosen)
-    worst = paired_writers(a[own], b[own], writers[own]) or {}
-    return {"rows": paired_rows(a, b), "writers": over_writers, "hardest": {
+    worst = writer_bootstrap_test(a[own], b[own], writers[own]) or {}
+    return {"rows": mcnemar_test(a, b), "writers": over_writers, "hardest": {
         **worst, "names": [int(name) for name in chosen], "accuracy_a": float(a[own].mean()),
         "accuracy_b": float(b[own].mean())}}
 

@@ -134,7 +134,7 @@ def _baseline(results: "RunResults", scored: np.ndarray) -> dict[str, Any] | Non
     ours, theirs = (oof[both].argmax(axis=1) == labels for oof in (results.oof, base.oof))
     return {"model": base.model,
             **metrics.cv_scores(base.oof[both], labels, folds.fold[both], writers),
-            "paired": metrics.paired(ours, theirs, writers)}
+            "paired": metrics.paired_tests(ours, theirs, writers)}
 
 
 def _member(results: "RunResults", member: "Member") -> dict[str, Any]:

@@ -25,11 +25,12 @@ def p_value(p: float) -> str:
     return f"p\u00a0=\u00a0{p:.3f}" if p < 0.1 else f"p\u00a0=\u00a0{p:.2f}"
 
 
-def standing(paired: dict[str, Any]) -> tuple[str, str]:
-    """How A stands against B by `metrics.paired`: `better`, `worse` or `same`; and the numbers.
+def paired_verdict(paired: dict[str, Any]) -> tuple[str, str]:
+    """Whether A is `better` or `worse` than B or the `same`, and the numbers in words.
 
     `same` means that no difference is shown: p is .05 or more, or the interval contains zero. The
-    test over writers decides, or the one over rows where no writers are known.
+    test over writers decides, or the one over rows where no writers are known. paired: the result
+    of `metrics.paired_tests`.
     """
     test, over = (paired["writers"], "writers") if paired["writers"] else (paired["rows"], "rows")
     low, high = test["ci95"]
@@ -41,16 +42,16 @@ def standing(paired: dict[str, Any]) -> tuple[str, str]:
 
 
 def against_baseline(report: dict[str, Any]) -> str | None:
-    """`better`, `worse` or `same`, as in `standing`; None without another run to compare with."""
+    """The word of `paired_verdict`; None if the run is the baseline itself, or there is none."""
     base = report["baseline"]
     if base is None or all(member["model"] == base["model"] for member in report["members"]):
         return None
-    return standing(base["paired"])[0]
+    return paired_verdict(base["paired"])[0]
 
 
 def verdict(report: dict[str, Any]) -> dict[str, Any]:
     """`headline` (the result, plainly), `banners` (warnings), `points`, `next` (sentences)."""
-    return {"headline": _headline(report), "banners": _banners(report), "points": _points(report),
+    return {"headline": _headline(report), "banners": _banners(report), "points": _findings(report),
             "next": _next(report)}
 
 
@@ -68,7 +69,7 @@ def _headline(report: dict[str, Any]) -> str:
         best = next(run for run in blend["runs"] if run["name"] == blend["best"])
         words += (f"; {best['name']}, the best run in it, reads "
                   f"{round(of * best['oof_accuracy']):,}")
-        words += ", which is no clear difference" * (standing(blend["paired"])[0] == "same")
+        words += ", which is no clear difference" * (paired_verdict(blend["paired"])[0] == "same")
     if against := against_baseline(report):
         words += f"; the baseline reads {round(of * report['baseline']['oof_accuracy']):,}"
         words += ", which is no clear difference" * (against == "same")
@@ -102,7 +103,7 @@ def _banners(report: dict[str, Any]) -> list[str]:
     return banners
 
 
-def _points(report: dict[str, Any]) -> list[str]:
+def _findings(report: dict[str, Any]) -> list[str]:
     """The findings, a sentence or two each: held-out score, baseline, leaderboard, Dig-MNIST."""
     cv, base, estimate = report["cv"], report["baseline"], report["leaderboard_estimate"]
     low, high = cv["ci95"]
@@ -113,7 +114,7 @@ def _points(report: dict[str, Any]) -> list[str]:
     if blend := report["blend"]:
         runs = ", ".join(f"{run['name']} {percent(run['oof_accuracy'])} (weight "
                          f"{run['weight']:.2f})" for run in blend["runs"])
-        stands, numbers = standing(blend["paired"])
+        stands, numbers = paired_verdict(blend["paired"])
         sentences.append(f"The blended runs alone: {runs}. {word[stands]} the best of them, "
                          f"{blend['best']}: {numbers}.")
         if blend["fit"]:
@@ -121,7 +122,7 @@ def _points(report: dict[str, Any]) -> list[str]:
     elif base is None:
         sentences.append("No fold of the baseline was trained, so there is nothing to compare.")
     elif against := against_baseline(report):
-        numbers = standing(base["paired"])[1]
+        numbers = paired_verdict(base["paired"])[1]
         sentences.append(f"{word[against]} the baseline {base['model']}: {numbers}.")
     else:
         sentences.append(f"This run is the baseline, {base['model']}, itself.")
@@ -137,8 +138,9 @@ def _points(report: dict[str, Any]) -> list[str]:
         held = (" The same method was right for "
                 f"{check['held']} of {check['of']} groups of training writers."
                 if check and check["of"] else "")
-        sentences.append(f"On {place}, expect about {percent(estimate['value'], 1)}: "
-                         f"{percent(estimate['low'], 1)} to {percent(estimate['high'], 1)}.{held}")
+        sentences.append(f"On {place}, expect about {percent(estimate['value'], 1)} "
+                         f"({percent(estimate['low'], 1)} to {percent(estimate['high'], 1)})."
+                         f"{held}")
 
     if extra := report["dig_mnist"]:
         sentences.append(f"On {extra['file']}, which has other writers and other paper: "
@@ -149,8 +151,8 @@ def _points(report: dict[str, Any]) -> list[str]:
 def _fit(fit: dict[str, Any]) -> str:
     """What the fitted weights of a blend gained over equal ones, where anything."""
     saved = fit["log_loss_saved"]
-    gains = ["more digits read correctly"] * (standing(fit["paired"])[0] == "better")
-    if saved and standing({"writers": saved})[0] == "better":
+    gains = ["more digits read correctly"] * (paired_verdict(fit["paired"])[0] == "better")
+    if saved and paired_verdict({"writers": saved})[0] == "better":
         gains.append("a lower log loss")
     gained = f"brought {' and '.join(gains)} than equal weights" if gains else \
         "gained nothing that shows over equal weights, so --weights equal is as good"

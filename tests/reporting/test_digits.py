@@ -69,12 +69,12 @@ def test_a_digit_as_a_file(data, tmp_path):
 
 
 def test_a_digit_of_each_class(data):
-    root, images = parse(digits.first_of_each_class(data.train(), TINY))
+    root, images = parse(digits.class_gallery(data.train(), TINY))
     assert len(images) == 10 and words(root) == list("0123456789")
 
 
 def test_class_balance():
-    root, _ = parse(digits.class_counts(np.repeat(np.arange(10), np.arange(10) * 300), KANNADA))
+    root, _ = parse(digits.class_count_chart(np.repeat(np.arange(10), np.arange(10) * 300), KANNADA))
     bars = [float(element.get("width")) for element in root.iter() if element.tag.endswith("}rect")]
     np.testing.assert_allclose(bars, 260 * np.arange(10) / 9, atol=0.06)
     assert words(root)[-1] == "2,700"
@@ -83,14 +83,14 @@ def test_class_balance():
 def test_a_grid_of_predictions(data):
     pixels = data.train().pixels[:36]
     predicted = [k % 10 for k in range(36)]
-    root, images = parse(digits.predictions(pixels, predicted, TINY))
+    root, images = parse(digits.prediction_gallery(pixels, predicted, TINY))
     assert len(images) == 36 and words(root) == [str(k % 10) for k in range(36)]
     assert {(image.get("x"), image.get("y")) for image in images} == \
         {(str(12 + 72 * i), str(72 * j)) for i in range(6) for j in range(6)}
 
 
 def test_mistakes_stand_out_where_the_truth_is_known(data):
-    root, _ = parse(digits.predictions(data.train().pixels[:4], [0, 1, 7, 3], TINY, [0, 1, 2, 3]))
+    root, _ = parse(digits.prediction_gallery(data.train().pixels[:4], [0, 1, 7, 3], TINY, [0, 1, 2, 3]))
     assert words(root) == ["0", "1", "7, not 2", "3"]
     assert [element.get("fill") == "currentColor" for element in root.iter()
             if element.tag.endswith("}text")] == [True, True, False, True]
@@ -98,6 +98,6 @@ def test_mistakes_stand_out_where_the_truth_is_known(data):
 
 def test_captions_cannot_become_markup(data):
     sly = dataclasses.replace(TINY, class_names=("<script>", *"123456789"))
-    svg = str(digits.first_of_each_class(data.train(), sly))
+    svg = str(digits.class_gallery(data.train(), sly))
     assert "<script>" not in svg and "&lt;script&gt;" in svg
     assert not re.search(r'href="(?!data:image/png)', svg)

@@ -78,7 +78,7 @@ def test_no_values_no_drawing():
 def test_an_unexpected_class_balance_stands_out():
     rows = [{"class": 0, "predicted": 80, "expected": 50, "low": 40.2, "high": 59.8},
             {"class": 1, "predicted": 50, "expected": 50, "low": 40.2, "high": 59.8}]
-    svg = figures.balance(rows, ["0", "1"], "balance")
+    svg = figures.class_balance(rows, ["0", "1"], "balance")
     assert re.findall(r'class="(bar[^"]*)"', svg) == ["bar out", "bar"]
 
 

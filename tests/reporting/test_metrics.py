@@ -29,23 +29,23 @@ def by_writer(rng, accuracies, rows=100):
 def test_wilson_is_scipys(hits_of_n):
     hits, n = hits_of_n
     expected = binomtest(hits, n).proportion_ci(method="wilson")
-    assert metrics.wilson(hits, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert metrics.wilson_interval(hits, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_of_no_rows_nothing_is_known():
-    assert metrics.wilson(0, 0) == (0, 1)
+    assert metrics.wilson_interval(0, 0) == (0, 1)
 
 
 def test_without_writers_the_interval_is_wilsons(rng):
     right = rng.random(500) < 0.9
-    assert metrics.accuracy_interval(right) == metrics.wilson(int(right.sum()), 500)
-    assert metrics.accuracy_interval(right, np.zeros(500)) == metrics.wilson(int(right.sum()), 500)
+    assert metrics.accuracy_interval(right) == metrics.wilson_interval(int(right.sum()), 500)
+    assert metrics.accuracy_interval(right, np.zeros(500)) == metrics.wilson_interval(int(right.sum()), 500)
 
 
 def test_unequal_writers_widen_the_interval(rng):
     right, writers = by_writer(rng, [0.5, 0.6, 0.99, 0.99, 0.99, 0.99], 1000)
     low, high = metrics.accuracy_interval(right, writers)
-    narrow_low, narrow_high = metrics.wilson(int(right.sum()), len(right))
+    narrow_low, narrow_high = metrics.wilson_interval(int(right.sum()), len(right))
     assert low < right.mean() < high
     assert high - low > 5 * (narrow_high - narrow_low)
 
@@ -133,7 +133,7 @@ def test_a_certain_and_wrong_row_does_not_make_the_loss_infinite():
 def test_mcnemar_golden():
     a = np.repeat([True, True, False, False], [80, 9, 1, 10])
     b = np.repeat([True, False, True, False], [80, 9, 1, 10])
-    test = metrics.paired_rows(a, b)
+    test = metrics.mcnemar_test(a, b)
     assert (test["only_a_right"], test["only_b_right"]) == (9, 1)
     assert test["p"] == pytest.approx(0.021484375)  # 2 · (1 + 10) / 2¹⁰
     assert test["difference"] == pytest.approx(0.08)
@@ -142,7 +142,7 @@ def test_mcnemar_golden():
 
 def test_nothing_differs_between_a_run_and_itself(rng):
     right, writers = by_writer(rng, [0.8, 0.9, 0.7])
-    found = metrics.paired(right, right, writers)
+    found = metrics.paired_tests(right, right, writers)
     for kind in ("rows", "writers", "hardest"):
         assert found[kind]["difference"] == 0 and found[kind]["p"] == 1
     assert found["writers"]["ci95"] == [0, 0]
@@ -151,7 +151,7 @@ def test_nothing_differs_between_a_run_and_itself(rng):
 def test_turning_the_two_around_turns_the_sign_around(rng):
     a, writers = by_writer(rng, np.linspace(0.7, 0.95, 12))
     b = rng.random(len(a)) < 0.85
-    there, back = metrics.paired(a, b, writers), metrics.paired(b, a, writers)
+    there, back = metrics.paired_tests(a, b, writers), metrics.paired_tests(b, a, writers)
     for kind in ("rows", "writers", "hardest"):
         assert there[kind]["difference"] == pytest.approx(-back[kind]["difference"])
         assert there[kind]["ci95"] == pytest.approx([-bound for bound in back[kind]["ci95"][::-1]])
@@ -164,21 +164,21 @@ def test_a_gain_on_every_writer_is_certain_and_one_writers_gain_is_not(rng):
     everywhere, once = b.copy(), b.copy()
     everywhere[np.arange(len(writers)) % 20 == 0] = True
     once[writers == 3] = True
-    assert metrics.paired_writers(everywhere, b, writers)["p"] < 0.001
-    assert metrics.paired_writers(once, b, writers)["p"] > 0.3
-    assert metrics.paired_rows(once, b)["p"] < 0.01  # rows alone would have been fooled
+    assert metrics.writer_bootstrap_test(everywhere, b, writers)["p"] < 0.001
+    assert metrics.writer_bootstrap_test(once, b, writers)["p"] > 0.3
+    assert metrics.mcnemar_test(once, b)["p"] < 0.01  # rows alone would have been fooled
 
 
 def test_the_hardest_eight_are_those_that_both_find_hard(rng):
     a, writers = by_writer(rng, [0.3] * 8 + [0.95] * 10)
     b, _ = by_writer(rng, [0.3] * 8 + [0.95] * 10)
-    hardest = metrics.paired(a, b, writers)["hardest"]
+    hardest = metrics.paired_tests(a, b, writers)["hardest"]
     assert sorted(hardest["names"]) == list(range(8))
     assert hardest["rows"] == 800 and hardest["accuracy_a"] == a[:800].mean()
 
 
 def test_unknown_writers_leave_the_test_over_rows():
-    found = metrics.paired(np.array([True, False]), np.array([False, False]), None)
+    found = metrics.paired_tests(np.array([True, False]), np.array([False, False]), None)
     assert found["writers"] is None and found["hardest"] is None and found["rows"]["p"] == 1
 
 
@@ -201,5 +201,5 @@ def test_everything_is_json(rng):
     labels = rng.integers(10, size=200)
     probs = rng.dirichlet(np.ones(10), 200).astype(np.float32)
     json.dumps([metrics.cv_scores(probs, labels, writers, writers), metrics.per_writer(right, writers, writers),
-                metrics.calibration(probs, labels), metrics.paired(right, ~right, writers),
+                metrics.calibration(probs, labels), metrics.paired_tests(right, ~right, writers),
                 metrics.class_balance(labels, labels, 10)], allow_nan=False)

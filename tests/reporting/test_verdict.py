@@ -34,7 +34,7 @@ def test_against_the_baseline(report, difference, ci95, p, words):
 
 
 def test_the_leaderboard_is_not_promised_for_a_sample(report):
-    assert said(report)["points"][2].startswith("On the leaderboard, expect about 95.2\u00a0%: 93.1\u00a0% to")
+    assert said(report)["points"][2].startswith("On the leaderboard, expect about 95.2\u00a0% (93.1\u00a0% to")
     assert said(report, data__is_sample=True)["points"][2].startswith("On the sample's own test file, expect")
     assert "no estimate" in said(report, leaderboard_estimate=None)["points"][2]
 
