@@ -187,8 +187,8 @@ def writer_bootstrap_test(a: np.ndarray, b: np.ndarray,
                           writers: np.ndarray | None) -> dict[str, Any] | None:
     """A against B by a bootstrap that resamples writers: difference A - B, percentile interval, p.
 
-    a, b: (n,) bool, whether each row was right. p is two-sided, and at least 2 / (DRAWS + 1), the
-    least that DRAWS can show. None where fewer than two writers are known.
+    a, b: (n,), whether each row was right, or a loss. p is two-sided, and at least 2 / (DRAWS + 1),
+    the least that DRAWS can show. None where fewer than two writers are known.
     """
     if writers is None or len(np.unique(writers)) < 2:
         return None
