@@ -96,6 +96,10 @@ def read_runs(folders: Sequence[Path]) -> tuple[FinishedRun, ...]:
         if report["complete"] is not True:
             raise KitError(f"{run.name} is not complete: its time budget left folds out",
                            "finish it with --resume and a longer --time-budget, or leave it out")
+        if report["cv"].get("split") == "harder":
+            raise KitError(f"{run.name} was made with --split harder, to choose between recipes; "
+                           "its models have not learnt from the hardest writers",
+                           "leave it out, or make it again without --split")
         if what := _other_data(scored[0], run):
             raise KitError(f"{run.name} was made from other data than {scored[0].name}: {what}",
                            f"leave it out, or make it again from the same data{_command(run)}")

@@ -205,6 +205,14 @@ def test_a_run_that_is_not_complete(results, tmp_path):
     assert "weak is not complete" in said and "--resume" in said
 
 
+def test_a_run_of_the_split_harder(results, tmp_path):
+    folders = [written(tmp_path, run) for run in results]
+    report = storage.read_json(folders[1] / "report.json")
+    storage.write_json(folders[1] / "report.json",
+                       {**report, "cv": {**report["cv"], "split": "harder"}})
+    assert "weak was made with --split harder" in refused(folders)
+
+
 def test_a_submission_without_test_probs(folders):
     (folders[1] / "test.npz").unlink()
     said = refused(folders)
