@@ -1,4 +1,4 @@
-"""Check a kernel folder before its rehearsal: what Kaggle would refuse, what differs here."""
+"""Check a kernel folder before its rehearsal: what Kaggle would refuse, and what differs here."""
 
 import importlib.util
 import json
@@ -23,26 +23,35 @@ def check(folder: Path, metadata: dict[str, Any]) -> tuple[list[str], list[str]]
         raise _not_python(code, {"r": "R", "rmarkdown": "R Markdown"}[language.lower()])
     reasons, notes = [], sandbox.differences()
     if language != "python":
-        reasons.append(f"its language is {language!r:.40}: Kaggle's client takes python, r or rmarkdown")
+        reasons.append(f"its language is {language!r:.40}: Kaggle's client takes python, r or "
+                       "rmarkdown")
     if str(metadata.get("enable_internet", True)).lower() != "false":
-        reasons.append("the internet is on (it is unless enable_internet is false), and the competition forbids that")
+        reasons.append("the internet is on (it is unless enable_internet is false), and the "
+                       "competition forbids that")
     if metadata["kernel_type"] == "notebook":
         facts = read_notebook(code).get("metadata")
         spec = facts.get("kernelspec") if isinstance(facts, dict) else None
-        name, spoken = (spec.get("name"), spec.get("language")) if isinstance(spec, dict) else (None, None)
+        spec = spec if isinstance(spec, dict) else {}
+        name, spoken = spec.get("name"), spec.get("language")
         if name == "ir" or str(spoken).lower() == "r":
             raise _not_python(code, "R")
         if not name:
             reasons.append("the notebook has no kernelspec: Kaggle does not run it")
         elif name != "python3":
-            notes.append(f"its kernelspec is named {name!r:.40}, which Kaggle's image may not have: python3 is safe")
-        _check_packages(code)
+            notes.append(f"its kernelspec is named {name!r:.40}, which Kaggle's image may not "
+                         "have: python3 is safe")
+        lacking = [package for package in ("nbclient", "ipykernel", "nbformat")
+                   if importlib.util.find_spec(package) is None]
+        if lacking:
+            raise KitError(f"{code} is a notebook, and {' and '.join(lacking)}, with which Kaggle "
+                           f"runs one, {'is' if len(lacking) == 1 else 'are'} not installed here",
+                           "bash scripts/setup.sh rehearse in the kit's folder")
     elif code.suffix == ".ipynb":
         raise KitError(f"{folder / METADATA} calls {code.name} a script, and it is a notebook",
                        'write there "kernel_type": "notebook"')
     if not sandbox.namespaces() and b"/kaggle/" in code.read_bytes():
-        notes.append("it names /kaggle itself, which is not on this machine: a no for files that it does not find says "
-                     "nothing about Kaggle")
+        notes.append("it names /kaggle itself, which is not on this machine: a no for files that "
+                     "it does not find says nothing about Kaggle")
     image = f"its image of {provenance.KAGGLE_IMAGE_DATE}"
     if others := provenance.other_versions():
         notes.append(f"not as on Kaggle ({image}): {', '.join(others)}")
@@ -56,20 +65,13 @@ def check(folder: Path, metadata: dict[str, Any]) -> tuple[list[str], list[str]]
 
 
 def has_gpu() -> bool:
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()  # the latter in Windows' Linux
+    """Whether this machine has a GPU of NVIDIA's; `/dev/dxg` is that of Windows' Linux."""
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
 
 
 def _not_python(code: Path, language: str) -> KitError:
     return KitError(f"{code} is written in {language}; a rehearsal runs Python alone",
                     "kit kernel push takes it to Kaggle without a rehearsal")
-
-
-def _check_packages(code: Path) -> None:
-    lacking = [name for name in ("nbclient", "ipykernel", "nbformat") if importlib.util.find_spec(name) is None]
-    if lacking:
-        raise KitError(f"{code} is a notebook, and {' and '.join(lacking)}, with which Kaggle runs one, "
-                       f"{'is' if len(lacking) == 1 else 'are'} not installed here",
-                       "bash scripts/setup.sh rehearse in the kit's folder")
 
 
 def read_notebook(path: Path) -> dict[str, Any]:
@@ -78,21 +80,24 @@ def read_notebook(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise KitError(f"{path} is no notebook: byte {error.start + 1} (0x{error.object[error.start]:02x}) is not "
-                       "UTF-8", "save it again as UTF-8") from error
+        raise KitError(f"{path} is no notebook: byte {error.start + 1} "
+                       f"(0x{error.object[error.start]:02x}) is not UTF-8",
+                       "save it again as UTF-8") from error
     except OSError as error:
         raise storage.explain_os_error(error, path, "read") from error
     if text.startswith("\ufeff"):
-        raise KitError(f"{path} is no notebook: it begins with a byte order mark, at which Jupyter stops",
+        raise KitError(f"{path} is no notebook: it begins with a byte order mark, at which Jupyter "
+                       "stops",
                        "save it as UTF-8 without one (an editor may call it UTF-8 with BOM)")
     try:
         notebook = json.loads(text)
     except (ValueError, RecursionError) as error:
-        fix = "rename it to .py and call it a script" if "import " in text and text.lstrip()[:1] != "{" else again
-        raise KitError(f"{path} is no notebook: {error}", fix) from error
+        is_code = "import " in text and text.lstrip()[:1] != "{"
+        raise KitError(f"{path} is no notebook: {error}", "rename it to .py and call it a script"
+                       if is_code else again) from error
     if isinstance(notebook, dict) and isinstance(notebook.get("worksheets"), list):
-        raise KitError(f"{path} is a notebook in the format {notebook.get('nbformat', 3)} of before 2015",
-                       f"jupyter nbconvert --to notebook --inplace {path}")
+        raise KitError(f"{path} is a notebook in the format {notebook.get('nbformat', 3)} of "
+                       "before 2015", f"jupyter nbconvert --to notebook --inplace {path}")
     if not isinstance(notebook, dict) or "cells" not in notebook:
         raise KitError(f"{path} is no notebook: it has no cells", again)
     if not isinstance(notebook["cells"], list):

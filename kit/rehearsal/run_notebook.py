@@ -15,7 +15,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-START_SECONDS = 600  # for a kernel to answer at first; a busy machine needs more than nbclient's minute
+START_SECONDS = 600  # until the kernel answers; nbclient's minute is too short on a busy machine
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -40,7 +40,7 @@ def main(path: str) -> int:
     notebook = nbformat.read(path, as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in cells:
-        cell.outputs = []  # Kaggle's client pushes no outputs, and an old error among them is none of this run
+        cell.outputs = []  # Kaggle's client pushes none; an old error among them is not of this run
     client = PrintingClient(notebook, timeout=None, startup_timeout=START_SECONDS,
                             kernel_name="python3")
     name = value = ""
@@ -49,10 +49,12 @@ def main(path: str) -> int:
     except CellExecutionError as error:
         name, value = error.ename, error.evalue
     except DeadKernelError:
-        print("DeadKernelError: the process that runs the cells has died: killed, out of memory, or ended by a cell")
+        print("DeadKernelError: the process that runs the cells has died: killed, out of memory, "
+              "or ended by a cell")
         return 1
     errors = [output for cell in cells for output in cell.outputs if output.output_type == "error"]
-    failures = [error for error in errors if error.ename != "SystemExit" or error.evalue not in ("", "0")]
+    failures = [error for error in errors
+                if error.ename != "SystemExit" or error.evalue not in ("", "0")]
     if failures:
         name, value = failures[0].ename, failures[0].evalue
     elif errors or not name:

@@ -15,7 +15,8 @@ from typing import Any
 from kit.core.errors import KitError
 
 LAYOUTS = ("new", "old")
-PARENTS = {"competition": "competitions", "dataset": "datasets", "model": "models", "kernel": "notebooks"}
+PARENTS = {"competition": "competitions", "dataset": "datasets", "model": "models",
+           "kernel": "notebooks"}  # folders below /kaggle/input in the new layout
 DOWNLOADS = {"competition": "kaggle competitions download {ref} && unzip {ref}.zip -d {folder}",
              "dataset": "kaggle datasets download {ref} --unzip -p {folder}",
              "model": "kaggle models variations versions download {ref} --untar -p {folder}",
@@ -24,13 +25,10 @@ DOWNLOADS = {"competition": "kaggle competitions download {ref} && unzip {ref}.z
 
 @dataclass(frozen=True)
 class Source:
-    """One input. `ref` as `kernel-metadata.json` names it: SLUG, OWNER/SLUG or OWNER/MODEL/FRAMEWORK/VARIATION/VERSION.
+    """One input, as `kernel-metadata.json` names it."""
 
-    `kind` is a key of `PARENTS`.
-    """
-
-    kind: str
-    ref: str
+    kind: str  # a key of `PARENTS`
+    ref: str  # SLUG, OWNER/SLUG or OWNER/MODEL/FRAMEWORK/VARIATION/VERSION
 
     @property
     def slug(self) -> str:
@@ -59,14 +57,18 @@ def mount_points(sources: Sequence[Source], layout: str) -> dict[Source, str]:
         return {source: f"{PARENTS[source.kind]}/{_path(source)}" for source in sources}
     short = {source: _path(source).removeprefix(_owner(source)) for source in sources}
     tops = Counter(place.split("/")[0] for place in short.values())
-    return {source: _path(source) if tops[place.split("/")[0]] > 1 and source.kind in ("dataset", "kernel") else place
-            for source, place in short.items()}  # of two with one name each gets its owner's folder
+    # Of two with one name, each gets its owner's folder
+    return {source: _path(source) if tops[place.split("/")[0]] > 1
+            and source.kind in ("dataset", "kernel") else place
+            for source, place in short.items()}
 
 
 def _path(source: Source) -> str:
     """Its reference as a path, with a model's framework (pyTorch) in lower case, as on Kaggle."""
-    parts = source.ref.split("/")
-    return "/".join([*parts[:2], parts[2].lower(), *parts[3:]]) if source.kind == "model" else source.ref
+    if source.kind != "model":
+        return source.ref
+    owner, model, framework, *rest = source.ref.split("/")
+    return "/".join([owner, model, framework.lower(), *rest])
 
 
 def _owner(source: Source) -> str:
@@ -87,7 +89,8 @@ def match_folders(mounts: Sequence[str], sources: Sequence[Source],
     found: dict[Source, Path] = {}
     for mount in mounts:
         ref, equals, rest = mount.partition("=")
-        wanted = [source for source in sources if equals and source.ref.lower() == ref.strip().lower()]
+        wanted = [source for source in sources
+                  if equals and source.ref.lower() == ref.strip().lower()]
         folder = Path(rest if wanted else mount).expanduser()
         if not folder.is_dir():
             raise _no_folder(folder, mount)
@@ -121,8 +124,8 @@ def id_of(path: Path) -> str:
     """The `id` in a metadata file of Kaggle's client; empty where there is none."""
     try:
         said = json.loads(path.read_text("utf-8-sig"))["id"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # any folder may have a file of that name
-        return ""
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""  # any folder may have a file of that name
     return said if isinstance(said, str) else ""
 
 
@@ -130,27 +133,33 @@ def _no_folder(folder: Path, mount: str) -> KitError:
     if not folder.exists():
         return KitError(f"--mount {mount}: {folder} is not there", "name a folder that is there")
     if folder.suffix.lower() == ".zip":
-        return KitError(f"--mount {mount}: {folder.name} is a zip, which Kaggle would have unpacked",
-                        f"unzip {folder} -d {folder.with_suffix('')}, then --mount {folder.with_suffix('')}")
+        unpacked = folder.with_suffix("")
+        return KitError(f"--mount {mount}: {folder.name} is a zip, which Kaggle would have "
+                        "unpacked", f"unzip {folder} -d {unpacked}, then --mount {unpacked}")
     return KitError(f"--mount {mount}: {folder} is a file", "name the folder that it is in")
 
 
-def _ambiguous(mount: str, folder: Path, wanted: list[Source], sources: Sequence[Source], file: Path) -> KitError:
+def _ambiguous(mount: str, folder: Path, wanted: list[Source], sources: Sequence[Source],
+               file: Path) -> KitError:
+    """The error for a folder that may be none, or several, of the inputs."""
     if wanted:
         return KitError(f"--mount {mount} may be {' or '.join(map(str, wanted))}",
                         f"say which: --mount {wanted[0].ref}={folder}")
     competitions = [source for source in sources if source.kind == "competition"]
-    sources = [source for source in sources if source.kind != "competition" or len(competitions) > 1]
+    sources = [source for source in sources
+               if source.kind != "competition" or len(competitions) > 1]
     if not sources:
         return KitError(f"--mount {mount}: {file} names no other input than the competition",
                         'name it there as Kaggle must, such as "dataset_sources": ["OWNER/SLUG"]')
-    return KitError(f"--mount {mount} is none of the inputs that {file} names: {', '.join(s.ref for s in sources)}",
-                    f"say which it is: --mount {sources[0].ref}={folder}; or name it there as a source")
+    return KitError(f"--mount {mount} is none of the inputs that {file} names: "
+                    f"{', '.join(source.ref for source in sources)}",
+                    f"say which it is: --mount {sources[0].ref}={folder}; or name it there as a "
+                    "source")
 
 
 def missing_error(sources: Sequence[Source], folder: Path) -> KitError:
     """The error for inputs of the kernel `folder` that no folder here stands for."""
-    commands = [source.download for source in sources]
-    commands.append(" ".join(["kit kernel rehearse", str(folder), *(f"--mount {source.slug}" for source in sources)]))
-    return KitError(f"{folder} also reads {', '.join(map(str, sources))}, which this rehearsal does not have",
-                    f"get it and lay it in: {'; '.join(commands)}")
+    mounts = " ".join(f"--mount {source.slug}" for source in sources)
+    commands = [*(source.download for source in sources), f"kit kernel rehearse {folder} {mounts}"]
+    return KitError(f"{folder} also reads {', '.join(map(str, sources))}, which this rehearsal "
+                    "does not have", f"get it and lay it in: {'; '.join(commands)}")
