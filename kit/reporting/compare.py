@@ -13,7 +13,7 @@ import numpy as np
 from kit.core.errors import KitError
 from kit.data import competition as competitions
 from kit.ensembling.scored_run import ScoredRun, read_scored_run
-from kit.reporting import figures, metrics, page
+from kit.reporting import figures, metrics, page, sequential
 from kit.reporting.pictures import data_uri
 from kit.reporting.verdict import p_value, paired_verdict, percent, points
 
@@ -84,7 +84,12 @@ def compare(folder_a: Path, folder_b: Path) -> dict[str, Any]:
            for letter, side, whole in zip("ab", (a, b), sides, strict=True)},
         "rows": len(rows), "paired": metrics.paired_tests(a.right, b.right, writers),
         "both_wrong": int((~a.right & ~b.right).sum()), "notes": _notes(sides, a, b),
-        "per_writer": by_writer, "per_class": by_class, "different": different}
+        "per_writer": by_writer, "per_class": by_class, "different": different, "sequential": None}
+    names = np.unique(a.fold)
+    if np.array_equal(a.fold, b.fold) and len(names) == a.config.get("n_folds") \
+            and len(rows) == len(sides[0].row):  # all folds of both, so they can be gone through
+        judgement = sequential.judge(a.right, b.right, a.fold, writers, [[int(k)] for k in names])
+        comparison["sequential"] = judgement.to_dict(a.name, b.name)
     return {**comparison, "verdict": verdict(comparison)}
 
 
@@ -133,6 +138,8 @@ def lines(comparison: dict[str, Any]) -> list[str]:
             low, high = map(points, test["ci95"])
             said.append(f"{words}: {points(test['difference'])}, {low} to {high}, "
                         f"{p_value(test['p'])} ({test['test']})")
+    if comparison["sequential"]:
+        said.append(f"fold by fold: {comparison['sequential']['verdict']}")
     return said
 
 

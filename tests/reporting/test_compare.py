@@ -48,6 +48,7 @@ def test_folds_that_were_left_out_are_not_compared(make_results, pair, tmp_path,
     cut = make_results(name="strong", skill=8.0, missing=(1,))
     found = comparing.compare(run(tmp_path / "a", cut), submission(tmp_path / "b", pair[1]))
     assert found["rows"] == np.isfinite(cut.oof).all(axis=1).sum() < len(cut.oof)
+    assert found["sequential"] is None
 
 
 def test_a_flattering_split_and_other_folds_are_named(make_results, pair, tmp_path, submission):
@@ -56,7 +57,8 @@ def test_a_flattering_split_and_other_folds_are_named(make_results, pair, tmp_pa
     assert "mixed was scored on writers that it had been trained on" in comparing.compare(
         submission(tmp_path / "a", pair[0]), mixed)["notes"][0]
     other = submission(tmp_path / "other", pair[1], fold=((pair[1].folds.fold + 1) % 5).astype(np.int8))
-    assert "not scored in the same folds" in comparing.compare(tmp_path / "a", other)["notes"][0]
+    found = comparing.compare(tmp_path / "a", other)
+    assert "not scored in the same folds" in found["notes"][0] and found["sequential"] is None
 
 
 def test_unknown_writers_leave_the_test_over_rows(pair, tmp_path, submission):
@@ -129,8 +131,9 @@ def test_lines_name_every_test(compared):
     said = comparing.lines(compared)
     assert said[0] == compared["verdict"]
     assert [line.split(":")[0] for line in said[1:]] == [
-        "strong", "weak", "over rows", "over writers", "over the hardest eight"]
-    assert all(re.search(r"p.[<=].0\.\d+", line) for line in said[3:])
+        "strong", "weak", "over rows", "over writers", "over the hardest eight", "fold by fold"]
+    assert all(re.search(r"p.[<=].0\.\d+", line) for line in said[3:6])
+    assert "strong is better than weak" in said[6] and "decided after 3 of 5 folds" in said[6]
 
 
 def test_the_page_pictures_the_rows_where_they_differ_if_the_data_is_there(compared, pair):
