@@ -5,6 +5,7 @@ nothing else: data, training, ensembling, reporting.
 """
 
 import contextlib
+import functools
 import multiprocessing
 import platform
 import re
@@ -26,12 +27,14 @@ from kit.core.errors import KitError
 from kit.core.progress import ForwardingProgress, Progress
 from kit.core.run_folder import RunFolder, finished_folds
 from kit.data import folds as folds_module
+from kit.data.folds import Folds
 from kit.data.source import DataFolder
 from kit.ensembling import blend, blend_runs, submission
 from kit.ensembling.blend import RunResults
 from kit.ensembling.blend_runs import FinishedRun
+from kit.reporting.against import Against, resume_against
 from kit.training import executors, planning
-from kit.training.executors import Executor
+from kit.training.executors import DoneFolds, Executor
 from kit.training.jobs import Plan, make_jobs, self_training_jobs
 from kit.training.planning import TimeTarget
 from kit.training.records import SETTLED, read_config, read_data_record, read_settled
@@ -52,13 +55,16 @@ class TrainedRun:
 
 def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress | None = None,
        resume: bool = False, leave_out: frozenset[str] = frozenset(), force: bool = False,
-       time_target: TimeTarget | None = None, baseline_first: bool = False) -> TrainedRun:
+       time_target: TimeTarget | None = None, baseline_first: bool = False,
+       against: Against | None = None) -> TrainedRun:
     """Train every fold of `config` on `data`, write all artifacts into `run`, and report.
 
     resume: continue what is in `run`. force: replace it, once nothing but the training can fail any
     more. leave_out: keys of jobs (model/seed_s/fold_k) that are not trained; only together with a
     time budget. baseline_first: train the baseline before the rest is measured and planned, so that
-    there is something to hand in whatever happens then. KitError where `run` is another run.
+    there is something to hand in whatever happens then. against: what a new run is compared with;
+    it trains in the same folds, and no more of them than that needs. KitError where `run` is
+    another run.
     """
     # Python's `spawn` runs a script again in each worker: one without a guard would start a run in
     # each.
@@ -74,7 +80,7 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
     for note in (*train.notes, *test.notes):
         progress.say(note)
     with _timed(timing, "folds"):
-        folds = folds_module.make_folds(
+        folds = against.folds(data) if against else folds_module.make_folds(
             train.labels, data.competition, config.n_folds, config.split, config.seed, config.limit,
             data.writer_block)
 
@@ -104,6 +110,12 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         _write_config(run, config, data, settled)
         if planned:
             planning.save(run.path / planning.SCHEDULE, *planned)
+        against = resume_against(run) if resumed else against
+        if against and config.self_train:
+            raise KitError(f"{run.name} may be decided before all folds are trained, and "
+                           "self-training needs all", "leave --self-train out until it is decided")
+        if against:
+            against.save(run)
         if run.folds.is_file():
             folds = blend.checked_folds(run, data, config)
         else:
@@ -140,7 +152,8 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
                                         if job.key not in schedule.left_out))
         seconds = {job.key: costs[job.model].of(job.epochs) for job in plan.jobs
                    if job.model in costs}
-        done |= executors.run_jobs(plan, timed, deadline, executor, seconds)
+        look = functools.partial(_look, against, run, data, folds, timed) if against else None
+        done |= executors.run_jobs(plan, timed, deadline, executor, seconds, look)
         complete = not leave_out and not schedule.left_out \
             and all(job.key in done for job in plan.jobs)
         for n in range(1, config.self_train + 1):
@@ -154,7 +167,13 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
             done |= executors.run_jobs(plan, timed, deadline, executor)
             complete = complete and all(job.key in done for job in plan.jobs)
         timed.write()
-        if not complete:
+        if not complete and against and against.is_decided:
+            left = sum(seconds.get(job.key, 0.0) for job in plan.jobs if job.key not in done)
+            minutes = left / executor.n_parallel / 60
+            saved = f", which saves some {minutes:.0f} min" if minutes >= 1 else ""
+            progress.say(f"the other folds are not trained{saved}; to train them: "
+                         f"{run.resume_command}")
+        elif not complete:
             progress.say("the time budget left folds out: this ensemble is partial (complete: "
                          "false)")
 
@@ -166,6 +185,19 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         report = _report(results, run.path)
         storage.write_json(run.path / TIMING, timing)
     return TrainedRun(run, results, report)
+
+
+def _look(against: Against, run: RunFolder, data: DataFolder, folds: Folds, progress: Progress,
+          done: DoneFolds) -> bool:
+    """After a round of folds: judge by those that all members have finished; whether to stop."""
+    config = read_config(run.path)
+    finished = [k for k in range(config.n_folds)
+                if all(f"{model}/seed_{seed}/fold_{k}" in done for model, seed in config.members)]
+    if set(finished) > {k for each in against.rounds for k in each}:
+        oof = blend.gather(run, data, {}, folds=folds, done=done).oof
+        progress.say(against.look(finished, oof, folds, run.name))
+        against.save(run)
+    return against.is_decided
 
 
 class _TimingWriter(ForwardingProgress):

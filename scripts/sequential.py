@@ -28,7 +28,7 @@ from kit.ensembling.scored_run import ScoredRun, read_scored_run
 from kit.reporting import sequential
 
 RUNS = ("cnn-5fold", "quick", "cnn-aug-5fold", "strong-cpu")
-FOLDS = np.repeat(np.arange(5), (10, 10, 9, 9, 9))  # of the 47 writers, as kit.data.folds makes them
+FOLDS = np.repeat(np.arange(5), (10, 10, 9, 9, 9))  # of the 47 writers, as kit.data.folds has it
 DIFFERENCES = (0, 0.001, 0.002, 0.005)
 LEAST = 1e-6  # of a prob, so that its logarithm is finite
 

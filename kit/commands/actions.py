@@ -76,14 +76,26 @@ def download(competition: str = KANNADA.slug, source: str | Path | None = None,
 
 
 @command
-def cv(competition: str = KANNADA.slug, quiet: bool = False, progress: Progress | None = None,
+def cv(competition: str = KANNADA.slug, against: str | Result | None = None,
+       difference: float | None = None, quiet: bool = False, progress: Progress | None = None,
        **options: Any) -> Result:
     """Train k folds and report an honest score.
 
     `options` are the fields of `TrainingOptions`: model, folds, epochs, limit, run, …
+
+    `against`: a run or submission. The new run is trained in its folds, and no further than needed
+    to see which of the two is better, or that no `difference` in accuracy that matters will show.
     """
+    from kit.reporting.against import open_against
+
     progress = progress or notebook_progress(quiet)
-    run = open_request(competitions.get(competition), TrainingOptions(**options), progress)
+    if difference is not None and against is None:
+        raise KitError("--difference says what matters in a comparison, and there is none",
+                       "name the run to compare with: --against RUN")
+    other = None if against is None else \
+        open_against(request.find_scored_folder(_name(against)), difference)
+    run = open_request(competitions.get(competition), TrainingOptions(**options), progress,
+                       against=other)
     trained = run.cv(progress)
     return _report(trained.report, trained.run.path, run.data)
 

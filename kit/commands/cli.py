@@ -17,12 +17,14 @@ import typer
 import kit
 from kit.commands import cli_kaggle
 from kit.commands.options import (
+    AgainstRun,
     AsJson,
     BatchSize,
     BreakLock,
     ClassPrior,
     Competition,
     DataDir,
+    Difference,
     Epochs,
     Executor,
     Folds,
@@ -98,11 +100,15 @@ def cv(
     seed: Seed = None, run: NewRun = None, resume: Resume = False, force: Force = False,
     break_lock: BreakLock = False, limit: Limit = None, class_prior: ClassPrior = None,
     self_train: SelfTrain = None, tensorboard: TensorBoard = None, runs_dir: RunsDir = Path("runs"),
+    against: AgainstRun = None, difference: Difference = None,
     competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:
     """Train k folds and report an honest score.
 
     Example: kit cv --model cnn --limit 200 --epochs 1
+
+    To see whether a change helps, without the folds that are not needed for it: kit cv --model
+    cnn_aug --against before
     """
     execute(kit.cv, **locals())
 

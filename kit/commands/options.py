@@ -77,6 +77,12 @@ SelfTrain = Annotated[int | None, typer.Option(
 TensorBoard = Annotated[bool | None, typer.Option(
     "--tensorboard", help="Write TensorBoard logs into the run.")]
 
+AgainstRun = Annotated[str | None, typer.Option(
+    "--against", help="Train in the folds of this run or submission, and stop as soon as it is "
+    "decided which of the two is better.")]
+Difference = Annotated[float | None, typer.Option(
+    help="With --against: the least difference in accuracy that matters.", show_default="0.001")]
+
 
 def execute(command: Callable[..., Any], quiet: bool, as_json: bool, **options: Any) -> None:
     """Call a command's function, print the result, and exit with its code unless that is 0."""

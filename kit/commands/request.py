@@ -42,6 +42,8 @@ from kit.training.records import read_config, read_data_record
 
 if TYPE_CHECKING:
     from kit.pipeline import TrainedRun
+    from kit.reporting.against import Against
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -109,6 +111,7 @@ class Request:
     force: bool  # replace a run of that name
     named: bool = True  # the user named the run, or it exists
     time_target: TimeTarget = field(default_factory=TimeTarget)  # of a new run
+    against: "Against | None" = None  # what a new run is compared with, fold by fold
 
     def cv(self, progress: Progress) -> "TrainedRun":
         """Train and report."""
@@ -116,7 +119,8 @@ class Request:
 
         with self._reserved() as run:
             return pipeline.cv(self.config, self.data, run, progress, self.resume,
-                               force=self.force, time_target=self.time_target)
+                               force=self.force, time_target=self.time_target,
+                               against=self.against)
 
     def submit(self, submissions: Path, upload: bool, message: str,
                progress: Progress) -> tuple["TrainedRun", Path, list[str]]:
@@ -186,7 +190,8 @@ def hand_in(folder: Path, report: dict[str, Any], competition: Competition, uplo
 
 
 def open_request(competition: Competition, options: TrainingOptions, progress: Progress,
-                 fetch: bool = False, submissions: Path | None = None) -> Request:
+                 fetch: bool = False, submissions: Path | None = None,
+                 against: "Against | None" = None) -> Request:
     """The request of `kit cv` or `kit submit`. KitError for options that cannot be met.
 
     Without a model and a setting, a setting is chosen that suits the data and the machine; the
@@ -195,6 +200,7 @@ def open_request(competition: Competition, options: TrainingOptions, progress: P
     must agree with those, except the ones in FREE_TO_CHANGE.
 
     fetch: get the data first. submissions: the folder in which a finished run has its submission.
+    against: what a new run is compared with while it trains, in the same folds.
     """
     began = time.time()
     if options.resume and options.force:
@@ -203,6 +209,9 @@ def open_request(competition: Competition, options: TrainingOptions, progress: P
         check_run_name(options.run)
     data_dir, runs_dir = Path(options.data_dir), Path(options.runs_dir)
     given = options.given()
+    if against:
+        _check_against(against, options, runs_dir)
+        given = {**given, **against.fold_options(given)}
     chosen = settings.get(options.setting) if options.setting else None
     config = RunConfig(competition.slug, **given)
     fetched = sources.download(competition, None, data_dir, progress=progress) if fetch else None
@@ -212,6 +221,8 @@ def open_request(competition: Competition, options: TrainingOptions, progress: P
         begun = _resume(competition, options.run, given, data_dir, runs_dir, submissions)
         return replace(begun, run=replace(begun.run, break_lock=options.break_lock))
     data = fetched or sources.find_data(competition, data_dir)
+    if against:
+        against.folds(data)  # or it is refused, before the pace is measured
     time_target = TimeTarget(named=True, keep_epochs="epochs" in given, began=began)
     if options.model is None and chosen is None:
         suitable, why = settings.suitable(data.is_sample, config.limit is not None)
@@ -230,7 +241,21 @@ def open_request(competition: Competition, options: TrainingOptions, progress: P
                      f"with --resume --run {shlex.quote(unfinished)}")
     name = options.run or f"{'+'.join(config.models)}-{datetime.now():%Y%m%d-%H%M%S}"
     return Request(config, data, RunFolder(runs_dir / name, options.break_lock), options.resume,
-                   options.force, options.run is not None, time_target)
+                   options.force, options.run is not None, time_target, against)
+
+
+def _check_against(against: "Against", options: TrainingOptions, runs_dir: Path) -> None:
+    """KitError for options that don't go together with a comparison that may stop the run."""
+    name = against.other.name
+    if options.resume:
+        raise KitError("--resume goes on with the comparison that the run began with",
+                       "leave --against and --difference out")
+    if options.self_train:
+        raise KitError("self-training begins when all folds are trained, and --against may stop "
+                       "before", "leave one of the two out")
+    if options.run and (runs_dir / options.run).resolve() == against.folder.resolve():
+        raise KitError(f"{name} would be compared with itself",
+                       "give the new run another name: --run")
 
 
 # -- resuming --------------------------------------------------------------------------------------

@@ -74,6 +74,11 @@ class RunFolder:
     def test(self) -> Path:
         return self.path / "test.npz"
 
+    @property
+    def against(self) -> Path:
+        """What a run of `kit cv --against` is compared with, and what was found."""
+        return self.path / "against.json"
+
     def guesses(self, n: int) -> Path:
         """The labels that round `n` of self-training learns from."""
         return self.path / f"guesses_{n}.npz"

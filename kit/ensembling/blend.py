@@ -59,6 +59,7 @@ class RunResults:
     complete: bool
     timing: dict[str, Any]
     before_self_training: "RunResults | None" = None  # the same run without it, if it had any
+    against: dict[str, Any] | None = None  # the run that it was compared with while it trained
     blended: "Blend | None" = None  # of kit blend, which has runs instead of members
 
     @property
@@ -119,7 +120,19 @@ def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], rounds: int
         extra=vote(extras) if all(extras) else None,
         complete=all(len(member.done) == config.n_folds for member in members)
         and all(job["guesses"] >= config.self_train for job in jobs), timing=timing,
-        before_self_training=gather(run, data, timing, 0, folds, done) if self_trained else None)
+        before_self_training=gather(run, data, timing, 0, folds, done) if self_trained else None,
+        against=read_against(run))
+
+
+def read_against(run: RunFolder) -> dict[str, Any] | None:
+    """A run's against.json: run, folder, difference, rounds, judgement; None if it has none.
+
+    It says what `kit cv --against` compares the run with (`kit.reporting.against`), and what was
+    found.
+    """
+    if not run.against.is_file():
+        return None
+    return storage.read_json(run.against, "run", "folder", "difference", "rounds", "judgement")
 
 
 def checked_folds(run: RunFolder, data: DataFolder, config: RunConfig) -> Folds:
@@ -165,7 +178,7 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
     for k in range(config.n_folds):
         folder, held_out = run.fold(model, seed, k), folds.fold == k
         if not (folder / "done.json").is_file():
-            if config.time_budget is not None:
+            if config.time_budget is not None or run.against.is_file():
                 continue
             raise KitError(f"fold {k} of {model} (seed {seed}) is missing in {run.path}",
                            f"train it: {run.resume_command}")

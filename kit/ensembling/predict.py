@@ -55,14 +55,14 @@ def ensemble_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray,
                    progress: Progress) -> np.ndarray:
     """Probs `(n, n_classes)` float32 of the run's ensemble, averaged by `blend.vote`.
 
-    KitError where a fold is missing that no time budget left out.
+    KitError where a fold is missing that neither a time budget nor a comparison left out.
     """
     backend.configure_devices(config.threads)
     competition, members = competitions.get(config.competition), []
     for model, seed in config.members:
         folders = [run.fold(model, seed, k) for k in range(config.n_folds)]
         missing = [k for k, folder in enumerate(folders) if not fit.is_done(folder)]
-        if missing and config.time_budget is None:
+        if missing and config.time_budget is None and not run.against.is_file():
             raise KitError(f"fold {missing[0]} of {model} (seed {seed}) is missing in {run.path}",
                            f"train it: {run.resume_command}")
         finished = [records.rounds(folder, config.self_train)[-1]

@@ -85,9 +85,10 @@ def compare(folder_a: Path, folder_b: Path) -> dict[str, Any]:
         "rows": len(rows), "paired": metrics.paired_tests(a.right, b.right, writers),
         "both_wrong": int((~a.right & ~b.right).sum()), "notes": _notes(sides, a, b),
         "per_writer": by_writer, "per_class": by_class, "different": different, "sequential": None}
+    # When would it have been decided? The folds must be whole, and of like writers.
     names = np.unique(a.fold)
     if np.array_equal(a.fold, b.fold) and len(names) == a.config.get("n_folds") \
-            and len(rows) == len(sides[0].row):  # all folds of both, so they can be gone through
+            and len(rows) == len(sides[0].row) and a.config.get("split") != "harder":
         judgement = sequential.judge(a.right, b.right, a.fold, writers, [[int(k)] for k in names])
         comparison["sequential"] = judgement.to_dict(a.name, b.name)
     return {**comparison, "verdict": verdict(comparison)}

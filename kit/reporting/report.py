@@ -73,6 +73,9 @@ def build_report(results: "RunResults") -> dict[str, Any]:
                                 key=lambda i: confidence[i])[:DOUBTFUL]]
     rng = np.random.default_rng(0)
     test = _test(results)
+    against = None  # the run that this one was compared with while it trained, and the judgement
+    if results.against and results.against["judgement"]:
+        against = {"run": results.against["run"], **results.against["judgement"]}
     report = {
         "format": 1, "run": results.name, "complete": bool(results.complete),
         "competition": {"slug": competition.slug, "title": competition.title,
@@ -88,6 +91,7 @@ def build_report(results: "RunResults") -> dict[str, Any]:
                **metrics.cv_scores(probs, labels, fold, writers),
                "rows_missing": int((~scored & (folds.fold != NEVER_HELD_OUT)).sum())},
         "baseline": _baseline(results, scored), "blend": blended.numbers(results),
+        "against": against,
         "dig_mnist": dig_mnist,
         "leaderboard_estimate": estimate(results),
         "members": [_member(results, member) for member in members],

@@ -122,7 +122,8 @@ def _chance(sums: np.ndarray, share: float, n_rows: int, difference: float) -> f
     scale = spread * np.sqrt(left * (1 + left / n))
     if not scale:
         return float(abs(expected) >= bound)
-    return float(stdtr(n - 1, (expected - bound) / scale) + stdtr(n - 1, (-expected - bound) / scale))
+    return float(stdtr(n - 1, (expected - bound) / scale)
+                 + stdtr(n - 1, (-expected - bound) / scale))
 
 
 def verdict(judgement: Judgement, a: str, b: str) -> str:
@@ -133,9 +134,9 @@ def verdict(judgement: Judgement, a: str, b: str) -> str:
     if judgement.outcome in ("better", "worse"):
         return f"{a} is {judgement.outcome} than {b}: {found}, decided {after}"
     if judgement.outcome == "undecided":
-        decides = f"{points(look.needed)} would decide it now" if look.needed else "too early to decide"
-        return (f"{after}: {a} against {b} {found}, not decided ({decides}); all folds would show a "
-                f"difference with a chance of {chance}")
+        decides = f"{points(look.needed)} would decide it now" if look.needed else "too early"
+        return (f"{after}: {a} against {b} {found}, not decided ({decides}); all folds would show "
+                f"a difference with a chance of {chance}")
     if look.folds == judgement.n_folds:
         return f"no difference shown between {a} and {b}: {found} {after}"
     return (f"no difference that matters between {a} and {b}: {found} {after}, and a chance of "

@@ -92,8 +92,12 @@ def _banners(report: dict[str, Any]) -> list[str]:
     if not report["complete"]:
         rows = (f", so {cv['rows_missing']:,} of {report['data']['rows_used']:,} training rows "
                 "have no score" if cv["rows_missing"] else "")
-        banners.append(f"Not complete: the time budget left folds untrained{rows}. "
-                       "To finish the run, give it more time and --resume.")
+        if report["against"]:
+            banners.append(f"Not complete: compared with {report['against']['run']}, and trained "
+                           f"no further than that needs{rows}. To finish the run, --resume.")
+        else:
+            banners.append(f"Not complete: the time budget left folds untrained{rows}. "
+                           "To finish the run, give it more time and --resume.")
     if not cv["keeps_writers_apart"]:
         cure = ("--split writer keeps them apart." if report["per_writer"] else
                 "The file does not show who wrote what, so they cannot be kept apart.")
@@ -142,6 +146,8 @@ def _findings(report: dict[str, Any]) -> list[str]:
                          f"({percent(estimate['low'], 1)} to {percent(estimate['high'], 1)})."
                          f"{held}")
 
+    if report["against"]:
+        sentences.append(f"Fold by fold, {report['against']['verdict']}.")
     if extra := report["dig_mnist"]:
         sentences.append(f"On {extra['file']}, which has other writers and other paper: "
                          f"{percent(extra['accuracy'])}. It is not used to choose anything.")
@@ -167,7 +173,7 @@ def _next(report: dict[str, Any]) -> list[str]:
     if report["data"]["is_sample"]:
         ideas.append("Get the real data: kit download --from kaggle (or --from a zip that you "
                      "have), then run the same command again.")
-    if not report["complete"]:
+    if not report["complete"] and not report["against"]:
         ideas.append("Finish the folds that are missing: the same command with --resume and a "
                      "longer --time-budget.")
     if not cv["keeps_writers_apart"] and report["per_writer"]:

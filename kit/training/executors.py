@@ -17,21 +17,25 @@ from kit.training import fit, job_runner, models, records, workers
 from kit.training.job_runner import Clock, done_event, events_to
 from kit.training.jobs import EventCallback, FoldJob, Plan
 
+DoneFolds = dict[str, dict[str, Any]]  # the done.json of finished jobs, by the jobs' keys
+
 FAR_BELOW = 0.2  # of the median accuracy: the hardest writers of a fold may cost a tenth
 
 
 def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None,
              executor: "Executor | None" = None,
-             seconds: Mapping[str, float] | None = None) -> dict[str, dict[str, Any]]:
+             seconds: Mapping[str, float] | None = None,
+             is_enough: Callable[[DoneFolds], bool] | None = None) -> DoneFolds:
     """Train what is not done yet; the done.json of each finished job of the plan, by its key.
 
     Past `deadline` (of time.time) no job is begun, so some may be missing. executor: by default one
     for these jobs alone. seconds: what each job takes here, by its key, where that was measured; it
-    serves to say how long the rest takes.
+    serves to say how long the rest takes. is_enough: asked after each round of whole folds; once it
+    says yes, the others are left out.
     """
     if executor is None:
         with Executor(plan.config) as executor:
-            return run_jobs(plan, progress, deadline, executor, seconds)
+            return run_jobs(plan, progress, deadline, executor, seconds, is_enough)
     costs = {job.key: job.epochs * models.get(job.model).cost for job in plan.jobs}
     if seconds and costs.keys() <= seconds.keys():
         costs = {key: seconds[key] for key in costs}
@@ -43,15 +47,27 @@ def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None,
         for job in plan.jobs:
             if job.key in done:
                 progress.handle(done_event(job, done[job.key]))
-        done |= executor.train(plan, todo, progress, deadline)
-        again = retries_of_collapsed(plan.jobs, done)
-        for job in again:
-            progress.say(f"{job.key}: {job.why}; trying once more with other random numbers")
-            (plan.folder(job) / "done.json").unlink()
-            del done[job.key]
-        return done | executor.train(plan, again, progress, deadline)
+        for jobs in rounds_of_folds(plan, todo, executor.n_parallel) if is_enough else [todo]:
+            done |= executor.train(plan, jobs, progress, deadline)
+            again = retries_of_collapsed(plan.jobs, done)
+            for job in again:
+                progress.say(f"{job.key}: {job.why}; trying once more with other random numbers")
+                (plan.folder(job) / "done.json").unlink()
+                del done[job.key]
+            done |= executor.train(plan, again, progress, deadline)
+            if is_enough and is_enough(done):
+                break
+        return done
     finally:
         progress.stop()
+
+
+def rounds_of_folds(plan: Plan, todo: list[FoldJob], n_parallel: int) -> list[list[FoldJob]]:
+    """`todo` in rounds of whole folds, each as few as keep `n_parallel` workers busy."""
+    members = {(job.model, job.seed) for job in plan.jobs if job.model in plan.config.models}
+    size, folds = max(1, n_parallel // len(members)), sorted({job.fold for job in todo})
+    return [[job for job in todo if job.fold in folds[start:start + size]]
+            for start in range(0, len(folds), size)]
 
 
 def retries_of_collapsed(jobs: Iterable[FoldJob],

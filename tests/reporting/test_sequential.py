@@ -1,4 +1,4 @@
-"""A comparison that is looked at after each round of folds ends as soon as it is decided, rarely wrongly."""
+"""A comparison looked at after each round of folds ends when it is decided, rarely wrongly."""
 
 import importlib
 from pathlib import Path
@@ -14,7 +14,7 @@ ROWS = 60  # of each writer
 
 
 def compared(gains):
-    """Rows that A and B read right, their folds and writers, where A reads so many rows more of each writer's."""
+    """Rows that A and B read right, their folds and writers; gains: A's rows more, by writer."""
     a, b = np.ones((2, len(gains), ROWS), bool)
     for writer, gain in enumerate(gains):
         (b if gain > 0 else a)[writer, :abs(gain)] = False
@@ -31,7 +31,8 @@ def test_a_clear_difference_is_decided_early_and_named_from_both_sides():
     better, worse = judge(gains), judge(-gains)
     assert (better.outcome, worse.outcome) == ("better", "worse")
     assert len(better.looks) == len(worse.looks) == 1
-    assert better.looks[0].difference == pytest.approx(gains[::5].mean() / ROWS) == -worse.looks[0].difference
+    assert better.looks[0].difference == -worse.looks[0].difference
+    assert better.looks[0].difference == pytest.approx(gains[::5].mean() / ROWS)
     assert better.looks[0].needed <= better.looks[0].difference
 
 
@@ -59,7 +60,8 @@ def test_it_goes_on_where_it_was_and_says_what_would_decide_it():
 
 def test_folds_that_train_at_once_are_one_look():
     found = judge(np.random.default_rng(4).integers(-4, 7, 47), [[0, 1], [2, 3], [4]])
-    assert [look.folds for look in found.looks] == [2, 4, 5][:len(found.looks)] and len(found.looks) > 1
+    assert len(found.looks) > 1
+    assert [look.folds for look in found.looks] == [2, 4, 5][:len(found.looks)]
 
 
 def test_two_writers_decide_nothing_and_one_says_nothing():
@@ -78,11 +80,15 @@ def test_without_writers_rows_are_grouped():
 def test_every_outcome_has_its_sentence():
     gains = np.random.default_rng(1).permutation(np.resize([1, -1], 47))
     said = [sequential.verdict(judge(each, rounds), "new", "old") for each, rounds in (
-        (gains + 3, ROUNDS), (gains - 3, ROUNDS), (gains, ROUNDS), (gains, [[0, 1, 2, 3, 4]]), (gains, ROUNDS[:1]))]
-    assert said[0].startswith("new is better than old: +") and said[0].endswith("decided after 1 of 5 folds")
+        (gains + 3, ROUNDS), (gains - 3, ROUNDS), (gains, ROUNDS), (gains, [[0, 1, 2, 3, 4]]),
+        (gains, ROUNDS[:1]))]
+    assert said[0].startswith("new is better than old: +")
+    assert said[0].endswith("decided after 1 of 5 folds")
     assert said[1].startswith("new is worse than old: −")
-    assert said[2].startswith("no difference that matters between new and old: ") and "a chance of" in said[2]
-    assert said[3].startswith("no difference shown between new and old: ") and "after 5 of 5 folds" in said[3]
+    assert said[2].startswith("no difference that matters between new and old: ")
+    assert "a chance of" in said[2]
+    assert said[3].startswith("no difference shown between new and old: ")
+    assert said[3].endswith("after 5 of 5 folds")
     assert said[4].startswith("after 1 of 5 folds: new against old ") and "not decided" in said[4]
 
 
@@ -101,9 +107,10 @@ def test_the_committed_runs_show_how_often_it_errs_and_what_it_saves(monkeypatch
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     script = importlib.import_module("sequential")
     runs = [script.read_scored_run(ROOT / "submissions" / name) for name in script.RUNS]
-    nothing, much = (script.simulate(script.make_pairs(runs, difference, alike=True), 60) for difference in (0, 0.005))
+    nothing, much = (script.simulate(script.make_pairs(runs, difference, alike=True), 60)
+                     for difference in (0, 0.005))
     chance = np.sqrt(sequential.ERROR / 360)
     assert nothing["better"] + nothing["worse"] <= sequential.ERROR + 2 * chance
-    assert nothing["each"] > sequential.ERROR + 2 * chance  # looking at an ordinary test again and again
+    assert nothing["each"] > sequential.ERROR + 2 * chance  # an ordinary test, again and again
     assert nothing["folds"] < 3.5
     assert much["better"] > 0.9 and much["worse"] == 0 and much["folds"] < 2.5
