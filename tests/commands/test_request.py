@@ -139,7 +139,7 @@ def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(home, noon
     together = threading.Barrier(8)
     runs = []
 
-    def cv(config, data, run, progress, resume, force=False, time_target=None):
+    def cv(config, data, run, progress, resume, force=False, time_target=None, against=None):
         assert list(run.path.iterdir()) == []
         (run.path / "config.json").write_text("{}")
         runs.append(run.name)
