@@ -76,7 +76,7 @@ def kit(tmp_path, monkeypatch, capsys):
     write_folder(tmp_path / "data" / "tiny")
     monkeypatch.chdir(tmp_path)
 
-    def cv(config, data, run, progress, resume, force=False, time_target=None):
+    def cv(config, data, run, progress, resume, force=False, time_target=None, against=None):
         folds_module.make_folds(data.train().labels, TINY, config.n_folds, config.split, config.seed, config.limit)
         raise SystemExit(0)
 

@@ -141,7 +141,7 @@ def trained(monkeypatch):
     results = make_results(n_writers=4, rows=20)
     asked = []
 
-    def cv(config, data, run, progress, resume, force=False, time_target=None):
+    def cv(config, data, run, progress, resume, force=False, time_target=None, against=None):
         asked.append(config)
         report = build(results)
         storage.write_json(run.path / "report.json", report)
