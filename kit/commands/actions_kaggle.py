@@ -37,10 +37,13 @@ def build(out: str | Path = "kernel", competition: str = KANNADA.slug, user: str
     trained = request.find_run(run, Path(runs_dir)).path if run else None
     models = parse_model_names(model) if model is not None else None
     minutes = parse_duration(time_budget) / 60 if time_budget else None
+    notes: list[str] = []
     folder = builder.build(
         Path(out), competitions.get(competition), user or credentials.user_name(), slug, kind, mode,
-        accelerator, trained, models, folds, seeds, epochs, seed, minutes, docker_image)
-    return Result({"path": folder}, [f"{folder}: try it with kit kernel rehearse {folder}"])
+        accelerator, trained, models, folds, seeds, epochs, seed, minutes, docker_image,
+        notes.append)
+    return Result({"path": folder, "notes": notes},
+                  [*notes, f"{folder}: try it with kit kernel rehearse {folder}"])
 
 
 @command

@@ -34,7 +34,7 @@ from kit.core.run_folder import RunFolder, check_run_name
 from kit.data import competition as competitions
 from kit.data import source as sources
 from kit.data.competition import Competition
-from kit.data.folds import HARDER_FOLDS
+from kit.data.folds import HARDER_FOLDS, HARDER_NOTE
 from kit.data.source import DataFolder
 from kit.training import models, planning, settings
 from kit.training.planning import TimeTarget
@@ -132,8 +132,7 @@ class Request:
         from kit.kernel.upload import check_takes_files
 
         if self.config.split == "harder":
-            raise KitError("--split harder trains on the easier writers alone, to choose between "
-                           "recipes: its models are not to be handed in",
+            raise KitError(HARDER_NOTE,
                            "choose with kit cv --split harder, then submit without it")
         if upload:
             check_takes_files(self.data.competition)

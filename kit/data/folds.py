@@ -27,6 +27,9 @@ MAX_FOLDS = BOUNDS["n_folds"][1]
 _NO_WRITER = -1  # in folds.csv, if the writer of a row is not known
 # The fold of a row that is trained on and never held out: the easiest writers of the split `harder`
 NEVER_HELD_OUT = -1
+# Said wherever such models would be handed in
+HARDER_NOTE = ("--split harder trains on the easier writers alone, to choose between recipes: its "
+               "models are not to be handed in")
 HARD_WRITERS = 8  # that a fold of the split `harder` holds out: as many as wrote the test file
 HARDER_FOLDS = 3  # if none are asked for
 

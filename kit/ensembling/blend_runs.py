@@ -20,7 +20,7 @@ from kit.core import storage
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder
 from kit.data import competition as competitions
-from kit.data.folds import Folds
+from kit.data.folds import HARDER_NOTE, Folds
 from kit.data.source import DataFolder
 from kit.ensembling.blend import RunResults, aligned, gather
 from kit.ensembling.scored_run import ScoredRun, read_scored_run
@@ -97,8 +97,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[FinishedRun, ...]:
             raise KitError(f"{run.name} is not complete: its time budget left folds out",
                            "finish it with --resume and a longer --time-budget, or leave it out")
         if report["cv"].get("split") == "harder":
-            raise KitError(f"{run.name} was made with --split harder, to choose between recipes; "
-                           "its models have not learnt from the hardest writers",
+            raise KitError(f"{run.name}: {HARDER_NOTE}",
                            "leave it out, or make it again without --split")
         if what := _other_data(scored[0], run):
             raise KitError(f"{run.name} was made from other data than {scored[0].name}: {what}",

@@ -16,6 +16,7 @@ from kit.core.progress import Progress
 from kit.core.run_folder import RunFolder
 from kit.data import competition as competitions
 from kit.data.competition import Competition
+from kit.data.folds import HARDER_NOTE
 from kit.data.table import read_table
 from kit.ensembling import submission
 from kit.ensembling.blend import vote
@@ -28,7 +29,8 @@ from kit.training.predict import predict_probs, predictor_for
 def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | None = None) -> int:
     """Label `test` with every finished fold of `run`; returns the number of rows.
 
-    `out` gets labels where it is a .csv, ids and probs where it is a .npz.
+    `out` gets labels where it is a .csv, ids and probs where it is a .npz. Of a run that is partial
+    or has the split `harder` it is said that it is.
     """
     out = Path(out)
     if out.suffix not in (".csv", ".npz"):
@@ -41,6 +43,10 @@ def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | Non
     table = read_table(Path(test), competition, labelled=False)
     progress = progress or Progress()
     probs = ensemble_probs(run, config, table.pixels, progress)
+    if config.split == "harder":
+        progress.say(f"{run.name}: {HARDER_NOTE}")
+    if left := records.untrained(run, config):
+        progress.say(f"{run.name} is partial: {left}; to train them: {run.resume_command}")
     if out.suffix == ".csv":
         prior = class_prior(config.class_prior, competition, probs)
         progress.say(f"class prior: {prior.why}")

@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ import kit
 from kit.core import provenance, storage
 from kit.core.config import RunConfig
 from kit.core.errors import KitError
+from kit.core.run_folder import RunFolder
 from kit.data.competition import Competition
+from kit.data.folds import HARDER_NOTE
 from kit.kernel import template, weights
-from kit.training.records import read_config
+from kit.training.records import read_config, untrained
 
 METADATA = "kernel-metadata.json"
 KINDS = {"script": "kernel.py", "notebook": "kernel.ipynb"}
@@ -47,16 +50,18 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
           kind: str = "script", mode: str = "train", accelerator: str = "t4x2",
           run: Path | None = None, models: tuple[str, ...] | None = None, folds: int | None = None,
           seeds: int | None = None, epochs: int | None = None, seed: int | None = None,
-          minutes: float | None = None, docker_image: str | None = None) -> Path:
+          minutes: float | None = None, docker_image: str | None = None,
+          say: Callable[[str], None] = lambda _: None) -> Path:
     """Write the kernel folder `out` and return its path. Other files in that folder are left alone.
 
     user: the Kaggle account; without it the folder gets a placeholder and cannot be pushed. run:
     the run folder whose weights a `predict` kernel uses. models, folds, seeds, epochs, seed: what a
     `train` kernel trains; without models, the accelerator's setting. minutes: when everything ends,
     which must be below Kaggle's limit. docker_image: Kaggle's image to run in, by digest or as
-    `original` or `latest`. KitError for an invalid choice, an option of the other mode, a slug that
-    Kaggle would change, or a run without weights or of another competition; the folder is then
-    unchanged.
+    `original` or `latest`. say: takes what there is to know of the run. KitError for an invalid
+    choice, an option of the other mode, a slug that Kaggle would change, or a run of another
+    competition, of the split `harder`, or without all of its weights unless its time budget left
+    them out; the folder is then unchanged.
     """
     for option, value, choices in (("kind", kind, tuple(KINDS)), ("mode", mode, MODES),
                                    ("accelerator", accelerator, tuple(ACCELERATORS))):
@@ -110,6 +115,7 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
                                f"{competition.slug}",
                                f"build it with --competition {config.competition}, or name another "
                                "run with --run")
+            _check_run(RunFolder(run), config, say)
             digest = weights.pack(run, packed_weights, dataset)
             settings |= {"weights": dataset, "manifest_sha256": digest,
                          "class_prior": config.class_prior}
@@ -136,6 +142,21 @@ def _check_names(slug: str, user: str) -> None:
         raise KitError(f"{user!r:.60} cannot be the name of a Kaggle account",
                        "give --user as it stands in the address of the account's page: "
                        "kaggle.com/NAME")
+
+
+def _check_run(run: RunFolder, config: RunConfig, say: Callable[[str], None]) -> None:
+    """KitError for a run whose models are not to be handed in; of a partial one it is said."""
+    if config.split == "harder":
+        raise KitError(f"{run.name}: {HARDER_NOTE}",
+                       "train the recipe without --split harder, and build from that run")
+    left, compared = untrained(run, config), run.against.is_file()
+    if left and (compared or config.time_budget is None):
+        why = " while it was compared with another run (kit cv --against)" * compared
+        raise KitError(f"{run.name} is partial: {left}{why}",
+                       f"train them first: {run.resume_command}")
+    if left:
+        say(f"{run.name} is partial: {left}, since its time budget was too short; to train them: "
+            f"{run.resume_command} --time-budget 2h")
 
 
 def _training(competition: Competition, accelerator: str, **asked: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from kit.core import storage
 from kit.core.config import RunConfig, matches_type
 from kit.core.errors import KitError
-from kit.core.run_folder import RunFolder
+from kit.core.run_folder import RunFolder, finished_folds
 from kit.data import competition
 from kit.training import models
 from kit.training.jobs import FoldJob
@@ -91,6 +91,15 @@ def read_done(folder: Path) -> dict[str, Any]:
     if job.model not in models.RECIPES:
         raise storage.damaged(path, "its job is none of the kit's")
     return {**done, "job": asdict(job)}
+
+
+def untrained(run: RunFolder, config: RunConfig) -> str:
+    """How many folds of a run's members are not trained, in words; empty where all are."""
+    members = {f"{model}/seed_{seed}" for model, seed in config.members}
+    done = [key for key in finished_folds(run.path) if key.rpartition("/")[0] in members]
+    if not (left := config.n_jobs - len(done)):
+        return ""
+    return f"{left} of {config.n_jobs} folds {'is' if left == 1 else 'are'} not trained"
 
 
 def read_probs(path: Path, key: str, n_classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -276,8 +276,19 @@ def test_guesses_that_are_made_again_are_those_of_the_round_before(workplace, ca
 def test_a_partial_ensemble_does_not_predict_unasked(workplace, capsys):
     assert kit(capsys, "cv", *QUICK, "--run", "a")[0] == 0
     (workplace / "runs/a/mlp/seed_0/fold_1/done.json").unlink()
-    code, _, err = kit(capsys, "predict", "a", "--test", "data/kannada-mnist-sample/test.csv", "--out", "p.npz")
+    predict = ("predict", "a", "--test", "data/kannada-mnist-sample/test.csv", "--out", "p.npz")
+    code, _, err = kit(capsys, *predict)
     assert code == 2 and "fold 1 of mlp (seed 0) is missing" in err and not (workplace / "p.npz").exists()
+
+    # What stopped early, or was not made to be handed in, may be looked at, and it is said.
+    about = storage.read_json(workplace / "runs/a/config.json")
+    about["config"]["split"] = "harder"
+    storage.write_json(workplace / "runs/a/config.json", about)
+    storage.write_json(workplace / "runs/a/against.json", {})
+    code, _, err = kit(capsys, *predict)
+    assert code == 0 and (workplace / "p.npz").exists()
+    assert "a is partial: 1 of 2 folds is not trained; to train them: kit cv --resume --run a" in err
+    assert "a: --split harder trains on the easier writers alone" in err
 
 
 def test_force_starts_anew(workplace, capsys):

@@ -210,7 +210,7 @@ def test_a_run_of_the_split_harder(results, tmp_path):
     report = storage.read_json(folders[1] / "report.json")
     storage.write_json(folders[1] / "report.json",
                        {**report, "cv": {**report["cv"], "split": "harder"}})
-    assert "weak was made with --split harder" in refused(folders)
+    assert "weak: --split harder trains on the easier" in refused(folders)
 
 
 def test_a_submission_without_test_probs(folders):

@@ -206,7 +206,7 @@ def test_the_packed_source_is_checked_and_is_the_one_that_runs(tmp_path):
 def run(tmp_path):
     """A run folder with two trained folds of a model, one of the baseline."""
     folder = tmp_path / "runs" / "a-run"
-    write_json(folder / "config.json", {"config": {"models": ["cnn"]}})
+    write_json(folder / "config.json", {"config": {"models": ["cnn"], "n_folds": 2}})
     for key in ("cnn/seed_0/fold_0", "cnn/seed_0/fold_1", "mlp/seed_0/fold_0"):
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
@@ -244,9 +244,47 @@ def test_a_run_without_a_trained_fold_is_refused_and_leaves_the_folder_as_it_was
     before = contents(folder)
     for done in run.glob("cnn/*/*/done.json"):
         done.unlink()
+    with pytest.raises(KitError, match="2 of 2 folds are not trained"):
+        builder.build(folder, KANNADA, mode="predict", run=run)
+    write_json(run / "config.json", {"config": {"models": ["cnn"], "n_folds": 2, "time_budget": 9.0}})
     with pytest.raises(KitError, match="no trained fold of cnn"):
         builder.build(folder, KANNADA, mode="predict", run=run)
     assert contents(folder) == before
+
+
+@pytest.mark.parametrize("against", [False, True])
+def test_a_run_without_all_of_its_folds_is_refused_with_the_command_that_trains_them(
+        tmp_path, run, against):
+    (run / "cnn/seed_0/fold_1/done.json").unlink()
+    if against:
+        write_json(run / "against.json", {})
+        write_json(run / "config.json",
+                   {"config": {"models": ["cnn"], "n_folds": 2, "time_budget": 9.0}})
+    with pytest.raises(KitError, match="a-run is partial: 1 of 2 folds is not trained") as caught:
+        builder.build(tmp_path / "k", KANNADA, mode="predict", run=run)
+    assert f"kit cv --resume --run a-run --runs-dir {run.parent}" in caught.value.fix
+    assert ("--against" in caught.value.message) == against and not (tmp_path / "k").exists()
+
+
+def test_of_a_run_that_its_time_budget_cut_it_is_said(tmp_path, run):
+    write_json(run / "config.json",
+               {"config": {"models": ["cnn"], "n_folds": 5, "time_budget": 9.0}})
+    (run / "folds.csv").touch()
+    words = ["build", "--out", str(tmp_path / "k"), "--runs-dir", str(run.parent), "--mode",
+             "predict", "--run", "a-run"]
+    said = CliRunner().invoke(commands, words).output
+    assert "a-run is partial: 3 of 5 folds are not trained" in said and "--resume" in said
+    assert (tmp_path / "k" / "weights" / "cnn-seed_0-fold_1.keras").is_file()
+    told = json.loads(CliRunner().invoke(commands, [*words, "--json"]).output)
+    assert len(told["notes"]) == 1
+
+
+def test_models_of_the_split_harder_are_not_packed(tmp_path, run):
+    write_json(run / "config.json",
+               {"config": {"models": ["cnn"], "n_folds": 2, "split": "harder"}})
+    with pytest.raises(KitError, match=r"a-run: --split harder .* not to be handed in"):
+        builder.build(tmp_path / "k", KANNADA, mode="predict", run=run)
+    assert not (tmp_path / "k").exists()
 
 
 @pytest.mark.parametrize("unzipped", [False, True], ids=["as uploaded", "unzipped by Kaggle"])
