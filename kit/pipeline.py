@@ -266,7 +266,7 @@ def submit_blend(runs: Sequence[FinishedRun], weights: str | Sequence[float], cl
 
     The submission folder is all that a blend has.
     """
-    asked = weights if isinstance(weights, str) else ",".join(f"{each:g}" for each in weights)
+    asked = weights if isinstance(weights, str) else ",".join(f"{float(each):g}" for each in weights)
     words = ["kit", "blend", *[run.name for run in runs], "--run", folder.name]
     words += ["--weights", asked] * (asked != blend_runs.EQUAL)
     words += ["--class-prior", class_prior] * (class_prior != RunConfig.class_prior)

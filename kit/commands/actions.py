@@ -136,7 +136,7 @@ def blend(runs: list | tuple, run: str | None = None, weights: str | list | tupl
     blend_runs.check_weights(weights, len(folders))
     config = RunConfig(class_prior=class_prior)
     finished = blend_runs.read_runs(folders)
-    data = request.find_run_data(RunFolder(folders[0]), Path(data_dir))
+    data = request.find_run_data(RunFolder(folders[0]), Path(data_dir), with_extra=False)
     if upload and data.competition.code_only:
         raise KitError(f"{data.competition.title} takes notebooks, not files, and a blend has no "
                        "models that a notebook could run",

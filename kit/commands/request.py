@@ -380,8 +380,11 @@ def find_scored_folder(name: str, runs_dir: Path = Path("runs"),
                    else "make a run first: kit cv, or kit submit")
 
 
-def find_run_data(run: RunFolder, data_dir: Path) -> DataFolder:
-    """The data that a run was made from. KitError where what is there now is other data."""
+def find_run_data(run: RunFolder, data_dir: Path, with_extra: bool = True) -> DataFolder:
+    """The data that a run was made from. KitError where what is there now is other data.
+
+    with_extra: whether the out-of-domain file has to be the same, too.
+    """
     from kit import pipeline
 
     competition = competitions.get(read_config(run.path).competition)
@@ -391,9 +394,12 @@ def find_run_data(run: RunFolder, data_dir: Path) -> DataFolder:
         raise KitError(f"the data that {run.name} was trained on is not in {data_dir}",
                        "get it with kit download" + " --from sample" * about["is_sample"]
                        + ", or say where it lies with --data-dir")
-    if data.sha256 != about["sha256"]:
+    ignored = () if with_extra else (competition.extra,)
+    before, now = ({name: digest for name, digest in sums.items() if name not in ignored}
+                   for sums in (about["sha256"], data.sha256))
+    if before != now:
         raise KitError(f"{data.path} is not the data that {run.name} was trained on: "
-                       f"{pipeline.changed_files(about['sha256'], data.sha256)}",
+                       f"{pipeline.changed_files(before, now)}",
                        "put the old data back, or train on what is there now under another name: "
                        "--run")
     return data

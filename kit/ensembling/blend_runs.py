@@ -48,6 +48,11 @@ class FinishedRun:
         return self.scored.name
 
     @property
+    def is_submission(self) -> bool:
+        """Whether it was read from the folder of its submission, which has no folds.csv."""
+        return not RunFolder(self.folder).folds.is_file()
+
+    @property
     def sha256(self) -> dict[str, str]:
         """Of the files that a blend takes from it."""
         return {name: storage.sha256_file(self.folder / name) for name in FILES}
@@ -61,7 +66,7 @@ class BlendedRun:
     weight: float
     oof: np.ndarray  # (m, n_classes)
     test: np.ndarray  # (n_test, n_classes)
-    extra: np.ndarray | None  # of the out-of-domain file; a submission's folder has none
+    extra: np.ndarray | None  # of the out-of-domain file, where the run's folder has them
 
     @property
     def name(self) -> str:
@@ -92,10 +97,15 @@ def read_runs(folders: Sequence[Path]) -> tuple[FinishedRun, ...]:
                            "name each run once; where two runs have one name, rename a folder")
     reports = [storage.read_json(folder / "report.json", "complete", "cv", "leaderboard_estimate")
                for folder in folders]
-    for run, report in zip(scored, reports, strict=True):
+    for folder, run, report in zip(folders, scored, reports, strict=True):
         if report["complete"] is not True:
-            raise KitError(f"{run.name} is not complete: its time budget left folds out",
-                           "finish it with --resume and a longer --time-budget, or leave it out")
+            home = folder if (folder / "folds.csv").is_file() else Path("runs") / run.name
+            why, longer = "its time budget left folds out", " --time-budget 2h"
+            if against := report.get("against"):
+                why, longer = (f"it was compared with {against['run']} (kit cv --against), and "
+                               "its other folds are not trained"), ""
+            raise KitError(f"{run.name} is not complete: {why}",
+                           f"train them: {RunFolder(home).resume_command}{longer}, or leave it out")
         if report["cv"].get("split") == "harder":
             raise KitError(f"{run.name}: {HARDER_NOTE}",
                            "leave it out, or make it again without --split")
@@ -219,8 +229,13 @@ def _folds(runs: Sequence[FinishedRun]) -> Folds:
 
 
 def _extra(run: FinishedRun, data: DataFolder) -> np.ndarray | None:
-    """Probs of the out-of-domain file; None in a submission's folder, which does not hold them."""
-    if data.extra() is None or not RunFolder(run.folder).folds.is_file():
+    """Probs of the out-of-domain file.
+
+    None in a submission's folder, and of a run that was trained without this file.
+    """
+    extra, name = data.extra(), data.competition.extra
+    if extra is None or run.is_submission \
+            or run.scored.config["data"]["sha256"].get(name) != extra.sha256:
         return None
     return gather(RunFolder(run.folder), data, {}).extra
 

@@ -142,9 +142,12 @@ def notes(results: "RunResults") -> list[str]:
                     f"scores fold by fold go by those of one run, not by those of "
                     f"{', '.join(others)}.")
     if extra is not None and results.extra is None:
-        without = [each.name for each in blend.runs if each.extra is None]
-        said.append(f"{results.competition.extra} is left out: the folder of a submission has no "
-                    f"probs of it ({', '.join(without)}).")
+        without = [each.run for each in blend.runs if each.extra is None]
+        submitted = ", ".join(run.name for run in without if run.is_submission)
+        trained = ", ".join(run.name for run in without if not run.is_submission)
+        why = [f"the folder of a submission has no probs of it ({submitted})"] * bool(submitted) \
+            + [f"it was not in the data folder when {trained} began"] * bool(trained)
+        said.append(f"{results.competition.extra} is left out: {'; '.join(why)}.")
     if results.competition.code_only:
         said.append(f"{results.competition.title} takes notebooks, and a blend has no models that "
                     "a notebook could run. What is worth handing in is trained as one run: "

@@ -89,6 +89,22 @@ def test_submissions_are_blended_where_their_runs_are_gone(workplace, capsys):
     assert run(capsys, "report", "both")[0] == 0
 
 
+def test_a_run_from_before_dig_mnist_was_there_is_blended_without_it(workplace, capsys):
+    about = storage.read_json(workplace / "runs/a/config.json")
+    del about["data"]["sha256"]["Dig-MNIST.csv"]
+    storage.write_json(workplace / "runs/a/config.json", about)
+    for extra in workplace.glob("runs/a/*/seed_*/fold_*/extra.npz"):
+        extra.unlink()
+    shutil.copytree("submissions/b", "submissions/c")
+    for name, runs in (("ab", ["a", "b"]), ("bac", ["b", "a", "c"])):
+        code, _, err = run(capsys, "blend", *runs, "--run", name, "--quiet")
+        assert code == 0, err
+        report = storage.read_json(workplace / "submissions" / name / "report.json")
+        note, = [note for note in report["notes"] if "Dig-MNIST.csv is left out" in note]
+        assert "it was not in the data folder when a began" in note and not report["dig_mnist"]
+        assert ("submission has no probs of it (c)" in note) == (name == "bac")
+
+
 def test_a_damaged_submission_of_a_run_is_still_written_anew(workplace, capsys):
     (workplace / "submissions/a/config.json").write_text("{}")
     assert run(capsys, "report", "a")[0] == 0
@@ -100,6 +116,9 @@ def test_a_notebook_blends_what_its_runs_returned(workplace):
     both = kit.blend([one, "b"], run="both", weights=[3, 1], quiet=True)
     assert [part["weight"] for part in both["blend"]["runs"]] == [0.75, 0.25]
     assert "held out" in both._repr_html_() and both.folder.name == "both"
+    words = kit.blend(["a", "b"], run="words", weights=["3", "1"], quiet=True)
+    assert [part["weight"] for part in words["blend"]["runs"]] == [0.75, 0.25]
+    assert storage.read_json(words.folder / "config.json")["blend"]["weights"] == "3,1"
     assert str(kit.compare(both, one))
     for call in (lambda: kit.blend("a", run="x"), lambda: kit.blend(["a", "b"], weights=0.5),
                  lambda: kit.blend(["a", 5])):

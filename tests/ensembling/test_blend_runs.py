@@ -202,7 +202,15 @@ def test_another_number_of_rows(folders):
 def test_a_run_that_is_not_complete(results, tmp_path):
     folders = [written(tmp_path, results[0]), written(tmp_path, results[1], complete=False)]
     said = refused(folders)
-    assert "weak is not complete" in said and "--resume" in said
+    assert "weak is not complete: its time budget" in said and "--resume" in said
+
+
+def test_a_run_that_was_stopped_by_a_comparison(results, tmp_path):
+    folders = [written(tmp_path, results[0]),
+               written(tmp_path, results[1], complete=False, against={"run": "other"})]
+    said = refused(folders)
+    assert "weak is not complete: it was compared with other" in said and "time" not in said
+    assert "kit cv --resume --run weak" in said
 
 
 def test_a_run_of_the_split_harder(results, tmp_path):
