@@ -281,7 +281,8 @@ def submit_blend(runs: Sequence[FinishedRun], weights: str | Sequence[float], cl
         progress.say("weights: " + ", ".join(f"{each.name} {each.weight:.4g}"
                                              for each in blend.runs))
     storage.write_json(folder / "config.json", {**about, "blend": {"weights": asked, "runs": [
-        {"name": each.name, "weight": each.weight, "sha256": each.run.sha256}
+        {"name": each.name, "weight": each.weight, "sha256": each.run.sha256,
+         "folder": blend_runs.place_of(each.run.folder, folder)}
         for each in blend.runs]}})
     report = _report(results, folder)
     _write_submission(results, folder)

@@ -9,6 +9,7 @@ themselves, so a `--weights oof` blend reads each writer with weights that were 
 writers; only the test file gets those fitted to all.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,21 @@ def read_runs(folders: Sequence[Path]) -> tuple[FinishedRun, ...]:
                            "leave one out, or make both with the same --limit, or without")
     return tuple(FinishedRun(folder, run, *_read_test(folder, run), report)
                  for folder, run, report in zip(folders, scored, reports, strict=True))
+
+
+def place_of(run: Path, blend: Path) -> str | None:
+    """Where a run lies, from the folder that holds the blend's submissions/; None outside of it.
+
+    It is committed with the blend, so it must not tell of the machine.
+    """
+    project, place = project_of(blend), Path(os.path.abspath(run))  # noqa: PTH100
+    inside = place.is_relative_to(project) and project != project.parent
+    return place.relative_to(project).as_posix() if inside else None
+
+
+def project_of(blend: Path) -> Path:
+    """The folder that holds submissions/, in which the folder of a blend lies."""
+    return Path(os.path.abspath(blend)).parents[1]  # noqa: PTH100  (links keep their names)
 
 
 def _other_data(a: ScoredRun, b: ScoredRun) -> str:

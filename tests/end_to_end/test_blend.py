@@ -162,7 +162,38 @@ def test_a_blend_is_replaced_only_with_force_and_has_no_models(workplace, capsys
     shutil.rmtree("runs/b")
     shutil.rmtree("submissions/b")
     code, _, err = run(capsys, "report", "both")
-    assert code == 2 and "the run b, of which both was blended, is not here any more" in err
+    assert code == 2 and "the run b, of which both was blended, is no longer in runs/b" in err
+    assert "put its folder back" in err and "other probs" not in err
     shutil.copytree("runs/a", "runs/b")
     code, _, err = run(capsys, "report", "both")
-    assert code == 2 and "was made again since" in err and "--force" in err
+    assert code == 2 and "was made again since, in runs/b" in err and "--force" in err
+
+
+def test_where_a_submission_alone_is_left_its_run_was_not_made_again(workplace, capsys):
+    assert run(capsys, "blend", "a", "b", "--run", "both", "--quiet")[0] == 0
+    shutil.rmtree("runs/b")
+    code, _, err = run(capsys, "report", "both")
+    assert code == 2 and "is no longer in runs/b, and submissions/b has other probs" in err
+    assert "put its folder back, or blend again" in err
+
+
+def test_runs_from_elsewhere_are_found_again(workplace, tmp_path_factory, monkeypatch, capsys):
+    shutil.copytree("runs/b", "attic/old/b2")
+    outside = tmp_path_factory.mktemp("outside")
+    shutil.copytree("runs/b", outside / "b3")
+    assert run(capsys, "blend", "a", "attic/old/b2", "--run", "both", "--quiet")[0] == 0
+    assert run(capsys, "blend", "both", outside / "b3", "--run", "more", "--quiet")[0] == 0
+    for name, places in (("both", ["runs/a", "attic/old/b2"]), ("more", ["submissions/both", None])):
+        text = (workplace / "submissions" / name / "config.json").read_text()
+        assert [part["folder"] for part in json.loads(text)["blend"]["runs"]] == places
+        assert str(outside) not in text and str(workplace) not in text
+    assert run(capsys, "report", "both")[0] == 0
+    code, _, err = run(capsys, "report", "more")
+    assert code == 2 and "the run b3, of which more was blended, is neither in runs nor in submissions" in err
+    assert run(capsys, "report", "more", "--runs-dir", outside)[0] == 0
+    # The project may be moved, and the command given in another folder.
+    moved = workplace.rename(workplace.with_name("moved"))
+    monkeypatch.chdir(moved.parent)
+    code, _, err = run(capsys, "report", "both", "--submissions", moved / "submissions",
+                       "--data-dir", moved / "data")
+    assert code == 0, err
