@@ -202,7 +202,8 @@ def report(run: str | Result, competition: str = KANNADA.slug, data_dir: str | P
         return _report(numbers, blended, data)
     folder = request.find_run(_name(run), Path(runs_dir))
     data = request.find_run_data(folder, Path(data_dir))
-    trained = pipeline.report(folder, data, Path(submissions))
+    taken = blends.is_blend(Path(submissions) / folder.name)  # by a blend of the run's name
+    trained = pipeline.report(folder, data, None if taken else Path(submissions))
     return _report(trained.report, folder.path, data)
 
 

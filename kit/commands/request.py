@@ -134,6 +134,12 @@ class Request:
         if self.config.split == "harder":
             raise KitError(HARDER_NOTE,
                            "choose with kit cv --split harder, then submit without it")
+        folder = submissions / self.run.name
+        if not self.force and blends.is_blend(folder):
+            raise KitError(f"{folder} is a blend, and the run's submission would take its place",
+                           f"remove the blend first: kit runs remove {shlex.quote(str(folder))}"
+                           if self.resume else
+                           "replace it with --force, or choose another name with --run")
         if upload:
             check_takes_files(self.data.competition)
         with self._reserved() as run:

@@ -197,3 +197,20 @@ def test_runs_from_elsewhere_are_found_again(workplace, tmp_path_factory, monkey
     code, _, err = run(capsys, "report", "both", "--submissions", moved / "submissions",
                        "--data-dir", moved / "data")
     assert code == 0, err
+
+
+def test_a_run_does_not_take_the_name_of_a_blend_unless_forced(workplace, capsys):
+    assert run(capsys, "blend", "a", "b", "--run", "both", "--quiet")[0] == 0
+    submit = ["submit", *QUICK, "--folds", "2", "--run", "both"]
+    before = storage.read_json("submissions/both/config.json")
+    code, _, err = run(capsys, *submit)
+    assert code == 2 and "submissions/both is a blend" in err and "--force" in err
+    assert not (workplace / "runs/both").exists()
+    # A run of that name that is there already leaves the blend alone, too.
+    shutil.copytree("runs/a", "runs/both")
+    code, _, err = run(capsys, "submit", "--resume", "--run", "both")
+    assert code == 2 and "kit runs remove submissions/both" in err
+    assert run(capsys, "report", "runs/both")[0] == 0
+    assert storage.read_json("submissions/both/config.json") == before
+    assert run(capsys, *submit, "--force")[0] == 0
+    assert "blend" not in storage.read_json("submissions/both/config.json")
