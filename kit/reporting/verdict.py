@@ -92,7 +92,7 @@ def _banners(report: dict[str, Any]) -> list[str]:
     if not report["complete"]:
         rows = (f", so {cv['rows_missing']:,} of {report['data']['rows_used']:,} training rows "
                 "have no score" if cv["rows_missing"] else "")
-        if report["against"]:
+        if _ended_by_comparison(report):
             banners.append(f"Not complete: compared with {report['against']['run']}, and trained "
                            f"no further than that needs{rows}. To finish the run, --resume.")
         else:
@@ -105,6 +105,13 @@ def _banners(report: dict[str, Any]) -> list[str]:
                        "writers that they are scored on, so the score is higher than it would be "
                        f"on new writers. {cure}")
     return banners
+
+
+def _ended_by_comparison(report: dict[str, Any]) -> bool:
+    """Whether folds are missing since `kit cv --against` was decided, not for want of time."""
+    against = report["against"]
+    return against is not None and against["outcome"] != "undecided" \
+        and against["folds"] == len(report["cv"]["fold"])
 
 
 def _findings(report: dict[str, Any]) -> list[str]:
@@ -173,7 +180,7 @@ def _next(report: dict[str, Any]) -> list[str]:
     if report["data"]["is_sample"]:
         ideas.append("Get the real data: kit download --from kaggle (or --from a zip that you "
                      "have), then run the same command again.")
-    if not report["complete"] and not report["against"]:
+    if not report["complete"] and not _ended_by_comparison(report):
         ideas.append("Finish the folds that are missing: the same command with --resume and a "
                      "longer --time-budget.")
     if not cv["keeps_writers_apart"] and report["per_writer"]:

@@ -46,6 +46,18 @@ def test_what_is_missing_comes_first_among_what_to_try(report):
     assert len(tips["next"]) <= 4
 
 
+def test_what_a_time_budget_left_out_is_not_laid_to_a_comparison(report):
+    n = len(report["cv"]["fold"])
+    for outcome, folds, decided in (("better", n, True), ("undecided", n, False),
+                                    ("better", n - 1, False)):
+        found = {"run": "before", "outcome": outcome, "verdict": "…", "folds": folds}
+        words = said(report, complete=False, against=found)
+        (banner,) = [each for each in words["banners"] if each.startswith("Not complete")]
+        assert ("compared with before" in banner) == decided
+        assert ("time budget" in banner) != decided
+        assert any("longer --time-budget" in tip for tip in words["next"]) != decided
+
+
 def test_a_single_recipe_is_told_of_ensembles_and_an_ensemble_is_not(report):
     one = [member for member in report["members"] if member["is_baseline"] or member["model"] == "cnn_aug"]
     assert any("--seeds 3" in tip for tip in said(report, members=one)["next"])
