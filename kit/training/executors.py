@@ -30,8 +30,8 @@ def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None,
 
     Past `deadline` (of time.time) no job is begun, so some may be missing. executor: by default one
     for these jobs alone. seconds: what each job takes here, by its key, where that was measured; it
-    serves to say how long the rest takes. is_enough: asked after each round of whole folds; once it
-    says yes, the others are left out.
+    serves to say how long the rest takes. is_enough: asked before the first round of whole folds
+    and after each; once it says yes, the others are left out.
     """
     if executor is None:
         with Executor(plan.config) as executor:
@@ -47,7 +47,15 @@ def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None,
         for job in plan.jobs:
             if job.key in done:
                 progress.handle(done_event(job, done[job.key]))
-        for jobs in rounds_of_folds(plan, todo, executor.n_parallel) if is_enough else [todo]:
+        rounds = [todo]
+        if is_enough:
+            if executor.kind != "ray":  # whose nodes would wait for each other after every fold
+                rounds = rounds_of_folds(plan, todo, executor.n_parallel)
+            folds = {job.fold for job in todo}
+            if len(rounds) == 1 < len(folds) and folds == {job.fold for job in plan.jobs}:
+                progress.say("all folds train at once here, so stopping early saves none of them")
+            rounds = [[], *rounds]
+        for jobs in rounds:
             done |= executor.train(plan, jobs, progress, deadline)
             again = retries_of_collapsed(plan.jobs, done)
             for job in again:
@@ -82,13 +90,18 @@ def retries_of_collapsed(jobs: Iterable[FoldJob],
         fold = done[job.key]
         median = float(np.median([done[other.key]["val_accuracy"] for other in finished
                                   if other.model == job.model]))
-        chance = np.sqrt(median * (1 - median) / fold["val_rows"])
-        far_below = median - fold["val_accuracy"] > max(FAR_BELOW, 6 * chance)
-        if far_below and not fold["job"]["attempt"]:
+        if is_far_below(fold["val_accuracy"], median, fold["val_rows"]) \
+                and not fold["job"]["attempt"]:
             why = (f"val accuracy {fold['val_accuracy']:.4f}, where the median of the folds is "
                    f"{median:.4f}")
             again.append(replace(job, attempt=1, why=why))
     return again
+
+
+def is_far_below(accuracy: float, usual: float, rows: int) -> bool:
+    """Whether the accuracy on so many `rows` is so far below the `usual` one that a fold collapsed.
+    """
+    return usual - accuracy > max(FAR_BELOW, 6 * np.sqrt(usual * (1 - usual) / rows))
 
 
 # -- on which executor -----------------------------------------------------------------------------

@@ -92,6 +92,29 @@ def test_a_fold_that_diverges_is_tried_once_more_and_marked(data, tmp_path, monk
         job_runner.train_job(plan, plan.jobs[0], job_runner.Clock(None), lambda event: None)
 
 
+@pytest.mark.parametrize(("kind", "n_parallel", "rounds"), [
+    ("processes", 5, 1), ("processes", 2, 3), ("local", 1, 5), ("ray", 1, 1)])
+def test_who_trains_all_folds_at_once_is_told_that_stopping_saves_none(data, tmp_path, kind,
+                                                                      n_parallel, rounds):
+    config = RunConfig(models=("mlp",), n_folds=5)
+    plan = Plan(config, data, tmp_path, None, make_jobs(config, "float32"))
+    trained, said = [], []
+
+    class Fake:
+        def train(self, plan, jobs, *_):
+            trained.extend([jobs] if jobs else [])
+            return {job.key: {"job": dataclasses.asdict(job), "val_rows": 9, "val_accuracy": 1.0}
+                    for job in jobs}
+
+    fake, progress = Fake(), Progress()
+    fake.kind, fake.n_parallel, progress.say = kind, n_parallel, said.append
+    seen = []
+    executors.run_jobs(plan, progress, executor=fake,
+                       is_enough=lambda done: seen.append(len(done)) or False)
+    assert len(trained) == rounds and (rounds == 1) == any("saves none" in each for each in said)
+    assert seen[0] == 0 and seen[-1] == 5 and len(seen) == rounds + 1
+
+
 def test_a_fold_far_below_the_others_is_trained_again(data, tmp_path):
     jobs = [FoldJob("mlp", 0, k, 1, 32, "float32", 1) for k in range(5)]
     done = {job.key: {"job": dataclasses.asdict(job), "val_rows": 1000,
