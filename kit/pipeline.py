@@ -107,15 +107,19 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         if not resumed and run.config.is_file():
             raise KitError(f"another process has just begun the run {run.name!r}",
                            "choose another name with --run")
+        if resumed and (against := resume_against(run, data, config)):
+            folds = against.folds(data)
+        if against and config.self_train:
+            raise KitError(f"{run.name} may be decided before all folds are trained, and "
+                           "self-training needs all",
+                           "leave --self-train out until the comparison has ended")
+        if against and not resumed:
+            against.save(run)  # before config.json, with which the run has begun
+        elif not resumed:
+            storage.remove_artifact(run.against)  # of one that could not begin
         _write_config(run, config, data, settled)
         if planned:
             planning.save(run.path / planning.SCHEDULE, *planned)
-        against = resume_against(run) if resumed else against
-        if against and config.self_train:
-            raise KitError(f"{run.name} may be decided before all folds are trained, and "
-                           "self-training needs all", "leave --self-train out until it is decided")
-        if against:
-            against.save(run)
         if run.folds.is_file():
             folds = blend.checked_folds(run, data, config)
         else:
@@ -143,8 +147,10 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
             done |= executors.run_jobs(replace(plan, jobs=baseline), timed, deadline, executor)
         if resumed and not baseline_first:
             time_target = replace(time_target, keep_epochs=config.epochs is not None)
-        schedule, costs = planned or planning.resume(executor, plan, time_target, timed, deadline,
-                                                     measured=not died)
+        decided = against is not None and against.is_decided  # then nothing is still to be done
+        schedule, costs = planned or planning.resume(
+            executor, plan, time_target, Progress() if decided else timed, deadline,
+            measured=not died)
         timing |= {"predicted_seconds": schedule.predicted, "epochs": schedule.epochs}
 
         # Train: the folds, then the rounds of self-training, each from where the last one ended.
@@ -189,11 +195,11 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
 
 def _look(against: Against, run: RunFolder, data: DataFolder, folds: Folds, progress: Progress,
           done: DoneFolds) -> bool:
-    """After a round of folds: judge by those that all members have finished; whether to stop."""
+    """Judge by the folds that all members have finished, where one is new; whether to stop."""
     config = read_config(run.path)
     finished = [k for k in range(config.n_folds)
                 if all(f"{model}/seed_{seed}/fold_{k}" in done for model, seed in config.members)]
-    if set(finished) > {k for each in against.rounds for k in each}:
+    if not against.is_decided and set(finished) > {k for each in against.rounds for k in each}:
         oof = blend.gather(run, data, {}, folds=folds, done=done).oof
         progress.say(against.look(finished, oof, folds, run.name))
         against.save(run)

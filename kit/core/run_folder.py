@@ -95,7 +95,8 @@ class RunFolder:
         KitError if the folder holds no run, or cannot be emptied.
         """
         others = [path.name for path in self.path.iterdir() if not path.name.startswith(".lock")]
-        if others and not self.config.is_file() and not finished_folds(self.path):
+        if others and not (self.config.is_file() or self.against.is_file()
+                           or finished_folds(self.path)):
             raise KitError(f"{self.path} is not a run: it has {sorted(others)[0]!r}, but no "
                            "config.json",
                            "choose another name with --run, or empty the folder yourself")

@@ -3,9 +3,12 @@
 The new run trains in RUN's folds. After each round of folds its rows are compared with RUN's
 (`kit.reporting.sequential`), and once that is decided the other folds aren't trained. The run's
 against.json says what was asked and what was found, so that a killed run goes on with the
-comparison; `--resume` of a decided one trains the other folds, and asks nothing any more.
+comparison; `--resume` of a decided one that has its report trains the other folds, and asks nothing
+any more.
 """
 
+import contextlib
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,18 +17,21 @@ from typing import Any
 import numpy as np
 
 from kit.core import storage
-from kit.core.config import option_name
+from kit.core.config import RunConfig, option_name
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder
 from kit.data.competition import Competition
 from kit.data.folds import Folds
 from kit.data.source import DataFolder
-from kit.ensembling.blend import read_against
+from kit.ensembling.blend import checked_folds, read_against
 from kit.ensembling.scored_run import ScoredRun, read_scored_run
 from kit.reporting import sequential
 from kit.reporting.sequential import Judgement
+from kit.reporting.verdict import percent
+from kit.training.executors import is_far_below
 
-OF_THE_FOLDS = ("n_folds", "split", "limit")  # of a RunConfig; the new run takes RUN's
+# Of a RunConfig; the new run takes RUN's. The split is first: `harder` also means a number of folds
+OF_THE_FOLDS = ("split", "n_folds", "limit")
 
 
 @dataclass(eq=False)
@@ -61,14 +67,16 @@ class Against:
             raise KitError(f"{other.name} was trained on {kind}, not on {data.path}",
                            "compare with a run of the same training file")
         if other.config.get("split") == "harder":
-            raise KitError(f"{other.name} has the split harder, whose folds are not alike: an early "
-                           "look would be at the hardest writers alone",
+            raise KitError(f"{other.name} has the split harder, whose folds are not alike: an "
+                           "early look would be at the hardest writers alone",
                            "train all folds, then compare: kit compare")
         scored, n_folds = np.unique(other.fold), other.config.get("n_folds")
         if len(scored) != n_folds or not np.array_equal(scored, np.arange(n_folds)):
+            command = RunFolder(self.folder).resume_command
+            if not (self.folder / "folds.csv").is_file():  # a submission
+                command = f"kit submit --resume --run {shlex.quote(other.name)}"
             raise KitError(f"{other.name} has scored {len(scored)} of {n_folds} folds, so not all "
-                           "can be compared", "finish it first: kit cv --resume --run "
-                           f"{other.name}")
+                           "can be compared", f"finish it first: {command}")
         if other.row[-1] >= len(labels) or not np.array_equal(labels[other.row], other.label):
             raise storage.damaged(self.folder / "oof.npz", f"its labels are not {data.path}'s")
         apart = other.keeps_writers_apart
@@ -83,12 +91,21 @@ class Against:
     def look(self, finished: Collection[int], oof: np.ndarray, folds: Folds, name: str) -> str:
         """Judge the run `name` by the folds that are `finished`; the verdict, in words.
 
-        oof: its probs (m, n_classes) of the rows of `folds`, which are RUN's.
+        oof: its probs (m, n_classes) of the rows of `folds`, which are RUN's. A lone fold that may
+        have collapsed isn't judged: whether it has shows in the next one, and then it is trained
+        again (`kit.training.executors.retries_of_collapsed`).
         """
+        right, theirs = oof.argmax(axis=1) == folds.labels, self.other.right
+        if len(finished) == 1:
+            held_out = np.isin(folds.fold, list(finished))
+            ours, usual = float(right[held_out].mean()), float(theirs[held_out].mean())
+            if is_far_below(ours, usual, int(held_out.sum())):
+                return (f"the first fold reads {percent(ours)}, where {self.other.name} reads "
+                        f"{percent(usual)}: a second one will show whether its training went wrong")
         seen = [k for folds_of_round in self.rounds for k in folds_of_round]
         self.rounds.append(sorted(set(finished) - set(seen)))
-        self.judgement = sequential.judge(oof.argmax(axis=1) == folds.labels, self.other.right,
-                                          folds.fold, folds.writers, self.rounds, self.difference)
+        self.judgement = sequential.judge(right, theirs, folds.fold, folds.writers, self.rounds,
+                                          self.difference)
         return sequential.verdict(self.judgement, name, self.other.name)
 
     def save(self, run: RunFolder) -> None:
@@ -107,11 +124,34 @@ def open_against(folder: Path, difference: float | None = None) -> Against:
     return Against(folder, read_scored_run(folder), difference)
 
 
-def resume_against(run: RunFolder) -> Against | None:
-    """The comparison that `run` was begun with; None if there is none, or it is decided."""
+def resume_against(run: RunFolder, data: DataFolder, config: RunConfig) -> Against | None:
+    """The comparison that `run` was begun with; None without one, or once its end is reported.
+
+    config: the run's. KitError where RUN is gone, or has other folds than when `run` began.
+    """
     stored = read_against(run)
-    if stored is None or (stored["judgement"] or stored).get("outcome", "undecided") != "undecided":
+    if stored is None:
         return None
-    begun = open_against(Path(stored["folder"]), stored["difference"])
-    begun.rounds = stored["rounds"]
+    judgement = Judgement.from_dict(stored["judgement"]) if stored["judgement"] else None
+    folder = Path(stored["folder"])
+    if judgement and judgement.outcome != "undecided" and (run.path / "report.html").is_file():
+        with contextlib.suppress(KitError):  # a damaged one, which is then written again
+            reported = storage.read_json(run.path / "report.json", "against")["against"]
+            if reported and reported["outcome"] == judgement.outcome:
+                return None
+    try:
+        begun = Against(folder, read_scored_run(folder), stored["difference"], stored["rounds"],
+                        judgement)
+        begun.fold_options({name: getattr(config, name) for name in OF_THE_FOLDS})
+        theirs = begun.folds(data)
+        if run.folds.is_file():
+            ours = checked_folds(run, data, config)
+            if not (np.array_equal(ours.rows, theirs.rows)
+                    and np.array_equal(ours.fold, theirs.fold)):
+                raise KitError("it was made again since, with other folds", "")
+    except KitError as error:
+        raise KitError(f"{run.name} cannot be compared with {stored['run']} any more: "
+                       f"{error.message}", f"put {stored['run']} back into {folder} as it was, or "
+                       f"remove {run.against} to train all folds without the comparison: "
+                       f"{run.resume_command}") from error
     return begun

@@ -57,6 +57,12 @@ class Judgement:
                 "folds": self.looks[-1].folds, "n_folds": self.n_folds,
                 "difference": self.difference, "looks": [asdict(look) for look in self.looks]}
 
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> "Judgement":
+        """The judgement that `to_dict` wrote."""
+        return cls(stored["outcome"], stored["n_folds"], stored["difference"],
+                   tuple(Look(**look) for look in stored["looks"]))
+
 
 def judge(a: np.ndarray, b: np.ndarray, fold: np.ndarray, writers: np.ndarray | None,
           rounds: list[list[int]], difference: float = DIFFERENCE) -> Judgement:
