@@ -86,16 +86,12 @@ def cv(competition: str = KANNADA.slug, against: str | Result | None = None,
     `against`: a run or submission. The new run is trained in its folds, and no further than needed
     to see which of the two is better, or that no `difference` in accuracy that matters will show.
     """
-    from kit.reporting.against import open_against
-
     progress = progress or notebook_progress(quiet)
     if difference is not None and against is None:
         raise KitError("--difference says what matters in a comparison, and there is none",
                        "name the run to compare with: --against RUN")
-    other = None if against is None else \
-        open_against(request.find_scored_folder(_name(against)), difference)
     run = open_request(competitions.get(competition), TrainingOptions(**options), progress,
-                       against=other)
+                       against=None if against is None else _name(against), difference=difference)
     trained = run.cv(progress)
     return _report(trained.report, trained.run.path, run.data)
 

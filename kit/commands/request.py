@@ -36,6 +36,7 @@ from kit.data import source as sources
 from kit.data.competition import Competition
 from kit.data.folds import HARDER_FOLDS, HARDER_NOTE
 from kit.data.source import DataFolder
+from kit.ensembling.blend import read_against
 from kit.training import models, planning, settings
 from kit.training.planning import TimeTarget
 from kit.training.records import read_config, read_data_record
@@ -196,7 +197,7 @@ def hand_in(folder: Path, report: dict[str, Any], competition: Competition, uplo
 
 def open_request(competition: Competition, options: TrainingOptions, progress: Progress,
                  fetch: bool = False, submissions: Path | None = None,
-                 against: "Against | None" = None) -> Request:
+                 against: str | None = None, difference: float | None = None) -> Request:
     """The request of `kit cv` or `kit submit`. KitError for options that cannot be met.
 
     Without a model and a setting, a setting is chosen that suits the data and the machine; the
@@ -205,7 +206,8 @@ def open_request(competition: Competition, options: TrainingOptions, progress: P
     must agree with those, except the ones in FREE_TO_CHANGE.
 
     fetch: get the data first. submissions: the folder in which a finished run has its submission.
-    against: what a new run is compared with while it trains, in the same folds.
+    against: the run or submission that a new run is compared with while it trains, in the same
+    folds; a resumed one must have begun with it. difference: the least that matters then.
     """
     began = time.time()
     if options.resume and options.force:
@@ -214,9 +216,10 @@ def open_request(competition: Competition, options: TrainingOptions, progress: P
         check_run_name(options.run)
     data_dir, runs_dir = Path(options.data_dir), Path(options.runs_dir)
     given = options.given()
-    if against:
-        _check_against(against, options, runs_dir)
-        given = {**given, **against.fold_options(given)}
+    other = None
+    if against is not None and not options.resume:
+        other = _open_against(against, difference, options)
+        given = {**given, **other.fold_options(given)}
     chosen = settings.get(options.setting) if options.setting else None
     config = RunConfig(competition.slug, **given)
     fetched = sources.download(competition, None, data_dir, progress=progress) if fetch else None
@@ -224,10 +227,12 @@ def open_request(competition: Competition, options: TrainingOptions, progress: P
         if chosen:  # but for its epochs, which may have been fitted to the machine
             given = {"models": chosen.models, "n_seeds": chosen.n_seeds} | given
         begun = _resume(competition, options.run, given, data_dir, runs_dir, submissions)
+        if against is not None:
+            _check_begun_against(begun.run, against, difference, runs_dir)
         return replace(begun, run=replace(begun.run, break_lock=options.break_lock))
     data = fetched or sources.find_data(competition, data_dir)
-    if against:
-        against.folds(data)  # or it is refused, before the pace is measured
+    if other:
+        other.folds(data)  # or it is refused, before the pace is measured
     time_target = TimeTarget(named=True, keep_epochs="epochs" in given, began=began)
     if options.model is None and chosen is None:
         suitable, why = settings.suitable(data.is_sample, config.limit is not None)
@@ -246,21 +251,50 @@ def open_request(competition: Competition, options: TrainingOptions, progress: P
                      f"with --resume --run {shlex.quote(unfinished)}")
     name = options.run or f"{'+'.join(config.models)}-{datetime.now():%Y%m%d-%H%M%S}"
     return Request(config, data, RunFolder(runs_dir / name, options.break_lock), options.resume,
-                   options.force, options.run is not None, time_target, against)
+                   options.force, options.run is not None, time_target, other)
 
 
-def _check_against(against: "Against", options: TrainingOptions, runs_dir: Path) -> None:
-    """KitError for options that don't go together with a comparison that may stop the run."""
-    name = against.other.name
-    if options.resume:
-        raise KitError("--resume goes on with the comparison that the run began with",
-                       "leave --against and --difference out")
+# -- a run to compare with -------------------------------------------------------------------------
+
+
+def _open_against(name: str, difference: float | None, options: TrainingOptions) -> "Against":
+    """The run `name`, to compare a new one with. KitError for options that don't go with that."""
+    from kit.reporting.against import open_against
+
+    runs_dir = Path(options.runs_dir)
+    folder = find_scored_folder(name, runs_dir)
+    if blend := blends.read_blend(folder):
+        raise KitError(f"{name!r} is a blend, which has no folds of its own",
+                       "compare with a run that it was made of: "
+                       f"{', '.join(str(run['name']) for run in blend['runs'])}; or train all "
+                       "folds, then compare: kit compare")
+    against = open_against(folder, difference)
     if options.self_train:
         raise KitError("self-training begins when all folds are trained, and --against may stop "
                        "before", "leave one of the two out")
-    if options.run and (runs_dir / options.run).resolve() == against.folder.resolve():
-        raise KitError(f"{name} would be compared with itself",
+    if options.run and (runs_dir / options.run).resolve() == folder.resolve():
+        raise KitError(f"{against.other.name} would be compared with itself",
                        "give the new run another name: --run")
+    return against
+
+
+def _check_begun_against(run: RunFolder, name: str, difference: float | None,
+                         runs_dir: Path) -> None:
+    """KitError unless `run` began with a comparison with `name`, and by `difference`, if given.
+
+    Whether `name` is still there is of no account here.
+    """
+    stored = read_against(run)
+    if stored is None:
+        raise KitError(f"the run {run.name!r} was begun without a comparison",
+                       "name another run with --run, or leave --against and --difference out and "
+                       "compare when it is trained: kit compare")
+    if Path(stored["folder"]) not in [path.resolve() for path in _scored_folders(name, runs_dir)]:
+        raise KitError(f"the run {run.name!r} is compared with {stored['run']} in "
+                       f"{stored['folder']}, not with {name}", "leave --against out")
+    if difference not in (None, stored["difference"]):
+        raise KitError(f"the run {run.name!r} was begun with --difference "
+                       f"{stored['difference']:g}, not {difference:g}", "leave --difference out")
 
 
 # -- resuming --------------------------------------------------------------------------------------
@@ -373,7 +407,7 @@ def find_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
 def find_scored_folder(name: str, runs_dir: Path = Path("runs"),
                        submissions: Path = Path("submissions")) -> Path:
     """A run or submission folder that holds OOF probs, by name or path; runs go first."""
-    for path in (runs_dir / name, submissions / name, Path(expand_home(name))):
+    for path in _scored_folders(name, runs_dir, submissions):
         if (path / "oof.npz").is_file():
             return path
     if (begun := RunFolder(runs_dir / name)).config.is_file():
@@ -384,6 +418,12 @@ def find_scored_folder(name: str, runs_dir: Path = Path("runs"),
     raise KitError(f"there are no OOF probs of {name!r} in {runs_dir} or {submissions}",
                    f"choose one of: {', '.join(there)}" if there
                    else "make a run first: kit cv, or kit submit")
+
+
+def _scored_folders(name: str, runs_dir: Path,
+                    submissions: Path = Path("submissions")) -> tuple[Path, ...]:
+    """Where a run or submission may lie that is given by name or path."""
+    return runs_dir / name, submissions / name, Path(expand_home(name))
 
 
 def find_run_data(run: RunFolder, data_dir: Path, with_extra: bool = True) -> DataFolder:
