@@ -102,6 +102,7 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
 
         # From here on this process writes the run's folder, and no other.
         stack.enter_context(run.lock())
+        stack.push(executor)  # again: its processes end before the lock is released
         if force:
             run.clear()
         if not resumed and run.config.is_file():
@@ -163,6 +164,8 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         complete = not leave_out and not schedule.left_out \
             and all(job.key in done for job in plan.jobs)
         for n in range(1, config.self_train + 1):
+            if not complete:  # what is guessed is kept, so it must be the whole ensemble's
+                break
             plan = replace(plan, jobs=self_training_jobs(plan))
             if not run.guesses(n).is_file():
                 before = blend.gather(run, data, {}, n - 1, folds, done)
@@ -171,7 +174,7 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
             progress.say(f"self-training, round {n}: every fold goes on with the test rows as the "
                          "ensemble reads them")
             done |= executors.run_jobs(plan, timed, deadline, executor)
-            complete = complete and all(job.key in done for job in plan.jobs)
+            complete = all(job.key in done for job in plan.jobs)
         timed.write()
         if not complete and against and against.is_decided:
             left = sum(seconds.get(job.key, 0.0) for job in plan.jobs if job.key not in done)

@@ -260,6 +260,29 @@ def test_a_run_is_not_resumed_in_another_precision_than_it_was_begun_in(workplac
     assert "the run 'a' was begun in bfloat16: TensorFlow cannot convolve bfloat16 on Tesla T4" in err
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_worker_processes_end_before_the_lock_is_released(workplace, monkeypatch, resume):
+    """Else another process might write the folder while a worker of this one still does."""
+    command = ["cv", *QUICK, "--run", "a"]
+    run, in_use = RunFolder(workplace / "runs" / "a"), []
+    if resume:
+        assert cli.run(command) == 0
+        (run.path / "mlp/seed_0/fold_1/done.json").unlink()
+    leave = executors.Executor.__exit__
+
+    def watched(executor, *error):
+        in_use.append(run.is_in_use)
+        leave(executor, *error)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(executors.Executor, "__exit__", watched)
+    monkeypatch.setattr(executors.Executor, "train", killed)
+    assert cli.run([*command, "--resume"] if resume else command) == 130
+    assert in_use[0]
+
+
 def test_guesses_that_are_made_again_are_those_of_the_round_before(workplace, capsys):
     command = ["cv", *QUICK, "--self-train", "2", "--run", "a"]
     assert kit(capsys, *command)[0] == 0

@@ -10,7 +10,8 @@ import pytest
 from kit.commands import cli
 from kit.core import storage
 from kit.kernel import weights
-from kit.training import job_runner, jobs
+from kit.training import job_runner, jobs, pace
+from kit.training.pace import Cost
 
 COMMON = ["--model", "mlp", "--epochs", "1", "--limit", "20", "--folds", "2", "--quiet", "--executor", "local"]
 GUESSED = "mlp/seed_0/fold_{}/guesses_{}"
@@ -84,6 +85,30 @@ def test_killed_while_it_learns_from_guesses_it_ends_the_same(run, monkeypatch):
     assert cli.run(["submit", *COMMON, "--self-train", "2", "--run", "first", "--resume"]) == 0
     assert trained_again == [GUESSED.format(1, 1), GUESSED.format(0, 2), GUESSED.format(1, 2)]
     np.testing.assert_array_equal(probs(run / "test.npz"), whole)
+
+
+@pytest.mark.parametrize(("unfinished", "rounds"), [
+    ("mlp/seed_0/fold_1", []), (GUESSED.format(1, 1), [1]), ("planned", [])])
+def test_where_the_time_ends_no_round_learns_from_a_part_of_the_ensemble(
+        workplace, trained, monkeypatch, unfinished, rounds):
+    """A round's guesses are kept, so a resumed run would go on with what half a run had guessed."""
+    command = ["cv", *COMMON, "--self-train", "2", "--run", "short"]
+    run = Path("runs/short")
+    with monkeypatch.context() as patch:
+        if unfinished == "planned":  # two folds and their two rounds take 1,402 s
+            patch.setattr(pace, "measure", lambda *_: {"mlp": Cost(100.0, 1.0, 300.0)})
+        patch.setattr(job_runner.Clock, "has_time_for", lambda _, job: job.key != unfinished)
+        assert cli.run([*command, "--time-budget", "900s"]) == 0
+    assert not json.loads((run / "report.json").read_text())["complete"]
+    assert sorted(run.glob("guesses_*.npz")) == [run / f"guesses_{n}.npz" for n in rounds]
+    assert cli.run([*command, "--resume", "--time-budget", "2h"]) == 0
+    assert json.loads((run / "report.json").read_text())["complete"]
+    whole = trained / "runs" / "first"
+    for name in ("guesses_1.npz", "guesses_2.npz"):
+        np.testing.assert_array_equal(*[storage.read_npz(folder / name)["label"]
+                                        for folder in (run, whole)])
+    for name in ("oof.npz", "test.npz"):
+        np.testing.assert_array_equal(probs(run / name), probs(whole / name))
 
 
 def test_a_finished_run_can_go_on_with_it(workplace, trained):
