@@ -103,6 +103,10 @@ def _read(path: Path, competition: Competition, labelled: bool,
             cells = parse_cells(rest, len(columns) - has_id)
             if cells is None or (n_classes and (cells[:, 0] >= n_classes).any()):
                 raise_bad_cell(path, line, block, columns, n_classes, has_id)
+            for number, name in enumerate(ids, line):  # now, or a small .csv.gz fills the memory
+                if len(name) > MAX_ID_BYTES:
+                    raise _bad_id(path, number,
+                                  f"the id {quoted(name)} has more than {MAX_ID_BYTES} bytes")
             names += ids
             parts.append(cells)
     if _stamp(path)[:2] != stamp[:2]:
@@ -127,15 +131,13 @@ def _stamp(path: Path) -> list[int]:
 def _ids(path: Path, names: list[bytes]) -> np.ndarray:
     """The ids as int64 if all are plain whole numbers, otherwise as text.
 
-    KitError for one that is missing, unusable, or there twice.
+    KitError for one that is missing, unusable, or there twice. None is longer than MAX_ID_BYTES.
     """
     line_of: dict[bytes, int] = {}
     for line, name in enumerate(names, 2):
         problem = None
         if name.strip().lower() in _MISSING:
             problem = "the id is missing"
-        elif len(name) > MAX_ID_BYTES:
-            problem = f"the id {quoted(name)} has more than {MAX_ID_BYTES} bytes"
         elif name.strip() != name or min(name) < 32 or b"\x7f" in name or b'"' in name:
             problem = (f"the id {quoted(name)} has spaces around it, control characters or quotes "
                        "in it")
@@ -144,11 +146,15 @@ def _ids(path: Path, names: list[bytes]) -> np.ndarray:
         elif line_of.setdefault(name, line) != line:
             problem = f"the id {quoted(name)} is there already, on line {line_of[name]}"
         if problem:
-            raise KitError(f"{path}, line {line}: {problem}",
-                           f"give each row an id of its own; or {AGAIN}")
+            raise _bad_id(path, line, problem)
     if all(map(_WHOLE_NUMBER.fullmatch, names)):
         return np.array([int(name) for name in names], np.int64)
     return np.array([name.decode("utf-8") for name in names])
+
+
+def _bad_id(path: Path, line: int, problem: str) -> KitError:
+    return KitError(f"{path}, line {line}: {problem}",
+                    f"give each row an id of its own; or {AGAIN}")
 
 
 def _notes(path: Path, competition: Competition, labels: np.ndarray | None,

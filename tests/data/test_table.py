@@ -1,5 +1,6 @@
 """What the reader accepts comes back as it was written; what it does not accept is named with its line and column."""
 
+import gzip
 import re
 import time
 import tracemalloc
@@ -267,6 +268,20 @@ def test_memory_for_bad_files_stays_small(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40e6
+
+
+def test_memory_for_long_ids_stays_small(tmp_path):
+    """A .csv.gz of 50 KB with 40 MB of ids in it is refused at its first block."""
+    row = b"," + b",".join([b"0"] * 6) + b"\n"
+    rows = b"".join(b"%d" % i + b"x" * 100_000 + row for i in range(400))
+    (tmp_path / "test.csv.gz").write_bytes(gzip.compress(TEST[:TEST.index(b"\n") + 1] + rows))
+    del rows
+    tracemalloc.start()
+    with pytest.raises(KitError, match=r"line 2: the id '0xxx.* has more than 256 bytes"):
+        read_table(tmp_path / "test.csv.gz", TINY, labelled=False, cache=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6
 
 
 def test_real_shape_takes_at_most_four_bytes_a_pixel(tmp_path):
