@@ -313,6 +313,11 @@ def download_competition(slug: str, folder: Path, progress: Say = silent,
             with client.call_sdk(
                     doing, lambda kaggle: kaggle.competitions.competition_api_client
                     .download_data_files(request)) as response:
+                length = response.headers.get("Content-Length", "")
+                if response.headers.get("Content-Encoding") or not length.isdecimal():
+                    # A proxy compresses the body, or says nonsense: nobody knows the zip's length
+                    for name in ("Content-Length", "Accept-Ranges"):
+                        response.headers.pop(name, None)
                 size = int(response.headers.get("Content-Length") or 0)
                 if not tries:
                     transfer.check_disk_space(scratch, size)

@@ -1,6 +1,7 @@
 """The real kaggle client against a Kaggle on this machine: each way to log in, and each known failure."""
 
 import errno
+import gzip
 import json
 import logging
 import os
@@ -145,6 +146,28 @@ def test_a_wrong_length_leaves_nothing(kaggle: KaggleStandIn, folder: Path) -> N
     kaggle.fault("archive.zip", announce=len(kaggle.archive) + 50, status=200, times=1000)
     message = failure(folder).message
     assert f"of {len(kaggle.archive) + 50:,} bytes" in message and "the announced length is wrong" in message
+
+
+@pytest.mark.parametrize("headers", [{"Content-Encoding": "gzip"}, {"Content-Length": "about 300 KB"},
+                                     {"Content-Length": "-1"}])
+def test_a_length_that_is_not_the_zip_s_is_ignored(
+        kaggle: KaggleStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch,
+        headers: dict[str, str]) -> None:
+    """A proxy compresses what it passes on, or announces a length that is no number."""
+    cuts = [50_000, None]  # the connection is lost once
+
+    def send(handler: Any, data: bytes) -> None:
+        body = gzip.compress(data) if "Content-Encoding" in headers else data
+        handler.close_connection = True
+        handler.send_response(200)
+        for name, value in {"Content-Length": str(len(body)), "Accept-Ranges": "bytes",
+                            "ETag": kaggle.etag, **headers}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body[:cuts.pop(0) if "Content-Encoding" in headers else None])
+
+    monkeypatch.setattr(kaggle.http.RequestHandlerClass, "_file", send)
+    assert download(folder).read_bytes() == kaggle.archive
 
 
 @pytest.mark.parametrize("how", ["chunked", "until the connection ends"])
