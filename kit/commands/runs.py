@@ -88,7 +88,8 @@ def read_entry(path: Path, name: str, kind: str) -> Entry:
             with contextlib.suppress(OSError):
                 known["bytes"] += Path(folder, file).lstat().st_size
     try:
-        known["created"] = str(storage.read_json(path / "config.json").get("created") or "")
+        stored = storage.read_json(path / "config.json", "config")
+        known["created"] = str(stored.get("created") or "")
         config = read_config(path)
         known |= {"competition": config.competition, "models": config.models,
                   "is_sample": read_data_record(path)["is_sample"]}

@@ -108,6 +108,15 @@ def test_what_other_versions_of_the_kit_wrote_is_read_or_refused_by_name(workpla
     assert [entry["name"] for entry in kit.runs()["runs"]] == ["balanced"]
 
 
+@pytest.mark.parametrize("content", ["[]", "3", '{"config": [], "created": 5, "data": []}'])
+def test_a_config_that_is_no_config_keeps_nothing_else_from_being_listed(workplace, content):
+    write_run(workplace / "runs" / "good")
+    (workplace / "runs" / "odd").mkdir()
+    (workplace / "runs" / "odd" / "config.json").write_text(content)
+    states = {entry["name"]: entry["state"] for entry in kit.runs()["runs"]}
+    assert states == {"good": "finished", "odd": "unreadable"}
+
+
 # -- removing -------------------------------------------------------------------------------------------------------
 
 
