@@ -2,7 +2,7 @@
 
 Everything goes to stderr, so that stdout is free for results. One Progress shows all jobs of a run,
 of which several may train at once, also in other processes; their events are dicts, described in
-`kit.training.fit`.
+`Progress.handle`.
 """
 
 import json
