@@ -138,7 +138,7 @@ class Request:
         folder = submissions / self.run.name
         if not self.force and blends.is_blend(folder):
             raise KitError(f"{folder} is a blend, and the run's submission would take its place",
-                           f"remove the blend first: kit runs remove {shlex.quote(str(folder))}"
+                           f"remove that first (kit runs remove {shlex.quote(str(folder))})"
                            if self.resume else
                            "replace it with --force, or choose another name with --run")
         if upload:
