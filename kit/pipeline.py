@@ -28,7 +28,7 @@ from kit.core.progress import ForwardingProgress, Progress
 from kit.core.run_folder import RunFolder, finished_folds
 from kit.data import folds as folds_module
 from kit.data.folds import Folds
-from kit.data.source import DataFolder
+from kit.data.source import DataFolder, changed_files
 from kit.ensembling import blend, blend_runs, submission
 from kit.ensembling.blend import RunResults
 from kit.ensembling.blend_runs import FinishedRun
@@ -393,13 +393,6 @@ def changes(run: RunFolder, config: dict[str, Any], sha256: dict[str, str],
         changed.append((f"class_prior: {began['class_prior']} → {config['class_prior']}, and "
                         "folds have learnt from it", "give the same options"))
     return changed
-
-
-def changed_files(before: dict[str, str], now: dict[str, str]) -> str:
-    """Which tables are not the same as before, in words; empty where all are."""
-    names = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
-    kind = "is another file" if len(names) == 1 else "are other files"
-    return f"{', '.join(names)} {kind}" if names else ""
 
 
 def _settle_as_begun(run: RunFolder, config: RunConfig) -> tuple[RunConfig, str, str]:

@@ -431,8 +431,6 @@ def find_run_data(run: RunFolder, data_dir: Path, with_extra: bool = True) -> Da
 
     with_extra: whether the out-of-domain file has to be the same, too.
     """
-    from kit import pipeline
-
     competition = competitions.get(read_config(run.path).competition)
     about = read_data_record(run.path)
     data = sources.data_folder(competition, data_dir, sample=about["is_sample"])
@@ -445,7 +443,7 @@ def find_run_data(run: RunFolder, data_dir: Path, with_extra: bool = True) -> Da
                    for sums in (about["sha256"], data.sha256))
     if before != now:
         raise KitError(f"{data.path} is not the data that {run.name} was trained on: "
-                       f"{pipeline.changed_files(before, now)}",
+                       f"{sources.changed_files(before, now)}",
                        "put the old data back, or train on what is there now under another name: "
                        "--run")
     return data

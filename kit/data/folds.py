@@ -30,7 +30,9 @@ NEVER_HELD_OUT = -1
 # Said wherever such models would be handed in
 HARDER_NOTE = ("--split harder trains on the easier writers alone, to choose between recipes: its "
                "models are not to be handed in")
-HARD_WRITERS = 8  # that a fold of the split `harder` holds out: as many as wrote the test file
+# Wrote the official test file, and are harder to read than all in the training file. A fold of the
+# split `harder` holds out as many
+TEST_WRITERS = 8
 HARDER_FOLDS = 3  # if none are asked for
 
 
@@ -198,11 +200,11 @@ def _harder(writers: np.ndarray | None, by_difficulty: tuple[int, ...], n_folds:
     if writers is None or writer_block or writers[-1] + 1 != len(by_difficulty):
         raise KitError("it is not known how hard the writers of this training file are to read, so "
                        "--split harder cannot be made", "use --split writer")
-    most = len(by_difficulty) // HARD_WRITERS // 2 + 1
+    most = len(by_difficulty) // TEST_WRITERS // 2 + 1
     if n_folds > most:
-        raise KitError(f"{n_folds} folds of {HARD_WRITERS} hard writers would leave too few easier "
+        raise KitError(f"{n_folds} folds of {TEST_WRITERS} hard writers would leave too few easier "
                        "ones to train on", f"use --folds {most} or fewer with --split harder")
-    fold = np.argsort(by_difficulty)[writers] // HARD_WRITERS  # argsort: the rank of each writer
+    fold = np.argsort(by_difficulty)[writers] // TEST_WRITERS  # argsort: the rank of each writer
     return np.where(fold < n_folds, fold, NEVER_HELD_OUT).astype(np.int8)
 
 

@@ -230,6 +230,16 @@ def download(competition: Competition, source: str | Path | None, root: Path, fo
     return folder
 
 
+def changed_files(before: dict[str, str], now: dict[str, str]) -> str:
+    """Which tables are not the same as before, in words; empty where all are.
+
+    before, now: the SHA-256 of each, by its name.
+    """
+    names = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
+    kind = "is another file" if len(names) == 1 else "are other files"
+    return f"{', '.join(names)} {kind}" if names else ""
+
+
 def data_folder(competition: Competition, root: Path, sample: bool) -> DataFolder:
     """The folder below `root` for the competition's real data or its sample; it need not exist."""
     return DataFolder(Path(root) / (competition.slug + _SAMPLE * sample), competition)

@@ -22,7 +22,7 @@ from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder
 from kit.data import competition as competitions
 from kit.data.folds import HARDER_NOTE, Folds
-from kit.data.source import DataFolder
+from kit.data.source import DataFolder, changed_files
 from kit.ensembling.blend import RunResults, aligned, gather
 from kit.ensembling.scored_run import ScoredRun, read_scored_run
 from kit.training import records
@@ -146,11 +146,8 @@ def _other_data(a: ScoredRun, b: ScoredRun) -> str:
         return "the drawn sample, not real data" if others["is_sample"] else \
             "real data, not the drawn sample"
     about = competitions.get(slug)
-    names = [name for name in (about.train, about.test)
-             if data["sha256"].get(name) != others["sha256"].get(name)]
-    if not names:
-        return ""
-    return f"{' and '.join(names)} {'is another file' if len(names) == 1 else 'are other files'}"
+    return changed_files(*({name: each["sha256"].get(name) for name in (about.train, about.test)}
+                           for each in (data, others)))
 
 
 def _command(run: ScoredRun) -> str:

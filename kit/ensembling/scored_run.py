@@ -14,6 +14,7 @@ from kit.core import storage
 from kit.core.config import matches_type
 from kit.data import competition as competitions
 from kit.data.folds import load_folds
+from kit.training.records import read_data_record
 
 MOST_ROWS = 1 << 40  # rows are counted in int64
 
@@ -61,7 +62,7 @@ def read_scored_run(folder: Path) -> ScoredRun:
         arrays |= {"label": folds.labels, "fold": folds.fold}
         if folds.writers is not None:
             arrays["writer"] = folds.writers
-    config = _read_config(folder / "config.json")
+    config = _read_config(folder)
     _check(folder / "oof.npz", arrays, competitions.get(config["competition"]).n_classes)
     scored = np.flatnonzero(np.isfinite(arrays["probs"]).all(axis=1))
     order = scored[np.argsort(arrays["row"][scored], kind="stable")]
@@ -71,18 +72,16 @@ def read_scored_run(folder: Path) -> ScoredRun:
                      arrays["writer"][order] if "writer" in arrays else None, config)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> dict[str, Any]:
     """Its config, with `data` and `command` in the same dict. KitError where it is not one."""
-    about = storage.read_json(path, "config", "data")
-    config, data = about["config"], about["data"]
+    path = folder / "config.json"
+    about = storage.read_json(path, "config")
+    config = about["config"]
     if not isinstance(config, dict) or not matches_type(config.get("competition"), str) \
             or config["competition"] not in competitions.COMPETITIONS \
             or not matches_type(config.get("models"), tuple[str, ...]):
         raise storage.damaged(path, "it does not say which models were trained for what")
-    if not isinstance(data, dict) or not isinstance(data.get("sha256"), dict) \
-            or not matches_type(data.get("is_sample"), bool):
-        raise storage.damaged(path, "it does not say which data they were trained on")
-    return {**config, "data": data, "command": about.get("command")}
+    return {**config, "data": read_data_record(folder), "command": about.get("command")}
 
 
 def _check(path: Path, arrays: dict[str, np.ndarray], n_classes: int) -> None:

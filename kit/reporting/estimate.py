@@ -25,10 +25,11 @@ from typing import Any
 
 import numpy as np
 
+from kit.data.folds import TEST_WRITERS
 from kit.ensembling.blend import Member, RunResults, mean_probs
 from kit.ensembling.prior import ClassPrior
 from kit.reporting import blended
-from kit.reporting.metrics import LEAST_ACCURACY, TEST_WRITERS, sum_by_writer
+from kit.reporting.metrics import LEAST_ACCURACY, sum_by_writer
 
 DRAWS = 2_000  # of writers
 SEED = 0

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from kit.data.folds import TEST_WRITERS
+
 Interval = tuple[float, float]
 
 Z95 = 1.959963984540054  # the 97.5 % point of the normal distribution
 DRAWS = 10_000  # of the bootstrap: its 2.5 % point varies by under a tenth of the half-width
 SEED = 0  # of the bootstrap, so that the same run always gives the same numbers
-TEST_WRITERS = 8  # in the official test file; they are harder than all in the training file
 # OOF accuracy below which a run gets no estimate of its leaderboard score: it is hardly trained,
 # and an interval for harder writers would be a fifth of the whole scale wide, or more
 # (docs/lab-log.md, 2026-11-25).

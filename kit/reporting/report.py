@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kit.data.folds import NEVER_HELD_OUT
+from kit.data.folds import NEVER_HELD_OUT, TEST_WRITERS
 from kit.reporting import blended, figures, machines, metrics, numerals, page, verdict
 from kit.reporting.estimate import estimate
 from kit.reporting.pictures import data_uri
@@ -97,7 +97,7 @@ def build_report(results: "RunResults") -> dict[str, Any]:
         "members": [_member(results, member) for member in members],
         "per_class": metrics.per_class(matrix), "confusion": matrix.tolist(),
         "per_writer": by_writer,
-        "hardest_writers": metrics.hardest_first(by_writer)[:metrics.TEST_WRITERS],
+        "hardest_writers": metrics.hardest_first(by_writer)[:TEST_WRITERS],
         "calibration": metrics.calibration(probs, labels),
         "mistakes": _mistakes(rows, labels, probs, writers),
         "doubtful": [{"row": int(rows[i]), "true": int(labels[i]),

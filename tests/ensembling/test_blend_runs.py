@@ -178,7 +178,7 @@ def test_another_test_file_is_named_with_the_command_that_makes_the_run_again(fo
 
 def test_both_files_are_named(folders):
     changed_config(folders[1], data={"sha256": {"train.csv": "1" * 64, "test.csv": "0" * 64}})
-    assert "train.csv and test.csv are other files" in refused(folders)
+    assert "test.csv, train.csv are other files" in refused(folders)
 
 
 def test_the_sample_is_not_blended_with_real_data(folders):
