@@ -39,7 +39,7 @@ from kit.data.source import DataFolder
 from kit.ensembling.blend import read_against
 from kit.training import models, planning, settings
 from kit.training.planning import TimeTarget
-from kit.training.records import read_config, read_data_record
+from kit.training.records import read_config, read_data_record, untrained
 
 if TYPE_CHECKING:
     from kit.pipeline import TrainedRun
@@ -131,6 +131,7 @@ class Request:
         """
         from kit import pipeline
         from kit.kernel.upload import check_takes_files
+        from kit.reporting.against import resume_against
 
         if self.config.split == "harder":
             raise KitError(HARDER_NOTE,
@@ -141,6 +142,11 @@ class Request:
                            f"remove that first (kit runs remove {shlex.quote(str(folder))})"
                            if self.resume else
                            "replace it with --force, or choose another name with --run")
+        if self.resume and untrained(self.run, self.config) \
+                and (against := resume_against(self.run, self.data, self.config)):
+            raise KitError(f"the comparison of {self.run.name} with {against.other.name} is not "
+                           "finished, and may end before all folds are trained",
+                           f"finish that first: {self.run.resume_command}")
         if upload:
             check_takes_files(self.data.competition)
         with self._reserved() as run:

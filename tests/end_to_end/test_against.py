@@ -143,6 +143,14 @@ def test_self_training_is_refused_before_it_is_stored(begun, capsys):
     assert json.loads((begun / "against.json").read_text())["judgement"]["folds"] == 1
 
 
+def test_no_submission_is_made_before_the_comparison_has_ended(begun, capsys):
+    """A part of the folds would be handed in, where the comparison stops it."""
+    code, _, err = kit(capsys, "submit", "--resume", "--run", begun.name)
+    assert code == 2 and two_lines(err) and "with before is not finished" in err
+    assert f"finish that first: kit cv --resume --run {begun.name}" in err
+    assert not begun.parent.with_name("submissions").exists()
+
+
 def test_what_is_there_is_looked_at_before_more_is_trained(before, capsys, kill):
     after, words = before.with_name("after"), ["--resume", "--run", "after"]
     kill(Against, "look", *BETTER)
