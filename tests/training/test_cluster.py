@@ -107,9 +107,10 @@ def test_a_node_dies_and_the_probs_are_those_of_local(data, two_nodes, tmp_path)
     spy = Spy(act)
     assert executors.run_jobs(ray, spy)
     assert killed and len(set(spy.nodes())) == 2
-    retries = [text for text in spy.said if "trying again" in text]
-    assert retries and killed[0]["job"] in retries[0]
-    assert resumed_at(spy, killed[0]) > 1 or "from the start" in retries[0]
+    # Other tasks may have died with the node.
+    retry, = (text for text in spy.said
+              if "trying again" in text and killed[0]["job"] in text)
+    assert resumed_at(spy, killed[0]) > 1 or "from the start" in retry
     for job in ray.jobs:
         assert same_files(local.folder(job), ray.folder(job))
         assert_same_probs(local.folder(job), ray.folder(job))
