@@ -8,40 +8,35 @@ import contextlib
 import functools
 import multiprocessing
 import platform
-import re
 import shlex
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from kit.core import backend, provenance, storage
-from kit.core.config import RunConfig, differences
+from kit.core import storage
+from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.progress import ForwardingProgress, Progress
 from kit.core.run_folder import RunFolder, finished_folds
 from kit.data import folds as folds_module
 from kit.data.folds import Folds
-from kit.data.source import DataFolder, changed_files
+from kit.data.source import DataFolder
 from kit.ensembling import blend, blend_runs, submission
 from kit.ensembling.blend import RunResults
 from kit.ensembling.blend_runs import FinishedRun
 from kit.reporting.against import Against, resume_against
-from kit.training import executors, planning
+from kit.training import executors, planning, run_record
 from kit.training.executors import DoneFolds, Executor
 from kit.training.jobs import Plan, make_jobs, self_training_jobs
 from kit.training.planning import TimeTarget
-from kit.training.records import SETTLED, read_config, read_data_record, read_settled
+from kit.training.records import read_config
 
 TIMING = "timing.json"
 WRITE_SECONDS = 10.0  # between two writes of timing.json
-FOLDER_OPTIONS = ("--data-dir", "--runs-dir", "--submissions")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +80,8 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
             data.writer_block)
 
     # Who trains, and in which precision: as the run began, if it is resumed.
-    resumed = not force and _is_begun(run, config, data, resume)
-    settled, why, note = _settle_as_begun(run, config) if resumed else executors.settle(config)
+    resumed = not force and run_record.is_begun(run, config, data, resume)
+    settled, why, note = run_record.settle_as_begun(run, config) if resumed else executors.settle(config)
     if note:
         progress.say(note)
     if config.tensorboard:
@@ -118,7 +113,7 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
             against.save(run)  # before config.json, with which the run has begun
         elif not resumed:
             storage.remove_artifact(run.against)  # of one that could not begin
-        _write_config(run, config, data, settled)
+        run_record.write_config(run, config, data, settled)
         if planned:
             planning.save(run.path / planning.SCHEDULE, *planned)
         if run.folds.is_file():
@@ -281,7 +276,7 @@ def submit_blend(runs: Sequence[FinishedRun], weights: str | Sequence[float], cl
     words += ["--class-prior", class_prior] * (class_prior != RunConfig.class_prior)
     about = {"config": {"competition": data.competition.slug, "class_prior": class_prior,
                         "models": blend_runs.models_of(runs)},
-             "command": shlex.join(words), **_origin(data),
+             "command": shlex.join(words), **run_record.origin(data),
              "environment": {"python": platform.python_version(), "system": platform.platform(),
                              "versions": {"numpy": np.__version__}}}
     results = _blend(runs, asked, data, folder.name, about)
@@ -347,96 +342,3 @@ def _timed(timing: dict[str, Any], stage: str) -> Iterator[None]:
     yield
     seconds = timing.setdefault("seconds", {})
     seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - began
-
-
-# -- what a run was made from ----------------------------------------------------------------------
-
-
-def _is_begun(run: RunFolder, config: RunConfig, data: DataFolder, resume: bool) -> bool:
-    """Whether the run exists. KitError unless it may be continued, or begun, with these options."""
-    if not run.config.is_file():
-        if finished_folds(run.path):
-            raise KitError(f"{run.path} has trained folds, but not the config.json that says how "
-                           "they were trained",
-                           "train them again with --force, or choose another name with --run")
-        return False
-    if not resume:
-        raise KitError(f"the run {run.name!r} exists in {run.path.parent}",
-                       "continue it with --resume, replace it with --force, or choose another name "
-                       "with --run")
-    if changed := changes(run, config.to_dict(), data.sha256, backend.load()):
-        raise KitError(f"the run {run.name!r} was made differently: "
-                       f"{'; '.join(what for what, _ in changed)}",
-                       f"{'; '.join(dict.fromkeys(fix for _, fix in changed))}; or start a new run "
-                       "with --run")
-    return True
-
-
-def changes(run: RunFolder, config: dict[str, Any], sha256: dict[str, str],
-            keras: str) -> list[tuple[str, str]]:
-    """What has changed since a run began, so that it cannot be continued; each change with its fix.
-
-    config, sha256 (of the tables), keras (its backend): as they are now.
-    """
-    stored, began = storage.read_json(run.config, "code"), read_config(run.path).to_dict()
-    before = read_settled(run.path)["backend"]
-    changed = [(what, "give the same options") for what in differences(began, config)]
-    if files := changed_files(read_data_record(run.path)["sha256"], sha256):
-        changed.append((f"data: {files}", "put the old data back"))
-    if stored["code"] != provenance.code_hash():
-        commit = re.fullmatch("[0-9a-f]{40}", str(stored.get("git_commit")))
-        changed.append(("the training code", f"go back to the kit's commit {commit[0]}" if commit
-                        else "go back to the kit's code of then"))
-    if before != keras:
-        changed.append((f"KERAS_BACKEND: {before} → {keras}", f"set KERAS_BACKEND={before}"))
-    if run.guesses(1).is_file() and began["class_prior"] != config["class_prior"]:
-        changed.append((f"class_prior: {began['class_prior']} → {config['class_prior']}, and "
-                        "folds have learnt from it", "give the same options"))
-    return changed
-
-
-def _settle_as_begun(run: RunFolder, config: RunConfig) -> tuple[RunConfig, str, str]:
-    """`executors.settle` with the precision and threads that the run began with.
-
-    Also with its executor, unless the config names one. KitError where this machine does not have
-    that precision: folds of two precisions cannot be compared.
-    """
-    began = read_settled(run.path)
-    speed, slow = backend.precision_support(began["precision"])
-    if speed == backend.NONE:
-        raise KitError(f"the run {run.name!r} was begun in {began['precision']}: {slow}",
-                       "resume it on a machine like the one that it was begun on, or start a new "
-                       "run with --run")
-    settled, _, note = executors.settle(
-        replace(config, precision=began["precision"], threads=began["threads"]), began["executor"])
-    why = f"as it began; {slow}: slow, but the folds stay comparable" if slow else "as it began"
-    return settled, why, note
-
-
-def _write_config(run: RunFolder, config: RunConfig, data: DataFolder, settled: RunConfig) -> None:
-    """Write config.json: the config, and what else the result depends on.
-
-    Of a run that is resumed, only the config changes.
-    """
-    if run.config.is_file():
-        stored = storage.read_json(run.config)
-        storage.write_json(run.config, {**stored, "config": config.to_dict()})
-        return
-    environment = backend.describe()
-    typed = sys.argv[1:] if Path(sys.argv[0]).name in ("kit", "__main__.py") \
-        else ["cv", *config.options()]
-    # A report is handed on, and this machine's folders are of no use to whoever reads it.
-    typed = [word for before, word in pairwise(["", *typed])
-             if before not in FOLDER_OPTIONS and word.partition("=")[0] not in FOLDER_OPTIONS]
-    storage.write_json(run.config, {
-        "config": config.to_dict(), "command": shlex.join(["kit", *typed]), **_origin(data),
-        "code": provenance.code_hash(), "environment": environment,
-        "settled": {**{name: getattr(settled, name) for name in SETTLED},
-                    "backend": environment["backend"]}})
-
-
-def _origin(data: DataFolder) -> dict[str, Any]:
-    """From which data, by which commit, when and where a result was made: a part of config.json."""
-    return {"data": {"source": data.source, "is_sample": data.is_sample, "sha256": data.sha256},
-            "git_commit": provenance.source_commit(),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"), "machine": platform.node()}

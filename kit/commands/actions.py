@@ -14,7 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from kit.commands import blends, request
+from kit.commands import blends, find_runs, request
 from kit.commands.command import Result, check_suffix, command, notebook_progress
 from kit.commands.request import TrainingOptions, open_request
 from kit.core import storage
@@ -127,12 +127,12 @@ def blend(runs: list | tuple, run: str | None = None, weights: str | list | tupl
 
     progress = progress or notebook_progress(quiet)
     parents = Path(runs_dir), Path(submissions)
-    folders = [request.find_scored_folder(_name(each), *parents) for each in runs]
+    folders = [find_runs.find_scored_folder(_name(each), *parents) for each in runs]
     folder = blends.new_folder(run, folders, *parents, force)
     blend_runs.check_weights(weights, len(folders))
     config = RunConfig(class_prior=class_prior)
     finished = blend_runs.read_runs(folders)
-    data = request.find_run_data(RunFolder(folders[0]), Path(data_dir), with_extra=False)
+    data = find_runs.find_run_data(RunFolder(folders[0]), Path(data_dir), with_extra=False)
     if upload and data.competition.code_only:
         raise KitError(f"{data.competition.title} takes notebooks, not files, and a blend has no "
                        "models that a notebook could run",
@@ -148,7 +148,7 @@ def predict(run: str | Result, test: str | Path, out: str | Path, runs_dir: str 
     """Label another test file with a trained run: labels to a .csv, probs to a .npz."""
     from kit.ensembling.predict import predict_file
 
-    rows = predict_file(request.find_run(_name(run), Path(runs_dir)), Path(test), Path(out),
+    rows = predict_file(find_runs.find_run(_name(run), Path(runs_dir)), Path(test), Path(out),
                         progress or notebook_progress(quiet))
     return Result({"rows": rows, "out": str(out)}, [f"{out}: {rows} rows"])
 
@@ -192,12 +192,12 @@ def report(run: str | Result, competition: str = KANNADA.slug, data_dir: str | P
     from kit.ensembling.blend_runs import read_runs
 
     if blended := blends.find_blend(_name(run), Path(submissions)):
-        data = request.find_run_data(RunFolder(blended), Path(data_dir))
+        data = find_runs.find_run_data(RunFolder(blended), Path(data_dir))
         runs = read_runs(blends.find_runs(blended, Path(runs_dir)))
         numbers = pipeline.report_blend(blended, runs, data)
         return _report(numbers, blended, data)
-    folder = request.find_run(_name(run), Path(runs_dir))
-    data = request.find_run_data(folder, Path(data_dir))
+    folder = find_runs.find_run(_name(run), Path(runs_dir))
+    data = find_runs.find_run_data(folder, Path(data_dir))
     taken = blends.is_blend(Path(submissions) / folder.name)  # by a blend of the run's name
     trained = pipeline.report(folder, data, None if taken else Path(submissions))
     return _report(trained.report, folder.path, data)
@@ -214,7 +214,7 @@ def compare(run_a: str | Result, run_b: str | Result, out: str | Path | None = N
 
     if out is not None:
         check_suffix(out, ".html", "--out")
-    folders = [request.find_scored_folder(_name(run)) for run in (run_a, run_b)]
+    folders = [find_runs.find_scored_folder(_name(run)) for run in (run_a, run_b)]
     result = comparing.compare(*folders)
     if out is not None:
         about, table = competitions.get(result["competition"]), None

@@ -30,11 +30,11 @@ def build(out: str | Path = "kernel", competition: str = KANNADA.slug, user: str
           seed: int | None = None, time_budget: str | None = None, docker_image: str | None = None,
           runs_dir: str | Path = "runs") -> Result:
     """Write a kernel folder that `kaggle kernels push` accepts."""
-    from kit.commands import request
+    from kit.commands import find_runs
     from kit.kaggle import credentials
     from kit.kernel import builder
 
-    trained = request.find_run(run, Path(runs_dir)).path if run else None
+    trained = find_runs.find_run(run, Path(runs_dir)).path if run else None
     models = parse_model_names(model) if model is not None else None
     minutes = parse_duration(time_budget) / 60 if time_budget else None
     notes: list[str] = []

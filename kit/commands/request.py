@@ -1,4 +1,4 @@
-"""Turn the options of `kit cv` and `kit submit` into a `Request`, and names into runs and data.
+"""Turn the options of `kit cv` and `kit submit` into a `Request`.
 
 A `Request` is a run to make or to continue: the config with every default filled in, the data, and
 the run's folder. The user is told what was chosen for them. Nothing is trained here.
@@ -16,9 +16,15 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from kit.commands import blends
 from kit.commands.command import (
     check_arguments,
-    expand_home,
     parse_duration,
     parse_model_names,
+)
+from kit.commands.find_runs import (
+    find_run_data,
+    find_scored_folder,
+    find_unfinished,
+    newest_unfinished,
+    scored_folders,
 )
 from kit.core import storage
 from kit.core.config import (
@@ -39,7 +45,7 @@ from kit.data.source import DataFolder
 from kit.ensembling.blend import read_against
 from kit.training import models, planning, settings
 from kit.training.planning import TimeTarget
-from kit.training.records import read_config, read_data_record, untrained
+from kit.training.records import read_config, untrained
 
 if TYPE_CHECKING:
     from kit.pipeline import TrainedRun
@@ -295,7 +301,7 @@ def _check_begun_against(run: RunFolder, name: str, difference: float | None,
         raise KitError(f"the run {run.name!r} was begun without a comparison",
                        "name another run with --run, or leave --against and --difference out and "
                        "compare when it is trained: kit compare")
-    if Path(stored["folder"]) not in [path.resolve() for path in _scored_folders(name, runs_dir)]:
+    if Path(stored["folder"]) not in [path.resolve() for path in scored_folders(name, runs_dir)]:
         raise KitError(f"the run {run.name!r} is compared with {stored['run']} in "
                        f"{stored['folder']}, not with {name}", "leave --against out")
     if difference not in (None, stored["difference"]):
@@ -312,7 +318,7 @@ def _resume(competition: Competition, name: str | None, given: dict[str, Any], d
 
     given: the options of this command. KitError if one of them differs and must not change.
     """
-    name = name or _newest_unfinished(competition, given, data_dir, runs_dir, submissions)
+    name = name or newest_unfinished(competition, given, data_dir, runs_dir, submissions)
     folder = RunFolder(runs_dir / name)
     if not folder.config.is_file():
         raise KitError(f"there is no run {name!r} in {runs_dir} to resume",
@@ -330,126 +336,3 @@ def _resume(competition: Competition, name: str | None, given: dict[str, Any], d
     free = {each: value for each, value in given.items() if each in FREE_TO_CHANGE}
     config = replace(stored, **free)
     return Request(config, find_run_data(folder, data_dir), folder, resume=True, force=False)
-
-
-def _newest_unfinished(competition: Competition, given: dict[str, Any], data_dir: Path,
-                       runs_dir: Path, submissions: Path | None) -> str:
-    """Name of the newest unfinished run that fits the options `given`, the data and the code."""
-    data, why = sources.find_data(competition, data_dir), ""
-    given = {"competition": competition.slug, **given}
-    for path, stored in _unfinished(runs_dir, submissions):
-        changed = differences(stored.to_dict(), stored.to_dict() | given) \
-            or _changed(path, stored, data)
-        if not changed:
-            return path.name
-        why = why or f"; the newest, {path.name}, was made differently: {'; '.join(changed)}"
-    raise KitError(f"there is no unfinished run in {runs_dir} to go on with{why}",
-                   "leave --resume out to start one")
-
-
-def find_unfinished(config: RunConfig, data: DataFolder, runs_dir: Path) -> str | None:
-    """Name of the newest run with this config, data and code that has no report."""
-    return next((path.name for path, stored in _unfinished(runs_dir)
-                 if not differences(stored.to_dict(), config.to_dict())
-                 and not _changed(path, stored, data)), None)
-
-
-def _unfinished(runs_dir: Path,
-                submissions: Path | None = None) -> Iterator[tuple[Path, RunConfig]]:
-    """Runs without a report, the newest first; then those without a submission in `submissions`.
-
-    Runs that are training right now are left out.
-    """
-    there = [path.parent for path in Path(runs_dir).glob("*/config.json")]
-    there.sort(key=lambda run: -(run / "config.json").stat().st_mtime)
-    without = [run for run in there if not (run / "report.json").is_file()]
-    if submissions is not None:
-        submitted = [path.parent.name for path in submissions.glob("*/submission.csv")]
-        without += [run for run in there if run not in without and run.name not in submitted]
-    for run in without:
-        if RunFolder(run).is_in_use:
-            continue
-        try:
-            stored = read_config(run)
-        except KitError:
-            continue
-        yield run, stored
-
-
-def _changed(run: Path, stored: RunConfig, data: DataFolder) -> list[str]:
-    """What besides the options has changed since a run began, so that it cannot be resumed."""
-    from kit import pipeline
-    from kit.core import backend
-
-    try:
-        return [what for what, _ in pipeline.changes(RunFolder(run), stored.to_dict(), data.sha256,
-                                                     backend.load())]
-    except KitError as error:
-        return [error.message]
-
-
-# -- runs and their data, by name ------------------------------------------------------------------
-
-
-def find_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
-    """The folder of a run, by name or path. KitError if there is none."""
-    for path in (Path(runs_dir) / name, Path(expand_home(name))):
-        if (path / "config.json").is_file() and (path / "folds.csv").is_file():
-            return RunFolder(path)
-    begun = RunFolder(Path(runs_dir) / name)
-    if begun.config.is_file():
-        raise KitError(f"the run {name!r} in {runs_dir} was interrupted before it trained anything",
-                       f"go on with it: {begun.resume_command}")
-    if (blend := blends.find_blend(name)) and (about := blends.read_blend(blend)):
-        raise KitError(f"{name!r} is a blend, which has no models of its own",
-                       "give a run that it was made of: "
-                       + ", ".join(run["name"] for run in about["runs"]))
-    there = sorted(path.parent.name for path in Path(runs_dir).glob("*/config.json"))
-    raise KitError(f"there is no run {name!r} in {runs_dir}",
-                   f"choose one of: {', '.join(there)}" if there
-                   else "make one: kit cv, or kit submit")
-
-
-def find_scored_folder(name: str, runs_dir: Path = Path("runs"),
-                       submissions: Path = Path("submissions")) -> Path:
-    """A run or submission folder that holds OOF probs, by name or path; runs go first."""
-    for path in _scored_folders(name, runs_dir, submissions):
-        if (path / "oof.npz").is_file():
-            return path
-    if (begun := RunFolder(runs_dir / name)).config.is_file():
-        raise KitError(f"the run {name!r} is not finished, so it has no OOF probs",
-                       f"go on with it: {begun.resume_command}")
-    there = sorted({path.parent.name for folder in (runs_dir, submissions)
-                    for path in folder.glob("*/oof.npz")})
-    raise KitError(f"there are no OOF probs of {name!r} in {runs_dir} or {submissions}",
-                   f"choose one of: {', '.join(there)}" if there
-                   else "make a run first: kit cv, or kit submit")
-
-
-def _scored_folders(name: str, runs_dir: Path,
-                    submissions: Path = Path("submissions")) -> tuple[Path, ...]:
-    """Where a run or submission may lie that is given by name or path."""
-    return runs_dir / name, submissions / name, Path(expand_home(name))
-
-
-def find_run_data(run: RunFolder, data_dir: Path, with_extra: bool = True) -> DataFolder:
-    """The data that a run was made from. KitError where what is there now is other data.
-
-    with_extra: whether the out-of-domain file has to be the same, too.
-    """
-    competition = competitions.get(read_config(run.path).competition)
-    about = read_data_record(run.path)
-    data = sources.data_folder(competition, data_dir, sample=about["is_sample"])
-    if not data.path.is_dir():
-        raise KitError(f"the data that {run.name} was trained on is not in {data_dir}",
-                       "get it with kit download" + " --from sample" * about["is_sample"]
-                       + ", or say where it lies with --data-dir")
-    ignored = () if with_extra else (competition.extra,)
-    before, now = ({name: digest for name, digest in sums.items() if name not in ignored}
-                   for sums in (about["sha256"], data.sha256))
-    if before != now:
-        raise KitError(f"{data.path} is not the data that {run.name} was trained on: "
-                       f"{sources.changed_files(before, now)}",
-                       "put the old data back, or train on what is there now under another name: "
-                       "--run")
-    return data

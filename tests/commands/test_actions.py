@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import kit
-from kit.commands import actions, request
+from kit.commands import actions, find_runs
 from kit.commands.command import Result
 from kit.core import storage
 from kit.core.errors import KitError
@@ -175,7 +175,7 @@ def test_submit_says_where_the_submission_is(trained):
 
 def test_runs_are_named_by_what_cv_returned(trained, monkeypatch):
     answer = kit.cv(model="cnn", run="first", quiet=True)
-    monkeypatch.setattr(request, "find_scored_folder", lambda name: Path(name))
+    monkeypatch.setattr(find_runs, "find_scored_folder", lambda name: Path(name))
     monkeypatch.setattr("kit.reporting.compare.compare", lambda a, b: {"a": str(a), "b": str(b)})
     monkeypatch.setattr("kit.reporting.compare.lines", lambda result: [f"{result['a']} against {result['b']}"])
     assert str(kit.compare(answer, "second")) == "runs/first against second"

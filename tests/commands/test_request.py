@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import kit
-from kit.commands import cli, request
+from kit.commands import cli, find_runs, request
 from kit.commands.command import command
 from kit.commands.request import TrainingOptions
 from kit.core.errors import KitError
@@ -105,8 +105,8 @@ def test_a_run_in_the_home_folder_is_found_and_a_name_that_begins_so_is_one(home
         for name in ("config.json", "folds.csv", "oof.npz"):
             (run / name).write_text("")
     first = home / "runs" / "first"
-    assert request.find_run("~/runs/first").path == request.find_scored_folder("~/runs/first") == first
-    assert request.find_run("~second").path == Path("runs/~second")
+    assert find_runs.find_run("~/runs/first").path == find_runs.find_scored_folder("~/runs/first") == first
+    assert find_runs.find_run("~second").path == Path("runs/~second")
 
 
 def test_a_path_given_as_a_run_s_name_is_told_where_it_goes(home, capsys):

@@ -273,7 +273,7 @@ def test_an_fsync_that_failed_is_not_passed_over(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EBUSY])
 def test_a_mounted_file_is_written_in_its_place(tmp_path, monkeypatch, number):
-    """`docker run -v ledger.csv:/work/ledger.csv`: nothing can be renamed onto it."""
+    """`docker run -v ledger.csv:/data/ledger.csv`: nothing can be renamed onto it."""
     monkeypatch.setattr(storage, "RENAME_PAUSE", 0.0)
     (tmp_path / "a.txt").write_text("old")
     inode = (tmp_path / "a.txt").stat().st_ino

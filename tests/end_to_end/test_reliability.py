@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kit import pipeline
 from kit.commands import cli
 from kit.core import storage
 from kit.core.config import RunConfig
@@ -27,7 +26,7 @@ from kit.core.progress import Progress
 from kit.core.run_folder import RunFolder
 from kit.data.competition import KANNADA
 from kit.data.table import write_table
-from kit.training import executors, fit
+from kit.training import executors, fit, run_record
 from tests.test_docs import ROOT
 
 QUICK = ["--model", "mlp", "--epochs", "2", "--limit", "20", "--folds", "2", "--executor", "local", "--quiet"]
@@ -236,7 +235,7 @@ def test_a_resumed_run_keeps_its_precision_and_threads_and_refuses_another_backe
     about = storage.read_json(run.config)
     storage.write_json(run.config, {**about, "settled": {**about["settled"], "executor": "processes", "threads": 3,
                                                          "precision": "bfloat16"}})
-    resumed, *_ = pipeline._settle_as_begun(run, asked)
+    resumed, *_ = run_record.settle_as_begun(run, asked)
     assert (resumed.executor, resumed.threads, resumed.precision) == ("processes", 3, "bfloat16")
     storage.write_json(run.config, {**about, "settled": {**about["settled"], "backend": "jax"}})
     code, _, err = kit(capsys, "cv", *QUICK, "--run", "a", "--resume")

@@ -1,0 +1,144 @@
+"""Find runs that are there: by the name that a user gave, or the newest that is unfinished.
+
+Also the data that a run was made from. Nothing is trained or changed here.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kit.commands import blends
+from kit.commands.command import expand_home
+from kit.core.config import RunConfig, differences
+from kit.core.errors import KitError
+from kit.core.run_folder import RunFolder
+from kit.data import competition as competitions
+from kit.data import source as sources
+from kit.data.competition import Competition
+from kit.data.source import DataFolder
+from kit.training.records import read_config, read_data_record
+
+# -- by name ----------------------------------------------------------------------------------------
+
+
+def find_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
+    """The folder of a run, by name or path. KitError if there is none."""
+    for path in (Path(runs_dir) / name, Path(expand_home(name))):
+        if (path / "config.json").is_file() and (path / "folds.csv").is_file():
+            return RunFolder(path)
+    begun = RunFolder(Path(runs_dir) / name)
+    if begun.config.is_file():
+        raise KitError(f"the run {name!r} in {runs_dir} was interrupted before it trained anything",
+                       f"go on with it: {begun.resume_command}")
+    if (blend := blends.find_blend(name)) and (about := blends.read_blend(blend)):
+        raise KitError(f"{name!r} is a blend, which has no models of its own",
+                       "give a run that it was made of: "
+                       + ", ".join(run["name"] for run in about["runs"]))
+    there = sorted(path.parent.name for path in Path(runs_dir).glob("*/config.json"))
+    raise KitError(f"there is no run {name!r} in {runs_dir}",
+                   f"choose one of: {', '.join(there)}" if there
+                   else "make one: kit cv, or kit submit")
+
+
+def find_scored_folder(name: str, runs_dir: Path = Path("runs"),
+                       submissions: Path = Path("submissions")) -> Path:
+    """A run or submission folder that holds OOF probs, by name or path; runs go first."""
+    for path in scored_folders(name, runs_dir, submissions):
+        if (path / "oof.npz").is_file():
+            return path
+    if (begun := RunFolder(runs_dir / name)).config.is_file():
+        raise KitError(f"the run {name!r} is not finished, so it has no OOF probs",
+                       f"go on with it: {begun.resume_command}")
+    there = sorted({path.parent.name for folder in (runs_dir, submissions)
+                    for path in folder.glob("*/oof.npz")})
+    raise KitError(f"there are no OOF probs of {name!r} in {runs_dir} or {submissions}",
+                   f"choose one of: {', '.join(there)}" if there
+                   else "make a run first: kit cv, or kit submit")
+
+
+def scored_folders(name: str, runs_dir: Path,
+                   submissions: Path = Path("submissions")) -> tuple[Path, ...]:
+    """Where a run or submission may lie that is given by name or path."""
+    return runs_dir / name, submissions / name, Path(expand_home(name))
+
+
+def find_run_data(run: RunFolder, data_dir: Path, with_extra: bool = True) -> DataFolder:
+    """The data that a run was made from. KitError where what is there now is other data.
+
+    with_extra: whether the out-of-domain file has to be the same, too.
+    """
+    competition = competitions.get(read_config(run.path).competition)
+    about = read_data_record(run.path)
+    data = sources.data_folder(competition, data_dir, sample=about["is_sample"])
+    if not data.path.is_dir():
+        raise KitError(f"the data that {run.name} was trained on is not in {data_dir}",
+                       "get it with kit download" + " --from sample" * about["is_sample"]
+                       + ", or say where it lies with --data-dir")
+    ignored = () if with_extra else (competition.extra,)
+    before, now = ({name: digest for name, digest in sums.items() if name not in ignored}
+                   for sums in (about["sha256"], data.sha256))
+    if before != now:
+        raise KitError(f"{data.path} is not the data that {run.name} was trained on: "
+                       f"{sources.changed_files(before, now)}",
+                       "put the old data back, or train on what is there now under another name: "
+                       "--run")
+    return data
+
+
+# -- the newest unfinished one ---------------------------------------------------------------------
+
+
+def newest_unfinished(competition: Competition, given: dict[str, Any], data_dir: Path,
+                      runs_dir: Path, submissions: Path | None) -> str:
+    """Name of the newest unfinished run that fits the options `given`, the data and the code."""
+    data, why = sources.find_data(competition, data_dir), ""
+    given = {"competition": competition.slug, **given}
+    for path, stored in _unfinished(runs_dir, submissions):
+        changed = differences(stored.to_dict(), stored.to_dict() | given) \
+            or _changed(path, stored, data)
+        if not changed:
+            return path.name
+        why = why or f"; the newest, {path.name}, was made differently: {'; '.join(changed)}"
+    raise KitError(f"there is no unfinished run in {runs_dir} to go on with{why}",
+                   "leave --resume out to start one")
+
+
+def find_unfinished(config: RunConfig, data: DataFolder, runs_dir: Path) -> str | None:
+    """Name of the newest run with this config, data and code that has no report."""
+    return next((path.name for path, stored in _unfinished(runs_dir)
+                 if not differences(stored.to_dict(), config.to_dict())
+                 and not _changed(path, stored, data)), None)
+
+
+def _unfinished(runs_dir: Path,
+                submissions: Path | None = None) -> Iterator[tuple[Path, RunConfig]]:
+    """Runs without a report, the newest first; then those without a submission in `submissions`.
+
+    Runs that are training right now are left out.
+    """
+    there = [path.parent for path in Path(runs_dir).glob("*/config.json")]
+    there.sort(key=lambda run: -(run / "config.json").stat().st_mtime)
+    without = [run for run in there if not (run / "report.json").is_file()]
+    if submissions is not None:
+        submitted = [path.parent.name for path in submissions.glob("*/submission.csv")]
+        without += [run for run in there if run not in without and run.name not in submitted]
+    for run in without:
+        if RunFolder(run).is_in_use:
+            continue
+        try:
+            stored = read_config(run)
+        except KitError:
+            continue
+        yield run, stored
+
+
+def _changed(run: Path, stored: RunConfig, data: DataFolder) -> list[str]:
+    """What besides the options has changed since a run began, so that it cannot be resumed."""
+    from kit.core import backend
+    from kit.training import run_record
+
+    try:
+        return [what for what, _ in run_record.changes(RunFolder(run), stored.to_dict(),
+                                                       data.sha256, backend.load())]
+    except KitError as error:
+        return [error.message]
