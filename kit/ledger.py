@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kit.core import locks, storage
+from kit.core import locks, os_errors, storage
 from kit.core.config import matches_type
 from kit.core.errors import KitError
 from kit.data.competition import KANNADA, Competition
@@ -205,7 +205,7 @@ def _locked(path: Path) -> Iterator[None]:
     except locks.AlreadyLocked as held:
         raise held.error(path, "run the same command again once it has ended") from None
     except OSError as error:
-        raise storage.explain_os_error(error, path, "write") from error
+        raise os_errors.explain_os_error(error, path, "write") from error
 
 
 def _write(path: Path, rows: list[Row]) -> None:

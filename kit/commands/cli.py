@@ -348,7 +348,7 @@ def run(arguments: list[str] | None = None) -> int:
         command = getattr(getattr(error, "ctx", None), "command_path", "kit")
         return _fail(KitError(error.format_message(), f"see {command} --help"))
     except OSError as error:  # of what a library writes for itself; the kit's own files say more
-        from kit.core.storage import explain_os_error
+        from kit.core.os_errors import explain_os_error
 
         return _fail(explain_os_error(error, error.filename or "a file", "use"))
     except (KeyboardInterrupt, typer.Abort):

@@ -95,9 +95,9 @@ def command(function: Callable[..., Returned]) -> Callable[..., Returned]:
         try:
             return function(*bound.args, **bound.kwargs)
         except OSError as error:  # from a library; the kit's own reads and writes already say more
-            from kit.core import storage
+            from kit.core import os_errors
 
-            raise storage.explain_os_error(error, error.filename or "a file", "use") from error
+            raise os_errors.explain_os_error(error, error.filename or "a file", "use") from error
 
     return call
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kit.core import ambient, backend, locks, provenance, storage, system
+from kit.core import ambient, backend, locks, os_errors, provenance, storage, system
 from kit.core.errors import KitError
 from kit.data import source as sources
 from kit.data.competition import Competition
@@ -182,7 +182,7 @@ def _disk(data_dir: Path) -> Finding:
             found += (", without file locks: a run that is killed there on another machine stays "
                       "locked until kit cv --break-lock")
     except OSError as error:
-        refused = storage.explain_os_error(error, place, "write into")
+        refused = os_errors.explain_os_error(error, place, "write into")
         return Finding("disk", BAD, refused.message, refused.fix)
     if free >= DISK_GB * 1e9:
         return Finding("disk", OK, found)

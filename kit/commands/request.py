@@ -26,7 +26,7 @@ from kit.commands.find_runs import (
     newest_unfinished,
     scored_folders,
 )
-from kit.core import storage
+from kit.core import os_errors
 from kit.core.config import (
     FREE_TO_CHANGE,
     OPTIONS,
@@ -171,7 +171,7 @@ class Request:
         """
         run = self.run
         if not self.named:
-            with storage.disk_errors(run.path, "write into"):
+            with os_errors.disk_errors(run.path, "write into"):
                 run.path.parent.mkdir(parents=True, exist_ok=True)
                 # If the name is taken, a number is appended.
                 for name in (run.name, *(f"{run.name}-{n}" for n in range(2, 1000))):

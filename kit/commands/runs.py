@@ -15,7 +15,7 @@ from typing import Any
 
 from kit import ledger
 from kit.commands.command import expand_home
-from kit.core import storage
+from kit.core import os_errors, storage
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder, check_run_name, finished_folds
 from kit.reporting.verdict import percent
@@ -185,5 +185,5 @@ def remove(entry: Entry) -> None:
     if entry.kind == RUN:
         RunFolder(entry.path).remove()
         return
-    with storage.disk_errors(entry.path, "remove"):
+    with os_errors.disk_errors(entry.path, "remove"):
         shutil.rmtree(entry.path)

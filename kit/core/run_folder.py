@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kit.core import locks
 from kit.core.errors import KitError
-from kit.core.storage import disk_errors
+from kit.core.os_errors import disk_errors
 
 
 def check_run_name(name: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from kit.core import storage
+from kit.core import os_errors
 from kit.core.errors import KitError
 from kit.data.csvfile import MAX_LINE_BYTES, list_names, open_csv, too_long, unreadable
 from kit.data.packed import DOWNLOAD_AGAIN, MAX_BYTES, open_packed, open_zip, unpacking_errors
@@ -123,4 +123,4 @@ def _copy(stream: IO[bytes], target: Path, called: str) -> None:
                                    "give the right file")
                 file.write(chunk)
     except OSError as error:
-        raise storage.explain_os_error(error, target.parent, "write") from error
+        raise os_errors.explain_os_error(error, target.parent, "write") from error

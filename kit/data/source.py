@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from kit.core import storage
+from kit.core import os_errors, storage
 from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.data import archive, npz
@@ -366,4 +366,4 @@ def _move(new: DataFolder, folder: DataFolder) -> None:
         raise KitError(f"cannot write {folder.path}: {error.strerror}",
                        "rename that folder, or choose another place with --data-dir") from error
     except OSError as error:
-        raise storage.explain_os_error(error, folder.path, "write") from error
+        raise os_errors.explain_os_error(error, folder.path, "write") from error

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
-from kit.core import storage
+from kit.core import os_errors
 from kit.core.errors import KitError
 from kit.kaggle import answers, refusals, transfer
 from kit.kaggle.answers import format_duration
@@ -304,7 +304,7 @@ def download_competition(slug: str, folder: Path, progress: Say = silent,
         except requests.RequestException:
             raise
         except OSError as error:  # requests wraps those of the network
-            raise storage.explain_os_error(error, path, "write") from error
+            raise os_errors.explain_os_error(error, path, "write") from error
 
     with transfer.scratch_folder(Path(folder)) as scratch:
         path = scratch / f"{slug}.zip"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from kit.core import storage
+from kit.core import os_errors
 from kit.core.errors import KitError
 from kit.kaggle import answers
 from kit.kaggle.answers import time_until_midnight
@@ -198,7 +198,7 @@ def _unreachable(doing: str, error: Exception) -> KitError:
         if isinstance(error, OSError) and error.errno \
                 and (error.filename or not isinstance(error, PermissionError)):
             # A file could not be read
-            fix = storage.explain_os_error(error, str(error.filename), "read").fix
+            fix = os_errors.explain_os_error(error, str(error.filename), "read").fix
         return KitError(f"cannot {doing}: {answers.redacted_line(str(error))}", fix)
     # Without a connection nothing can have been carried out
     unopened = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError,

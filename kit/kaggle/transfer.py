@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kit.core import locks, storage
+from kit.core import locks, os_errors
 from kit.core.errors import KitError
 
 RESERVED_BYTES = 50 << 20  # bytes to leave free on the disk
@@ -65,12 +65,12 @@ def scratch_folder(folder: Path, prefix: str = SCRATCH) -> Iterator[Path]:
         temporary = tempfile.TemporaryDirectory(dir=folder, prefix=prefix,
                                                 ignore_cleanup_errors=True)
     except OSError as error:
-        raise storage.explain_os_error(error, folder, "write") from error
+        raise os_errors.explain_os_error(error, folder, "write") from error
     with temporary as name, contextlib.ExitStack() as held:
         try:
             held.enter_context(locks.acquire(Path(name) / HELD))
         except OSError as error:
-            raise storage.explain_os_error(error, folder, "write") from error
+            raise os_errors.explain_os_error(error, folder, "write") from error
         yield Path(name)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import kit
-from kit.core import provenance, storage
+from kit.core import os_errors, provenance, storage
 from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder
@@ -191,7 +191,7 @@ def _write_folder(out: Path, files: dict[str, bytes], weights_folder: Path) -> N
         raise KitError(f"--out {out} is a file",
                        "name a folder, new or one that an earlier build has made")
     try:
-        with storage.disk_errors(out, "write"):
+        with os_errors.disk_errors(out, "write"):
             out.mkdir(parents=True, exist_ok=True)
             for name, data in files.items():
                 temporary[name].write_bytes(data)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kit.core import storage
+from kit.core import os_errors
 from kit.core.errors import KitError
 from kit.kaggle import refusals, submissions
 from kit.kaggle.answers import redacted_line
@@ -31,7 +31,7 @@ def upload(client: Client, folder: Path, state: dict[str, Any], save: Callable[[
     state: digest, before and done of the last upload; `save` stores it whenever it changes.
     KitError if Kaggle refuses or a file does not arrive.
     """
-    with storage.disk_errors(folder / METADATA, "read"):
+    with os_errors.disk_errors(folder / METADATA, "read"):
         text = (folder / METADATA).read_bytes()
     try:
         owner, slug = json.loads(text.decode("utf-8"))["id"].split("/")

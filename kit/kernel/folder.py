@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-from kit.core import locks, storage
+from kit.core import locks, os_errors, storage
 from kit.core.config import matches_type
 from kit.core.errors import KitError
 from kit.kernel import template, weights
@@ -63,7 +63,7 @@ class KernelFolder:
     def lock(self) -> Iterator[None]:
         """Lock the folder during the with block. KitError if another process is pushing it."""
         with contextlib.ExitStack() as held:
-            with storage.disk_errors(self.path, "write into"):
+            with os_errors.disk_errors(self.path, "write into"):
                 try:
                     held.enter_context(locks.acquire(self.path / ".push.lock"))
                 except locks.AlreadyLocked as other:
@@ -87,7 +87,7 @@ def read_kernel(path: Path) -> KernelFolder:
     if ref.startswith(f"{PLACEHOLDER_USER}/"):
         raise KitError(f"{path} was built without a Kaggle account", BUILD_AGAIN)
     code, dataset = path / metadata["code_file"], path / weights.FOLDER
-    with storage.disk_errors(code, "read"):
+    with os_errors.disk_errors(code, "read"):
         data = code.read_bytes()
     try:
         text = data.decode("utf-8")

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from kit.core.errors import KitError
+from kit.core.os_errors import disk_errors
 from kit.core.run_folder import RunFolder, fold_keys
-from kit.core.storage import disk_errors, read_bytes, read_json
+from kit.core.storage import read_bytes, read_json
 from kit.training.records import read_config, rounds
 
 FOLDER = "weights"

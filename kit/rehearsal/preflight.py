@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kit.core import provenance, storage
+from kit.core import os_errors, provenance
 from kit.core.errors import KitError
 from kit.kernel.builder import METADATA
 from kit.kernel.folder import accelerators
@@ -84,7 +84,7 @@ def read_notebook(path: Path) -> dict[str, Any]:
                        f"(0x{error.object[error.start]:02x}) is not UTF-8",
                        "save it again as UTF-8") from error
     except OSError as error:
-        raise storage.explain_os_error(error, path, "read") from error
+        raise os_errors.explain_os_error(error, path, "read") from error
     if text.startswith("\ufeff"):
         raise KitError(f"{path} is no notebook: it begins with a byte order mark, at which Jupyter "
                        "stops",

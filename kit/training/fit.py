@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kit.core import backend, storage
+from kit.core import backend, os_errors, storage
 from kit.data.competition import Competition
 from kit.training import checkpoints, records
 from kit.training.augment import N_NUMBERS
@@ -199,7 +199,7 @@ def _model_bytes(model: Any, folder: Path) -> bytes:
     There, unlike in /tmp, what a killed process leaves is removed when the run is resumed. Keras
     makes temporary folders of its own while it saves; they are led to the same place.
     """
-    with storage.disk_errors(folder / "model.keras", "write"), \
+    with os_errors.disk_errors(folder / "model.keras", "write"), \
             tempfile.TemporaryDirectory(  # whose clean-up fails on NFS, which keeps open files
                 dir=folder, prefix=".model.", suffix=".tmp",
                 ignore_cleanup_errors=True) as scratch:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kit.core import storage
+from kit.core import os_errors, storage
 from kit.core.config import RunConfig, matches_type
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder, finished_folds
@@ -127,7 +127,7 @@ def load_weights(model: Any, path: Path) -> None:
     data = storage.read_bytes(path)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "model.keras"
-        with storage.disk_errors(copy, "write"):
+        with os_errors.disk_errors(copy, "write"):
             copy.write_bytes(data)
         try:
             model.load_weights(copy)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit.core import run_folder, storage
+from kit.core import os_errors, run_folder, storage
 from kit.core.errors import KitError
 
 
@@ -325,7 +325,7 @@ def test_a_file_moves_to_another_disk(tmp_path, monkeypatch):
     (524, "cannot do this"), (errno.EINVAL, "does not take such a name"), (errno.ENOMEM, "memory"),
     (errno.EFBIG, "files of this size"), (errno.ENODEV, "local disk")])
 def test_each_cause_has_its_own_fix(tmp_path, number, fix):
-    error = storage.explain_os_error(OSError(number, os.strerror(number)), tmp_path / "a", "write")
+    error = os_errors.explain_os_error(OSError(number, os.strerror(number)), tmp_path / "a", "write")
     assert fix in error.fix and "writable" not in error.fix and "Unknown error" not in error.message
 
 
@@ -337,9 +337,9 @@ def test_the_folder_is_to_be_made_writable_only_where_it_is_not(tmp_path, monkey
     (tmp_path / "a").touch()
     at_fault = {"folder": tmp_path, "file": tmp_path / "a"}.get(closed)
     monkeypatch.setattr(os, "access", lambda path, mode: path != at_fault)
-    error = storage.explain_os_error(PermissionError(number, "no", str(tmp_path / "a")), tmp_path / "a", "write")
+    error = os_errors.explain_os_error(PermissionError(number, "no", str(tmp_path / "a")), tmp_path / "a", "write")
     assert error.fix.startswith(fix.format(tmp_path))
-    missing = storage.explain_os_error(PermissionError(number, "no"), tmp_path / "b" / "c", "write")
+    missing = os_errors.explain_os_error(PermissionError(number, "no"), tmp_path / "b" / "c", "write")
     assert ("make the folder writable" in missing.fix) == (closed == "folder")
 
 
@@ -354,7 +354,7 @@ def test_what_may_not_be_read_is_no_folder_to_make_writable(tmp_path, monkeypatc
 def test_a_file_that_is_open_on_windows_is_named_so(tmp_path):
     error = PermissionError(errno.EACCES, "The process cannot access the file")
     error.winerror = 32
-    assert "another program has it open" in storage.explain_os_error(error, tmp_path / "a", "write").fix
+    assert "another program has it open" in os_errors.explain_os_error(error, tmp_path / "a", "write").fix
 
 
 def test_a_tree_is_copied_where_there_are_no_modes(tmp_path, monkeypatch):
