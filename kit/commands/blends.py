@@ -1,8 +1,8 @@
 """Finds the folder of a blend and the runs that it is made of, by name.
 
 A blend has no folder in `runs/`, since it trained nothing: its submission folder is all there is,
-and the `blend` in its config.json names its runs, their weights, their checksums, and where they lie if that
-is below the folder that holds `submissions/`.
+and the `blend` in its config.json names its runs, their weights, their checksums, and where they
+lie if that is below the folder that holds `submissions/`.
 """
 
 import contextlib

@@ -209,17 +209,15 @@ def blend_runs(name: str, runs: Sequence[FinishedRun], weights: str | Sequence[f
     test_ids = data.test().ids
     tests = [aligned(run.ids, run.test, test_ids, run.folder / "test.npz") for run in runs]
     extras = [_extra(run, data) for run in runs]
-    chosen, fitted = np.full(len(runs), 1 / len(runs)), None
-    blended = np.tensordot(chosen, oof, 1)
-    if given:
-        chosen = np.array(given)
-        blended = np.tensordot(chosen, oof, 1)
-    elif how == OOF:
-        chosen = fit_weights(oof, folds.labels)
-        groups = fit_groups(folds)
+    fitted = None
+    if how == OOF:
+        chosen, groups = fit_weights(oof, folds.labels), fit_groups(folds)
         fitted = np.stack([fit_weights(oof[:, groups != k], folds.labels[groups != k])
                            for k in np.unique(groups)])
         blended = np.einsum("mr,rmk->mk", fitted[groups], oof)
+    else:
+        chosen = np.array(given or [1 / len(runs)] * len(runs))
+        blended = np.tensordot(chosen, oof, 1)
     parts = zip(runs, chosen, oof, tests, extras, strict=True)
     blend = Blend(tuple(BlendedRun(run, float(weight), *probs) for run, weight, *probs in parts),
                   how, fitted)

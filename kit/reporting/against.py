@@ -20,7 +20,6 @@ from kit.core import storage
 from kit.core.config import RunConfig, option_name
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder
-from kit.data.competition import Competition
 from kit.data.folds import Folds
 from kit.data.source import DataFolder
 from kit.ensembling.blend import checked_folds, read_against
@@ -59,8 +58,7 @@ class Against:
 
     def folds(self, data: DataFolder) -> Folds:
         """RUN's folds. KitError if they don't split `data`, or RUN has not scored all of them."""
-        other, labels = self.other, data.train().labels
-        competition: Competition = data.competition
+        other, labels, competition = self.other, data.train().labels, data.competition
         trained_on = other.config["data"]["sha256"].get(competition.train)
         if other.config["competition"] != competition.slug or trained_on != data.train().sha256:
             kind = "the drawn sample" if other.config["data"]["is_sample"] else "another file"

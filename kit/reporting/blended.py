@@ -101,7 +101,8 @@ def _run(each: BlendedRun, results: "RunResults") -> dict[str, Any]:
     return {"name": each.name, "weight": each.weight, "oof_accuracy": float(right.mean()),
             "models": list(each.run.scored.config["models"]),
             "ci95": list(metrics.accuracy_interval(right, results.folds.writers)),
-            "log_loss": float(_losses(each.oof, results).mean()), "estimate": guess.get("value"),
+            "log_loss": float(metrics.log_losses(each.oof, results.folds.labels).mean()),
+            "estimate": guess.get("value"),
             "same_folds": bool(np.array_equal(each.run.scored.fold, results.folds.fold)),
             "sha256": each.run.sha256}
 
@@ -111,7 +112,8 @@ def _fit(results: "RunResults", blend: Blend) -> dict[str, Any] | None:
     if blend.fitted is None:
         return None
     equal, writers = np.mean([each.oof for each in blend.runs], axis=0), results.folds.writers
-    ours, theirs = _losses(results.oof, results), _losses(equal, results)
+    ours, theirs = (metrics.log_losses(probs, results.folds.labels)
+                    for probs in (results.oof, equal))
     right, right_equal = _right(results.oof, results), _right(equal, results)
     return {"weights": blend.fitted.tolist(), "over": "rows" if writers is None else "writers",
             "accuracy": float(right.mean()), "log_loss": float(ours.mean()),
@@ -122,11 +124,6 @@ def _fit(results: "RunResults", blend: Blend) -> dict[str, Any] | None:
 
 def _right(probs: np.ndarray, results: "RunResults") -> np.ndarray:
     return probs.argmax(axis=1) == results.folds.labels
-
-
-def _losses(probs: np.ndarray, results: "RunResults") -> np.ndarray:
-    """The log loss of each row, as `metrics.calibration` counts it."""
-    return -np.log(np.clip(probs[np.arange(len(probs)), results.folds.labels], 1e-7, 1))
 
 
 def notes(results: "RunResults") -> list[str]:

@@ -145,8 +145,7 @@ def calibration(probs: np.ndarray, labels: np.ndarray, n_bins: int = 15) -> dict
     """How well confidence matches accuracy: `probs` (n, n_classes) against `labels` (n,).
 
     `ece` is the expected calibration error over equal-width bins (Guo et al. 2017, arXiv
-    1706.04599); `log_loss` is the mean of -ln p(true), p clipped at 1e-7; `bins` leaves out the
-    empty ones.
+    1706.04599); `log_loss` is the mean of `log_losses`; `bins` leaves out the empty ones.
     """
     confidence, right = probs.max(axis=1), probs.argmax(axis=1) == labels
     index = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
@@ -157,9 +156,13 @@ def calibration(probs: np.ndarray, labels: np.ndarray, n_bins: int = 15) -> dict
                      "confidence": float(confidence[index == k].mean()), "accuracy": hits / n,
                      "ci95": list(wilson_interval(hits, n))})
     gaps = [entry["rows"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins]
-    p_true = np.clip(probs[np.arange(len(labels)), labels], 1e-7, 1)
     return {"ece": float(sum(gaps) / len(labels)), "confidence": float(confidence.mean()),
-            "log_loss": float(-np.log(p_true).mean()), "bins": bins}
+            "log_loss": float(log_losses(probs, labels).mean()), "bins": bins}
+
+
+def log_losses(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`(n,)`: -ln p(true) of each row, p clipped at 1e-7. probs: (n, n_classes), labels: (n,)."""
+    return -np.log(np.clip(probs[np.arange(len(labels)), labels], 1e-7, 1))
 
 
 # -- is A better than B? ---------------------------------------------------------------------------
