@@ -19,7 +19,7 @@ def _tiny_layers():
             layers.Dense(16, activation="relu"), Dropout(0.5)]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def tiny():
     """A recipe with all that random numbers decide (augmentation, dropout, order), among the registered ones."""
     recipe = dataclasses.replace(models.get("cnn_aug"), name="tiny", layers=_tiny_layers, tta=2)
