@@ -1,6 +1,7 @@
 """Build a kernel folder that `kaggle kernels push` accepts: `kit kernel build`.
 
-A kernel is a single file, so it contains the whole kit as a zip in base64, and the zip's hash.
+A kernel is a single file, so it contains the whole kit as a zip in base64, and the zip's hash. The
+user's own files that the kernel needs lie in the same zip, in a folder beside the kit.
 Beside it are `kernel-metadata.json` and, in predict mode, a folder with the run's weights, to be
 uploaded as a dataset. The folder does not depend on when or where it was built: the same commit
 gives the same bytes. So it has no `checksums.json`, which would also keep the hashes of an earlier
@@ -14,7 +15,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ PLACEHOLDER_USER = "INSERT_USERNAME_HERE"  # of a folder built without --user
 PINNED = ("original", "latest")
 IMAGE = r"[a-z0-9][\w.-]*(/[\w.-]+)+@sha256:[0-9a-f]{64}"  # one by its digest
 PACKED_SUFFIXES = {".py", ".html", ".css", ".js"}
+OWN_FILES = "own_files"  # the folder of the user's own files, beside that of the kit
 
 
 def build(out: Path, competition: Competition, user: str | None = None, slug: str | None = None,
@@ -103,6 +105,7 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
                        f"give {' or '.join(PINNED)}, or one by its digest, as kaggle kernels pull "
                        "-m shows it: gcr.io/kaggle-images/python@sha256:...")
     settings: dict[str, Any] = {"competition": competition.slug, "mode": mode}
+    own_files: dict[str, str] = {}  # text by name: the user's files that the kernel needs
     if mode == "train":
         settings |= _training(competition, accelerator, models=models, n_folds=folds, n_seeds=seeds,
                               epochs=epochs, seed=seed)
@@ -124,7 +127,7 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
             settings["backend"] = "jax"
         facts = {"title": competition.title, "url": competition.url, "version": kit.__version__,
                  "commit": provenance.source_commit(), "accelerator": accelerator}
-        code = template.render(kind, settings, pack_source(), facts)
+        code = template.render(kind, settings, pack_source(own_files), facts)
         text = json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
         _write_folder(Path(out), {KINDS[kind]: code, METADATA: text.encode()}, packed_weights)
     return Path(out)
@@ -208,18 +211,26 @@ def _write_folder(out: Path, files: dict[str, bytes], weights_folder: Path) -> N
                 path.unlink(missing_ok=True)
 
 
-def pack_source() -> bytes:
-    """The kit's package as a zip.
+def pack_source(own_files: Mapping[str, str]) -> bytes:
+    """The kit's package as a zip, and beside it the user's own files (text by name) in OWN_FILES.
 
     Its bytes depend on the files alone: entries are sorted and dated 1980.
     """
     package = Path(kit.__file__).parent
+    paths = sorted(path for path in package.rglob("*") if path.suffix in PACKED_SUFFIXES)
+    files = {f"kit/{path.relative_to(package).as_posix()}": path.read_bytes() for path in paths}
+    files |= {f"{OWN_FILES}/{name}": own_files[name].encode() for name in sorted(own_files)}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for path in sorted(path for path in package.rglob("*") if path.suffix in PACKED_SUFFIXES):
-            # Its default date is 1980-01-01
-            entry = zipfile.ZipInfo(f"kit/{path.relative_to(package).as_posix()}")
+        for name, data in files.items():
+            entry = zipfile.ZipInfo(name)  # its default date is 1980-01-01
             entry.create_system, entry.external_attr = 3, 0o644 << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, path.read_bytes())
+            archive.writestr(entry, data)
     return buffer.getvalue()
+
+
+def packed_own_files() -> dict[str, str]:
+    """On Kaggle: the user's own files that were packed with this kit, text by name."""
+    folder = Path(kit.__file__).parents[1] / OWN_FILES
+    return {path.name: path.read_text("utf-8") for path in sorted(folder.glob("*"))}

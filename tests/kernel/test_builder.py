@@ -1,8 +1,10 @@
 """The kernel folder: accepted by the official client's rules, the same bytes each time, and its source whole."""
 
+import ast
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -111,7 +113,7 @@ def test_a_script_tells_a_person_what_it_is_and_where_it_came_from(tmp_path):
     text = (folder / "kernel.py").read_text()
     head = " ".join(text[:text.index("SHA256 =")].split())
     for words in ("Kannada MNIST", "trains cnn, cnn_aug on 5 folds", "within 90 minutes", "kit 0.1.0, git commit",
-                  hashlib.sha256(builder.pack_source()).hexdigest(), '"epochs": 7,', '"seed": 3,', '"minutes": 90,'):
+                  hashlib.sha256(builder.pack_source({})).hexdigest(), '"epochs": 7,', '"seed": 3,', '"minutes": 90,'):
         assert words in head
     assert max(map(len, text.splitlines())) <= 140
 
@@ -183,6 +185,16 @@ def test_the_settings_can_be_read_back_from_the_code_file(tmp_path, kind):
                                   '{"cells": [{"cell_type": "code", "source": ["!ls"]}]}', "x = ("])
 def test_the_code_of_others_has_no_settings(code):
     assert template.parse_settings(code) == {}
+
+
+def test_own_files_lie_beside_the_packed_kit_which_finds_them(tmp_path):
+    own = {"my_model.py": "ಎರಡು = 2\n", "mine.toml": 'slug = "mine"\n'}
+    zipfile.ZipFile(io.BytesIO(builder.pack_source(own))).extractall(tmp_path)
+    code = "from kit.kernel.builder import packed_own_files; print(packed_own_files())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, check=True,
+                          capture_output=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert ast.literal_eval(done.stdout) == own
+    assert builder.packed_own_files() == {}  # a kit that no kernel has unpacked
 
 
 def test_the_packed_source_is_checked_and_is_the_one_that_runs(tmp_path):

@@ -245,7 +245,7 @@ def train_fold(job, *arguments, **options):
 def sabotaged(deed: str) -> bytes:
     """The packed source of a kit whose second fold does `deed`."""
     out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(builder.pack_source())) as packed, zipfile.ZipFile(out, "w") as archive:
+    with zipfile.ZipFile(io.BytesIO(builder.pack_source({}))) as packed, zipfile.ZipFile(out, "w") as archive:
         for name in packed.namelist():
             more = SABOTAGE.format(deed=deed).encode() if name == "kit/training/fit.py" else b""
             archive.writestr(name, packed.read(name) + more)
@@ -284,7 +284,7 @@ def command_line(pid: int) -> bytes:
 def test_a_built_kernel_whose_second_fold_goes_wrong_ends_well(tmp_path, monkeypatch, deed, say, minutes, event):
     draw_sample(tmp_path / "data", n_writers=8, rows_per_writer=80, n_test_writers=1, n_extra_writers=1)
     packed = sabotaged(deed)
-    monkeypatch.setattr(builder, "pack_source", lambda: packed)
+    monkeypatch.setattr(builder, "pack_source", lambda own_files: packed)
     built = builder.build(tmp_path / "kernel", KANNADA, models=("mlp",), folds=3, epochs=10, minutes=minutes)
     verdict = rehearse(built, tmp_path / "data", time_limit=60 * minutes + 10, say=say)
     assert verdict.ok and verdict.reasons == []  # exit 0, in time, and the validator likes its submission.csv
