@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,7 +27,7 @@ from kit.data.competition import Competition
 from kit.kaggle import transfer
 from kit.kernel import weights
 from kit.kernel.folder import METADATA, read_metadata, read_report
-from kit.rehearsal import preflight, sandbox, sources
+from kit.rehearsal import image, preflight, sandbox, sources
 from kit.rehearsal.hidden import HiddenTest, write_with_hidden_test
 from kit.rehearsal.sources import Source
 
@@ -37,6 +37,7 @@ POLL_SECONDS = 0.2
 TAIL = 40  # lines of the kernel's output that a failed verdict quotes
 SUBMISSION = "submission.csv"
 STAGE_PREFIX = "kit-rehearsal-"
+OTHER_DISK = "use a folder on another disk: TMPDIR=FOLDER kit kernel rehearse"
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Verdict:
     ok: bool = False
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    accuracy: float | None = None  # on the hidden rows; None where their labels are unknown or the file is unusable
+    accuracy: float | None = None  # on the hidden rows; None without labels, or a usable file
     hidden_rows: int = 0
     seconds: float = 0.0
     peak_memory: int = 0  # bytes, of all its processes together
@@ -59,13 +60,14 @@ class Verdict:
 
     def lines(self) -> list[str]:
         """The verdict for a person, after a failed kernel's last lines of output."""
-        took = (f"{self.seconds:.0f} s, {self.peak_memory / 2**30:.1f} GiB at most, "
-                f"sandbox: {self.sandbox}")
-        score = "" if self.accuracy is None else f", accuracy {self.accuracy:.4f} on {self.hidden_rows:,} hidden rows"
-        quoted = [f"  | {line}" for line in self.log_tail]
         answer = "yes: this would be a submission" if self.ok else "no: this would be no submission"
-        return [*quoted, answer + score, *(f"why: {reason}" for reason in self.reasons),
-                *(f"note: {note}" for note in self.notes), took]
+        if self.accuracy is not None:
+            answer += f", accuracy {self.accuracy:.4f} on {self.hidden_rows:,} hidden rows"
+        return [*(f"  | {line}" for line in self.log_tail), answer,
+                *(f"why: {reason}" for reason in self.reasons),
+                *(f"note: {note}" for note in self.notes),
+                f"{self.seconds:.0f} s, {self.peak_memory / 2**30:.1f} GiB at most, "
+                f"sandbox: {self.sandbox}"]
 
 
 @dataclass(frozen=True)
@@ -98,20 +100,27 @@ def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: f
     """
     folder = Path(folder)
     metadata = read_metadata(folder)
+    code = folder / metadata["code_file"]
     inputs = find_inputs(folder, mounts, layout)
     reasons, notes = preflight.check(folder, metadata)
+    verdict = Verdict(sandbox="namespaces" if sandbox.namespaces() else "python",
+                      reasons=reasons, notes=notes)
     with transfer.scratch_folder(Path(tempfile.gettempdir()).resolve(), STAGE_PREFIX) as stage:
-        verdict = Verdict(sandbox="namespaces" if sandbox.namespaces() else "python",
-                          reasons=reasons, notes=notes)
-        with _layout_errors(stage):
-            test = _lay_out(stage, folder / metadata["code_file"], inputs, data, hidden)
+        try:
+            test = _lay_out(stage, code, inputs, data, hidden)
+        except OSError as error:
+            raise _layout_error(error, stage) from error
         verdict.hidden_rows = len(test.ids)
-        _run(stage, folder / metadata["code_file"], inputs.competition, verdict, time_limit, memory_limit, say)
+        kernel = sandbox.start(stage, code.name, time_limit, inputs.competition.code_only)
+        stopped = _watch(kernel, stage / sandbox.LOG, time_limit, memory_limit, verdict, say)
+        if stopped or kernel.returncode != 0:
+            _explain_failure(stage, stopped, kernel.returncode, verdict)
         working = stage / "kaggle" / "working"
         _judge(working / SUBMISSION, inputs.competition, test, verdict)
         _check_report(working / "report.json", verdict)
         if inputs.folders and test.held_out:
-            verdict.notes.append("its weights may have been trained on these rows: the accuracy flatters")
+            verdict.notes.append("its weights may have been trained on these rows: the accuracy "
+                                 "flatters")
         if out:
             shutil.copytree(working, out, dirs_exist_ok=True)
     verdict.ok = not verdict.reasons
@@ -127,50 +136,38 @@ def find_inputs(folder: Path, mounts: Sequence[str] = (), layout: str = "new") -
     own = Source("dataset", sources.id_of(packed / weights.METADATA))
     if own in named:
         folders.setdefault(own, packed)
-    left = [source for source in named if source not in folders]
-    scored = [source for source in left if source.kind == "competition"]
+    missing = [source for source in named if source not in folders]
+
+    # One competition has no folder: the rehearsal itself lays its files out.
+    scored = [source for source in missing if source.kind == "competition"]
     for source in folders:
         if source.kind == "competition" and not scored:
-            raise KitError(f"{folders[source]} stands for {source}, whose files the rehearsal lays out itself",
+            raise KitError(f"{folders[source]} stands for {source}, whose files the rehearsal lays "
+                           "out itself",
                            "leave that --mount out; --data-dir says where those files are")
     if not scored:
         raise KitError(f"{folder} names no competition as its data; a rehearsal needs one",
                        f'put it into {folder / METADATA}, as "competition_sources": ["SLUG"]')
     if len(scored) > 1:
-        raise KitError(f"{folder} names {len(scored)} competitions as its data; the rehearsal swaps one's test file",
-                       "lay the others in as they are: "
+        raise KitError(f"{folder} names {len(scored)} competitions as its data; the rehearsal "
+                       "swaps one's test file", "lay the others in as they are: "
                        + " ".join(f"--mount {source.ref}=FOLDER" for source in scored[1:]))
     competition = competitions.get(scored[0].ref)
-    others = [source for source in left if source not in scored]
-    if others:
-        trained = Source("dataset", weights.dataset_slug(str(metadata.get("id", ""))))  # by kit kernel build's name
+
+    if others := [source for source in missing if source not in scored]:
+        # By the name that kit kernel build gives them
+        trained = Source("dataset", weights.dataset_slug(str(metadata.get("id", ""))))
         if trained in others:
-            raise KitError(f"{folder} needs its weights ({trained.ref}), and has no folder {weights.FOLDER}/",
+            raise KitError(f"{folder} needs its weights ({trained.ref}), and has no folder "
+                           f"{weights.FOLDER}/",
                            "build it again: kit kernel build --mode predict --run RUN")
         raise sources.missing_error(others, folder)
-    wanted = [Source("competition", competition.kaggle_slug) if source in scored else source for source in named]
-    return Inputs(competition, folders, sources.mount_points(wanted, layout))
+    in_kaggles_spelling = [Source("competition", competition.kaggle_slug) if source in scored
+                           else source for source in named]
+    return Inputs(competition, folders, sources.mount_points(in_kaggles_spelling, layout))
 
 
-# -- the stage ------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _layout_errors(stage: Path) -> Iterator[None]:
-    """Turn an OSError while the stage is made (an unreadable file, no room) into a KitError."""
-    try:
-        yield
-    except OSError as error:
-        elsewhere = "use a folder on another disk: TMPDIR=FOLDER kit kernel rehearse"
-        place = Path(os.fsdecode(error.filename)) if error.filename else stage
-        why = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise KitError(f"no room for the rehearsal in {stage.parent}: {why}",
-                           f"free some space there, or {elsewhere}") from error
-        if place.is_relative_to(stage):
-            raise KitError(f"cannot write {place}: {why}", elsewhere) from error
-        fix = f"make it readable: chmod u+r {place}" if isinstance(error, PermissionError) else "check that it is there"
-        raise KitError(f"cannot read {place}: {why}", fix) from error
+# -- the stage -------------------------------------------------------------------------------------
 
 
 def _lay_out(stage: Path, code: Path, inputs: Inputs, data: Path,
@@ -185,13 +182,13 @@ def _lay_out(stage: Path, code: Path, inputs: Inputs, data: Path,
                  for path in folder.rglob("*") if path.is_file())
     free = shutil.disk_usage(stage).free
     if needed > free:
-        raise KitError(f"the kernel's inputs take {needed / 1e6:,.0f} MB, and {stage.parent} has only "
-                       f"{free / 1e6:,.0f} MB free",
-                       "free some space there, or use a folder on another disk: TMPDIR=FOLDER kit kernel rehearse")
-    for source, folder in inputs.folders.items():  # copies: what a kernel does to them must not reach the originals
+        raise KitError(f"the kernel's inputs take {needed / 1e6:,.0f} MB, and {stage.parent} has "
+                       f"only {free / 1e6:,.0f} MB free", f"free some space there, or {OTHER_DISK}")
+    # Copies: what a kernel does to its inputs must not reach the originals.
+    for source, folder in inputs.folders.items():
         try:
             storage.copy_tree(folder, kaggle / "input" / inputs.mount_points[source])
-        except (PermissionError, FileNotFoundError) as error:  # the latter: a link that leads nowhere
+        except (PermissionError, FileNotFoundError) as error:  # not found: a link to nowhere
             raise KitError(f"cannot copy {error.filename or folder}: {error.strerror}",
                            f"make it readable, or take it out of {folder}") from error
     shutil.copyfile(code, kaggle / "src" / code.name)
@@ -201,28 +198,48 @@ def _lay_out(stage: Path, code: Path, inputs: Inputs, data: Path,
     return test
 
 
-def _run(stage: Path, code: Path, competition: Competition, verdict: Verdict, time_limit: float, memory_limit: int,
-         say: Callable[[str], None]) -> None:
-    """Run the kernel to its end or a limit; fill in the verdict's time, memory and reasons."""
-    log = stage / "output.log"
-    begin = time.monotonic()
-    process = sandbox.start(stage, code.name, log, time_limit, competition.code_only)
+def _layout_error(error: OSError, stage: Path) -> KitError:
+    """What stopped `_lay_out`: no room, a stage that cannot be written, or an unreadable file."""
+    place = Path(os.fsdecode(error.filename)) if error.filename else stage
+    why = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return KitError(f"no room for the rehearsal in {stage.parent}: {why}",
+                        f"free some space there, or {OTHER_DISK}")
+    if place.is_relative_to(stage):
+        return KitError(f"cannot write {place}: {why}", OTHER_DISK)
+    return KitError(f"cannot read {place}: {why}", f"make it readable: chmod u+r {place}"
+                    if isinstance(error, PermissionError) else "check that it is there")
+
+
+# -- its run ---------------------------------------------------------------------------------------
+
+
+def _watch(kernel: subprocess.Popen, log: Path, time_limit: float, memory_limit: int,
+           verdict: Verdict, say: Callable[[str], None]) -> str:
+    """Wait until the kernel ends, or end it at a limit; which limit, in words, or empty.
+
+    Fills in the verdict's time and memory.
+    """
+    began, stopped = time.monotonic(), ""
     with log.open("rb") as output:
         try:
-            why = _watch(process, begin, time_limit, memory_limit, verdict, lambda: _relay(output, say))
+            while kernel.poll() is None and not stopped:
+                _relay(output, say)
+                verdict.peak_memory = max(verdict.peak_memory, system.tree_memory(kernel.pid))
+                if verdict.peak_memory > memory_limit:
+                    stopped = (f"it took {verdict.peak_memory / 2**30:.1f} GiB of memory; the "
+                               f"limit is {memory_limit / 2**30:.1f}")
+                elif time.monotonic() - began > time_limit:
+                    stopped = f"it ran over its time: stopped after {time_limit:.0f} s"
+                else:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        kernel.wait(POLL_SECONDS)
         finally:
-            system.kill_tree(process.pid)
-            process.wait()
+            system.kill_tree(kernel.pid)
+            kernel.wait()
         _relay(output, say, ended=True)
-    verdict.seconds = round(time.monotonic() - begin, 2)
-    lines = log.read_text("utf-8", "replace").splitlines()
-    if why or process.returncode != 0:
-        verdict.log_tail = lines[-TAIL:]
-        verdict.reasons.append(why or f"it ended with exit code {process.returncode}: {_last_error(lines)}")
-        verdict.reasons.extend(_blocked(stage / "blocked.jsonl", "\n".join(lines)))
-        verdict.reasons.extend(_missing_here(lines))
-        if (stage / "kaggle" / "working" / SUBMISSION).is_file():
-            verdict.reasons.append(f"the {SUBMISSION} that it left does not count: Kaggle rejects a kernel that fails")
+    verdict.seconds = round(time.monotonic() - began, 2)
+    return stopped
 
 
 def _relay(output: BinaryIO, say: Callable[[str], None], ended: bool = False) -> None:
@@ -234,25 +251,30 @@ def _relay(output: BinaryIO, say: Callable[[str], None], ended: bool = False) ->
         say(line.decode("utf-8", "replace").rstrip("\r\n"))
 
 
-def _watch(process: subprocess.Popen, begin: float, time_limit: float, memory_limit: int, verdict: Verdict,
-           tick: Callable[[], None]) -> str:
-    """Wait for the end; the reason where a limit came first, else empty."""
-    while process.poll() is None:
-        tick()
-        verdict.peak_memory = max(verdict.peak_memory, system.tree_memory(process.pid))
-        if verdict.peak_memory > memory_limit:
-            return f"it took {verdict.peak_memory / 2**30:.1f} GiB of memory; the limit is {memory_limit / 2**30:.1f}"
-        if time.monotonic() - begin > time_limit:
-            return f"it ran over its time: stopped after {time_limit:.0f} s"
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(POLL_SECONDS)
-    return ""
+def _explain_failure(stage: Path, stopped: str, exit_code: int, verdict: Verdict) -> None:
+    """Add the reasons why a kernel failed, by its output and what the sandbox refused."""
+    lines = (stage / sandbox.LOG).read_text("utf-8", "replace").splitlines()
+    # The last line that looks like an exception, else the last line
+    errors = [line for line in lines
+              if re.match(r"\w[\w.]*(Error|Exception|Interrupt|Exit|Warning)\b", line)]
+    last_error = (errors or lines or ["it said nothing"])[-1].strip()
+    verdict.log_tail = lines[-TAIL:]
+    verdict.reasons.append(stopped or f"it ended with exit code {exit_code}: {last_error}")
+    verdict.reasons.extend(_blocked(stage / sandbox.BLOCKED, "\n".join(lines)))
 
-
-def _last_error(lines: list[str]) -> str:
-    """The last line that looks like an exception, else the last line."""
-    errors = [line for line in lines if re.match(r"\w[\w.]*(Error|Exception|Interrupt|Exit|Warning)\b", line)]
-    return (errors or lines or ["it said nothing"])[-1].strip()
+    # A module that is missing on this machine, and would be there on Kaggle
+    found = re.fullmatch(r"ModuleNotFoundError: No module named '(\w+)[\w.]*'", last_error)
+    module = found[1] if found else ""
+    if module in image.KAGGLES_OWN:
+        verdict.reasons.append(f"{module} is there on Kaggle alone: whether this kernel would be a "
+                               "submission only Kaggle can tell")
+    elif module in image.PACKAGES and importlib.util.find_spec(module) is None:
+        verdict.reasons.append(f"{module} is in Kaggle's image and not on this machine: install it "
+                               "here to rehearse this kernel (.venv/bin/python -m pip install "
+                               f"{image.PACKAGES[module]})")
+    if (stage / "kaggle" / "working" / SUBMISSION).is_file():
+        verdict.reasons.append(f"the {SUBMISSION} that it left does not count: Kaggle rejects a "
+                               "kernel that fails")
 
 
 def _blocked(log: Path, output: str) -> list[str]:
@@ -263,23 +285,13 @@ def _blocked(log: Path, output: str) -> list[str]:
              "network": "it needs the network: {}"}
     events: dict[tuple[str, str], None] = {}
     for line in log.read_text("utf-8", "replace").splitlines():
-        with contextlib.suppress(ValueError, TypeError, RecursionError):  # half a line, of a kernel that was killed
+        # A kernel that was killed may have left half a line.
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
             kind, what = json.loads(line)
             events[kind, what] = None
     return [words[kind].format(what) for kind, what in events
-            if kind == "network" or (kind == "import" and repr(what) in output and what not in sandbox.INSTALLERS)]
-
-
-def _missing_here(lines: list[str]) -> list[str]:
-    """The module that is missing on this machine, and would be there on Kaggle."""
-    found = re.fullmatch(r"ModuleNotFoundError: No module named '(\w+)[\w.]*'", _last_error(lines))
-    name = found[1] if found else ""
-    if name in sandbox.KAGGLES_OWN:
-        return [f"{name} is there on Kaggle alone: whether this kernel would be a submission only Kaggle can tell"]
-    if name in sandbox.IMAGE and importlib.util.find_spec(name) is None:
-        return [f"{name} is in Kaggle's image and not on this machine: install it here to rehearse this kernel "
-                f"(.venv/bin/python -m pip install {sandbox.IMAGE[name]})"]
-    return []
+            if kind == "network" or (kind == "import" and repr(what) in output
+                                     and what not in image.INSTALLERS)]
 
 
 # -- its submission and report ---------------------------------------------------------------------
@@ -309,13 +321,18 @@ def _judge(path: Path, competition: Competition, test: HiddenTest, verdict: Verd
 
 def _check_report(path: Path, verdict: Verdict) -> None:
     """Add what the kernel's report.json says: a fallback, a partial ensemble, a shorter time."""
-    verdict.report = read_report(path) or None
-    if verdict.report and verdict.report.get("used") == "fallback":
-        verdict.reasons.append("it trained nothing: its submission is only the fallback (see its kernel.log)")
-    elif verdict.report and verdict.report.get("complete") is False:
-        verdict.notes.append("its ensemble is partial (complete: false): see missing_folds in its report.json")
-    with contextlib.suppress(KeyError, TypeError, OverflowError):  # another kernel's report may look like anything
-        kernel = (verdict.report or {})["kernel"]
+    report = read_report(path)
+    verdict.report = report or None
+    if report.get("used") == "fallback":
+        verdict.reasons.append("it trained nothing: its submission is only the fallback (see its "
+                               "kernel.log)")
+    elif report.get("complete") is False:
+        verdict.notes.append("its ensemble is partial (complete: false): see missing_folds in its "
+                             "report.json")
+    # Another kernel's report may look like anything.
+    with contextlib.suppress(KeyError, TypeError, OverflowError):
+        kernel = report["kernel"]
         had, wanted = kernel["budget_seconds"] / 60, kernel["settings"]["minutes"]
         if had < wanted:
-            verdict.notes.append(f"it had {had:.1f} minutes here, to fit the time limit; on Kaggle it has {wanted:g}")
+            verdict.notes.append(f"it had {had:.1f} minutes here, to fit the time limit; on Kaggle "
+                                 f"it has {wanted:g}")

@@ -8,10 +8,8 @@ connections are refused (`guard`); `differences` lists what is then not as on Ka
 
 import contextlib
 import functools
-import importlib.metadata
 import json
 import os
-import re
 import shutil
 import socket
 import struct
@@ -19,44 +17,34 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
-from kit.core import provenance, system
-from kit.rehearsal import guard
+from kit.core import system
+from kit.rehearsal import guard, image
 
-# Modules that are in Kaggle's image (its Dockerfile, and Colab's list of packages on which it is built; November 2026)
-# and that kernels are known to import, each with the package that brings it. What those packages need is there as well.
-IMAGE = {
-    **{name: name for name in (
-        "IPython", "ipykernel", "ipywidgets", "nbclient", "nbconvert", "nbformat", "papermill",
-        "tensorflow", "keras", "jax", "flax", "optax", "tensorboard", "tensorflow_datasets", "tensorflow_hub",
-        "tensorflow_probability", "keras_tuner", "torch", "torchvision", "torchaudio", "torchmetrics", "torchinfo",
-        "pytorch_lightning", "timm", "kornia", "fastai", "transformers", "datasets", "accelerate", "sentencepiece",
-        "tokenizers", "safetensors", "xgboost", "lightgbm", "catboost", "optuna", "hyperopt", "shap", "numpy", "scipy",
-        "pandas", "polars", "pyarrow", "matplotlib", "seaborn", "plotly", "bokeh", "altair", "statsmodels", "sympy",
-        "numba", "joblib", "dask", "networkx", "albumentations", "imageio", "imgaug", "nltk", "spacy", "gensim", "h5py",
-        "jinja2", "filelock", "tqdm", "rich", "typer", "click", "pyparsing", "psutil", "requests", "openpyxl", "lxml",
-        "missingno", "mlxtend", "wordcloud", "kaggle", "pytest", "cloudpickle")},
-    "PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "skimage": "scikit-image",
-    "yaml": "pyyaml", "bs4": "beautifulsoup4", "imblearn": "imbalanced-learn",
-    "category_encoders": "category-encoders", "dateutil": "python-dateutil"}
-KAGGLES_OWN = {"kaggle_secrets", "kaggle_datasets", "kaggle_session", "kaggle_gcp"}  # nobody else has these modules
-INSTALLERS = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "wheel")
+LOG = "output.log"  # in the stage: what the kernel prints
+RULES = "rules.json"  # in the stage: what Python may import there
+BLOCKED = "blocked.jsonl"  # in the stage: what was refused (see `guard`)
 NAMESPACES = ("--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
-KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")  # no credentials, no proxies, no kit on the path
+# Of this machine's variables; no credentials, no proxies, no kit on the path
+KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 KEPT_PREFIXES = ("CUDA", "NVIDIA", "TF_", "XLA_", "OMP_", "KERAS_")
 
 
-def start(stage: Path, code: str, log: Path, time_limit: float, is_rerun: bool = True) -> subprocess.Popen:
-    """Start `kaggle/src/<code>`, script or notebook, in the sandbox of `stage`; it writes to `log`.
+def start(stage: Path, code: str, time_limit: float, is_rerun: bool = True) -> subprocess.Popen:
+    """Start `kaggle/src/<code>`, script or notebook, in the sandbox of `stage`.
 
-    time_limit: in seconds, for the kit's own kernels to plan by. is_rerun: tell the kernel, as a
-    code competition does, that it runs on the hidden test file. A notebook needs the packages of
-    the extra `rehearse`.
+    What it prints goes to `LOG` in the stage. time_limit: in seconds, for the kit's own kernels to
+    plan by. is_rerun: tell the kernel, as a code competition does, that it runs on the hidden test
+    file. A notebook needs the packages of the extra `rehearse`.
     """
     unshare = namespaces()
     root = "/kaggle" if unshare else str(stage / "kaggle")
-    environment = _environment(stage, time_limit, None if unshare else root)
-    environment |= {"KAGGLE_IS_COMPETITION_RERUN": "1"} if is_rerun else {}
+    environment = _environment(stage, time_limit)
+    if is_rerun:
+        environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
+    if not unshare:
+        environment["KIT_KAGGLE_ROOT"] = root
     setpriv = shutil.which("setpriv")
     die_with_parent = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
     command = [*die_with_parent, sys.executable, "-u", f"{root}/src/{code}"]
@@ -67,17 +55,17 @@ def start(stage: Path, code: str, log: Path, time_limit: float, is_rerun: bool =
         environment |= _jupyter(stage, die_with_parent)
     else:
         environment["MPLBACKEND"] = "Agg"  # a notebook's is ipykernel's choice
-    with log.open("wb") as output:
-        if not unshare:
-            return subprocess.Popen(command, cwd=f"{root}/working", env=environment, stdin=subprocess.DEVNULL,
-                                    stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    options: dict[str, Any] = {"cwd": f"{root}/working", "env": environment}
+    if unshare:  # `enter` makes the folders there, and then runs the command
         arguments = {"stage": str(stage), "command": command, "environment": environment}
-        entry = [*die_with_parent, *unshare, sys.executable, "-c",
-                 f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
-                 "from kit.rehearsal.sandbox import enter; enter(sys.argv[1])",
-                 json.dumps(arguments)]
-        return subprocess.Popen(entry, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                                start_new_session=True)
+        command = [*die_with_parent, *unshare, sys.executable, "-c",
+                   f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
+                   "from kit.rehearsal.sandbox import enter; enter(sys.argv[1])",
+                   json.dumps(arguments)]
+        options = {}
+    with (stage / LOG).open("wb") as output:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output,
+                                stderr=subprocess.STDOUT, start_new_session=True, **options)
 
 
 def namespaces() -> tuple[str, ...]:
@@ -95,27 +83,33 @@ def _try_namespaces() -> tuple[tuple[str, ...], str]:
         return (), f"the program {'mount' if unshare else 'unshare'} (util-linux) is missing"
     command = (unshare, *(() if os.geteuid() == 0 else ("--user", "--map-root-user")), *NAMESPACES)
     try:
-        tried = subprocess.run([*command, "mount", "-t", "tmpfs", "kit", "/mnt"], capture_output=True, timeout=20)
+        tried = subprocess.run([*command, "mount", "-t", "tmpfs", "kit", "/mnt"],
+                               capture_output=True, timeout=20)
     except (OSError, subprocess.SubprocessError) as error:
         return (), str(error)
     if tried.returncode:
-        return (), (tried.stderr.decode(errors="replace").strip().splitlines() or ["unshare fails"])[-1]
+        said = tried.stderr.decode(errors="replace").strip().splitlines()
+        return (), (said or ["unshare fails"])[-1]
     return command, ""
 
 
 def differences() -> list[str]:
     """How the sandbox on this machine differs from Kaggle, in words for the verdict's notes."""
-    unmeasured = [] if system.PROC.is_dir() else ["not as on Kaggle: memory is neither measured nor limited here"]
-    if namespaces():
-        return unmeasured
-    return [*unmeasured,
-            f"not as on Kaggle: there are no Linux namespaces here ({_try_namespaces()[1] or 'switched off'})",
-            "not as on Kaggle: /kaggle does not exist here; only a kernel that reads KIT_KAGGLE_ROOT, as the kit's own "
-            "do, finds its files",
-            "not as on Kaggle: only Python's connections are refused; other programs, such as !curl, reach the network",
-            "not as on Kaggle: pip is refused here, so that no kernel changes what is installed",
-            "not as on Kaggle: the input is protected by the modes of its files alone"
-            + (", which do not bind root" if getattr(os, "geteuid", lambda: 1)() == 0 else "")]
+    found = []
+    if not system.PROC.is_dir():
+        found.append("memory is neither measured nor limited here")
+    if not namespaces():
+        is_root = getattr(os, "geteuid", lambda: 1)() == 0
+        found += [
+            f"there are no Linux namespaces here ({_try_namespaces()[1] or 'switched off'})",
+            "/kaggle does not exist here; only a kernel that reads KIT_KAGGLE_ROOT, as the kit's "
+            "own do, finds its files",
+            "only Python's connections are refused; other programs, such as !curl, reach the "
+            "network",
+            "pip is refused here, so that no kernel changes what is installed",
+            "the input is protected by the modes of its files alone"
+            + (", which do not bind root" if is_root else "")]
+    return [f"not as on Kaggle: {difference}" for difference in found]
 
 
 def _jupyter(stage: Path, die_with_parent: list[str]) -> dict[str, str]:
@@ -129,54 +123,33 @@ def _jupyter(stage: Path, die_with_parent: list[str]) -> dict[str, str]:
     # Its log would only warn that the connection over the loopback is not encrypted.
     command = [*die_with_parent, sys.executable, "-m", "ipykernel_launcher",
                "-f", "{connection_file}", "--log-level=40"]
-    (spec / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}))
+    about = {"argv": command, "display_name": "Python 3", "language": "python"}
+    (spec / "kernel.json").write_text(json.dumps(about))
     return {"JUPYTER_PATH": str(stage / "jupyter"), "JUPYTER_PLATFORM_DIRS": "1",
             "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 
-def _environment(stage: Path, time_limit: float, root: str | None) -> dict[str, str]:
+def _environment(stage: Path, time_limit: float) -> dict[str, str]:
     """The kernel's environment variables: Kaggle's, this machine's paths, nothing private."""
-    site, rules = stage / "site", stage / "rules.json"
-    site.mkdir(exist_ok=True)
+    site, rules, installed = stage / "site", stage / RULES, stage / "installed"
+    for folder in (site, stage / "home", stage / "tmp", installed):
+        folder.mkdir(exist_ok=True)
     shutil.copyfile(guard.__file__, site / "sitecustomize.py")
-    rules.write_text(json.dumps({"packages": image_packages(), "log": str(stage / "blocked.jsonl"),
+    rules.write_text(json.dumps({"packages": image.importable(), "log": str(stage / BLOCKED),
                                  "own_folders": [f"{stage.resolve()}/", "/kaggle/"],
                                  "stdlib": sysconfig.get_path("stdlib")}), "utf-8")
-    kept = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
-    for folder in ("home", "tmp", "installed"):
-        (stage / folder).mkdir(exist_ok=True)
+    kept = {name: value for name, value in os.environ.items()
+            if name in KEPT or name.startswith(KEPT_PREFIXES)}
+    programs = [str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]
     return kept | {"HOME": str(stage / "home"), "TMPDIR": str(stage / "tmp"),
-                   "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
-                   "PYTHONPATH": os.pathsep.join([str(site), str(stage / "installed")]),
-                   "PIP_TARGET": str(stage / "installed"), "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+                   "PATH": os.pathsep.join(programs),
+                   "PYTHONPATH": os.pathsep.join([str(site), str(installed)]),
+                   "PIP_TARGET": str(installed), "PIP_DISABLE_PIP_VERSION_CHECK": "1",
                    "PYTHONDONTWRITEBYTECODE": "1", "KIT_REHEARSAL": str(rules),
-                   "KAGGLE_KERNEL_RUN_TYPE": "Batch", "KIT_TIME_LIMIT": str(time_limit),
-                   **({"KIT_KAGGLE_ROOT": root} if root else {})}
+                   "KAGGLE_KERNEL_RUN_TYPE": "Batch", "KIT_TIME_LIMIT": str(time_limit)}
 
 
-@functools.lru_cache(maxsize=1)
-def image_packages() -> list[str]:
-    """Top-level names that a kernel can import in Kaggle's image, dependencies included."""
-    wanted = [name for package in IMAGE.values() for name in provenance.distribution_names(package)]
-    names = set(IMAGE)
-    for package in wanted:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            for requirement in importlib.metadata.requires(package) or ():
-                name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
-                if "extra ==" not in requirement and _norm(name) not in map(_norm, wanted):
-                    wanted.append(name)
-    known = set(map(_norm, wanted))
-    for module, packages in importlib.metadata.packages_distributions().items():
-        if known & set(map(_norm, packages)):
-            names.add(module)
-    return sorted(names - {"kit"})
-
-
-def _norm(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-# -- inside the namespaces ------------------------------------------------------------------------------------------
+# -- inside the namespaces -------------------------------------------------------------------------
 
 
 def enter(arguments: str) -> None:
@@ -193,16 +166,17 @@ def enter(arguments: str) -> None:
     for entry in sorted(Path("/").iterdir()):
         _mirror(entry, root / entry.name)
     if _make_python_read_only(root):
-        rules = stage / "rules.json"
-        facts = json.loads(rules.read_text("utf-8"))
-        rules.write_text(json.dumps(facts | {"packages": [*facts["packages"], *INSTALLERS]}), "utf-8")
-    for name, options in (("input", "remount,bind,ro"), ("working", ""), ("src", "remount,bind,ro")):
+        rules = json.loads((stage / RULES).read_text("utf-8"))
+        rules["packages"] += image.INSTALLERS
+        (stage / RULES).write_text(json.dumps(rules), "utf-8")
+    for name in ("input", "working", "src"):
         place = root / "kaggle" / name
         place.mkdir(parents=True)
         _mount("--bind", str(stage / "kaggle" / name), str(place))
-        if options:
-            with contextlib.suppress(subprocess.CalledProcessError):  # the files are read-only as well
-                _mount("-o", options, str(place))
+        if name != "working":
+            # Where that is not permitted, the modes of the files protect them.
+            with contextlib.suppress(subprocess.CalledProcessError):
+                _mount("-o", "remount,bind,ro", str(place))
     loopback_up()
     os.chroot(root)
     os.chdir("/kaggle/working")
@@ -238,11 +212,15 @@ def _mirror(entry: Path, place: Path) -> None:
 
 
 def _mount(*arguments: str) -> None:
-    subprocess.run(["mount", *arguments], check=True, capture_output=True)  # noqa: S607  looked up by `namespaces`
+    # `namespaces` has looked the program up.
+    subprocess.run(["mount", *arguments], check=True, capture_output=True)  # noqa: S607
 
 
 def loopback_up() -> None:
-    """A new network namespace has a loopback that is down: set IFF_UP | IFF_RUNNING with SIOCSIFFLAGS, netdevice(7)."""
+    """Switch on the loopback of this network namespace: a new one has it down.
+
+    IFF_UP | IFF_RUNNING by SIOCSIFFLAGS, see netdevice(7).
+    """
     import fcntl
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:

@@ -15,7 +15,7 @@ from kit.commands.cli import app
 from kit.core import provenance
 from kit.core.errors import KitError
 from kit.kernel import builder
-from kit.rehearsal import preflight, sandbox, sources
+from kit.rehearsal import image, preflight, sandbox, sources
 from kit.rehearsal import rehearse as rehearsal
 from kit.rehearsal.rehearse import find_inputs, rehearse
 from kit.rehearsal.sources import Source, mount_points
@@ -258,7 +258,7 @@ def test_what_only_this_machine_lacks_is_not_called_the_kernel_s_fault(tmp_path,
 
 @pytest.mark.parametrize("module", ["typer", "psutil", "h5py", "PIL"])
 def test_what_kaggle_s_image_has_may_be_imported(module):
-    assert module in sandbox.image_packages()
+    assert module in image.importable()
 
 
 # -- its output -------------------------------------------------------------------------------------------------------
