@@ -18,7 +18,7 @@ from kit.data.competition import Competition
 from kit.data.source import DataFolder
 from kit.training.records import read_config, read_data_record
 
-# -- by name ----------------------------------------------------------------------------------------
+# -- by name ---------------------------------------------------------------------------------------
 
 
 def find_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:

@@ -1,4 +1,4 @@
-"""Turn what the operating system refuses into a KitError: what was refused, and a fix for its cause.
+"""Turn what the operating system refuses into a KitError: what was refused, and how to mend it.
 
 Full and read-only disks, modes, names that a disk does not take, network disks, Windows.
 """

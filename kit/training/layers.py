@@ -15,8 +15,8 @@ from keras import ops
 class Dropout(keras.layers.Layer):
     """Inverted dropout from eight random bits an element; `rate` is rounded to a multiple of 1/256.
 
-    `keras.layers.Dropout` draws a float32 for each element, which took 20 % of the tutorial CNN's training step on
-    two AMX cores; this one takes 5 % (docs/lab-log.md, 2026-11-21).
+    `keras.layers.Dropout` draws a float32 for each element, which took 20 % of the tutorial CNN's
+    training step on two AMX cores; this one takes 5 % (docs/lab-log.md, 2026-11-21).
     """
 
     def __init__(self, rate: float, seed: int | None = None, **options: Any) -> None:
@@ -41,10 +41,11 @@ class Dropout(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="kit")
 class BatchNorm(keras.layers.Layer):
-    """Batch normalisation over all axes but the last, computing in the layer's dtype with float32 statistics.
+    """Batch normalisation over all axes but the last, in the layer's dtype, its statistics float32.
 
-    Keras' own is not fused on a CPU: one after each of six convolutions took a step from 15 s to 48 s an epoch;
-    TensorFlow's FusedBatchNormV3, 24 s (measured on two cores). On other backends it is the same formula.
+    Keras' own is not fused on a CPU: after each of six convolutions it made an epoch of 15 s last
+    48 s; TensorFlow's FusedBatchNormV3, 24 s (on two cores). Other backends compute the same
+    formula.
     """
 
     def __init__(self, momentum: float = 0.95, epsilon: float = 1e-3, **options: Any) -> None:
@@ -53,8 +54,8 @@ class BatchNorm(keras.layers.Layer):
 
     def build(self, shape: tuple) -> None:
         def weight(name: str, initializer: str, trainable: bool) -> Any:
-            return self.add_weight(shape=shape[-1:], initializer=initializer, name=name, trainable=trainable,
-                                   dtype="float32", autocast=False)
+            return self.add_weight(shape=shape[-1:], initializer=initializer, name=name,
+                                   trainable=trainable, dtype="float32", autocast=False)
 
         self.gamma, self.beta = weight("gamma", "ones", True), weight("beta", "zeros", True)
         self.mean, self.variance = weight("mean", "zeros", False), weight("variance", "ones", False)
@@ -93,7 +94,8 @@ def _tensorflow_normalise(x: Any, gamma: Any, beta: Any, epsilon: float) -> tupl
     images = x[:, None, None, :] if len(x.shape) == 2 else x
     none = tf.zeros([0])
     normalised, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=images, scale=gamma, offset=beta, mean=none, variance=none, epsilon=epsilon, is_training=True)
+        x=images, scale=gamma, offset=beta, mean=none, variance=none, epsilon=epsilon,
+        is_training=True)
     return (normalised[:, 0, 0, :] if len(x.shape) == 2 else normalised), mean, variance
 
 
@@ -112,5 +114,6 @@ def _tensorflow_bytes(shape: Any, seed: Any) -> Any:
     import tensorflow as tf
 
     size = tf.reduce_prod(shape)
-    words = tf.random.stateless_uniform([(size + 3) // 4], tf.cast(seed, tf.int64), None, None, tf.int32)
+    words = tf.random.stateless_uniform([(size + 3) // 4], tf.cast(seed, tf.int64), None, None,
+                                        tf.int32)
     return tf.reshape(tf.reshape(tf.bitcast(words, tf.uint8), [-1])[:size], shape)

@@ -1,7 +1,7 @@
 """Settings: what to train, and for how long, by the time at hand.
 
-A run's options are filled up from its `Setting`; whatever the user names goes before it. A setting that promises a time
-keeps it by its epochs (kit.training.planning).
+What a run's options leave open comes from its `Setting`. A setting that promises a time keeps it by
+training fewer epochs (kit.training.planning).
 """
 
 from dataclasses import dataclass, field
@@ -21,21 +21,27 @@ class Setting:
     n_seeds: int = 1
     epochs: int | None = None  # None: each recipe's own
     batch_size: int | None = None  # likewise
-    minutes: float | None = None  # that the whole command takes at most, on the competition's data; None: no promise
-    least_epochs: dict[str, int] = field(default_factory=dict, hash=False)  # of each model, to be worth it
+    # That the whole command takes at most, on the competition's data; None: no promise
+    minutes: float | None = None
+    # Of each model; with fewer, another setting is the better one
+    least_epochs: dict[str, int] = field(default_factory=dict, hash=False)
 
     def options(self) -> dict[str, Any]:
         """What it says, as RunConfig's options."""
-        return {"models": self.models, "n_seeds": self.n_seeds, "epochs": self.epochs, "batch_size": self.batch_size}
+        return {"models": self.models, "n_seeds": self.n_seeds, "epochs": self.epochs,
+                "batch_size": self.batch_size}
 
 
 SETTINGS = {setting.name: setting for setting in (
     # With 3,840 rows a fold, small batches make enough steps of few epochs.
-    Setting("sample", "a look at the whole way within 4 minutes", ("cnn_aug",), epochs=6, batch_size=64, minutes=3.6,
-            least_epochs={"cnn_aug": 3}),
-    Setting("quick", "a fair score within 15 minutes", ("light",), minutes=15, least_epochs={"light": 2}),
-    Setting("cpu-45min", "the best within 45 minutes", ("strong",), minutes=45, least_epochs={"strong": 5}),
-    Setting("t4x2-2h", "for 2 hours on Kaggle's two T4s, not measured yet", ("strong",), n_seeds=4, epochs=60),
+    Setting("sample", "a look at the whole way within 4 minutes", ("cnn_aug",), epochs=6,
+            batch_size=64, minutes=3.6, least_epochs={"cnn_aug": 3}),
+    Setting("quick", "a fair score within 15 minutes", ("light",), minutes=15,
+            least_epochs={"light": 2}),
+    Setting("cpu-45min", "the best within 45 minutes", ("strong",), minutes=45,
+            least_epochs={"strong": 5}),
+    Setting("t4x2-2h", "for 2 hours on Kaggle's two T4s, not measured yet", ("strong",), n_seeds=4,
+            epochs=60),
 )}
 
 
@@ -44,12 +50,15 @@ def get(name: str) -> Setting:
     try:
         return SETTINGS[name]
     except KeyError:
-        known = ", ".join(SETTINGS)
-        raise KitError(f"there is no setting {name!r}", f"choose from: {known} (see kit models)") from None
+        raise KitError(f"there is no setting {name!r}",
+                       f"choose from: {', '.join(SETTINGS)} (see kit models)") from None
 
 
 def suitable(is_sample: bool, limited: bool) -> tuple[tuple[Setting, ...], str]:
-    """The settings that suit data and machine, the best first, and why; where there are several, the pace decides."""
+    """The settings that suit data and machine, the best first, and why.
+
+    Where there are several, the pace decides (`kit.training.planning.choose_setting`).
+    """
     if is_sample:
         return (get("sample"),), "since the data is the drawn sample"
     if limited:
@@ -61,14 +70,18 @@ def suitable(is_sample: bool, limited: bool) -> tuple[tuple[Setting, ...], str]:
 
 def table() -> list[dict[str, Any]]:
     """What `kit models` shows of the settings."""
-    return [{"setting": setting.name, "about": setting.about, **setting.options(), "minutes": setting.minutes,
-             "least_epochs": setting.least_epochs} for setting in SETTINGS.values()]
+    return [{"setting": setting.name, "about": setting.about, **setting.options(),
+             "minutes": setting.minutes, "least_epochs": setting.least_epochs}
+            for setting in SETTINGS.values()]
 
 
 def lines() -> list[str]:
     """The same for a terminal."""
-    head = f"{'setting':<10}{'seeds':>12}{'epochs':>8}{'at least':>10}{'minutes':>9}  trains, and is"
-    body = [f"{setting.name:<10}{setting.n_seeds:>12}{setting.epochs or 'own':>8}"
-            f"{','.join(map(str, setting.least_epochs.values())) or '-':>10}{setting.minutes or '-':>9}  "
-            f"{','.join(setting.models)}: {setting.about}" for setting in SETTINGS.values()]
-    return [head, *body]
+    said = [f"{'setting':<10}{'seeds':>12}{'epochs':>8}{'at least':>10}{'minutes':>9}"
+            "  trains, and is"]
+    for setting in SETTINGS.values():
+        least = ",".join(map(str, setting.least_epochs.values())) or "-"
+        said.append(f"{setting.name:<10}{setting.n_seeds:>12}{setting.epochs or 'own':>8}"
+                    f"{least:>10}{setting.minutes or '-':>9}  {','.join(setting.models)}: "
+                    f"{setting.about}")
+    return said
