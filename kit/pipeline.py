@@ -6,7 +6,6 @@ nothing else: data, training, ensembling, reporting.
 
 import contextlib
 import functools
-import multiprocessing
 import platform
 import shlex
 import time
@@ -23,17 +22,15 @@ from kit.core.errors import KitError
 from kit.core.progress import ForwardingProgress, Progress
 from kit.core.run_folder import RunFolder, finished_folds
 from kit.data import folds as folds_module
-from kit.data.folds import Folds
 from kit.data.source import DataFolder
 from kit.ensembling import blend, blend_runs, submission
 from kit.ensembling.blend import RunResults
 from kit.ensembling.blend_runs import FinishedRun
 from kit.reporting.against import Against, resume_against
-from kit.training import executors, planning, run_record
+from kit.training import executors, planning, run_record, workers
 from kit.training.executors import DoneFolds, Executor
 from kit.training.jobs import Plan, make_jobs, self_training_jobs
 from kit.training.planning import TimeTarget
-from kit.training.records import read_config
 
 TIMING = "timing.json"
 WRITE_SECONDS = 10.0  # between two writes of timing.json
@@ -61,15 +58,13 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
     it trains in the same folds, and no more of them than that needs. KitError where `run` is
     another run.
     """
-    # Python's `spawn` runs a script again in each worker: one without a guard would start a run in
-    # each.
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise KitError("this script trains as soon as it is imported, as each training process "
-                       "does", 'put what it does below: if __name__ == "__main__":')
+    workers.refuse_if_starting()
     progress, time_target = progress or Progress(), time_target or TimeTarget()
     time_target = replace(time_target, began=time_target.began or time.time())
     deadline = time.time() + config.time_budget if config.time_budget is not None else None
     timing: dict[str, Any] = {}
+
+    # The data, and how it is split
     with _timed(timing, "read"):
         train, test = data.train(), data.test()
     for note in (*train.notes, *test.notes):
@@ -79,101 +74,71 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
             train.labels, data.competition, config.n_folds, config.split, config.seed, config.limit,
             data.writer_block)
 
-    # Who trains, and in which precision: as the run began, if it is resumed.
+    # Who trains, and in which precision: as the run began, if it is resumed
     resumed = not force and run_record.is_begun(run, config, data, resume)
-    settled, why, note = run_record.settle_as_begun(run, config) if resumed else executors.settle(config)
+    settled, why, note = run_record.settle_as_begun(run, config) if resumed \
+        else executors.settle(config)
     if note:
         progress.say(note)
     if config.tensorboard:
         from kit.reporting.tensorboard import TensorBoardProgress
 
         progress = TensorBoardProgress(progress, run.path / "tensorboard", train, data.competition)
+    jobs = tuple(job for job in make_jobs(config, settled.precision) if job.key not in leave_out)
+
     with contextlib.ExitStack() as stack:
         executor, planned = stack.enter_context(Executor(settled)), None
         if not baseline_first and not resumed:
             with _timed(timing, "plan"):  # before anything is written or removed: it may refuse
-                planned = planning.decide(executor, settled, make_jobs(config, settled.precision),
-                                          data, time_target, progress, deadline)
+                planned = planning.decide(executor, settled, jobs, data, time_target, progress,
+                                          deadline)
 
         # From here on this process writes the run's folder, and no other.
         stack.enter_context(run.lock())
         stack.push(executor)  # again: its processes end before the lock is released
         if force:
             run.clear()
-        if not resumed and run.config.is_file():
-            raise KitError(f"another process has just begun the run {run.name!r}",
-                           "choose another name with --run")
-        if resumed and (against := resume_against(run, data, config)):
-            folds = against.folds(data)
-        if against and config.self_train:
-            raise KitError(f"{run.name} may be decided before all folds are trained, and "
-                           "self-training needs all",
-                           "leave --self-train out until the comparison has ended")
-        if against and not resumed:
-            against.save(run)  # before config.json, with which the run has begun
-        elif not resumed:
-            storage.remove_artifact(run.against)  # of one that could not begin
-        run_record.write_config(run, config, data, settled)
+        if resumed:
+            against = resume_against(run, data, config)
+            folds = against.folds(data) if against else folds
+        plan = Plan(settled, data, run.path, folds, jobs)
+        plan = _write_beginning(run, config, plan, against, resumed)
         if planned:
             planning.save(run.path / planning.SCHEDULE, *planned)
-        if run.folds.is_file():
-            folds = blend.checked_folds(run, data, config)
-        else:
-            folds_module.save_folds(run.folds, folds)
         progress.say(f"{'resuming' if resumed else 'training'} {run.name}: "
                      f"{', '.join(config.models)} on {config.n_folds} folds, {settled.precision} "
                      f"({why}){', drawn sample' if data.is_sample else ''}")
-        jobs = tuple(job for job in make_jobs(config, settled.precision)
-                     if job.key not in leave_out)
-        plan = Plan(settled, data, run.path, folds, jobs)
-        earlier: dict[str, float] = {}
-        if resumed and (run.path / TIMING).is_file():
-            earlier = storage.read_json(run.path / TIMING, "seconds")["seconds"]
-        for stage, spent in earlier.items():
-            timing["seconds"][stage] = timing["seconds"].get(stage, 0.0) + spent
-        timed = _TimingWriter(progress, run, timing, earlier.get("train", 0.0))
+        timed = _TimingWriter(progress, run, timing, resumed)
 
-        # If the baseline is done and nothing is planned, an earlier process died while it measured
-        # the pace.
-        baseline = tuple(job for job in jobs if job.model not in config.models) \
-            if baseline_first else ()
-        died = bool(baseline) and {job.key for job in baseline} <= finished_folds(run.path)
-        done: dict[str, dict[str, Any]] = {}  # the done.json of each finished fold
-        if baseline:
-            done |= executors.run_jobs(replace(plan, jobs=baseline), timed, deadline, executor)
+        # The baseline, where it goes first; then how long the rest may train
+        done: DoneFolds = {}
+        measured = True
+        if baseline_first \
+                and (baseline := tuple(job for job in jobs if job.model not in config.models)):
+            # If it is done and nothing is planned, an earlier process died while it measured.
+            measured = not {job.key for job in baseline} <= finished_folds(run.path)
+            done |= executors.run_jobs(executor, replace(plan, jobs=baseline), timed, deadline)
         if resumed and not baseline_first:
             time_target = replace(time_target, keep_epochs=config.epochs is not None)
-        decided = against is not None and against.is_decided  # then nothing is still to be done
+        is_decided = against is not None and against.is_decided  # then nothing is left to be done
         schedule, costs = planned or planning.resume(
-            executor, plan, time_target, Progress() if decided else timed, deadline,
-            measured=not died)
+            executor, plan, time_target, Progress() if is_decided else timed, deadline, measured)
         timing |= {"predicted_seconds": schedule.predicted, "epochs": schedule.epochs}
 
-        # Train: the folds, then the rounds of self-training, each from where the last one ended.
+        # The folds, then the rounds of self-training
         plan = replace(plan, jobs=tuple(job for job in schedule.apply(jobs)
                                         if job.key not in schedule.left_out))
         seconds = {job.key: costs[job.model].of(job.epochs) for job in plan.jobs
                    if job.model in costs}
-        look = functools.partial(_look, against, run, data, folds, timed) if against else None
-        done |= executors.run_jobs(plan, timed, deadline, executor, seconds, look)
-        complete = not leave_out and not schedule.left_out \
-            and all(job.key in done for job in plan.jobs)
-        for n in range(1, config.self_train + 1):
-            if not complete:  # what is guessed is kept, so it must be the whole ensemble's
-                break
-            plan = replace(plan, jobs=self_training_jobs(plan))
-            if not run.guesses(n).is_file():
-                before = blend.gather(run, data, {}, n - 1, folds, done)
-                storage.write_npz(run.guesses(n), id=test.ids,
-                                  label=before.submitted.argmax(1).astype("uint8"))
-            progress.say(f"self-training, round {n}: every fold goes on with the test rows as the "
-                         "ensemble reads them")
-            done |= executors.run_jobs(plan, timed, deadline, executor)
-            complete = all(job.key in done for job in plan.jobs)
+        look = functools.partial(_look, against, run, plan, timed) if against else None
+        done |= executors.run_jobs(executor, plan, timed, deadline, seconds, look)
+        missing = [job for job in plan.jobs if job.key not in done]
+        complete = not (leave_out or schedule.left_out or missing)
+        if complete and config.self_train:  # what is guessed is kept, so the whole ensemble guesses
+            complete = _self_train(executor, run, plan, timed, deadline, done)
         timed.write()
         if not complete and against and against.is_decided:
-            left = sum(seconds.get(job.key, 0.0) for job in plan.jobs if job.key not in done)
-            minutes = left / executor.n_parallel / 60
+            minutes = sum(seconds.get(job.key, 0.0) for job in missing) / executor.n_parallel / 60
             saved = f", which saves some {minutes:.0f} min" if minutes >= 1 else ""
             progress.say(f"the other folds are not trained{saved}; to train them: "
                          f"{run.resume_command}")
@@ -181,8 +146,9 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
             progress.say("the time budget left folds out: this ensemble is partial (complete: "
                          "false)")
 
+        # The ensemble, and its report
         with _timed(timing, "blend"):
-            results = blend.gather(run, data, timing, folds=folds, done=done)
+            results = blend.gather(run, data, timing, folds=plan.folds, done=done)
             storage.write_npz(run.oof, row=results.folds.rows, probs=results.oof)
             if results.test is not None:
                 storage.write_npz(run.test, id=test.ids, probs=results.test)
@@ -191,28 +157,77 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
     return TrainedRun(run, results, report)
 
 
-def _look(against: Against, run: RunFolder, data: DataFolder, folds: Folds, progress: Progress,
+def _write_beginning(run: RunFolder, config: RunConfig, plan: Plan, against: Against | None,
+                     resumed: bool) -> Plan:
+    """Write with what a run begins: its comparison, config and folds; the plan, with its own folds.
+
+    A run that is resumed has them. KitError where `run` cannot begin or go on so.
+    """
+    if not resumed and run.config.is_file():
+        raise KitError(f"another process has just begun the run {run.name!r}",
+                       "choose another name with --run")
+    if against and config.self_train:
+        raise KitError(f"{run.name} may be decided before all folds are trained, and self-training "
+                       "needs all", "leave --self-train out until the comparison has ended")
+    if against and not resumed:
+        against.save(run)  # before config.json, with which the run has begun
+    elif not resumed:
+        storage.remove_artifact(run.against)  # of one that could not begin
+    run_record.write_config(run, config, plan.data, plan.config)
+    if run.folds.is_file():
+        return replace(plan, folds=blend.checked_folds(run, plan.data, config))
+    folds_module.save_folds(run.folds, plan.folds)
+    return plan
+
+
+def _look(against: Against, run: RunFolder, plan: Plan, progress: Progress,
           done: DoneFolds) -> bool:
     """Judge by the folds that all members have finished, where one is new; whether to stop."""
-    config = read_config(run.path)
-    finished = [k for k in range(config.n_folds)
-                if all(f"{model}/seed_{seed}/fold_{k}" in done for model, seed in config.members)]
+    finished = [k for k in range(plan.config.n_folds)
+                if all(f"{model}/seed_{seed}/fold_{k}" in done
+                       for model, seed in plan.config.members)]
     if not against.is_decided and set(finished) > {k for each in against.rounds for k in each}:
-        oof = blend.gather(run, data, {}, folds=folds, done=done).oof
-        progress.say(against.look(finished, oof, folds, run.name))
+        oof = blend.gather(run, plan.data, {}, folds=plan.folds, done=done).oof
+        progress.say(against.look(finished, oof, plan.folds, run.name))
         against.save(run)
     return against.is_decided
+
+
+def _self_train(executor: Executor, run: RunFolder, plan: Plan, progress: Progress,
+                deadline: float | None, done: DoneFolds) -> bool:
+    """Train the rounds of self-training, each from where the last one ended; whether all are done.
+
+    plan: of the folds, which are all `done`; what is trained is added to that.
+    """
+    test_ids = plan.data.test().ids
+    for n in range(1, plan.config.self_train + 1):
+        plan = replace(plan, jobs=self_training_jobs(plan))
+        if not run.guesses(n).is_file():
+            before = blend.gather(run, plan.data, {}, n - 1, plan.folds, done)
+            storage.write_npz(run.guesses(n), id=test_ids,
+                              label=before.submitted.argmax(1).astype("uint8"))
+        progress.say(f"self-training, round {n}: every fold goes on with the test rows as the "
+                     "ensemble reads them")
+        done |= executors.run_jobs(executor, plan, progress, deadline)
+        if not all(job.key in done for job in plan.jobs):
+            return False
+    return True
 
 
 class _TimingWriter(ForwardingProgress):
     """Passes progress on, and keeps timing.json current, since a run may be killed at any time."""
 
     def __init__(self, progress: Progress, run: RunFolder, timing: dict[str, Any],
-                 earlier: float) -> None:
-        """earlier: seconds that the run had trained when it was resumed."""
+                 resumed: bool) -> None:
+        """timing: of this process; to it are added the seconds of those that trained before."""
         super().__init__(progress)
         self.run, self.timing = run, timing
-        self.began, self.last = time.perf_counter() - earlier, time.perf_counter()
+        self.began = self.last = time.perf_counter()
+        if resumed and (run.path / TIMING).is_file():
+            earlier = storage.read_json(run.path / TIMING, "seconds")["seconds"]
+            self.began -= earlier.get("train", 0.0)
+            seconds = timing["seconds"]
+            seconds |= {stage: seconds.get(stage, 0.0) + spent for stage, spent in earlier.items()}
 
     def handle(self, event: dict[str, Any]) -> None:
         """KitError where a fold is done, but its run was removed meanwhile."""
@@ -270,7 +285,8 @@ def submit_blend(runs: Sequence[FinishedRun], weights: str | Sequence[float], cl
 
     The submission folder is all that a blend has.
     """
-    asked = weights if isinstance(weights, str) else ",".join(f"{float(each):g}" for each in weights)
+    asked = weights if isinstance(weights, str) \
+        else ",".join(f"{float(weight):g}" for weight in weights)
     words = ["kit", "blend", *[run.name for run in runs], "--run", folder.name]
     words += ["--weights", asked] * (asked != blend_runs.EQUAL)
     words += ["--class-prior", class_prior] * (class_prior != RunConfig.class_prior)

@@ -22,20 +22,16 @@ DoneFolds = dict[str, dict[str, Any]]  # the done.json of finished jobs, by the 
 FAR_BELOW = 0.2  # of the median accuracy: the hardest writers of a fold may cost a tenth
 
 
-def run_jobs(plan: Plan, progress: Progress, deadline: float | None = None,
-             executor: "Executor | None" = None,
+def run_jobs(executor: "Executor", plan: Plan, progress: Progress, deadline: float | None = None,
              seconds: Mapping[str, float] | None = None,
              is_enough: Callable[[DoneFolds], bool] | None = None) -> DoneFolds:
     """Train what is not done yet; the done.json of each finished job of the plan, by its key.
 
-    Past `deadline` (of time.time) no job is begun, so some may be missing. executor: by default one
-    for these jobs alone. seconds: what each job takes here, by its key, where that was measured; it
-    serves to say how long the rest takes. is_enough: asked before the first round of whole folds
-    and after each; once it says yes, the others are left out.
+    Past `deadline` (of time.time) no job is begun, so some may be missing. seconds: what each job
+    takes here, by its key, where that was measured; it serves to say how long the rest takes.
+    is_enough: asked before the first round of whole folds and after each; once it says yes, the
+    others are left out.
     """
-    if executor is None:
-        with Executor(plan.config) as executor:
-            return run_jobs(plan, progress, deadline, executor, seconds, is_enough)
     costs = {job.key: job.epochs * models.get(job.model).cost for job in plan.jobs}
     if seconds and costs.keys() <= seconds.keys():
         costs = {key: seconds[key] for key in costs}

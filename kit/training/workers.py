@@ -175,6 +175,19 @@ def _start_worker(slots: list[WorkerSlot], threads: int | None, turn: Any, barri
     backend.configure_devices(threads or len(slot.cores) or None)
 
 
+def refuse_if_starting() -> None:
+    """KitError where this process is a worker that is being started.
+
+    Python's `spawn` runs the user's script again in each worker: one without a guard would start a
+    run in each.
+    """
+    import multiprocessing
+
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise KitError("this script trains as soon as it is imported, as each training process "
+                       "does", 'put what it does below: if __name__ == "__main__":')
+
+
 def _gpu_name(i: int) -> str:
     """The `i`-th GPU of those that the user left visible, as CUDA knows it."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -22,6 +22,7 @@ from kit.data.sample import draw_sample
 from kit.data.source import DataFolder
 from kit.training import cluster, executors
 from kit.training.jobs import Plan, make_jobs
+from tests.training.test_executors import run_jobs
 
 EPOCHS = 80  # some seconds a fold, so that it is still training when its node dies
 
@@ -92,7 +93,7 @@ def test_a_node_dies_and_the_probs_are_those_of_local(data, two_nodes, tmp_path)
     spawn = multiprocessing.get_context("spawn")
     local, ray = make_plan(data, tmp_path / "local", "local"), make_plan(data, tmp_path / "ray", "ray")
     with ProcessPoolExecutor(1, spawn) as pool:  # TensorFlow fixes its threads once per process
-        assert pool.submit(executors.run_jobs, local, Progress()).result()
+        assert pool.submit(run_jobs, local, Progress()).result()
     killed = []
 
     def act(event):
@@ -105,7 +106,7 @@ def test_a_node_dies_and_the_probs_are_those_of_local(data, two_nodes, tmp_path)
             two_nodes.cluster.remove_node(two_nodes.worker, allow_graceful=False)
 
     spy = Spy(act)
-    assert executors.run_jobs(ray, spy)
+    assert run_jobs(ray, spy)
     assert killed and len(set(spy.nodes())) == 2
     # Other tasks may have died with the node.
     retry, = (text for text in spy.said
@@ -307,5 +308,5 @@ def test_a_cluster_that_another_version_started(monkeypatch):
 def test_without_ray(plan, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(KitError, match="needs Ray, which is not installed") as caught:
-        executors.run_jobs(plan, Progress())
+        run_jobs(plan, Progress())
     assert "bash scripts/setup.sh ray " in caught.value.fix

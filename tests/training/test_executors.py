@@ -36,6 +36,11 @@ def plan_of(data, run, **options):
     return Plan(config, data, run, made, make_jobs(config, "float32"))
 
 
+def run_jobs(plan, progress, deadline=None):
+    with executors.Executor(plan.config) as executor:
+        return executors.run_jobs(executor, plan, progress, deadline)
+
+
 def probs(plan):
     return [np.load(plan.folder(job) / "test.npz")["probs"] for job in plan.jobs]
 
@@ -51,14 +56,14 @@ def test_the_baseline_comes_first_and_once():
 
 def test_processes_give_what_this_process_gives(data, tmp_path):
     here, there = plan_of(data, tmp_path / "a"), plan_of(data, tmp_path / "b", executor="processes", threads=1)
-    assert executors.run_jobs(here, Progress()) and executors.run_jobs(there, Progress())
+    assert run_jobs(here, Progress()) and run_jobs(there, Progress())
     for a, b in zip(probs(here), probs(there), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)  # threads may differ: this process has all cores
 
 
 def test_a_deadline_in_the_past_trains_nothing(data, tmp_path):
     plan = plan_of(data, tmp_path)
-    assert executors.run_jobs(plan, Progress(), time.time() - 1) == {}
+    assert run_jobs(plan, Progress(), time.time() - 1) == {}
     assert not any(fit.is_done(plan.folder(job)) for job in plan.jobs)
 
 
@@ -83,7 +88,7 @@ def test_a_fold_that_diverges_is_tried_once_more_and_marked(data, tmp_path, monk
         return train_fold(job, *arguments)
 
     monkeypatch.setattr(fit, "train_fold", first_try_fails)
-    assert executors.run_jobs(plan, Progress())
+    assert run_jobs(plan, Progress())
     assert tried == [(job.key, attempt) for job in plan.jobs for attempt in (0, 1)]
     done = json.loads((plan.folder(plan.jobs[0]) / "done.json").read_text())
     assert done["job"]["attempt"] == 1 and "loss is nan" in done["job"]["why"]
@@ -109,7 +114,7 @@ def test_who_trains_all_folds_at_once_is_told_that_stopping_saves_none(data, tmp
     fake, progress = Fake(), Progress()
     fake.kind, fake.n_parallel, progress.say = kind, n_parallel, said.append
     seen = []
-    executors.run_jobs(plan, progress, executor=fake,
+    executors.run_jobs(fake, plan, progress,
                        is_enough=lambda done: seen.append(len(done)) or False)
     assert len(trained) == rounds and (rounds == 1) == any("saves none" in each for each in said)
     assert seen[0] == 0 and seen[-1] == 5 and len(seen) == rounds + 1
@@ -138,7 +143,7 @@ def test_a_display_that_fails_does_not_stop_the_folds(data, tmp_path):
             raise BrokenPipeError
 
     plan = plan_of(data, tmp_path, executor="processes", threads=1)
-    assert executors.run_jobs(plan, Gone())
+    assert run_jobs(plan, Gone())
 
 
 @pytest.mark.parametrize(("visible", "names"), [
@@ -178,7 +183,7 @@ def test_a_process_that_cannot_be_started_is_two_lines(data, tmp_path, monkeypat
 
     monkeypatch.setattr("multiprocessing.popen_spawn_posix.Popen._launch", refuse)
     with pytest.raises(KitError, match="cannot start a training process") as caught:
-        executors.run_jobs(plan_of(data, tmp_path, executor="processes", threads=1), Progress())
+        run_jobs(plan_of(data, tmp_path, executor="processes", threads=1), Progress())
     assert "ulimit -u" in caught.value.fix
 
 
