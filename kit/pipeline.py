@@ -60,8 +60,8 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
     """
     workers.refuse_if_starting()
     progress, time_target = progress or Progress(), time_target or TimeTarget()
-    time_target = replace(time_target, began=time_target.began or time.time())
     deadline = time.time() + config.time_budget if config.time_budget is not None else None
+    time_target = replace(time_target, began=time_target.began or time.time(), deadline=deadline)
     timing: dict[str, Any] = {}
 
     # The data, and how it is split
@@ -90,8 +90,7 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         executor, planned = stack.enter_context(Executor(settled)), None
         if not baseline_first and not resumed:
             with _timed(timing, "plan"):  # before anything is written or removed: it may refuse
-                planned = planning.decide(executor, settled, jobs, data, time_target, progress,
-                                          deadline)
+                planned = planning.decide(executor, settled, jobs, data, time_target, progress)
 
         # From here on this process writes the run's folder, and no other.
         stack.enter_context(run.lock())
@@ -104,7 +103,7 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         plan = Plan(settled, data, run.path, folds, jobs)
         plan = _write_beginning(run, config, plan, against, resumed)
         if planned:
-            planning.save(run.path / planning.SCHEDULE, *planned)
+            planning.save(run.path / planning.SCHEDULE, planned)
         progress.say(f"{'resuming' if resumed else 'training'} {run.name}: "
                      f"{', '.join(config.models)} on {config.n_folds} folds, {settled.precision} "
                      f"({why}){', drawn sample' if data.is_sample else ''}")
@@ -121,15 +120,15 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         if resumed and not baseline_first:
             time_target = replace(time_target, keep_epochs=config.epochs is not None)
         is_decided = against is not None and against.is_decided  # then nothing is left to be done
-        schedule, costs = planned or planning.resume(
-            executor, plan, time_target, Progress() if is_decided else timed, deadline, measured)
+        schedule = planned or planning.resume(
+            executor, plan, time_target, Progress() if is_decided else timed, measured)
         timing |= {"predicted_seconds": schedule.predicted, "epochs": schedule.epochs}
 
         # The folds, then the rounds of self-training
         plan = replace(plan, jobs=tuple(job for job in schedule.apply(jobs)
                                         if job.key not in schedule.left_out))
-        seconds = {job.key: costs[job.model].of(job.epochs) for job in plan.jobs
-                   if job.model in costs}
+        seconds = {job.key: schedule.costs[job.model].of(job.epochs) for job in plan.jobs
+                   if job.model in schedule.costs}
         look = functools.partial(_look, against, run, plan, timed) if against else None
         done |= executors.run_jobs(executor, plan, timed, deadline, seconds, look)
         missing = [job for job in plan.jobs if job.key not in done]

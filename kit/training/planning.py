@@ -8,7 +8,7 @@ is measured by `kit.training.pace`.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,18 +37,33 @@ CLOSING = 4.0  # seconds from the last fold to the end of the command: blend, re
 
 @dataclass(frozen=True)
 class TimeTarget:
-    """How long a run may take by its setting, and what is already known for planning it."""
+    """How long a run may take, by its time budget or its setting, and what is known to plan it."""
 
     setting: Setting | None = None
     named: bool = False  # the setting is the user's choice: where it does not fit, it is refused
     keep_epochs: bool = False  # the epochs are the user's choice
     began: float | None = None  # of time.time: when the command began; None: now
-    costs: Mapping[str, Cost] | None = None  # of models that have been measured already
+    deadline: float | None = None  # of time.time: where a time budget ends
+    costs: Mapping[str, Cost] = field(default_factory=dict)  # of models that have been measured
 
     @property
     def minutes(self) -> float | None:
         """That the setting promises for the whole command."""
         return self.setting.minutes if self.setting else None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the command began."""
+        return time.time() - self.began if self.began else 0.0
+
+    @property
+    def seconds_left(self) -> float:
+        """For training: by the time budget, else by the setting's promise; else without end."""
+        if self.deadline is not None:
+            return (self.deadline - time.time()) * SAFETY
+        if self.minutes is not None:
+            return self.minutes * 60 * MARGIN - self.elapsed - CLOSING
+        return np.inf
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,7 @@ class Schedule:
     seconds: float = 0.0  # of all training that is still to be done
     fits: bool = True  # into the time that there is
     predicted: float = 0.0  # seconds of the whole command, as they were said before it trained
+    costs: Mapping[str, Cost] = field(default_factory=dict)  # by which it was planned, if by any
 
     def apply(self, jobs: Sequence[FoldJob]) -> tuple[FoldJob, ...]:
         """The jobs with their epochs as planned."""
@@ -145,13 +161,13 @@ def choose_setting(configs: Mapping[Setting, RunConfig], data: DataFolder, time_
         config, *_ = executors.settle(configs[setting])
         jobs = make_jobs(config, config.precision)
         with Executor(config) as executor:
-            costs = None if executor.kind == "ray" else \
+            measured = None if executor.kind == "ray" else \
                 pace.measure(executor, config, jobs, data, np.inf)
-            time_target = replace(time_target, costs={**(time_target.costs or {}), **(costs or {})})
-            known = pace.stated_costs(config, jobs, data, executor.n_parallel)
-            known |= time_target.costs or {}
-            planned = fit_to_time(jobs, known, executor.n_parallel, config,
-                                  replace(time_target, setting=setting), None)
+            time_target = replace(time_target, costs={**time_target.costs, **(measured or {})})
+            costs = {**pace.stated_costs(config, jobs, data, executor.n_parallel),
+                     **time_target.costs}
+            planned = fit_to_time(jobs, costs, executor.n_parallel, config,
+                                  replace(time_target, setting=setting))
         full = {job.model: job.epochs for job in jobs}
         names = " and ".join(f"{epochs} of {full[model]} epochs of {model}"
                              for model, epochs in planned.epochs.items())
@@ -163,9 +179,8 @@ def choose_setting(configs: Mapping[Setting, RunConfig], data: DataFolder, time_
 
 
 def decide(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder,
-           time_target: TimeTarget, progress: Progress, deadline: float | None,
-           measured: bool = True) -> tuple[Schedule, dict[str, Cost]]:
-    """Plan `jobs`, say in one line what is trained and until when; the schedule and its costs.
+           time_target: TimeTarget, progress: Progress, measured: bool = True) -> Schedule:
+    """Plan `jobs`, and say in one line what is trained and until when.
 
     `config` is settled. `measured`: False where this machine's pace must not be measured (again).
     KitError where a setting that the user has named cannot keep its promised time.
@@ -173,8 +188,8 @@ def decide(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], data:
     if executor.kind == "ray":
         progress.say(f"{_summary(config, jobs, jobs)}: nobody knows how long, since a cluster's "
                      "pace is not measured")
-        return Schedule({job.model: job.epochs for job in jobs if job.model in config.models}), {}
-    costs = dict(time_target.costs or {})
+        return Schedule({job.model: job.epochs for job in jobs if job.model in config.models})
+    costs, deadline = dict(time_target.costs), time_target.deadline
     unknown = [job for job in jobs if job.model not in costs]
     patience = np.inf if deadline is None else (deadline - time.time()) * PATIENCE_SHARE
     if unknown and measured and patience > 0:
@@ -185,79 +200,68 @@ def decide(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], data:
         costs |= found or {}
     if any(job.model not in costs for job in jobs):
         costs = pace.stated_costs(config, jobs, data, executor.n_parallel) | costs
-    schedule = fit_to_time(jobs, costs, executor.n_parallel, config, time_target, deadline)
+    schedule = fit_to_time(jobs, costs, executor.n_parallel, config, time_target)
     if not schedule.fits and deadline is None and time_target.named and not time_target.keep_epochs:
-        raise _refusal(executor, config, jobs, data, time_target, costs, schedule)
+        raise _refusal(executor, config, jobs, data, time_target, schedule)
     kept = [job for job in schedule.apply(jobs) if job.key not in schedule.left_out]
-    longer = "" if schedule.fits or deadline else \
-        f", more than the {time_target.minutes:g} min that it should take"
-    return _announce(progress, _summary(config, jobs, kept), schedule, time_target, longer), costs
+    return _announce(progress, _summary(config, jobs, kept), schedule, time_target)
 
 
 def resume(executor: Executor, plan: Plan, time_target: TimeTarget, progress: Progress,
-           deadline: float | None, measured: bool) -> tuple[Schedule, dict[str, Cost]]:
-    """The schedule and costs of a run that has begun: its epochs, its folds that fit `deadline`.
+           measured: bool) -> Schedule:
+    """The schedule of a run that has begun: its epochs, and its folds that fit the time budget.
 
     A run that has not been planned, or that has not begun any fold within its time budget, is
     planned now (see `decide`).
     """
     path, config, done = plan.run / SCHEDULE, plan.config, finished_folds(plan.run)
+    deadline = time_target.deadline
     todo: Sequence[FoldJob] = [job for job in plan.jobs if job.key not in done]
     begun = any(plan.folder(job).is_dir() for job in plan.jobs)
     if not path.is_file() or not (deadline is None or begun):
-        schedule, costs = decide(executor, config, todo, plan.data, time_target, progress, deadline,
-                                 measured)
-        save(path, schedule, costs)
-        return schedule, costs
-    stored, costs = load(path, config.models)
-    if any(job.model not in costs for job in todo):  # they were never measured
-        return replace(stored, left_out=()), costs
-    todo = stored.apply(todo)
-    rest = fit_to_time(todo, costs, executor.n_parallel, config, TimeTarget(keep_epochs=True),
-                       deadline)
+        schedule = decide(executor, config, todo, plan.data, time_target, progress, measured)
+        save(path, schedule)
+        return schedule
+    stored = load(path, config.models)
+    if any(job.model not in stored.costs for job in todo):  # they were never measured
+        return replace(stored, left_out=())
+    todo, rest_of_time = stored.apply(todo), TimeTarget(keep_epochs=True, deadline=deadline)
+    rest = fit_to_time(todo, stored.costs, executor.n_parallel, config, rest_of_time)
     if todo:
         kept = [job for job in todo if job.key not in rest.left_out]
-        _announce(progress, f"still to do: {_summary(config, todo, kept)}", rest, TimeTarget(), "")
-    return replace(stored, left_out=rest.left_out), costs
+        _announce(progress, f"still to do: {_summary(config, todo, kept)}", rest, rest_of_time)
+    return replace(stored, left_out=rest.left_out)
 
 
-def _announce(progress: Progress, what: str, schedule: Schedule, time_target: TimeTarget,
-              longer: str) -> Schedule:
+def _announce(progress: Progress, what: str, schedule: Schedule,
+              time_target: TimeTarget) -> Schedule:
     """Say what is trained and until when; the schedule with the seconds that this promises."""
-    now = time.time()
-    ends = now + schedule.seconds + CLOSING
-    total = ends - (time_target.began or now)
+    ends = time.time() + schedule.seconds + CLOSING
+    total = time_target.elapsed + schedule.seconds + CLOSING
+    longer = "" if schedule.fits or time_target.deadline else \
+        f", more than the {time_target.minutes:g} min that it should take"
     progress.say(f"{what}: about {duration(total)}{longer} (until "
                  f"{time.strftime('%H:%M', time.localtime(ends))})")
     return replace(schedule, predicted=round(total, 1))
 
 
 def fit_to_time(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], n_workers: int,
-                config: RunConfig, time_target: TimeTarget, deadline: float | None) -> Schedule:
-    """The schedule by the time budget if there is one, else by the setting's promise.
-
-    Without either, all that is asked for.
-    """
-    seconds, now = np.inf, time.time()
-    if deadline is not None:
-        seconds = (deadline - now) * SAFETY
-    elif time_target.minutes is not None:
-        elapsed = now - (time_target.began or now)
-        seconds = time_target.minutes * 60 * MARGIN - elapsed - CLOSING
+                config: RunConfig, time_target: TimeTarget) -> Schedule:
+    """The schedule of `jobs` that fits `time_target`; only a time budget leaves folds out."""
     least = time_target.setting.least_epochs if time_target.setting else None
-    return plan(jobs, costs, seconds, n_workers, config.models, least=least,
-                keep_epochs=time_target.keep_epochs, may_leave_out=deadline is not None,
-                n_rounds=config.self_train)
+    schedule = plan(jobs, costs, time_target.seconds_left, n_workers, config.models, least=least,
+                    keep_epochs=time_target.keep_epochs,
+                    may_leave_out=time_target.deadline is not None, n_rounds=config.self_train)
+    return replace(schedule, costs=costs)
 
 
 def _refusal(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder,
-             time_target: TimeTarget, costs: Mapping[str, Cost], least: Schedule) -> KitError:
+             time_target: TimeTarget, least: Schedule) -> KitError:
     """The error that says how long the named setting would take here, and what would fit."""
     assert time_target.setting is not None and time_target.minutes is not None
 
-    def takes(schedule: Schedule) -> str:
-        elapsed = time.time() - (time_target.began or time.time())
-        return f"about {duration(schedule.seconds + CLOSING + elapsed)}"
+    def takes(seconds: float) -> str:
+        return f"about {duration(seconds + CLOSING + time_target.elapsed)}"
 
     # Another setting that keeps its promise here
     ways = []
@@ -266,28 +270,28 @@ def _refusal(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], dat
             continue
         theirs = replace(config, models=other.models, epochs=other.epochs)
         other_jobs = make_jobs(theirs, config.precision)
-        unknown = [job for job in other_jobs if job.model not in costs]
-        known = dict(costs) | (pace.measure(executor, theirs, unknown, data, np.inf) or {})
-        if all(job.model in known for job in other_jobs):
-            schedule = fit_to_time(other_jobs, known, executor.n_parallel, theirs,
-                                   replace(time_target, setting=other), None)
+        unknown = [job for job in other_jobs if job.model not in least.costs]
+        costs = {**least.costs, **(pace.measure(executor, theirs, unknown, data, np.inf) or {})}
+        if all(job.model in costs for job in other_jobs):
+            schedule = fit_to_time(other_jobs, costs, executor.n_parallel, theirs,
+                                   replace(time_target, setting=other))
             if schedule.fits:
-                ways.append(f"choose --setting {other.name} ({takes(schedule)})")
+                ways.append(f"choose --setting {other.name} ({takes(schedule.seconds)})")
 
     # The same models with the most epochs that fit, or without a promise
-    epochs, n_parallel = max(least.epochs.values()), executor.n_parallel
+    epochs = max(least.epochs.values())
     for n in range(epochs - 1, 0, -1):
         fewer = replace(least, epochs=dict.fromkeys(least.epochs, n))
-        seconds = seconds_of(fewer.apply(jobs), costs, n_parallel, config.models, config.self_train)
-        if seconds <= time_target.minutes * 60 * MARGIN - CLOSING:
-            shorter = takes(replace(fewer, seconds=seconds))
-            ways.append(f"train shorter with --epochs {n} ({shorter})")
+        seconds = seconds_of(fewer.apply(jobs), least.costs, executor.n_parallel, config.models,
+                             config.self_train)
+        if seconds <= time_target.seconds_left:
+            ways.append(f"train shorter with --epochs {n} ({takes(seconds)})")
             break
-    ways.append(f"take the time: --epochs {epochs} ({takes(least)})")
+    ways.append(f"take the time: --epochs {epochs} ({takes(least.seconds)})")
     names = " and ".join(f"{n} epochs of {model}" for model, n in least.epochs.items())
     return KitError(f"{time_target.setting.name} is to end within {time_target.minutes:g} minutes, "
                     f"and its least, {config.n_folds} folds with {names}, would take "
-                    f"{takes(least)} on this machine", ", or ".join(ways))
+                    f"{takes(least.seconds)} on this machine", ", or ".join(ways))
 
 
 def _summary(config: RunConfig, jobs: Sequence[FoldJob], kept: Sequence[FoldJob]) -> str:
@@ -327,24 +331,25 @@ def duration(seconds: float) -> str:
 # -- schedule.json ---------------------------------------------------------------------------------
 
 
-def save(path: Path, schedule: Schedule, costs: Mapping[str, Cost]) -> None:
+def save(path: Path, schedule: Schedule) -> None:
     """Write what was decided; a run that is resumed reads it instead of deciding again."""
-    storage.write_json(path, {"epochs": schedule.epochs, "left_out": list(schedule.left_out),
-                              "predicted_seconds": schedule.predicted,
-                              "costs": {model: asdict(cost) for model, cost in costs.items()}})
+    storage.write_json(path, {
+        "epochs": schedule.epochs, "left_out": list(schedule.left_out),
+        "predicted_seconds": schedule.predicted,
+        "costs": {model: asdict(cost) for model, cost in schedule.costs.items()}})
 
 
-def load(path: Path, named: Sequence[str]) -> tuple[Schedule, dict[str, Cost]]:
+def load(path: Path, named: Sequence[str]) -> Schedule:
     """What `save` wrote for a run of the models `named`.
 
     KitError where it is damaged, another run's, or written by another version of the kit.
     """
     stored = storage.read_json(path, "epochs", "left_out", "predicted_seconds", "costs")
-    epochs, predicted = stored["epochs"], stored["predicted_seconds"]
     try:
         costs = {model: Cost(**cost) for model, cost in stored["costs"].items()}
     except TypeError as error:
         raise storage.damaged(path, "it is no schedule of a run") from error
-    if set(epochs) != set(named):
+    if set(stored["epochs"]) != set(named):
         raise storage.damaged(path, "it is no schedule of this run")
-    return Schedule(epochs, tuple(stored["left_out"]), predicted=predicted), costs
+    return Schedule(stored["epochs"], tuple(stored["left_out"]),
+                    predicted=stored["predicted_seconds"], costs=costs)

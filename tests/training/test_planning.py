@@ -108,11 +108,12 @@ def test_what_is_planned_fits(share, n_workers):
 
 def test_a_schedule_comes_back_as_it_was_written(tmp_path):
     path = tmp_path / planning.SCHEDULE
-    schedule = replace(plan(jobs_of("strong"), COSTS, 2_000, 2, ("strong",)), predicted=2_000.5)
-    planning.save(path, schedule, COSTS)
-    stored, costs = planning.load(path, ("strong",))
-    assert (stored.epochs, stored.left_out, stored.predicted, costs) == (schedule.epochs, schedule.left_out, 2_000.5,
-                                                                        COSTS)
+    schedule = replace(plan(jobs_of("strong"), COSTS, 2_000, 2, ("strong",)), predicted=2_000.5,
+                       costs=COSTS)
+    planning.save(path, schedule)
+    stored = planning.load(path, ("strong",))
+    assert (stored.epochs, stored.left_out, stored.predicted, stored.costs) == (
+        schedule.epochs, schedule.left_out, 2_000.5, COSTS)
 
 
 @pytest.mark.parametrize("wrong", [
@@ -121,7 +122,7 @@ def test_a_schedule_comes_back_as_it_was_written(tmp_path):
     {"left_out": "all"}, {"predicted_seconds": "soon"}])
 def test_a_damaged_schedule_is_told(tmp_path, wrong):
     path = tmp_path / planning.SCHEDULE
-    planning.save(path, plan(jobs_of("strong"), COSTS, 2_000, 2, ("strong",)), COSTS)
+    planning.save(path, replace(plan(jobs_of("strong"), COSTS, 2_000, 2, ("strong",)), costs=COSTS))
     path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
     with pytest.raises(KitError, match="damaged"):
         planning.load(path, ("strong",))
@@ -130,7 +131,7 @@ def test_a_damaged_schedule_is_told(tmp_path, wrong):
 @pytest.mark.parametrize("other", [{"epochs": {"cnn": 9}}, {"costs": {"strong": {"hour": 1}}}])
 def test_the_schedule_of_another_run_or_version_is_told(tmp_path, other):
     path = tmp_path / planning.SCHEDULE
-    planning.save(path, plan(jobs_of("strong"), COSTS, 2_000, 2, ("strong",)), COSTS)
+    planning.save(path, replace(plan(jobs_of("strong"), COSTS, 2_000, 2, ("strong",)), costs=COSTS))
     storage.write_json(path, json.loads(path.read_text()) | other)
     with pytest.raises(KitError, match="no schedule of"):
         planning.load(path, ("strong",))
@@ -177,10 +178,10 @@ class Rows:
 def decided(time_target, budget=None, executor=None, **options):
     config = RunConfig(precision="float32", **{"models": ("strong",)} | options)
     ear = Ear()
-    deadline = None if budget is None else time.time() + budget
+    if budget is not None:
+        time_target = replace(time_target, deadline=time.time() + budget)
     jobs = make_jobs(config, "float32")
-    schedule, _ = planning.decide(executor or TwoWorkers(), config, jobs, Rows(), time_target, ear, deadline)
-    return schedule, ear.said
+    return planning.decide(executor or TwoWorkers(), config, jobs, Rows(), time_target, ear), ear.said
 
 
 def goal_of(name, **options):
