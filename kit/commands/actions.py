@@ -205,7 +205,8 @@ def report(run: str | Result, competition: str = KANNADA.slug, data_dir: str | P
 
 @command
 def compare(run_a: str | Result, run_b: str | Result, out: str | Path | None = None,
-            data_dir: str | Path = "data") -> Result:
+            data_dir: str | Path = "data", runs_dir: str | Path = "runs",
+            submissions: str | Path = "submissions") -> Result:
     """Is A better than B: difference, interval and p, over rows and over writers.
 
     `out`: a .html file to write the same to.
@@ -214,7 +215,8 @@ def compare(run_a: str | Result, run_b: str | Result, out: str | Path | None = N
 
     if out is not None:
         check_suffix(out, ".html", "--out")
-    folders = [find_runs.find_scored_folder(_name(run)) for run in (run_a, run_b)]
+    folders = [find_runs.find_scored_folder(_name(run), Path(runs_dir), Path(submissions))
+               for run in (run_a, run_b)]
     result = comparing.compare(*folders)
     if out is not None:
         about, table = competitions.get(result["competition"]), None

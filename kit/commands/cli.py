@@ -226,7 +226,8 @@ def report(
 def compare(
     run_a: Scored, run_b: Scored,
     out: Annotated[Path | None, typer.Option(help="Also as a page: a .html file.")] = None,
-    data_dir: DataDir = Path("data"),
+    data_dir: DataDir = Path("data"), runs_dir: RunsDir = Path("runs"),
+    submissions: SubmissionsDir = Path("submissions"),
     competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:
     """Is A better than B: difference, interval and p.
@@ -235,7 +236,9 @@ def compare(
 
     Over rows, over writers, and over the hardest eight writers.
     """
-    execute(kit.compare, quiet, as_json, run_a=run_a, run_b=run_b, out=out, data_dir=data_dir)
+    options = dict(locals())
+    del options["competition"]  # that of the runs
+    execute(kit.compare, **options)
 
 
 # -- runs ------------------------------------------------------------------------------------------

@@ -121,9 +121,14 @@ class Request:
     against: "Against | None" = None  # what a new run is compared with, fold by fold
 
     def cv(self, progress: Progress) -> "TrainedRun":
-        """Train and report."""
+        """Train and report. KitError where a blend has the name of a new run."""
         from kit import pipeline
 
+        if not self.resume and (blend := blends.find_blend(self.run.name)):
+            raise KitError(f"{self.run.name!r} is a blend, and by that name commands would find it "
+                           "in place of the run",
+                           "choose another name with --run, or remove the blend first (kit runs "
+                           f"remove {shlex.quote(str(blend))})")
         with self._reserved() as run:
             return pipeline.cv(self.config, self.data, run, progress, self.resume,
                                force=self.force, time_target=self.time_target,

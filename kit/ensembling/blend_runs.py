@@ -24,7 +24,7 @@ from kit.data import competition as competitions
 from kit.data.folds import HARDER_NOTE, Folds
 from kit.data.source import DataFolder, changed_files
 from kit.ensembling.blend import RunResults, aligned, gather
-from kit.ensembling.scored_run import ScoredRun, read_scored_run
+from kit.ensembling.scored_run import ScoredRun, read_scored_run, resume_command
 from kit.training import records
 
 EQUAL, OOF, GIVEN = "equal", "oof", "given"
@@ -100,13 +100,13 @@ def read_runs(folders: Sequence[Path]) -> tuple[FinishedRun, ...]:
                for folder in folders]
     for folder, run, report in zip(folders, scored, reports, strict=True):
         if report["complete"] is not True:
-            home = folder if (folder / "folds.csv").is_file() else Path("runs") / run.name
             why, longer = "its time budget left folds out", " --time-budget 2h"
             if against := report.get("against"):
                 why, longer = (f"it was compared with {against['run']} (kit cv --against), and "
                                "its other folds are not trained"), ""
             raise KitError(f"{run.name} is not complete: {why}",
-                           f"train them: {RunFolder(home).resume_command}{longer}, or leave it out")
+                           f"train them: {resume_command(folder, run.name)}{longer}, or leave it "
+                           "out")
         if report["cv"].get("split") == "harder":
             raise KitError(f"{run.name}: {HARDER_NOTE}",
                            "leave it out, or make it again without --split")

@@ -4,6 +4,7 @@ A run's folder and the folder of its submission hold the same in two forms; ever
 several runs (`kit compare`, `kit blend`) reads them here.
 """
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from kit.core import storage
 from kit.core.config import matches_type
+from kit.core.run_folder import RunFolder
 from kit.data import competition as competitions
 from kit.data.folds import load_folds
 from kit.training.records import read_data_record
@@ -70,6 +72,15 @@ def read_scored_run(folder: Path) -> ScoredRun:
                      arrays["probs"][order].astype(np.float32),
                      arrays["label"][order].astype(np.int64), arrays["fold"][order],
                      arrays["writer"][order] if "writer" in arrays else None, config)
+
+
+def resume_command(folder: Path, name: str) -> str:
+    """The command that trains the missing folds of the run `name`, by its folder or submission."""
+    if (folder / "folds.csv").is_file():
+        return RunFolder(folder).resume_command
+    words = ["kit", "submit", "--resume", "--run", name]
+    return shlex.join([*words, "--submissions", str(folder.parent)]
+                      if folder.parent != Path("submissions") else words)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

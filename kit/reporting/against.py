@@ -8,7 +8,6 @@ any more.
 """
 
 import contextlib
-import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ from kit.core.run_folder import RunFolder
 from kit.data.folds import Folds
 from kit.data.source import DataFolder
 from kit.ensembling.blend import checked_folds, read_against
-from kit.ensembling.scored_run import ScoredRun, read_scored_run
+from kit.ensembling.scored_run import ScoredRun, read_scored_run, resume_command
 from kit.reporting import sequential
 from kit.reporting.sequential import Judgement
 from kit.reporting.verdict import percent
@@ -70,11 +69,9 @@ class Against:
                            "train all folds, then compare: kit compare")
         scored, n_folds = np.unique(other.fold), other.config.get("n_folds")
         if len(scored) != n_folds or not np.array_equal(scored, np.arange(n_folds)):
-            command = RunFolder(self.folder).resume_command
-            if not (self.folder / "folds.csv").is_file():  # a submission
-                command = f"kit submit --resume --run {shlex.quote(other.name)}"
             raise KitError(f"{other.name} has scored {len(scored)} of {n_folds} folds, so not all "
-                           "can be compared", f"finish it first: {command}")
+                           "can be compared",
+                           f"finish it first: {resume_command(self.folder, other.name)}")
         if other.row[-1] >= len(labels) or not np.array_equal(labels[other.row], other.label):
             raise storage.damaged(self.folder / "oof.npz", f"its labels are not {data.path}'s")
         apart = other.keeps_writers_apart

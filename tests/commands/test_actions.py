@@ -175,7 +175,7 @@ def test_submit_says_where_the_submission_is(trained):
 
 def test_runs_are_named_by_what_cv_returned(trained, monkeypatch):
     answer = kit.cv(model="cnn", run="first", quiet=True)
-    monkeypatch.setattr(find_runs, "find_scored_folder", lambda name: Path(name))
+    monkeypatch.setattr(find_runs, "find_scored_folder", lambda name, *_: Path(name))
     monkeypatch.setattr("kit.reporting.compare.compare", lambda a, b: {"a": str(a), "b": str(b)})
     monkeypatch.setattr("kit.reporting.compare.lines", lambda result: [f"{result['a']} against {result['b']}"])
     assert str(kit.compare(answer, "second")) == "runs/first against second"

@@ -68,6 +68,9 @@ def test_two_runs_become_a_submission_that_every_command_takes(workplace, capsys
     assert run(capsys, "validate", folder / "submission.csv")[0] == 0
     code, out, _ = run(capsys, "compare", "both", "a")
     assert code == 0 and "both is" in out
+    shutil.copytree("runs/b", "elsewhere/old-b")
+    code, out, _ = run(capsys, "compare", "both", "old-b", "--runs-dir", "elsewhere")
+    assert code == 0 and "both is" in out and "old-b" in out
     code, out, _ = run(capsys, "report", "both")
     assert code == 0 and "Drawn sample" in out
     again = storage.read_json(folder / "report.json")
@@ -205,6 +208,9 @@ def test_a_run_does_not_take_the_name_of_a_blend_unless_forced(workplace, capsys
     before = storage.read_json("submissions/both/config.json")
     code, _, err = run(capsys, *submit)
     assert code == 2 and "submissions/both is a blend" in err and "--force" in err
+    for words in ([], ["--force"]):  # which would not replace the blend: kit cv writes no submission
+        code, _, err = run(capsys, "cv", *QUICK, "--folds", "2", "--run", "both", *words)
+        assert code == 2 and "'both' is a blend" in err and "kit runs remove submissions/both" in err
     assert not (workplace / "runs/both").exists()
     # A run of that name that is there already leaves the blend alone, too.
     shutil.copytree("runs/a", "runs/both")

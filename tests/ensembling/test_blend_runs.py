@@ -210,7 +210,7 @@ def test_a_run_that_was_stopped_by_a_comparison(results, tmp_path):
                written(tmp_path, results[1], complete=False, against={"run": "other"})]
     said = refused(folders)
     assert "weak is not complete: it was compared with other" in said and "time" not in said
-    assert "kit cv --resume --run weak" in said
+    assert f"kit submit --resume --run weak --submissions {tmp_path}" in said
 
 
 def test_a_run_of_the_split_harder(results, tmp_path):
