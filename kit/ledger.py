@@ -28,10 +28,10 @@ from kit.kaggle.submissions import Submission
 from kit.reporting import figures
 
 LEDGER = Path("submissions/ledger.csv")
-COLUMNS = ("run", "created", "data", "split", "cv_accuracy", "estimate", "estimate_low",
-           "estimate_high", "public_score", "private_score", "kaggle_ref")
-NUMBERS = COLUMNS[4:10]
-IDENTITY = (COLUMNS[0], *COLUMNS[2:8])  # equal if a run was resumed, different if it was made again
+EXPECTED = ("cv_accuracy", "estimate", "estimate_low", "estimate_high")  # before it was scored
+NUMBERS = (*EXPECTED, "public_score", "private_score")
+COLUMNS = ("run", "created", "data", "split", *NUMBERS, "kaggle_ref")
+IDENTITY = ("run", "data", "split", *EXPECTED)  # the same if a run was resumed, not if made again
 LOCK_TIMEOUT = 60.0
 MAX_BYTES = 16 << 20  # a row has some 100 bytes
 MOST_DRAWN = 200  # submissions in a picture
@@ -302,8 +302,9 @@ def plot(path: Path = LEDGER) -> str:
     A row shows the estimate with its interval, and the leaderboard scores that there are.
     """
     rows = [row for row in read_rows(path) if _number(row["estimate"]) is not None][-MOST_DRAWN:]
-    known = [{column: value for column in NUMBERS[1:]
-              if (value := _number(row[column])) is not None} for row in rows]
+    drawn = [column for column in NUMBERS if column != "cv_accuracy"]
+    known = [{column: value for column in drawn if (value := _number(row[column])) is not None}
+             for row in rows]
     values = [value for numbers in known for value in numbers.values()] or [0.0, 1.0]
     ticks = figures.nice_ticks(min(values), max(values))
     gutter = 20 + 7 * max((len(row["run"]) for row in rows), default=0)  # a letter is 7 wide

@@ -55,7 +55,8 @@ def mount_points(sources: Sequence[Source], layout: str) -> dict[Source, str]:
         raise KitError(f"--layout {layout!r} is unknown", f"choose one of: {', '.join(LAYOUTS)}")
     if layout == "new":
         return {source: f"{PARENTS[source.kind]}/{_path(source)}" for source in sources}
-    short = {source: _path(source).removeprefix(_owner(source)) for source in sources}
+    short = {source: _path(source) if source.kind == "competition"
+             else _path(source).partition("/")[2] for source in sources}  # without the owner
     tops = Counter(place.split("/")[0] for place in short.values())
     # Of two with one name, each gets its owner's folder
     return {source: _path(source) if tops[place.split("/")[0]] > 1
@@ -69,10 +70,6 @@ def _path(source: Source) -> str:
         return source.ref
     owner, model, framework, *rest = source.ref.split("/")
     return "/".join([owner, model, framework.lower(), *rest])
-
-
-def _owner(source: Source) -> str:
-    return "" if source.kind == "competition" else source.ref.split("/")[0] + "/"
 
 
 # -- the folders that stand for them -------------------------------------------------------------
