@@ -32,11 +32,13 @@ def _machine(results: dict[str, Any]) -> str:
         return "Nothing has been measured yet: `python scripts/bench.py` does.\n"
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     gpus = ", ".join(about["gpus"]) or "no GPU"
-    notes = [note for note, applies in (("**Tiny sizes (--quick): these numbers show that it works, and no speed.**",
-                                         about["quick"]),
-                                        ("**Measured on the drawn sample.**", about["sample"])) if applies]
-    return " ".join([f"{about['cpu']}, {about['cpu_cores']} cores, {gpus}; Python {about['python']}, {versions}; last "
-                     f"measured {results['measured']} by `python scripts/bench.py`.", *notes]) + "\n"
+    said = [f"{about['cpu']}, {about['cpu_cores']} cores, {gpus}; Python {about['python']}, "
+            f"{versions}; last measured {results['measured']} by `python scripts/bench.py`."]
+    if about["quick"]:
+        said.append("**Tiny sizes (--quick): these numbers show that it works, and no speed.**")
+    if about["sample"]:
+        said.append("**Measured on the drawn sample.**")
+    return " ".join(said) + "\n"
 
 
 def _line(row: Any, first: Any, measured: dict[str, Any]) -> str:
@@ -49,7 +51,8 @@ def _line(row: Any, first: Any, measured: dict[str, Any]) -> str:
     what = f"{row.what}: accuracy {statistics.median(accuracy):.4f}" if accuracy else row.what
     cells = [what, f"{_number(statistics.median(values))} {row.unit}",
              f"{_number(min(values))} – {_number(max(values))}", _ratio(row, first, measured),
-             _share(rounds, measured), f"{max(taken['peak_mib'] for taken in rounds):,.0f}", str(len(values))]
+             _share(rounds, measured), f"{max(taken['peak_mib'] for taken in rounds):,.0f}",
+             str(len(values))]
     return f"| {' | '.join(cells)} |\n"
 
 
@@ -58,9 +61,11 @@ def _number(value: float) -> str:
 
 
 def _ratio(row: Any, first: Any, measured: dict[str, Any]) -> str:
-    """Median over the rounds of one call that both rows took part in; above 1 is faster than the group's first row."""
-    base = {taken["round"]: taken["value"] for taken in measured.get(first.id, {}).get("rounds", [])}
-    ratios = [taken["value"] / base[taken["round"]] for taken in measured[row.id]["rounds"] if taken["round"] in base]
+    """How many times as fast as the group's first row: the median over their common rounds."""
+    rounds = measured.get(first.id, {}).get("rounds", [])
+    base = {taken["round"]: taken["value"] for taken in rounds}
+    ratios = [taken["value"] / base[taken["round"]] for taken in measured[row.id]["rounds"]
+              if taken["round"] in base]
     if row is first or not ratios or row.unit == "%":
         return ""
     ratio = statistics.median(ratios)
@@ -68,7 +73,7 @@ def _ratio(row: Any, first: Any, measured: dict[str, Any]) -> str:
 
 
 def _share(rounds: list[dict[str, Any]], measured: dict[str, Any]) -> str:
-    """Of the peak of its precision: three times the forward pass' operations, times images a second.
+    """Of the peak of its precision: three times a forward pass's operations, times images a second.
 
     The peak is the best that was measured: what slows a product down are the machine's other users.
     """
@@ -84,9 +89,10 @@ def _share(rounds: list[dict[str, Any]], measured: dict[str, Any]) -> str:
 def put(page: Path, text: str) -> None:
     """Replace what is between the markers of `page`. KitError if it has none."""
     old = page.read_text("utf-8") if page.is_file() else f"# Benchmarks\n\n{BEGIN}{END}"
-    new, n = re.subn(f"({re.escape(BEGIN)}).*?({re.escape(END)})", lambda found: found[1] + text + found[2], old,
-                     flags=re.DOTALL)
+    new, n = re.subn(f"({re.escape(BEGIN)}).*?({re.escape(END)})",
+                     lambda found: found[1] + text + found[2], old, flags=re.DOTALL)
     if n != 1:
-        raise KitError(f"{page} has no place for the tables", f"put these two lines where they belong:\n{BEGIN}{END}")
+        raise KitError(f"{page} has no place for the tables",
+                       f"put these two lines where they belong:\n{BEGIN}{END}")
     if new != old:
         page.write_text(new, "utf-8")

@@ -20,7 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout that this script is in, installed or not
+# The checkout that this script is in, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
@@ -51,20 +52,24 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-# -- reading --------------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 
 def read(data: str, how: str) -> Measure:
-    """Seconds to read train.csv, which is in the page cache; `kit` and `cached` are without and with the kit's own."""
+    """Seconds to read train.csv, which is in the page cache.
+
+    how: pandas, pyarrow, kit, or cached (from the kit's own cache).
+    """
     import pandas as pd
 
     scratch = Path(tempfile.mkdtemp(prefix="kit-bench-"))
     path = Path(shutil.copy(Path(data) / KANNADA.train, scratch))
-    ways = {"pandas": lambda: pd.read_csv(path), "pyarrow": lambda: pd.read_csv(path, engine="pyarrow"),
+    ways = {"pandas": lambda: pd.read_csv(path),
+            "pyarrow": lambda: pd.read_csv(path, engine="pyarrow"),
             "kit": lambda: read_table(path, KANNADA, labelled=True),
             "cached": lambda: read_table(path, KANNADA, labelled=True)}
     if how == "cached":
-        time.sleep(2.1)  # a file that has just changed is read through once more, before its cache is trusted
+        time.sleep(2.1)  # the cache of a file that has just changed is not trusted yet
         read_table(path, KANNADA, labelled=True)
 
     def measure() -> Result:
@@ -76,7 +81,7 @@ def read(data: str, how: str) -> Measure:
     return measure
 
 
-# -- the machine ----------------------------------------------------------------------------------------------------
+# -- the machine -----------------------------------------------------------------------------------
 
 
 def machine(data: str) -> Measure:
@@ -87,16 +92,17 @@ def machine(data: str) -> Measure:
     if importlib.util.find_spec("torch"):
         import torch
 
-        about["versions"] = {**about["versions"], "torch": torch.__version__}  # type: ignore[dict-item]
+        versions = {**about["versions"], "torch": torch.__version__}  # type: ignore[dict-item]
+        about["versions"] = versions
     cpuinfo = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in (cpuinfo.read_text().splitlines() if cpuinfo.is_file() else [])
-             if line.startswith("model name")]
-    is_sample = DataFolder(Path(data), KANNADA).is_sample
-    return lambda: {"value": 0.0, "machine": {**about, "cpu": names[0] if names else "", "sample": is_sample}}
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    about |= {"cpu": names[0] if names else "", "sample": DataFolder(Path(data), KANNADA).is_sample}
+    return lambda: {"value": 0.0, "machine": about}
 
 
 def matmul(precision: str, size: int) -> Measure:
-    """TFLOP/s of a square matrix product, the fastest of a hundred: the most that convolutions can hope for."""
+    """TFLOP/s of a square matrix product, the fastest of a hundred: convolutions get no more."""
     from keras import ops
 
     backend.configure_devices()
@@ -113,11 +119,14 @@ def matmul(precision: str, size: int) -> Measure:
     return measure
 
 
-# -- training -------------------------------------------------------------------------------------------------------
+# -- training --------------------------------------------------------------------------------------
 
 
 def training_rows(data: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first `rows` rows of train.csv, or the file again and again until there are as many: mapped, as the kit's."""
+    """The first `rows` rows of train.csv, repeated where it has fewer: a memory map, as the kit's.
+
+    Pixels uint8 (rows, 784), labels uint8 (rows,).
+    """
     table = DataFolder(Path(data), KANNADA).train()
     if rows <= len(table):
         return table.pixels[:rows], table.labels[:rows]
@@ -131,7 +140,7 @@ def training_rows(data: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tutorial_network() -> Any:
-    """The Kannada tutorial's CNN as it was written: relu in every convolution, Keras' dropout, float32."""
+    """The Kannada tutorial's CNN as it was written, in float32, with Keras' own layers."""
     import keras
     from keras import layers
 
@@ -140,8 +149,9 @@ def tutorial_network() -> Any:
                 layers.Conv2D(filters, size, padding="same", activation="relu"),
                 layers.MaxPooling2D(), layers.Dropout(0.25)]
 
-    model = keras.Sequential([keras.Input((28, 28, 1)), *block(32, 5), *block(64, 3), layers.Flatten(),
-                              layers.Dense(256, activation="relu"), layers.Dropout(0.5),
+    model = keras.Sequential([keras.Input((28, 28, 1)), *block(32, 5), *block(64, 3),
+                              layers.Flatten(), layers.Dense(256, activation="relu"),
+                              layers.Dropout(0.5),
                               layers.Dense(10, activation="softmax")])
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
@@ -159,8 +169,10 @@ def keras_fit(data: str, rows: int, epochs: int, batch_size: int = 32) -> Measur
     model.fit(images[:2 * batch_size], labels[:2 * batch_size], batch_size=batch_size, verbose=0)
 
     def measure() -> Result:
-        took = seconds(lambda: model.fit(images, labels, batch_size=batch_size, epochs=epochs, verbose=0))
-        return {"value": rows * epochs / took, "flops": 3 * models.flops(model), "precision": "float32"}
+        took = seconds(lambda: model.fit(images, labels, batch_size=batch_size, epochs=epochs,
+                                         verbose=0))
+        return {"value": rows * epochs / took, "flops": 3 * models.flops(model),
+                "precision": "float32"}
 
     return measure
 
@@ -181,8 +193,9 @@ def kit_fit(data: str, model: str, rows: int, epochs: int, precision: str = "aut
             took = read_csv(Path(folder) / "history.csv")["seconds"].sum()
         steps = len(fold.train_rows) // job.batch_size
         network = trainer_for(recipe, KANNADA.slug, precision, job.batch_size).model
-        return {"value": steps * job.batch_size * job.epochs / took, "precision": precision, "threads": threads,
-                "batch_size": job.batch_size, "flops": 3 * models.flops(network)}
+        return {"value": steps * job.batch_size * job.epochs / took, "precision": precision,
+                "threads": threads, "batch_size": job.batch_size,
+                "flops": 3 * models.flops(network)}
 
     train(replace(job, epochs=1), few)  # compiles
     return lambda: train(job, fold)
@@ -196,9 +209,10 @@ def one_fold(data: str, rows: int) -> FoldData:
 
 
 def augmentation(data: str, model: str, rows: int, epochs: int) -> Measure:
-    """% that augmentation adds to a step: `rows` images with it and without it in turn, the median of the ratios.
+    """% that augmentation adds to a step: `rows` images with and without it in turn, the median.
 
-    One thread, as a fold has it; in one process, since the machine's pace changes by more within a minute.
+    One thread, as a fold has it; in one process, since the machine's pace changes by more within a
+    minute.
     """
     from keras import ops
 
@@ -210,11 +224,13 @@ def augmentation(data: str, model: str, rows: int, epochs: int) -> Measure:
     order = np.arange(rows // batch * batch, dtype="int32").reshape(-1, batch)
     rates, rng = np.full(len(order), 1e-4, "float32"), np.random.default_rng(0)
     precision = backend.resolve_precision("auto")[0]
-    trainers = [trainer_for(way, KANNADA.slug, precision, batch) for way in (recipe, replace(recipe, augment=None))]
+    trainers = [trainer_for(way, KANNADA.slug, precision, batch)
+                for way in (recipe, replace(recipe, augment=None))]
 
     def steps(trainer: Trainer) -> None:
         augment = trainer.recipe.augment
-        drawn = augment.draw(rng, order.size, KANNADA.shape) if augment else np.zeros((0, 8), "float32")
+        drawn = augment.draw(rng, order.size, KANNADA.shape) if augment \
+            else np.zeros((0, 8), "float32")
         trainer.train(images, classes, order, drawn.reshape(len(order), -1, 8), rates)
 
     def measure() -> Result:
@@ -231,10 +247,11 @@ def augmentation(data: str, model: str, rows: int, epochs: int) -> Measure:
 
 
 def bookkeeping(data: str, model: str, rows: int, epochs: int) -> Measure:
-    """% of a fold's training that goes into the live display, the logs and the checkpoints, timed where it does."""
+    """% of a fold's training that the live display, the logs and the checkpoints take."""
     backend.configure_devices(1)
     recipe, spent = models.get(model), []
-    job = FoldJob(model, 0, 0, epochs, min(recipe.batch_size, rows), backend.resolve_precision("auto")[0], 1)
+    precision = backend.resolve_precision("auto")[0]
+    job = FoldJob(model, 0, 0, epochs, min(recipe.batch_size, rows), precision, 1)
     fold = one_fold(data, rows)
 
     def timed(function: Callable[..., None]) -> Callable[..., None]:
@@ -254,7 +271,8 @@ def bookkeeping(data: str, model: str, rows: int, epochs: int) -> Measure:
     return measure
 
 
-def torch_fit(data: str, rows: int, epochs: int, batch_size: int = 256, threads: int | None = None) -> Measure:
+def torch_fit(data: str, rows: int, epochs: int, batch_size: int = 256,
+              threads: int | None = None) -> Measure:
     """Images a second of PyTorch on the tutorial's layers: bfloat16 by autocast, channels last."""
     import torch
     from torch import nn
@@ -266,15 +284,18 @@ def torch_fit(data: str, rows: int, epochs: int, batch_size: int = 256, threads:
 
     def block(inside: int, filters: int, size: int) -> list[nn.Module]:
         return [nn.Conv2d(inside, filters, size, padding="same"), nn.ReLU(),
-                nn.Conv2d(filters, filters, size, padding="same"), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25)]
+                nn.Conv2d(filters, filters, size, padding="same"), nn.ReLU(), nn.MaxPool2d(2),
+                nn.Dropout(0.25)]
 
-    net = nn.Sequential(*block(1, 32, 5), *block(32, 64, 3), nn.Flatten(), nn.Linear(3136, 256), nn.ReLU(),
-                        nn.Dropout(0.5), nn.Linear(256, 10)).to(memory_format=torch.channels_last)
+    net = nn.Sequential(*block(1, 32, 5), *block(32, 64, 3), nn.Flatten(), nn.Linear(3136, 256),
+                        nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, 10))
+    net = net.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
 
     def epoch(n: int) -> None:
         for batch in torch.randperm(n).split(batch_size):
-            images = pixels[batch].reshape(-1, 1, 28, 28).to(memory_format=torch.channels_last).float() / 255
+            images = pixels[batch].reshape(-1, 1, 28, 28).to(memory_format=torch.channels_last)
+            images = images.float() / 255
             with torch.autocast("cpu", torch.bfloat16):
                 loss = nn.functional.cross_entropy(net(images), labels[batch])
             optimizer.zero_grad(set_to_none=True)
@@ -283,18 +304,20 @@ def torch_fit(data: str, rows: int, epochs: int, batch_size: int = 256, threads:
 
     def measure() -> Result:
         took = seconds(lambda: [epoch(rows) for _ in range(epochs)])
-        return {"value": rows * epochs / took, "precision": "bfloat16", "threads": threads, "batch_size": batch_size,
+        return {"value": rows * epochs / took, "precision": "bfloat16", "threads": threads,
+                "batch_size": batch_size,
                 "parameters": sum(parameter.numel() for parameter in net.parameters())}
 
     epoch(min(rows, 2 * batch_size))
     return measure
 
 
-# -- whole jobs -----------------------------------------------------------------------------------------------------
+# -- whole jobs ------------------------------------------------------------------------------------
 
 
-def cv(data: str, executor: str, model: str, folds: int, rows: int, epochs: int | None = None) -> Measure:
-    """Seconds of `kit cv`: `folds` folds of the model and of the baseline, blend and report included."""
+def cv(data: str, executor: str, model: str, folds: int, rows: int,
+       epochs: int | None = None) -> Measure:
+    """Seconds of `kit cv`: `folds` folds of the model and of the baseline, blend and report."""
     backend.load()
     here = DataFolder(Path(data), KANNADA)
     n = len(here.train())
@@ -313,9 +336,9 @@ def cv(data: str, executor: str, model: str, folds: int, rows: int, epochs: int 
 
 
 def race(data: str, model: str, epochs: int, rows: int) -> Measure:
-    """Seconds from data in memory to a trained network, compilation included, and its accuracy on held-out writers.
+    """Seconds from data in memory to a trained network, and its accuracy on held-out writers.
 
-    model: `tutorial`, or one of the kit's with a schedule of so many epochs.
+    Compilation counts. model: `tutorial`, or one of the kit's with a schedule of so many epochs.
     """
     backend.configure_devices()
     table = DataFolder(Path(data), KANNADA)
@@ -327,20 +350,23 @@ def race(data: str, model: str, epochs: int, rows: int) -> Measure:
     def tutorial() -> Result:
         began = time.perf_counter()
         network = tutorial_network()
-        network.fit(as_tutorial(train.pixels[inside]), train.labels[inside], epochs=epochs, verbose=0)
+        network.fit(as_tutorial(train.pixels[inside]), train.labels[inside], epochs=epochs,
+                    verbose=0)
         took = time.perf_counter() - began
         probs = network.predict(as_tutorial(train.pixels[outside]), verbose=0)
         return {"value": took, "accuracy": float((probs.argmax(1) == train.labels[outside]).mean())}
 
     def kit() -> Result:
         recipe, precision = models.get(model), backend.resolve_precision("auto")[0]
-        job = FoldJob(model, 0, 0, epochs, min(recipe.batch_size, len(inside)), precision, recipe.tta)
+        batch_size = min(recipe.batch_size, len(inside))
+        job = FoldJob(model, 0, 0, epochs, batch_size, precision, recipe.tta)
         with tempfile.TemporaryDirectory(prefix="kit-bench-") as folder:
             fold = FoldData(train.pixels, train.labels, inside, outside)
             began = time.perf_counter()
             done = fit.train_fold(job, recipe, KANNADA, fold, Path(folder))
             took = time.perf_counter() - began
-        return {"value": took - done["predict_seconds"], "accuracy": done["val_accuracy"], "precision": precision}
+        return {"value": took - done["predict_seconds"], "accuracy": done["val_accuracy"],
+                "precision": precision}
 
     return tutorial if model == "tutorial" else kit
 
@@ -350,7 +376,8 @@ def inference(data: str, views: int, rows: int, model: str = "cnn") -> Measure:
     backend.configure_devices()
     pixels, _ = training_rows(data, rows)
     if views:
-        trainer = trainer_for(models.get(model), KANNADA.slug, backend.resolve_precision("auto")[0], 256)
+        precision = backend.resolve_precision("auto")[0]
+        trainer = trainer_for(models.get(model), KANNADA.slug, precision, 256)
 
         def run(n: int) -> Any:
             return predict.predict_probs(trainer, pixels[:n], views)
@@ -370,7 +397,8 @@ MEASURES = {function.__name__: function for function in
 
 def peak_mib() -> float:
     """The most memory that this process, or the largest one that it started, has held; MiB."""
-    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    most = max(resource.getrusage(who).ru_maxrss
+               for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return most / (1024 if sys.platform != "darwin" else 1024**2)
 
 

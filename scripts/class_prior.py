@@ -1,14 +1,15 @@
-"""Measure what the class prior is worth: OOF rows drawn as a test file is, labelled as read, with the prior, and equal.
+"""Measure what the class prior is worth, on OOF rows that are drawn as a test file is.
 
-    python scripts/class_prior.py [submissions/cnn-5fold submissions/strong-cpu …] [--draws 20] [--power 1.5]
+    python scripts/class_prior.py [submissions/cnn-5fold …] [--draws 20] [--power 1.5]
 
-Only training rows take part, each read by models that never saw its writer. Two ways of drawing, 20 times each:
+They are labelled as read, with the prior, and with equal counts. Only training rows take part, each
+read by models that never saw its writer. Two ways of drawing, 20 times each:
 
-random halves   all rows of the eight hardest writers are the pool; half of them, at random, are the file
-whole pages     eight of the sixteen hardest writers, at random, are the pool, and all their rows are the file
+random halves   the pool is all rows of the eight hardest writers; half of them, at random, the file
+whole pages     eight of the sixteen hardest writers, at random, are the pool, and the file as well
 
-Hardest are those of whose rows the run misreads most. A table in Markdown: mean errors, their mean difference to the
-labels as read with its standard error over the draws, and the worst draw.
+Hardest are those of whose rows the run misreads most. A table in Markdown: mean errors, their mean
+difference to the labels as read with its standard error over the draws, and the worst draw.
 """
 
 import argparse
@@ -26,8 +27,9 @@ SEED = 0
 WRITERS = 8
 
 
-def draws(hardest: np.ndarray, writers: np.ndarray, n: int) -> Iterator[tuple[str, np.ndarray, int]]:
-    """The way of drawing, the rows of the file, and the size of the pool, `n` times for each way."""
+def draws(hardest: np.ndarray, writers: np.ndarray,
+          n: int) -> Iterator[tuple[str, np.ndarray, int]]:
+    """The way of drawing, the file's rows, and the size of the pool, `n` times for each way."""
     rng = np.random.default_rng(SEED)
     pool = np.flatnonzero(np.isin(writers, hardest[:WRITERS]))
     for _ in range(n):
@@ -64,15 +66,18 @@ def measure(folder: Path, n: int) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     names = ("cnn-5fold", "cnn-aug-5fold", "strong-cpu")
-    parser.add_argument("folders", nargs="*", type=Path, default=[Path("submissions") / name for name in names])
+    parser.add_argument("folders", nargs="*", type=Path,
+                        default=[Path("submissions") / name for name in names])
     parser.add_argument("--draws", type=int, default=20)
-    parser.add_argument("--power", type=float, default=prior.POWER, help="instead of the kit's own sharpening")
+    parser.add_argument("--power", type=float, default=prior.POWER,
+                        help="instead of the kit's own sharpening")
     asked = parser.parse_args()
     prior.POWER = asked.power
-    print("| run | drawn | errors as read | with the prior | difference | worst draw | equal forced | difference "
-          "| worst draw | prior refused |")
+    print("| run | drawn | errors as read | with the prior | difference | worst draw "
+          "| equal forced | difference | worst draw | prior refused |")
     print("|" + "---|" * 10)
     for folder in asked.folders:
         print("\n".join(measure(folder, asked.draws)), flush=True)
