@@ -37,6 +37,7 @@ from kit.data.folds import make_folds
 from kit.data.source import DataFolder
 from kit.data.table import read_table
 from kit.training import checkpoints, fit, models, predict
+from kit.training.augment import N_NUMBERS
 from kit.training.job_runner import events_to
 from kit.training.jobs import FoldData, FoldJob
 from kit.training.trainer import Trainer, trainer_for
@@ -230,8 +231,8 @@ def augmentation(data: str, model: str, rows: int, epochs: int) -> Measure:
     def steps(trainer: Trainer) -> None:
         augment = trainer.recipe.augment
         drawn = augment.draw(rng, order.size, KANNADA.shape) if augment \
-            else np.zeros((0, 8), "float32")
-        trainer.train(images, classes, order, drawn.reshape(len(order), -1, 8), rates)
+            else np.zeros((0, N_NUMBERS), "float32")
+        trainer.train(images, classes, order, drawn.reshape(len(order), -1, N_NUMBERS), rates)
 
     def measure() -> Result:
         ratios = []

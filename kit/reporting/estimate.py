@@ -103,15 +103,16 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
               f"ensemble makes {100 * gain:.0f}\u00a0% fewer mistakes.")
 
     # Step 5
-    changed = float((results.submitted.argmax(1) != results.test.argmax(1)).mean())
+    relabelled = int((results.submitted.argmax(1) != results.test.argmax(1)).sum())
+    changed = relabelled / len(results.test)
     if changed and results.class_prior and results.class_prior.spread is not None:
         pool = results.competition.test_pool or len(results.test)
         won, spread = prior_gain(results.oof[scored], labels, writers, results.class_prior,
                                  min(1.0, len(results.test) / pool))
         won_draws = np.random.default_rng(SEED + 2).normal(won, spread, DRAWS).clip(-1, 1)
         value, draws = value - changed * won, draws - changed * won_draws
-        words += (f" The class prior changed {100 * changed:.1f}\u00a0% of the labels; on held-out "
-                  f"writers, 100 such changes corrected {100 * won:.0f} errors net.")
+        words += (f" The class prior changed {relabelled:,} labels; on held-out writers, 100 such "
+                  f"changes made {abs(100 * won):.0f} {'fewer' if won >= 0 else 'more'} mistakes.")
 
     value = float(np.clip(value, 0, 1))
     low, high = accuracy_bounds(draws, len(results.test))

@@ -13,6 +13,7 @@ from kit.reporting import blended, figures, machines, metrics, numerals, page, v
 from kit.reporting.estimate import estimate
 from kit.reporting.pictures import data_uri
 from kit.training import models
+from kit.training.fit import CURVE_ROWS
 from kit.training.models import BASELINE
 
 if TYPE_CHECKING:  # reading a submission's report needs no pandas
@@ -264,15 +265,18 @@ def render_report(report: dict[str, Any], results: "RunResults") -> str:
     of_writer = {entry["writer"]: [i for i, mistake in enumerate(report["mistakes"])
                                    if mistake["writer"] == entry["writer"]][:OF_WRITER]
                  for entry in report["hardest_writers"]}
+    shown = {**report["config"], **report["environment"]}
+    if used := sorted({group["precision"] for group in report["trained_with"]} - {""}):
+        shown["precision"] = used  # not the `auto` that was asked for
     settings = [(NAMES.get(name, name.replace("_", " ")), _in_words(value))
-                for block in ("config", "environment")
-                for name, value in report[block].items() if value is not None]
+                for name, value in shown.items() if value is not None]
     class_names = report["competition"]["class_names"]
     return page.render(
         "report.html", report, class_names, report=report, figures=figures,
         labels=numerals.plain_names(class_names), pictures=pictures, folds=folds, writers=writers,
         scale=_scale(report), groups=groups, settings=settings, sources=SOURCES,
-        of_writer=of_writer, least_accuracy=verdict.percent(metrics.LEAST_ACCURACY, 0),
+        of_writer=of_writer, curve_rows=CURVE_ROWS,
+        least_accuracy=verdict.percent(metrics.LEAST_ACCURACY, 0),
         against=verdict.against_baseline(report), weight=page.shades(report["confusion"]))
 
 

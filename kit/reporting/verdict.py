@@ -196,8 +196,8 @@ def _next(report: dict[str, Any]) -> list[str]:
                      f"{points(gap)} at the end): more augmentation (cnn_aug) or a longer decay "
                      "should help.")
     elif gap < 0:
-        ideas.append("The models do no better on their own training digits than on new ones: they "
-                     "may have room for more epochs or a larger network.")
+        ideas.append("In training (on augmented digits, or with dropout) the models do no better "
+                     "than on new digits: they may have room for more epochs or a larger network.")
 
     if sum(not member["is_baseline"] for member in report["members"]) == 1:
         ideas.append("This run has one recipe with one seed: --seeds 3, or a second --model, makes "

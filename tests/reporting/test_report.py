@@ -223,3 +223,13 @@ def test_rows_that_the_split_harder_never_holds_out_are_not_missing(make_results
     assert report["cv"]["fold"] == [0, 1, 2, 3]
     assert report["leaderboard_estimate"] is None
     assert "harder writers than any it was trained on" in report["verdict"]["headline"]
+
+
+def test_the_page_shows_the_precision_that_was_used_not_the_one_asked_for(report, results):
+    asked = report | {"config": report["config"] | {"precision": "auto"}}
+    assert "<td>auto</td>" in reporting.render_report(asked | {"trained_with": []}, results)
+    folds = {"device": "", "software": "", "folds": []}
+    for used, shown in ((["bfloat16"], "bfloat16"), (["float32", "bfloat16"], "bfloat16, float32")):
+        groups = [{"precision": precision, **folds} for precision in used]
+        page = reporting.render_report(asked | {"trained_with": groups}, results)
+        assert re.search(rf">precision</th><td>{shown}</td>", page)
