@@ -239,6 +239,8 @@ def open_request(competition: Competition, options: TrainingOptions, progress: P
         given = {**given, **other.fold_options(given)}
     chosen = settings.get(options.setting) if options.setting else None
     config = RunConfig(competition.slug, **given)
+    if other or config.limit or config.split == "harder":  # a setting's self-training begins when
+        given = {"self_train": 0, **given}  # all folds are trained, to label the test rows well
     fetched = sources.download(competition, None, data_dir, progress=progress) if fetch else None
     if options.resume:
         if chosen:  # but for its epochs, which may have been fitted to the machine

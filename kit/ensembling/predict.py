@@ -23,7 +23,7 @@ from kit.ensembling.blend import vote
 from kit.ensembling.prior import class_prior
 from kit.training import fit, models, records
 from kit.training.jobs import FoldJob
-from kit.training.predict import predict_probs, predictor_for
+from kit.training.predict import predict_together, predictor_for
 
 
 def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | None = None) -> int:
@@ -102,7 +102,7 @@ def fold_probs(weights: Path, job: FoldJob, competition: Competition,
     precision, _ = backend.prediction_precision(job.precision)
     predictor = predictor_for(models.get(job.model), competition.slug, precision)
     records.load_weights(predictor.model, weights)
-    probs = predict_probs(predictor, pixels, job.tta)
+    probs = predict_together(predictor, pixels, job.tta)
     if not np.isfinite(probs).all():
         raise storage.damaged(weights, "what it predicts are not numbers")
     return probs

@@ -19,7 +19,7 @@ from kit.data.folds import Folds
 from kit.data.source import DataFolder
 from kit.training import models
 
-WEIGHTS, DROPOUT, ORDER, WARPS, CURVE = range(5)  # the streams of `FoldJob.rng`
+WEIGHTS, DROPOUT, ORDER, WARPS, CURVE, PARTS = range(6)  # the streams of `FoldJob.rng`
 # How often each test row is in an epoch of self-training; once gained less (docs/lab-log.md,
 # 2026-11-22)
 GUESSES_TIMES = 3

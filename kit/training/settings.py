@@ -21,6 +21,7 @@ class Setting:
     n_seeds: int = 1
     epochs: int | None = None  # None: each recipe's own
     batch_size: int | None = None  # likewise
+    self_train: int = 0  # rounds of self-training
     # That the whole command takes at most, on the competition's data; None: no promise
     minutes: float | None = None
     # Of each model; with fewer, another setting is the better one
@@ -29,17 +30,17 @@ class Setting:
     def options(self) -> dict[str, Any]:
         """What it says, as RunConfig's options."""
         return {"models": self.models, "n_seeds": self.n_seeds, "epochs": self.epochs,
-                "batch_size": self.batch_size}
+                "batch_size": self.batch_size, "self_train": self.self_train}
 
 
 SETTINGS = {setting.name: setting for setting in (
     # With 3,840 rows a fold, small batches make enough steps of few epochs.
     Setting("sample", "a look at the whole way within 4 minutes", ("cnn_aug",), epochs=6,
             batch_size=64, minutes=3.6, least_epochs={"cnn_aug": 3}),
-    Setting("quick", "a fair score within 15 minutes", ("light",), minutes=15,
-            least_epochs={"light": 2}),
-    Setting("cpu-45min", "the best within 45 minutes", ("strong",), minutes=45,
-            least_epochs={"strong": 5}),
+    Setting("quick", "a fair score within 15 minutes", ("light",), self_train=1,
+            minutes=15, least_epochs={"light": 2}),
+    Setting("cpu-45min", "the best within 45 minutes", ("strong",), self_train=2,
+            minutes=45, least_epochs={"strong": 5}),
     Setting("t4x2-2h", "for 2 hours on Kaggle's two T4s, not measured yet", ("strong",), n_seeds=4,
             epochs=60),
 )}

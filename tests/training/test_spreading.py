@@ -1,0 +1,103 @@
+"""Label spreading: what it mends, what it leaves alone, and where it comes in."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from kit.data import competition as competitions
+from kit.training import fit, models, predict, spreading
+from kit.training.jobs import FoldJob
+
+N_CELLS = 80  # of eight writers and ten digits
+
+
+def _pages(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, probs and features of digits by eight writers.
+
+    Each writer's digits lie around a centre of their own. A fifth of the first writer's sevens are
+    read as threes, with .6 to .4.
+    """
+    rng = np.random.default_rng(seed)
+    cell = rng.permutation(np.arange(n) % N_CELLS)
+    labels = cell % 10
+    centres = np.abs(rng.normal(size=(N_CELLS, 64))) ** 4
+    features = centres[cell] * rng.uniform(0.7, 1.3, (n, 64))
+    probs = np.full((n, 10), 0.01)
+    probs[np.arange(n), labels] = 0.91
+    misread = (cell == 7) & (rng.random(n) < 0.2)
+    probs[misread] = 0.0
+    probs[misread, 3], probs[misread, 7] = 0.6, 0.4
+    return labels, probs.astype("float32"), features.astype("float32")
+
+
+def test_what_is_misread_among_rows_alike_is_read_right():
+    labels, probs, features = _pages(4_000)
+    wrong = probs.argmax(1) != labels
+    assert 5 <= wrong.sum() <= 15
+    spread = spreading.spread(probs, features)
+    assert (spread.argmax(1) == labels).all()
+    assert spread.dtype == "float32" and spread.shape == probs.shape
+    assert np.allclose(spread.sum(1), 1, atol=1e-6)
+
+
+def test_a_short_file_is_left_as_it_is():
+    labels, probs, features = _pages(spreading.LEAST_ROWS - 1)
+    assert spreading.spread(probs, features) is probs
+
+
+def test_the_order_of_rows_changes_nothing():
+    labels, probs, features = _pages(800)
+    order = np.random.default_rng(1).permutation(800)
+    assert np.allclose(spreading.spread(probs[order], features[order]),
+                       spreading.spread(probs, features)[order], atol=1e-5)
+
+
+@pytest.mark.parametrize("features", [np.zeros((600, 8), "float32"), np.ones((600, 8), "float32")],
+                         ids=["all blank", "all alike"])
+def test_rows_without_a_difference_keep_numbers(features):
+    probs = np.random.default_rng(0).dirichlet(np.ones(10), 600).astype("float32")
+    assert np.isfinite(spreading.spread(probs, features)).all()
+
+
+@pytest.fixture
+def alike(tiny, monkeypatch, fold_data):
+    """The tiny recipe, which spreads from 20 rows on, trained for an epoch by `train`."""
+    recipe = dataclasses.replace(tiny, spread=True)
+    monkeypatch.setitem(models.RECIPES, "tiny", recipe)
+    monkeypatch.setattr(spreading, "LEAST_ROWS", 20)
+    return recipe
+
+
+def test_a_file_is_read_together_and_its_parts_are_bounded(alike, fold_data, monkeypatch):
+    predictor = predict.Predictor(alike, competitions.get("kannada-mnist"), "float32")
+    alone = predict.predict_probs(predictor, fold_data.pixels)
+    together = predict.predict_together(predictor, fold_data.pixels)
+    features = predictor.features_of(fold_data.pixels[:5].reshape(-1, 28, 28, 1))
+    assert features.shape == (5, 13 * 13 * 4) and features.dtype == "float32"
+    assert np.abs(alone - together).max() > 1e-3
+    sizes = []
+    monkeypatch.setattr(predict, "MOST_ROWS", 100)
+    monkeypatch.setattr(predict, "spread",
+                        lambda probs, features: sizes.append(len(features)) or probs)
+    assert np.array_equal(predict.predict_together(predictor, fold_data.pixels), alone)
+    assert sizes == [90] * 4
+
+
+def test_a_recipe_that_does_not_spread_reads_each_row_by_itself(tiny, fold_data, monkeypatch):
+    monkeypatch.setattr(predict, "spread", None)
+    predictor = predict.Predictor(tiny, competitions.get("kannada-mnist"), "float32")
+    assert np.array_equal(predict.predict_together(predictor, fold_data.pixels),
+                          predict.predict_probs(predictor, fold_data.pixels))
+
+
+def test_val_rows_are_read_in_parts_as_long_as_the_test_file(alike, fold_data, tmp_path,
+                                                             monkeypatch):
+    """All together would have nearer neighbours than the test rows have."""
+    sizes = []
+    monkeypatch.setattr(fit, "predict_together", lambda trainer, pixels, n_views:
+                        sizes.append(len(pixels)) or predict.predict_probs(trainer, pixels))
+    job = FoldJob("tiny", 0, 0, 1, 50, "float32", 1)
+    data = dataclasses.replace(fold_data, extra_pixels=None)  # 60 val rows, 30 test rows
+    fit.train_fold(job, alike, competitions.get("kannada-mnist"), data, tmp_path / "fold")
+    assert sizes == [30, 30, 30]
