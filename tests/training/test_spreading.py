@@ -42,12 +42,12 @@ def test_what_is_misread_among_rows_alike_is_read_right():
 
 
 def test_a_short_file_is_left_as_it_is():
-    labels, probs, features = _pages(spreading.LEAST_ROWS - 1)
+    _, probs, features = _pages(spreading.LEAST_ROWS - 1)
     assert spreading.spread(probs, features) is probs
 
 
 def test_the_order_of_rows_changes_nothing():
-    labels, probs, features = _pages(800)
+    _, probs, features = _pages(800)
     order = np.random.default_rng(1).permutation(800)
     assert np.allclose(spreading.spread(probs[order], features[order]),
                        spreading.spread(probs, features)[order], atol=1e-5)
