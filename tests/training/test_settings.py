@@ -1,5 +1,7 @@
 """Which setting fits data and machine, and that what the user names goes before it."""
 
+from pathlib import Path
+
 import pytest
 
 from kit.commands import request
@@ -33,6 +35,11 @@ def test_each_trains_what_the_registry_knows():
         assert [models.get(name).name for name in setting.models] == list(setting.models)
     assert [row["setting"] for row in settings.table()] == list(settings.SETTINGS)
     assert len(settings.lines()) == 1 + len(settings.SETTINGS)
+
+
+def test_each_is_explained_where_settings_are():
+    page = (Path(__file__).parents[2] / "docs" / "improve.md").read_text("utf-8")
+    assert [name for name in settings.SETTINGS if f"| `{name}` |" not in page] == []
 
 
 def test_the_table_says_what_a_setting_promises_and_the_least_that_it_trains():
