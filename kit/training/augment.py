@@ -27,10 +27,12 @@ class Augment:
         They are projective transforms, output pixel → input pixel, as `keras.ops.image` wants them.
         """
         u = rng.uniform(-1.0, 1.0, (6, n))
-        cos, sin = np.cos(np.deg2rad(self.rotation) * u[0]), np.sin(np.deg2rad(self.rotation) * u[0])
+        cos, sin = np.cos(np.deg2rad(self.rotation) * u[0]), \
+            np.sin(np.deg2rad(self.rotation) * u[0])
         slant = np.tan(np.deg2rad(self.shear) * u[1])
         zoom_x, zoom_y = 1.0 + self.zoom * u[2], 1.0 + self.zoom * u[3]
-        return affine(cos * zoom_x, (cos * slant - sin) * zoom_y, sin * zoom_x, (sin * slant + cos) * zoom_y,
+        return affine(cos * zoom_x, (cos * slant - sin) * zoom_y,
+                      sin * zoom_x, (sin * slant + cos) * zoom_y,
                       self.shift * shape[1] * u[4], self.shift * shape[0] * u[5], shape)
 
     def apply(self, images: Any, numbers: Any) -> Any:
@@ -38,10 +40,15 @@ class Augment:
         return warp(images, numbers)
 
 
-def affine(a: Any, b: Any, c: Any, d: Any, shift_x: Any, shift_y: Any, shape: tuple[int, int]) -> np.ndarray:
-    """`(n, 8)` transforms of the matrix [[a, b], [c, d]] about the image's centre, then a shift in pixels."""
+def affine(a: Any, b: Any, c: Any, d: Any, shift_x: Any, shift_y: Any,
+           shape: tuple[int, int]) -> np.ndarray:
+    """`(n, 8)` transforms: the matrix [[a, b], [c, d]] about the image's centre, then a shift.
+
+    The shift is in pixels.
+    """
     x, y = (shape[1] - 1) / 2, (shape[0] - 1) / 2
-    a, b, c, d, shift_x, shift_y = np.broadcast_arrays(*map(np.atleast_1d, (a, b, c, d, shift_x, shift_y)))
+    a, b, c, d, shift_x, shift_y = np.broadcast_arrays(
+        *map(np.atleast_1d, (a, b, c, d, shift_x, shift_y)))
     zero = np.zeros_like(a, dtype=float)
     rows = [a, b, x - a * x - b * y + shift_x, c, d, y - c * x - d * y + shift_y, zero, zero]
     return np.stack(rows, 1).astype("float32")
@@ -51,16 +58,18 @@ def warp(images: Any, transforms: Any) -> Any:
     """Images `(n, h, w, 1)` float32 warped bilinearly, background 0; transforms `(n, 8)`."""
     from keras import ops
 
-    return ops.image.affine_transform(images, transforms, interpolation="bilinear", fill_mode="constant",
-                                      fill_value=0.0, data_format="channels_last")
+    return ops.image.affine_transform(images, transforms, interpolation="bilinear",
+                                      fill_mode="constant", fill_value=0.0,
+                                      data_format="channels_last")
 
 
-# Test-time views, the best first: (zoom, shift in pixels in x, in y). Three gained .0005 to .001 on the hardest
-# writers, seven and sixteen no more than three (docs/lab-log.md, 2026-11-21).
-VIEWS = ((1.0, 0, 0), (0.9, 0, 0), (1.1, 0, 0), (1.0, 1, 0), (1.0, -1, 0), (1.0, 0, 1), (1.0, 0, -1))
+# Test-time views, the best first: (zoom, shift in pixels in x, in y). Three gained .0005 to .001 on
+# the hardest writers, seven and sixteen no more than three (docs/lab-log.md, 2026-11-21).
+VIEWS = ((1.0, 0, 0), (0.9, 0, 0), (1.1, 0, 0), (1.0, 1, 0), (1.0, -1, 0), (1.0, 0, 1),
+         (1.0, 0, -1))
 
 
 def views(n: int, shape: tuple[int, int]) -> np.ndarray:
-    """`(n, 8)` transforms of the first `n` views, the image itself first; the same for every image."""
+    """`(n, 8)` transforms of the first `n` views, the image itself first."""
     zoom, shift_x, shift_y = np.array(VIEWS[:n]).T
     return affine(zoom, 0, 0, zoom, shift_x, shift_y, shape)
