@@ -1,14 +1,16 @@
-"""Install the kit with pip in one of three sets of versions, whatever a machine's pip is set up to do instead.
+"""Install the kit with pip in one of three sets of versions, however a machine's pip is set up.
 
 Run by the Python of the environment that is to be filled:
     .venv/bin/python -I scripts/install.py tried|newest|lowest|listed [options of pip install]
 
-tried: the versions of `constraints.txt`, from wheels; without them where a wheel is missing on this machine.
-newest, lowest: what `setup.cfg` admits at most, and at least. listed: what the options say, from wheels.
+tried: the versions of `constraints.txt`, from wheels; without them where a wheel is missing on this
+machine. newest, lowest: what `setup.cfg` admits at most, and at least. listed: what the options
+say, from wheels.
 
-Of pip's settings, in `PIP_…` variables or in a `pip.conf`, only those stay that say how packages are reached:
-a company's index, proxy, certificate and cache. Others, such as `PIP_USER`, `PIP_TARGET` or `PIP_CONSTRAINT`,
-would change what is installed, or where to, so they are named and set aside.
+Of pip's settings, in `PIP_…` variables or in a `pip.conf`, only those stay that say how packages
+are reached: a company's index, proxy, certificate and cache. Others, such as `PIP_USER`,
+`PIP_TARGET` or `PIP_CONSTRAINT`, would change what is installed, or where to, so they are named and
+set aside.
 """
 
 import ast
@@ -21,17 +23,23 @@ from pathlib import Path
 
 REACH = {
     "index-url", "extra-index-url", "no-index", "find-links", "trusted-host", "keyring-provider",
-    "proxy", "cert", "client-cert", "cache-dir", "no-cache-dir", "timeout", "default-timeout", "retries",
-}
-SILENT = {"config-file", "disable-pip-version-check", "no-color", "no-input", "progress-bar", "quiet", "verbose"}
-UNREACHED = re.compile(r"connection broken by|Could not fetch URL|ProxyError|SSLError|No space left")
+    "proxy", "cert", "client-cert", "cache-dir", "no-cache-dir", "timeout", "default-timeout",
+    "retries"}
+SILENT = {"config-file", "disable-pip-version-check", "no-color", "no-input", "progress-bar",
+          "quiet", "verbose"}
+UNREACHED = re.compile("connection broken by|Could not fetch URL|ProxyError|SSLError|No space left")
 BOUND = re.compile(r"([\w.-]+)(?:\[[\w,-]+\])?>=([\w.]+)\s*(;.*)?")
 
 
 def settings_of_pip() -> dict[str, str]:
-    """What variables and `pip.conf` set for `pip install`, by name; of two values the one that pip takes."""
-    variables = {name: value for name, value in os.environ.items() if name.startswith("PIP_") and value}
-    # A `user = true` anywhere would also mean `pip config --user list`, and that leaves the other files out.
+    """What variables and `pip.conf` set for `pip install`, by name.
+
+    Of two values, the one that pip takes.
+    """
+    variables = {name: value for name, value in os.environ.items()
+                 if name.startswith("PIP_") and value}
+    # A `user = true` anywhere would also mean `pip config --user list`, and that leaves the other
+    # files out.
     all_files = {f"PIP_{name}": "0" for name in ("USER", "GLOBAL", "SITE")}
     command = [sys.executable, "-I", "-m", "pip", "config", "list"]
     listed = subprocess.run(command, env=os.environ | all_files, stdout=subprocess.PIPE, text=True)
@@ -46,17 +54,20 @@ def settings_of_pip() -> dict[str, str]:
 
 
 def clean_environment(settings: dict[str, str]) -> dict[str, str]:
-    """This process' environment, with those settings of pip alone that say how packages are reached."""
-    kept = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in settings.items() if name in REACH}
-    others = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
+    """This process' environment; of pip's settings, only those on how to reach packages."""
+    kept = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in settings.items()
+            if name in REACH}
+    others = {name: value for name, value in os.environ.items()
+              if not name.startswith(("PIP_", "PYTHON"))}
     return others | kept | {"PIP_CONFIG_FILE": os.devnull}
 
 
 def lower_bounds(setup_cfg: Path) -> list[str]:
-    """Each lower bound of `setup.cfg` as an exact version. A requirement without one is a ValueError."""
+    """Each lower bound of `setup.cfg` as an exact version. ValueError where one is missing."""
     parser = configparser.ConfigParser()
     parser.read_string(setup_cfg.read_text("utf-8"))
-    requirements = [parser["options"]["install_requires"], *parser["options.extras_require"].values()]
+    requirements = [parser["options"]["install_requires"],
+                    *parser["options.extras_require"].values()]
     pins = set()
     for requirement in filter(None, "\n".join(requirements).splitlines()):
         if not (bound := BOUND.fullmatch(requirement)):
@@ -67,7 +78,8 @@ def lower_bounds(setup_cfg: Path) -> list[str]:
 
 def pip_install(arguments: list[str], environment: dict[str, str]) -> tuple[int, str]:
     """Run `pip install`; its exit status, and its words, which the user has seen by then."""
-    command = [sys.executable, "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
+    command = [sys.executable, "-I", "-m", "pip", "install", "--quiet",
+               "--disable-pip-version-check", *arguments]
     words = []
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr or ():
@@ -79,7 +91,8 @@ def pip_install(arguments: list[str], environment: dict[str, str]) -> tuple[int,
 def main(versions: str, arguments: list[str]) -> int:
     settings = settings_of_pip()
     if aside := sorted(settings.keys() - REACH - SILENT):
-        print(f"note: this machine's settings of pip are set aside here: {', '.join(aside)}", file=sys.stderr)
+        print(f"note: this machine's settings of pip are set aside here: {', '.join(aside)}",
+              file=sys.stderr)
     environment = clean_environment(settings)
     wheels = ["--only-binary", ":all:"]
     if versions == "listed":
@@ -90,10 +103,12 @@ def main(versions: str, arguments: list[str]) -> int:
         pins = Path(sys.prefix, "lowest.txt")
         pins.write_text("\n".join(lower_bounds(Path("setup.cfg"))) + "\n", "utf-8")
         return pip_install(["--constraint", str(pins), *arguments], environment)[0]
-    failed, words = pip_install([*wheels, "--constraint", "constraints.txt", *arguments], environment)
+    constrained = [*wheels, "--constraint", "constraints.txt", *arguments]
+    failed, words = pip_install(constrained, environment)
     if failed and not UNREACHED.search(words):
-        print("note: a version of constraints.txt has no wheel for this machine (pip's words above); installing the "
-              "newest versions instead, which no test of the kit has seen", file=sys.stderr)
+        print("note: a version of constraints.txt has no wheel for this machine (pip's words "
+              "above); installing the newest versions instead, which no test of the kit has seen",
+              file=sys.stderr)
         failed, words = pip_install(arguments, environment)
     return failed
 
