@@ -50,7 +50,7 @@ def write_files(folder: Path, source: str | Path, competition: Competition) -> N
     KitError if the arrays don't fit.
     """
     arrays = _from_keras(competition) if str(source) == "keras" else _from_npz(Path(source))
-    train, test = (_part(arrays, kind, str(source), competition) for kind in PARTS)
+    train, test = (_to_part(arrays, kind, str(source), competition) for kind in PARTS)
     ids = np.arange(len(test.labels)) + competition.first_id
     write_table(folder / competition.train, competition, train.pixels, competition.label_column,
                 train.labels)
@@ -150,7 +150,8 @@ def _from_npz(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _part(arrays: dict[str, np.ndarray], kind: str, called: str, competition: Competition) -> Part:
+def _to_part(arrays: dict[str, np.ndarray], kind: str, called: str,
+             competition: Competition) -> Part:
     """The images and labels of one file. KitError unless they are the competition's in shape and
     values, with one label for each image.
     """

@@ -218,10 +218,10 @@ def _curves(label: int) -> tuple[strokes.Curve, ...]:
 def _write_digits(hand: Handwriting, labels: np.ndarray, paper: Paper,
                   random: PortableRandom) -> np.ndarray:
     """Pixels uint8 (n, 784) of one writer's digits."""
-    points, along, down = _lines(hand, labels, random)
+    points, along, down = _draw_strokes(hand, labels, random)
     points = _warp(hand, points, along, random)
-    radius = np.where(down, _pen(hand, points, along, random), pen.UNSEEN)
-    points, radius = _marks(paper, points, radius, random)
+    radius = np.where(down, _pen_radius(hand, points, along, random), pen.UNSEEN)
+    points, radius = _add_marks(paper, points, radius, random)
     box = pen.rasterize(pen.fit_to_box(points, radius), radius)
     edge = box * (1 - box) * 4  # 0 on paper and on ink: only edges are ragged
     box = np.clip(box + hand.ragged * edge * (2 * random.uniform(*box.shape) - 1), 0.0, 1.0)
@@ -229,8 +229,8 @@ def _write_digits(hand: Handwriting, labels: np.ndarray, paper: Paper,
     return np.rint(frame * 255).astype(np.uint8).reshape(len(labels), -1)
 
 
-def _lines(hand: Handwriting, labels: np.ndarray,
-           random: PortableRandom) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _draw_strokes(hand: Handwriting, labels: np.ndarray,
+                  random: PortableRandom) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The line of each digit, padded to the longest: points (n, 2, p), along (n, p) and pen down
     (n, p).
     """
@@ -269,8 +269,8 @@ def _warp(hand: Handwriting, points: np.ndarray, along: np.ndarray,
     return warped
 
 
-def _pen(hand: Handwriting, points: np.ndarray, along: np.ndarray,
-         random: PortableRandom) -> np.ndarray:
+def _pen_radius(hand: Handwriting, points: np.ndarray, along: np.ndarray,
+                random: PortableRandom) -> np.ndarray:
     """The pen radius at each point (n, p), in pixels; UNSEEN where the ink runs out."""
     n = len(points)
     step = np.gradient(points, axis=2)
@@ -288,8 +288,8 @@ def _pen(hand: Handwriting, points: np.ndarray, along: np.ndarray,
     return np.clip(radius, pen.UNSEEN, pen.MAX_RADIUS)
 
 
-def _marks(paper: Paper, points: np.ndarray, radius: np.ndarray,
-           random: PortableRandom) -> tuple[np.ndarray, np.ndarray]:
+def _add_marks(paper: Paper, points: np.ndarray, radius: np.ndarray,
+               random: PortableRandom) -> tuple[np.ndarray, np.ndarray]:
     """Append a ruled line and a speck to the points of each digit; for most they are UNSEEN."""
     n, line = len(points), np.linspace(-1.2, 1.2, 50)
     low, high = pen.bounds(points, radius)

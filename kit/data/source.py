@@ -219,7 +219,7 @@ def download(competition: Competition, source: str | Path | None, root: Path, fo
         new.path.mkdir()
         try:
             manifest = _gather(new, source, say) | {"origin": origin}
-            manifest |= _check(new, say)
+            manifest |= _check_files(new, say)
         except KitError as error:
             # Its path is in the scratch folder, which will be gone: name the source instead
             raise KitError(error.message.replace(str(new.path), str(source)), error.fix) from error
@@ -306,7 +306,7 @@ def _gather(new: DataFolder, source: str | Path, say: Callable[[str], None]) -> 
     return about
 
 
-def _check(new: DataFolder, say: Callable[[str], None]) -> dict[str, Any]:
+def _check_files(new: DataFolder, say: Callable[[str], None]) -> dict[str, Any]:
     """Read and check every file. Returns the hashes and numbers of rows for the manifest."""
     (new.path / MANIFEST).unlink(missing_ok=True)
     say("reading and checking the files")

@@ -65,7 +65,7 @@ def read_scored_run(folder: Path) -> ScoredRun:
         if folds.writers is not None:
             arrays["writer"] = folds.writers
     config = _read_config(folder)
-    _check(folder / "oof.npz", arrays, competitions.get(config["competition"]).n_classes)
+    _check_rows(folder / "oof.npz", arrays, competitions.get(config["competition"]).n_classes)
     scored = np.flatnonzero(np.isfinite(arrays["probs"]).all(axis=1))
     order = scored[np.argsort(arrays["row"][scored], kind="stable")]
     return ScoredRun(folder.resolve().name, arrays["row"][order],
@@ -95,7 +95,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return {**config, "data": read_data_record(folder), "command": about.get("command")}
 
 
-def _check(path: Path, arrays: dict[str, np.ndarray], n_classes: int) -> None:
+def _check_rows(path: Path, arrays: dict[str, np.ndarray], n_classes: int) -> None:
     """KitError unless these are probs of whole rows, each row once, with a label and a fold."""
     rows, probs, label = arrays["row"], arrays["probs"], arrays["label"]
     columns = [arrays[name] for name in ("row", "label", "fold", "writer") if name in arrays]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kit.ensembling.blend_runs import OOF, Blend, BlendedRun, as_one_run
+from kit.ensembling.blend_runs import OOF, Blend, as_one_run
 from kit.reporting import metrics
 from kit.reporting.verdict import percent, points
 
@@ -87,27 +87,25 @@ def numbers(results: "RunResults") -> dict[str, Any] | None:
     blend = results.blended
     if blend is None:
         return None
-    runs, writers = [_run(each, results) for each in blend.runs], results.folds.writers
-    best = max(range(len(runs)), key=lambda i: runs[i]["oof_accuracy"])
-    right = _right(results.oof, results)
-    return {"how": blend.how, "runs": runs, "best": runs[best]["name"],
-            "paired": metrics.paired_tests(right, _right(blend.runs[best].oof, results), writers),
-            "fit": _fit(results, blend)}
+    folds, runs = results.folds, []
+    for each in blend.runs:
+        right = _right(each.oof, results)
+        guess = each.run.report["leaderboard_estimate"] or {}
+        runs.append({"name": each.name, "weight": each.weight, "oof_accuracy": float(right.mean()),
+                     "models": list(each.run.scored.config["models"]),
+                     "ci95": list(metrics.accuracy_interval(right, folds.writers)),
+                     "log_loss": float(metrics.log_losses(each.oof, folds.labels).mean()),
+                     "estimate": guess.get("value"),
+                     "same_folds": bool(np.array_equal(each.run.scored.fold, folds.fold)),
+                     "sha256": each.run.sha256})
+    best = max(blend.runs, key=lambda each: float(_right(each.oof, results).mean()))
+    return {"how": blend.how, "runs": runs, "best": best.name,
+            "paired": metrics.paired_tests(_right(results.oof, results),
+                                           _right(best.oof, results), folds.writers),
+            "fit": _gain_of_fit(results, blend)}
 
 
-def _run(each: BlendedRun, results: "RunResults") -> dict[str, Any]:
-    right = _right(each.oof, results)
-    guess = each.run.report["leaderboard_estimate"] or {}
-    return {"name": each.name, "weight": each.weight, "oof_accuracy": float(right.mean()),
-            "models": list(each.run.scored.config["models"]),
-            "ci95": list(metrics.accuracy_interval(right, results.folds.writers)),
-            "log_loss": float(metrics.log_losses(each.oof, results.folds.labels).mean()),
-            "estimate": guess.get("value"),
-            "same_folds": bool(np.array_equal(each.run.scored.fold, results.folds.fold)),
-            "sha256": each.run.sha256}
-
-
-def _fit(results: "RunResults", blend: Blend) -> dict[str, Any] | None:
+def _gain_of_fit(results: "RunResults", blend: Blend) -> dict[str, Any] | None:
     """What fitted weights gained over equal ones, on rows that they had not been fitted to."""
     if blend.fitted is None:
         return None

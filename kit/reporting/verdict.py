@@ -129,7 +129,7 @@ def _findings(report: dict[str, Any]) -> list[str]:
         sentences.append(f"The blended runs alone: {runs}. {word[stands]} the best of them, "
                          f"{blend['best']}: {numbers}.")
         if blend["fit"]:
-            sentences.append(_fit(blend["fit"]))
+            sentences.append(_fitted_weights(blend["fit"]))
     elif base is None:
         sentences.append("No fold of the baseline was trained, so there is nothing to compare.")
     elif against := against_baseline(report):
@@ -161,7 +161,7 @@ def _findings(report: dict[str, Any]) -> list[str]:
     return sentences
 
 
-def _fit(fit: dict[str, Any]) -> str:
+def _fitted_weights(fit: dict[str, Any]) -> str:
     """What the fitted weights of a blend gained over equal ones, where anything."""
     saved = fit["log_loss_saved"]
     gains = ["more digits read correctly"] * (paired_verdict(fit["paired"])[0] == "better")
