@@ -158,9 +158,10 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
 
 def _write_beginning(run: RunFolder, config: RunConfig, plan: Plan, against: Against | None,
                      resumed: bool) -> Plan:
-    """Write with what a run begins: its comparison, config and folds; the plan, with its own folds.
+    """Write what a run begins with: its comparison, its config and its folds.
 
-    A run that is resumed has them. KitError where `run` cannot begin or go on so.
+    Returns the plan; for a run that is resumed, with the folds that it began with. KitError where
+    another process has begun the run, or its comparison and its options exclude each other.
     """
     if not resumed and run.config.is_file():
         raise KitError(f"another process has just begun the run {run.name!r}",
