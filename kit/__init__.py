@@ -25,12 +25,17 @@ if TYPE_CHECKING:
         validate,
     )
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = ["blend", "compare", "cv", "doctor", "download", "models", "predict", "remove_runs",
            "report", "runs", "score", "show", "submit", "validate"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from kit.core import installation
+
+        return installation.kit_version()
     if name not in __all__:
         raise AttributeError(f"module 'kit' has no attribute {name!r}")
     from kit.commands import actions
@@ -39,4 +44,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *__all__, "__version__"])

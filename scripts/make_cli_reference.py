@@ -30,7 +30,8 @@ and `kit COMMAND --help` says the same in the terminal.
 Results go to stdout, progress to stderr. Exit codes: 0 done; 1 the answer is no (a submission that is not acceptable, a
 rehearsal that failed); 2 an expected failure or a wrong option, as two lines `error: …` and `fix: …`; 130 interrupted.
 
-`kit --install-completion` sets up completion for your shell; `kit --show-completion` prints it.
+`kit --version` names the version and, in a git checkout, the commit. `kit --install-completion`
+sets up completion for your shell; `kit --show-completion` prints it.
 """
 
 

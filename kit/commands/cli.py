@@ -52,6 +52,7 @@ from kit.commands.options import (
     Upload,
     execute,
 )
+from kit.core import installation
 from kit.core.config import option_name
 from kit.core.errors import KitError
 from kit.data.competition import KANNADA
@@ -68,6 +69,20 @@ app.add_typer(cli_kaggle.ledger, name="ledger")
 INTERRUPTED = 130
 # Click's, or that of the copy of Click that newer Typers carry inside.
 UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(installation.describe())
+        raise typer.Exit
+
+
+@app.callback()
+def about(version: Annotated[bool, typer.Option(
+    "--version", callback=_show_version, is_eager=True,
+    help="The kit's version, and the git commit of a checkout.")] = False) -> None:
+    """What stands before a command."""
 
 
 # -- the main job ----------------------------------------------------------------------------------

@@ -15,7 +15,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kit.core import ambient, backend, locks, os_errors, provenance, storage, system
+from kit.core import (
+    ambient,
+    backend,
+    installation,
+    locks,
+    os_errors,
+    provenance,
+    storage,
+    system,
+)
 from kit.core.errors import KitError
 from kit.data import source as sources
 from kit.data.competition import Competition
@@ -53,8 +62,8 @@ def examine(competition: Competition, data_dir: Path) -> list[Finding]:
 
 def checks(competition: Competition, data_dir: Path) -> dict[str, Callable[[], Finding]]:
     """What is checked on any machine, by the names of the findings."""
-    return {"Python": _python, "backend": _backend, "environment": _environment, "GPU": _gpu,
-            "precision": _precision, "processes": _processes, "memory": _memory,
+    return {"kit": _kit, "Python": _python, "backend": _backend, "environment": _environment,
+            "GPU": _gpu, "precision": _precision, "processes": _processes, "memory": _memory,
             "disk": lambda: _disk(Path(data_dir)), "credentials": _credentials,
             "data": lambda: _data(competition, Path(data_dir)), "Kaggle image": _kaggle_image}
 
@@ -70,11 +79,16 @@ def run(checks: dict[str, Callable[[], Finding]]) -> list[Finding]:
         except Exception as error:  # a broken driver or installation can raise anything
             findings.append(Finding(
                 name, BAD, f"cannot be examined: {type(error).__name__}: {error}",
-                "repair the installation: bash scripts/setup.sh"))
+                f"repair the installation: {installation.how_to_install()}"))
     return findings
 
 
 # -- what trains -----------------------------------------------------------------------------------
+
+
+def _kit() -> Finding:
+    return Finding("kit", OK, f"{installation.describe().removeprefix('kit ')}, in "
+                   f"{installation.KIT.parent}")
 
 
 def _python() -> Finding:

@@ -1,4 +1,4 @@
-"""Record what a result was made with: package versions, git commit, and a hash of the code.
+"""Record what a result was made with: package versions and a hash of the code.
 
 Versions are looked up without importing the packages, so this also works in a process that must not
 load TensorFlow, and where an import fails.
@@ -9,11 +9,11 @@ import hashlib
 import importlib.metadata
 import io
 import platform
-import subprocess
 import tokenize
 from pathlib import Path
 
-KIT = Path(__file__).parents[1]
+from kit.core.installation import KIT
+
 # The modules that decide a fold's numbers, as paths below kit/. Executors and schedules don't
 # change them.
 HASHED_MODULES = ("core/backend.py", "data/folds.py", "training/augment.py",
@@ -87,20 +87,3 @@ def code_hash(root: Path = KIT) -> str:
         # An indent is a token of its own, so where a block ends is part of the hash.
         digest.update("\0".join([name, *words]).encode())
     return digest.hexdigest()
-
-
-def source_commit() -> str:
-    """The git commit that the kit's source is at, and whether its files differ from it."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(KIT), *arguments],  # noqa: S607  the user's own git
-                              capture_output=True, text=True, check=True, timeout=20)
-        return done.stdout.strip()
-
-    try:
-        # It may lie in somebody else's repository
-        git("ls-files", "--error-unmatch", "__init__.py")
-        return git("rev-parse", "HEAD") + (", with local changes"
-                                           if git("status", "--porcelain", "--", ".") else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown (not a git checkout)"

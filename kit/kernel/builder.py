@@ -3,9 +3,9 @@
 A kernel is a single file, so it contains the whole kit as a zip in base64, and the zip's hash. The
 user's own files that the kernel needs lie in the same zip, in a folder beside the kit.
 Beside it are `kernel-metadata.json` and, in predict mode, a folder with the run's weights, to be
-uploaded as a dataset. The folder does not depend on when or where it was built: the same commit
-gives the same bytes. So it has no `checksums.json`, which would also keep the hashes of an earlier
-build.
+uploaded as a dataset. The folder does not depend on when or where it was built: the same commit,
+with the same tags, gives the same bytes. So it has no `checksums.json`, which would also keep the
+hashes of an earlier build.
 """
 
 import contextlib
@@ -19,8 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import kit
-from kit.core import os_errors, provenance, storage
+from kit.core import installation, os_errors, storage
 from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder
@@ -125,8 +124,9 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
         settings["minutes"] = minutes
         if accelerator == "tpu":
             settings["backend"] = "jax"
-        facts = {"title": competition.title, "url": competition.url, "version": kit.__version__,
-                 "commit": provenance.source_commit(), "accelerator": accelerator}
+        facts = {"title": competition.title, "url": competition.url,
+                 "version": installation.kit_version(), "commit": installation.source_commit(),
+                 "accelerator": accelerator}
         code = template.render(kind, settings, pack_source(own_files), facts)
         text = json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
         _write_folder(Path(out), {KINDS[kind]: code, METADATA: text.encode()}, packed_weights)
@@ -214,11 +214,14 @@ def _write_folder(out: Path, files: dict[str, bytes], weights_folder: Path) -> N
 def pack_source(own_files: Mapping[str, str]) -> bytes:
     """The kit's package as a zip, and beside it the user's own files (text by name) in OWN_FILES.
 
-    Its bytes depend on the files alone: entries are sorted and dated 1980.
+    Since Kaggle has not installed the kit, a file names its version.
+
+    Its bytes depend on the files and the version alone: entries are sorted and dated 1980.
     """
-    package = Path(kit.__file__).parent
+    package = installation.KIT
     paths = sorted(path for path in package.rglob("*") if path.suffix in PACKED_SUFFIXES)
     files = {f"kit/{path.relative_to(package).as_posix()}": path.read_bytes() for path in paths}
+    files[f"kit/{installation.PACKED_VERSION}"] = f"{installation.kit_version()}\n".encode()
     files |= {f"{OWN_FILES}/{name}": own_files[name].encode() for name in sorted(own_files)}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
@@ -232,5 +235,5 @@ def pack_source(own_files: Mapping[str, str]) -> bytes:
 
 def packed_own_files() -> dict[str, str]:
     """On Kaggle: the user's own files that were packed with this kit, text by name."""
-    folder = Path(kit.__file__).parents[1] / OWN_FILES
+    folder = installation.KIT.parent / OWN_FILES
     return {path.name: path.read_text("utf-8") for path in sorted(folder.glob("*"))}

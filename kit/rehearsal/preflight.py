@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kit.core import os_errors, provenance
+from kit.core import installation, os_errors, provenance
 from kit.core.errors import KitError
 from kit.kernel.builder import METADATA
 from kit.kernel.folder import accelerators
@@ -45,7 +45,7 @@ def check(folder: Path, metadata: dict[str, Any]) -> tuple[list[str], list[str]]
         if lacking:
             raise KitError(f"{code} is a notebook, and {' and '.join(lacking)}, with which Kaggle "
                            f"runs one, {'is' if len(lacking) == 1 else 'are'} not installed here",
-                           "bash scripts/setup.sh rehearse in the kit's folder")
+                           installation.how_to_install("rehearse"))
     elif code.suffix == ".ipynb":
         raise KitError(f"{folder / METADATA} calls {code.name} a script, and it is a notebook",
                        'write there "kernel_type": "notebook"')

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kit.core import installation
 from kit.core.errors import KitError
 from kit.core.progress import ForwardingProgress, Progress
 from kit.data.competition import Competition
@@ -35,7 +36,7 @@ class TensorBoardProgress(ForwardingProgress):
             from tensorboard.summary.writer.event_file_writer import EventFileWriter
         except ModuleNotFoundError as error:
             raise KitError(f"--tensorboard needs a package that is missing: {error.name}",
-                           "bash scripts/setup.sh tensorboard in the kit's folder, or leave "
+                           f"{installation.how_to_install('tensorboard')}, or leave "
                            "--tensorboard out") from error
         super().__init__(progress)
         self.folder, self.train, self.competition = folder, train, competition

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import kit
-from kit.core import backend, storage, system
+from kit.core import backend, installation, storage, system
 from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.training import checkpoints
@@ -68,7 +68,7 @@ def load_ray() -> Any:
         import ray
     except ModuleNotFoundError as error:
         raise KitError(f"--executor ray needs Ray, which is not installed ({error})",
-                       "bash scripts/setup.sh ray in the kit's folder, or use --executor "
+                       f"{installation.how_to_install('ray')}, or use --executor "
                        "processes") from error
     return ray
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from kit.core import backend, provenance, storage
+from kit.core import backend, installation, provenance, storage
 from kit.core.config import RunConfig, differences
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder, finished_folds
@@ -111,5 +111,5 @@ def write_config(run: RunFolder, config: RunConfig, data: DataFolder, settled: R
 def origin(data: DataFolder) -> dict[str, Any]:
     """From which data, by which commit, when and where a result was made: a part of config.json."""
     return {"data": {"source": data.source, "is_sample": data.is_sample, "sha256": data.sha256},
-            "git_commit": provenance.source_commit(),
+            "git_commit": installation.source_commit(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"), "machine": platform.node()}

@@ -58,8 +58,8 @@ def examine(tmp_path) -> dict[str, doctor.Finding]:
 
 
 def test_it_looks_at_all_that_it_should(tmp_path, data):
-    assert list(examine(tmp_path)) == ["Python", "backend", "environment", "GPU", "precision", "processes", "memory",
-                                       "disk", "credentials", "data", "Kaggle image"]
+    assert list(examine(tmp_path)) == ["kit", "Python", "backend", "environment", "GPU", "precision", "processes",
+                                       "memory", "disk", "credentials", "data", "Kaggle image"]
 
 
 # -- the four cases made on purpose ---------------------------------------------------------------------------------

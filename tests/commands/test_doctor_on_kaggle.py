@@ -41,7 +41,7 @@ def examine():
 
 def test_it_looks_at_all_that_it_should():
     assert list(examine()) == [
-        "Kaggle", "image", "versions", "internet", "mounts", "Python", "backend", "environment", "GPU",
+        "Kaggle", "image", "versions", "internet", "mounts", "kit", "Python", "backend", "environment", "GPU",
         "precision", "processes", "memory", "disk", "credentials", "data"]
 
 

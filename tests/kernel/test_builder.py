@@ -14,6 +14,7 @@ import pytest
 from slugify import slugify
 from typer.testing import CliRunner
 
+import kit
 from kit.commands.cli_kaggle import kernel as commands
 from kit.core.errors import KitError
 from kit.core.storage import write_bytes, write_json
@@ -112,8 +113,9 @@ def test_a_script_tells_a_person_what_it_is_and_where_it_came_from(tmp_path):
     folder = builder.build(tmp_path, KANNADA, models=("cnn", "cnn_aug"), epochs=7, seed=3, minutes=90)
     text = (folder / "kernel.py").read_text()
     head = " ".join(text[:text.index("SHA256 =")].split())
-    for words in ("Kannada MNIST", "trains cnn, cnn_aug on 5 folds", "within 90 minutes", "kit 0.1.0, git commit",
-                  hashlib.sha256(builder.pack_source({})).hexdigest(), '"epochs": 7,', '"seed": 3,', '"minutes": 90,'):
+    for words in ("Kannada MNIST", "trains cnn, cnn_aug on 5 folds", "within 90 minutes",
+                  f"kit {kit.__version__}, git commit", hashlib.sha256(builder.pack_source({})).hexdigest(),
+                  '"epochs": 7,', '"seed": 3,', '"minutes": 90,'):
         assert words in head
     assert max(map(len, text.splitlines())) <= 140
 
