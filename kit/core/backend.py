@@ -11,17 +11,15 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from kit.core import ambient, system
+from kit.core import ambient, installation, system
 from kit.core.errors import KitError
-
-HOW_TO_INSTALL = ("run bash scripts/submit.sh, which sets it up; TensorFlow has wheels for "
-                  "Python 3.11 to 3.13 on Linux, macOS (Apple silicon) and Windows")
 
 
 def load() -> str:
@@ -58,7 +56,15 @@ def _import_keras() -> str:
                 raise KitError(f"JAX cannot be loaded, which {source} asks for: {error}",
                                f"install the JAX that fits this machine, or {other} for "
                                "TensorFlow") from error
-            raise KitError(f"the training library is missing: {error}", HOW_TO_INSTALL) from error
+            if refused := re.search(r"DLL load failed.*", str(error)):
+                raise KitError(f"Windows cannot load the training library: {refused[0]}",
+                               "install Microsoft's Visual C++ Redistributable (x64), and see that "
+                               "Python is a 64-bit one; TensorFlow also needs a processor with AVX"
+                               ) from error
+            raise KitError(f"the training library is missing: {error}",
+                           f"{installation.how_to_install()}; TensorFlow has wheels for Python "
+                           "3.11 to 3.13 on Linux, macOS (Apple silicon) and Windows (x86-64)"
+                           ) from error
     name = str(keras.backend.backend())
     if name not in ambient.BACKENDS:
         raise KitError(f"Keras was loaded {'before the kit ' * earlier}with the backend {name}, on "

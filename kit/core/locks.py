@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import socket
+import sys
 import tempfile
 import time
 import uuid
@@ -247,6 +248,16 @@ def _start_time(process: int) -> str:
 
 
 def _is_running(process: int) -> bool:
+    if sys.platform == "win32":  # there os.kill with signal 0 sends Ctrl-C
+        import ctypes
+
+        windows = ctypes.WinDLL("kernel32", use_last_error=True)
+        handle = windows.OpenProcess(0x10_0000, False, process)  # SYNCHRONIZE: to wait for it
+        if not handle:
+            return ctypes.get_last_error() == 5  # access denied: it runs, as another user
+        ended = windows.WaitForSingleObject(handle, 0) == 0  # else WAIT_TIMEOUT: it runs
+        windows.CloseHandle(handle)
+        return not ended
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -23,11 +23,14 @@ def check_run_name(name: str) -> str:
         raise KitError(f"{name!r} is a path, not the name of a run",
                        "give the name alone with --run, and the folder that it lies in with "
                        "--runs-dir")
-    bad = re.search(r'[/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff:*?"|]', name)
-    if bad or not name.strip() or name != name.strip() or name.startswith((".", "-")) \
-            or len(name.encode()) > 200:
+    bad = re.search(r'[/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff:*?"<>|]', name)
+    # Windows has no folder of these names, and cannot clone a repository that has one
+    device = re.fullmatch(r"(con|prn|aux|nul|(com|lpt)\d)(\..*)?", name, re.IGNORECASE)
+    if bad or device or not name.strip() or name != name.strip() or name.endswith(".") \
+            or name.startswith((".", "-")) or len(name.encode()) > 200:
         raise KitError(f"{name!r} cannot be the name of a run",
-                       "use letters, digits, spaces, '-' and '_'; no leading '.' or '-', 200 bytes "
+                       "use letters, digits, spaces, '-' and '_'; no leading '.' or '-', no '.' at "
+                       "the end, no name that Windows keeps for a device, such as aux; 200 bytes "
                        "at most")
     return name
 

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -95,9 +96,12 @@ def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: f
     training writers. time_limit in seconds, memory_limit in bytes. out: a folder for what the
     kernel wrote. say: gets each line of its output as it comes. mounts: folders that stand for its
     other inputs; layout: where Kaggle mounts them; both as in `sources`. KitError for a folder that
-    is no kernel or not in Python, missing data, an input that no folder stands for, or a notebook
-    whose packages are missing.
+    is no kernel or not in Python, missing data, an input that no folder stands for, a notebook
+    whose packages are missing, or on Windows itself.
     """
+    if sys.platform == "win32":  # no symlinks without a privilege, no modes, no sessions
+        raise KitError("a kernel cannot be rehearsed on Windows itself",
+                       "rehearse it in WSL (wsl --install), where the kit is installed as on Linux")
     folder = Path(folder)
     metadata = read_metadata(folder)
     code = folder / metadata["code_file"]
@@ -270,7 +274,7 @@ def _explain_failure(stage: Path, stopped: str, exit_code: int, verdict: Verdict
                                "submission only Kaggle can tell")
     elif module in image.PACKAGES and importlib.util.find_spec(module) is None:
         verdict.reasons.append(f"{module} is in Kaggle's image and not on this machine: install it "
-                               "here to rehearse this kernel (.venv/bin/python -m pip install "
+                               f"here to rehearse this kernel ({sys.executable} -m pip install "
                                f"{image.PACKAGES[module]})")
     if (stage / "kaggle" / "working" / SUBMISSION).is_file():
         verdict.reasons.append(f"the {SUBMISSION} that it left does not count: Kaggle rejects a "

@@ -98,8 +98,7 @@ class WorkerPool:
         self.listener.start()
         self.pool = ProcessPoolExecutor(len(self.slots), context, _start_worker,
                                         (self.slots, self.threads, context.Value("i", 0),
-                                         context.Barrier(len(self.slots)), self.events,
-                                         os.getpid()))
+                                         context.Barrier(len(self.slots)), self.events))
 
     def _submit(self, task: Callable[..., Any], *arguments: Any) -> Any:
         """The future of a task; the first ones start the processes."""
@@ -158,11 +157,11 @@ _barrier: Any = None  # and where it waits for the others
 
 
 def _start_worker(slots: list[WorkerSlot], threads: int | None, turn: Any, barrier: Any,
-                  events: Any, parent: int) -> None:
+                  events: Any) -> None:
     """In a new worker process: take the next slot, and prepare the backend for its cores or GPU."""
     global _events, _barrier
     _events, _barrier = events, barrier
-    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     with turn.get_lock():
         slot = slots[turn.value % len(slots)]
         turn.value += 1
@@ -194,11 +193,16 @@ def _gpu_name(i: int) -> str:
     return visible.split(",")[i].strip() if visible else str(i)
 
 
-def _exit_with_parent(parent: int) -> None:
-    """A killed run must not go on writing behind the back of the one that resumes it."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+def _exit_with_parent() -> None:
+    """A killed run must not go on writing behind the back of the one that resumes it.
+
+    On Windows a parent's id stays when it has ended, so this waits for the process itself.
+    """
+    import multiprocessing
+
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _run_reporting(task: Callable[..., Any], arguments: tuple) -> tuple[Any, int]:

@@ -30,6 +30,22 @@ def test_a_backend_that_is_not_there_is_two_lines(tmp_path, asked, said):
     assert said in done.stdout
 
 
+@pytest.mark.parametrize(("why", "said", "fix"), [
+    ("No module named 'tensorflow'", "error: the training library is missing: No module named",
+     "TensorFlow has wheels"),
+    # As TensorFlow says it on Windows, after its traceback
+    ("Traceback ...\nImportError: DLL load failed while importing _x: it failed.\n\nFailed to load",
+     "error: Windows cannot load the training library: DLL load failed while importing _x: it failed.\n",
+     "Visual C++ Redistributable")])
+def test_a_tensorflow_that_is_not_there_or_cannot_be_loaded_is_two_lines(tmp_path, why, said, fix):
+    (tmp_path / "tensorflow.py").write_text(f"raise ImportError({why!r})")
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    done = subprocess.run([sys.executable, "-c", LOAD], cwd=tmp_path, capture_output=True, text=True,
+                          env={**environment, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
+    assert done.returncode == 0 and done.stdout.startswith(said) and fix in done.stdout, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+
+
 def test_a_tpu_is_seen_by_jax_alone():
     assert backend.has_tpu() is False
 

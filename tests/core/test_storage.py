@@ -114,13 +114,13 @@ def test_nan_does_not_become_json(tmp_path):
     assert not (tmp_path / "a.json").exists()
 
 
-@pytest.mark.parametrize("name", ["first", "cnn+mlp 2", "ಕನ್ನಡ", "<script>", "a.b"])
+@pytest.mark.parametrize("name", ["first", "cnn+mlp 2", "ಕನ್ನಡ", "auxiliary", "a.b"])
 def test_run_names_that_are_fine(name):
     assert run_folder.check_run_name(name) == name
 
 
 @pytest.mark.parametrize("name", ["", " ", "../x", "a/b", "..", ".hidden", "-x", "a\0b", "a\nb", "x" * 300, " a",
-                                  "a\\b"])
+                                  "a\\b", "<script>", "a.", "aux", "NUL.1"])
 def test_run_names_that_are_not(name):
     with pytest.raises(KitError, match="the name of a run"):
         run_folder.check_run_name(name)

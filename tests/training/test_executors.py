@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import multiprocessing.synchronize
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from kit.core.progress import Progress
 from kit.data import competition, folds, sample, source
 from kit.training import executors, fit, job_runner, workers
 from kit.training.jobs import FoldJob, Plan, make_jobs
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -195,11 +199,35 @@ def test_a_share_of_all_cores_is_no_core_of_ones_own(monkeypatch, throttled, thr
     monkeypatch.setattr(executors.system, "cores", lambda: [0, 1])
     monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: calls.append(cores), raising=False)
     monkeypatch.setattr(executors.backend, "configure_devices", prepared.append)
-    monkeypatch.setattr(workers, "_exit_with_parent", lambda parent: None)
+    monkeypatch.setattr(workers, "_exit_with_parent", lambda: None)
     executors.settle(RunConfig(precision="float32", executor="local"))
     turn = multiprocessing.get_context("spawn").Value("i", 0)
-    workers._start_worker([workers.WorkerSlot((3,))], None, turn, None, 0, None)
+    workers._start_worker([workers.WorkerSlot((3,))], None, turn, None, None)
     assert calls == pinned and prepared == [threads, 1]
+
+
+PARENT = """
+import multiprocessing, threading, time
+from kit.training import workers
+
+def work():
+    threading.Thread(target=workers._exit_with_parent, daemon=True).start()
+    print("it works", flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    multiprocessing.get_context("spawn").Process(target=work).start()
+    time.sleep(600)
+"""
+
+
+def test_a_worker_ends_with_a_parent_that_is_killed(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    with subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, stdout=subprocess.PIPE,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}) as parent:
+        assert parent.stdout.readline() == b"it works\n"
+        parent.kill()
+        parent.communicate(timeout=300)  # until the worker as well has closed its output
 
 
 def test_one_process_alone_may_have_a_tpu(monkeypatch):
