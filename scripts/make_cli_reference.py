@@ -38,13 +38,17 @@ sets up completion for your shell; `kit --show-completion` prints it.
 def reference() -> str:
     """The whole page."""
     commands = dict(_commands(app, ()))
-    rows = _parameters(commands[("cv",)])  # it has no option of its own
-    shared = set.intersection(*({name for name, *_ in _parameters(command)} for command in commands.values()))
-    trains = {name for name, *_ in rows} - shared
-    parts = [HEAD, "## Options of every command\n", _table([row for row in rows if row[0] in shared]),
+    names = {words: {name for name, *_ in _parameters(command)}
+             for words, command in commands.items()}
+    shared = set.intersection(*names.values())
+    rows = _parameters(commands[("cv",)])
+    trains = names[("cv",)] & names[("submit",)] - shared
+    parts = [HEAD, "## Options of every command\n",
+             _table([row for row in rows if row[0] in shared]),
              "## Options of training\n", "`kit cv` and `kit submit` take them.\n",
              _table([row for row in rows if row[0] in trains])]
-    return "\n".join(parts + [_section(words, command, shared, trains) for words, command in commands.items()])
+    return "\n".join(parts + [_section(words, command, shared, trains)
+                              for words, command in commands.items()])
 
 
 def _commands(group: Any, before: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Callable]]:
@@ -59,9 +63,11 @@ def _commands(group: Any, before: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
 
 def _section(words: tuple[str, ...], command: Callable, shared: set[str], trains: set[str]) -> str:
     about, *rest = inspect.cleandoc(command.__doc__ or "").split("\n\n")
-    run = rest.pop(0).removeprefix(EXAMPLE) if rest and rest[0].startswith(EXAMPLE) else " ".join(("kit", *words))
+    has_example = rest and rest[0].startswith(EXAMPLE)
+    run = rest.pop(0).removeprefix(EXAMPLE) if has_example else " ".join(("kit", *words))
     own = _parameters(command)
-    parts = [f"## kit {' '.join(words)}\n", f"{about}\n", f"```sh\n{run}\n```\n", *[f"{text}\n" for text in rest]]
+    parts = [f"## kit {' '.join(words)}\n", f"{about}\n", f"```sh\n{run}\n```\n",
+             *[f"{text}\n" for text in rest]]
     if trains <= {name for name, *_ in own}:
         parts.append("Takes the [options of training](#options-of-training).\n")
         shared = shared | trains
@@ -71,11 +77,12 @@ def _section(words: tuple[str, ...], command: Callable, shared: set[str], trains
 
 def _table(rows: list[tuple[str, str, str, str]]) -> str:
     lines = ["| option | what | default |", "|---|---|---|"]
-    return "\n".join(lines + [f"| {shown} | {about} | {default} |" for _, shown, about, default in rows]) + "\n"
+    lines += [f"| {shown} | {about} | {default} |" for _, shown, about, default in rows]
+    return "\n".join(lines) + "\n"
 
 
 def _parameters(function: Callable) -> list[tuple[str, str, str, str]]:
-    """(name, how it is written, what it is, its default), as Markdown, of each of a function's options."""
+    """A function's options as Markdown: name, how it is written, what it is, its default."""
     rows = []
     for name, parameter in inspect.signature(function).parameters.items():
         if name == "context":  # Typer's own
@@ -85,14 +92,17 @@ def _parameters(function: Callable) -> list[tuple[str, str, str, str]]:
         if type(info).__name__ == "ArgumentInfo":
             shown = f"`{name.upper()}`"
         else:
-            # In Annotated[…], Typer takes the first argument for the default until it builds the command.
-            declared = [text for text in (info.default, *(info.param_decls or ())) if str(text).startswith("--")]
+            # In Annotated[…], Typer takes the first argument for the default until it builds the
+            # command.
+            declared = [text for text in (info.default, *(info.param_decls or ()))
+                        if str(text).startswith("--")]
             option = declared[0] if declared else f"--{name.replace('_', '-')}"
             if bool in (kind, *typing.get_args(kind)):
                 shown = f"`{option}`" if declared else f"`{option}`, `--no-{option[2:]}`"
             else:
                 shown = f"`{option} {info.metavar or _kind(kind)}`"
-        shown_default = info.show_default if isinstance(info.show_default, str) else parameter.default
+        shown_default = info.show_default if isinstance(info.show_default, str) \
+            else parameter.default
         default = "**required**" if not given else _default(shown_default)
         rows.append((name, shown, re.sub(r"([|<])", r"\\\1", info.help or ""), default))
     return rows

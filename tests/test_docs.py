@@ -170,6 +170,15 @@ def test_the_cli_reference_has_every_command():
     assert re.findall(r"^## (kit .*)$", text, re.MULTILINE) == names(TYPER_APP, "kit")
 
 
+def test_an_option_of_kit_cv_alone_is_not_shown_as_one_of_kit_submit():
+    text = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    of_training, cv, submit = (text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+                               for title in ("Options of training", "kit cv", "kit submit"))
+    assert "`--against TEXT`" in cv and "`--epochs N`" in of_training and "`--fetch`" in submit
+    assert "--against" not in of_training + submit
+    assert all("[options of training]" in section for section in (cv, submit))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_commands_in_blocks_parse(page):
     for program, *words in shell_commands(page.read_text("utf-8")):
