@@ -19,7 +19,7 @@ from typing import Any
 from kit.core import locks, os_errors, storage
 from kit.core.config import matches_type
 from kit.core.errors import KitError
-from kit.data.competition import KANNADA, Competition
+from kit.data.competition import Competition
 from kit.data.csvfile import open_csv, quoted
 from kit.kaggle import client as kaggle_client
 from kit.kaggle import submissions
@@ -94,7 +94,7 @@ def record_submission(submission: Path, report: dict[str, Any]) -> None:
 def sync_command(competition: Competition, path: Path = LEDGER) -> str:
     """The command that fetches scores into the ledger at `path`."""
     words = ["kit", "ledger", "sync"]
-    words += ["--competition", competition.slug] if competition.slug != KANNADA.slug else []
+    words += competition.option
     words += ["--ledger", str(path)] if path != LEDGER else []
     return shlex.join(words)
 

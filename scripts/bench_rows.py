@@ -193,7 +193,7 @@ def kit_fit(data: str, model: str, rows: int, epochs: int, precision: str = "aut
             fit.train_fold(job, recipe, KANNADA, fold, Path(folder), events_to(PlainProgress()))
             took = read_csv(Path(folder) / "history.csv")["seconds"].sum()
         steps = len(fold.train_rows) // job.batch_size
-        network = trainer_for(recipe, KANNADA.slug, precision, job.batch_size).model
+        network = trainer_for(recipe, KANNADA, precision, job.batch_size).model
         return {"value": steps * job.batch_size * job.epochs / took, "precision": precision,
                 "threads": threads, "batch_size": job.batch_size,
                 "flops": 3 * models.flops(network)}
@@ -225,7 +225,7 @@ def augmentation(data: str, model: str, rows: int, epochs: int) -> Measure:
     order = np.arange(rows // batch * batch, dtype="int32").reshape(-1, batch)
     rates, rng = np.full(len(order), 1e-4, "float32"), np.random.default_rng(0)
     precision = backend.resolve_precision("auto")[0]
-    trainers = [trainer_for(way, KANNADA.slug, precision, batch)
+    trainers = [trainer_for(way, KANNADA, precision, batch)
                 for way in (recipe, replace(recipe, augment=None))]
 
     def steps(trainer: Trainer) -> None:
@@ -378,7 +378,7 @@ def inference(data: str, views: int, rows: int, model: str = "cnn") -> Measure:
     pixels, _ = training_rows(data, rows)
     if views:
         precision = backend.resolve_precision("auto")[0]
-        trainer = trainer_for(models.get(model), KANNADA.slug, precision, 256)
+        trainer = trainer_for(models.get(model), KANNADA, precision, 256)
 
         def run(n: int) -> Any:
             return predict.predict_probs(trainer, pixels[:n], views)

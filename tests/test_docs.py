@@ -200,6 +200,7 @@ def test_no_program_in_a_block_is_overlooked(page):
 def reader_s_folder(tmp_path, monkeypatch):
     """Where a reader types: empty, but for the files that the docs suppose one has; models of one layer."""
     from kit.data.sample import draw_digits
+    from tests import public_formats as public
 
     monkeypatch.chdir(tmp_path)
     small = {name: dataclasses.replace(recipe, layers=flat, tta=1) for name, recipe in models.RECIPES.items()}
@@ -214,6 +215,11 @@ def reader_s_folder(tmp_path, monkeypatch):
     images = digits.pixels.reshape(-1, 28, 28)
     np.savez("mnist.npz", x_train=images[:150], y_train=digits.labels[:150],
              x_test=images[150:], y_test=digits.labels[150:])
+    public.write_toml_files()
+    public.draw_shapes(tmp_path / "shapes")
+    public.draw_sign_language(tmp_path / "sign-language-mnist.zip")
+    public.draw_fashion_idx(tmp_path / "fashion-idx")
+    public.draw_devanagari()
     return tmp_path
 
 

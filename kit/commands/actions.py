@@ -32,6 +32,7 @@ from kit.reporting.numerals import plain_names
 from kit.reporting.score import score as score_file
 from kit.reporting.score import score_lines
 from kit.reporting.verdict import percent
+from kit.training.records import read_competition
 
 MISTAKES = 12  # shown below a score
 
@@ -148,8 +149,11 @@ def predict(run: str | Result, test: str | Path, out: str | Path, runs_dir: str 
     """Label another test file with a trained run: labels to a .csv, probs to a .npz."""
     from kit.ensembling.predict import predict_file
 
-    rows = predict_file(find_runs.find_run(_name(run), Path(runs_dir)), Path(test), Path(out),
-                        progress or notebook_progress(quiet))
+    progress = progress or notebook_progress(quiet)
+    folder = find_runs.find_run(_name(run), Path(runs_dir))
+    if note := find_runs.changed_file(folder.path, KANNADA):
+        progress.say(f"{note}; what it was then is used")
+    rows = predict_file(folder, Path(test), Path(out), progress)
     return Result({"rows": rows, "out": str(out)}, [f"{out}: {rows} rows"])
 
 
@@ -175,8 +179,10 @@ def score(file: str | Path, competition: str = KANNADA.slug,
     result = score_file(Path(file), data)
 
     def pictures() -> list[Markup]:
+        own = [data.competition.label(k) for k in range(data.competition.n_classes)]
         rows = result["shown"]
-        predicted, actual = ([row[name] for row in rows] for name in ("predicted", "actual"))
+        predicted, actual = ([own.index(row[name]) for row in rows]
+                             for name in ("predicted", "actual"))
         pixels = data.test().pixels[:len(rows)]
         return [digits.prediction_gallery(pixels, predicted, data.competition, actual, columns=10)]
 
@@ -195,12 +201,12 @@ def report(run: str | Result, competition: str = KANNADA.slug, data_dir: str | P
         data = find_runs.find_run_data(RunFolder(blended), Path(data_dir))
         runs = read_runs(blends.find_runs(blended, Path(runs_dir)))
         numbers = pipeline.report_blend(blended, runs, data)
-        return _report(numbers, blended, data)
+        return _report(numbers, blended, data, *_changed_file(blended, competition))
     folder = find_runs.find_run(_name(run), Path(runs_dir))
     data = find_runs.find_run_data(folder, Path(data_dir))
     taken = blends.is_blend(Path(submissions) / folder.name)  # by a blend of the run's name
     trained = pipeline.report(folder, data, None if taken else Path(submissions))
-    return _report(trained.report, folder.path, data)
+    return _report(trained.report, folder.path, data, *_changed_file(folder.path, competition))
 
 
 @command
@@ -219,7 +225,7 @@ def compare(run_a: str | Result, run_b: str | Result, out: str | Path | None = N
                for run in (run_a, run_b)]
     result = comparing.compare(*folders)
     if out is not None:
-        about, table = competitions.get(result["competition"]), None
+        about, table = read_competition(folders[0]), None
         with contextlib.suppress(KitError):  # a page without pictures is better than none
             table = sources.find_data(about, Path(data_dir)).train()
         storage.write_text(Path(out), comparing.render_compare(result, table), record=False)
@@ -266,11 +272,12 @@ def show(row: int, competition: str = KANNADA.slug, out: str | Path | None = Non
     """One digit of the training file, as a picture; `out`: as a .png or .svg file, too."""
     data = sources.find_data(competitions.get(competition), Path(data_dir))
     image, label = digits.read_digit(row, data)
-    name = plain_names(data.competition.class_names)[label]
+    name, own = plain_names(data.competition.class_names)[label], data.competition.label(label)
+    called = f"{own} ({name})" if data.competition.labels and str(own) != name else str(own)
     if out is not None:
         digits.write_digit(image, name, f"row {row}", Path(out))
     colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return Result({"row": row, "label": label}, [f"row {row}: {label}"],
+    return Result({"row": row, "label": own}, [f"row {row}: {called}"],
                   drawing=digits.digit_as_text(image, colours),
                   pictures=lambda: [digits.gallery([image], [name], 1, f"row {row}")])
 
@@ -304,6 +311,12 @@ def doctor(competition: str = KANNADA.slug, data_dir: str | Path = "data") -> Re
 def _name(run: str | Result) -> str:
     """A run by its name, or by what `cv` or `submit` returned."""
     return str(run.folder) if isinstance(run, Result) else str(run)
+
+
+def _changed_file(run: Path, competition: str) -> list[str]:
+    """What to say where the file that describes a run's competition is another one by now."""
+    note = find_runs.changed_file(run, competitions.get(competition))
+    return [f"note: {note}; what it was then is shown"] * bool(note)
 
 
 def _report(numbers: dict[str, Any], folder: Path, data: DataFolder, *lines: str) -> Result:

@@ -49,17 +49,18 @@ def build(out: str | Path = "kernel", competition: str = KANNADA.slug, user: str
 @command
 def rehearse(folder: str | Path = "kernel", hidden: str | Path | None = None,
              time_limit: str = "2h", mount: list | tuple | None = None, layout: str = "new",
-             data_dir: str | Path = "data", progress: Progress | None = None) -> Result:
+             data_dir: str | Path = "data", competition: str = KANNADA.slug,
+             progress: Progress | None = None) -> Result:
     """Run a kernel folder here as Kaggle would, on a hidden test file; is there a submission?"""
     from kit.data import source
     from kit.rehearsal import rehearse as rehearsal
 
-    folder, mounts = Path(folder), mount or ()
-    competition = rehearsal.find_inputs(folder, mounts, layout).competition
-    data = source.find_data(competition, Path(data_dir))
+    folder, mounts, given = Path(folder), mount or (), competitions.get(competition)
+    about = rehearsal.find_inputs(folder, mounts, layout, given).competition
+    data = source.find_data(about, Path(data_dir))
     verdict = rehearsal.rehearse(
         folder, data.path, Path(hidden) if hidden else None, parse_duration(time_limit),
-        say=(progress or notebook_progress()).say, mounts=mounts, layout=layout)
+        say=(progress or notebook_progress()).say, mounts=mounts, layout=layout, given=given)
     return Result(verdict.to_dict(), verdict.lines(), ok=verdict.ok)
 
 

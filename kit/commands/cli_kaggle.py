@@ -79,9 +79,10 @@ def rehearse(
 
     Example: kit kernel rehearse kernel --time-limit 10m
     """
-    # Which competition it is for, the folder says.
+    # Which competition it is for, the folder says, unless it was made by hand for one of the user's
     execute(actions_kaggle.rehearse, quiet, as_json, folder=folder, hidden=hidden,
-            time_limit=time_limit, mount=mount, layout=layout, data_dir=data_dir)
+            time_limit=time_limit, mount=mount, layout=layout, data_dir=data_dir,
+            competition=competition)
 
 
 @kernel.command()

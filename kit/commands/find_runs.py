@@ -3,6 +3,7 @@
 Also the data that a run was made from. Nothing is trained or changed here.
 """
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder
 from kit.data import competition as competitions
 from kit.data import source as sources
-from kit.data.competition import Competition
+from kit.data.competition import Competition, changed_settings
 from kit.data.source import DataFolder
-from kit.training.records import read_config, read_data_record
+from kit.training.records import read_competition, read_config, read_data_record
 
 # -- by name ---------------------------------------------------------------------------------------
 
@@ -67,13 +68,14 @@ def find_run_data(run: RunFolder, data_dir: Path, with_extra: bool = True) -> Da
 
     with_extra: whether the out-of-domain file has to be the same, too.
     """
-    competition = competitions.get(read_config(run.path).competition)
+    competition = read_competition(run.path)
     about = read_data_record(run.path)
     data = sources.data_folder(competition, data_dir, sample=about["is_sample"])
     if not data.path.is_dir():
+        command = shlex.join(["kit", "download", *["--from", "sample"] * about["is_sample"],
+                              *competition.option])
         raise KitError(f"the data that {run.name} was trained on is not in {data_dir}",
-                       "get it with kit download" + " --from sample" * about["is_sample"]
-                       + ", or say where it lies with --data-dir")
+                       f"get it with {command}, or say where it lies with --data-dir")
     ignored = () if with_extra else (competition.extra,)
     before, now = ({name: digest for name, digest in sums.items() if name not in ignored}
                    for sums in (about["sha256"], data.sha256))
@@ -83,6 +85,24 @@ def find_run_data(run: RunFolder, data_dir: Path, with_extra: bool = True) -> Da
                        "put the old data back, or train on what is there now under another name: "
                        "--run")
     return data
+
+
+def changed_file(run: Path, given: Competition) -> str:
+    """How the file that describes a run's competition has changed since, in words; empty where it
+    has not, is not there any more, or there is none.
+
+    given: the competition of this command; its file goes first if it is of the same name.
+    """
+    recorded = read_competition(run)
+    now = given if given.slug == recorded.slug else recorded
+    if now.file is None and recorded.file and Path(expand_home(recorded.file.path)).is_file():
+        try:
+            now = competitions.get(recorded.file.path)
+        except KitError as error:
+            return f"{recorded.file.path} is not as it was: {error.message}"
+    if now.file is None or not (changed := changed_settings(recorded, now)):
+        return ""
+    return f"{now.file.path} has another {', '.join(changed)} than when {run.name} began"
 
 
 # -- the newest unfinished one ---------------------------------------------------------------------
@@ -138,7 +158,8 @@ def _changed(run: Path, stored: RunConfig, data: DataFolder) -> list[str]:
     from kit.training import run_record
 
     try:
-        return [what for what, _ in run_record.changes(RunFolder(run), stored.to_dict(),
-                                                       data.sha256, backend.load())]
+        return [*filter(None, [changed_file(run, data.competition)]),
+                *(what for what, _ in run_record.changes(RunFolder(run), stored.to_dict(),
+                                                         data.sha256, backend.load()))]
     except KitError as error:
         return [error.message]

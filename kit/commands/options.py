@@ -21,7 +21,7 @@ def _one_of(choices: Sequence[str]) -> str:
 # -- of every command ------------------------------------------------------------------------------
 
 Competition = Annotated[str, typer.Option(
-    help="Slug of the competition, or the address of its page.")]
+    help="Slug of the competition, or the address of its page; or a TOML file that describes it.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Result and progress as JSON, for machines.")]
 

@@ -20,6 +20,7 @@ from kit.commands.command import (
     parse_model_names,
 )
 from kit.commands.find_runs import (
+    changed_file,
     find_run_data,
     find_scored_folder,
     find_unfinished,
@@ -334,6 +335,10 @@ def _resume(competition: Competition, name: str | None, given: dict[str, Any], d
     # Kannada's slug may also mean that --competition was not given.
     if competition.slug not in (stored.competition, competitions.KANNADA.slug):
         given = {"competition": competition.slug, **given}
+    if what := changed_file(folder.path, competition):
+        raise KitError(f"the run {name!r} was made differently: {what}",
+                       "put the old file back, or leave --resume out and give another --run to "
+                       "start a new one")
     if changed := differences(stored.to_dict(), stored.to_dict() | given):
         names = [option_name(each) for each, value in given.items()
                  if differences({each: getattr(stored, each)}, {each: value})]

@@ -4,6 +4,7 @@ Only files that are asked for are written, under names of our own and up to a si
 a path in the archive nor a false size does harm.
 """
 
+import contextlib
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,17 +20,31 @@ PACKED_SUFFIXES = (".zip", ".gz")
 _CHUNK = 2 * MAX_LINE_BYTES  # so a chunk without a line end means that a line is too long
 
 
-def unpack(source: Path, required: Sequence[str], optional: Sequence[str], target: Path) -> None:
+def has_file(source: Path, name: str) -> bool:
+    """Whether a folder or a zip has the file `name`, plain or packed."""
+    names: list[str] = []
+    with contextlib.suppress(KitError, OSError, ValueError):
+        if source.is_dir():
+            names = [path.name for path in source.iterdir()]
+        elif source.is_file():
+            with open_zip(source, str(source)) as archive:
+                names = [info.filename.rsplit("/", 1)[-1] for info in archive.infolist()]
+    return any(name + suffix in names for suffix in ("", *PACKED_SUFFIXES))
+
+
+def unpack(source: Path, required: Sequence[str], optional: Sequence[str], target: Path,
+           hint: str = "") -> None:
     """Copy the files `required`, and those of `optional` that exist, from a zip or folder into
     `target`, unpacked.
 
-    In the source each file may be a .zip or .gz itself. KitError if a required file is missing, or
-    the archive is damaged or hostile; some files may have been copied by then.
+    In the source each file may be a .zip or .gz itself. hint: what else may correct a missing file.
+    KitError if a required file is missing, or the archive is damaged or hostile; some files may
+    have been copied by then.
     """
     try:
         if source.is_dir():
             there = {path.name: path for path in source.iterdir() if path.is_file()}
-            for name in _wanted(str(source), list(there), required, optional):
+            for name in _wanted(str(source), list(there), required, optional, hint):
                 if name.endswith(PACKED_SUFFIXES):
                     _from_inner(there[name], str(there[name]), target / name.rsplit(".", 1)[0])
                 else:
@@ -37,9 +52,14 @@ def unpack(source: Path, required: Sequence[str], optional: Sequence[str], targe
                         _copy(stream, target / name, str(there[name]))
         elif source.is_file():
             with open_zip(source, str(source)) as archive:
-                members = [(info.filename.rsplit("/", 1)[-1], info) for info in archive.infolist()
-                           if not info.is_dir()]
-                names = _wanted(str(source), [name for name, _ in members], required, optional)
+                # Some zips have the same file a second time, in a folder of its name
+                files = sorted((info for info in archive.infolist() if not info.is_dir()),
+                               key=lambda info: info.filename.count("/"), reverse=True)
+                same = {(info.filename.rsplit("/", 1)[-1], info.CRC, info.file_size): info
+                        for info in files}
+                members = [(name, info) for (name, _, _), info in same.items()]
+                names = _wanted(str(source), [name for name, _ in members], required, optional,
+                                hint)
                 for name, info in members:
                     if name in names:
                         _extract(archive, info, target / name, f"{source} → {name}")
@@ -83,7 +103,7 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, call
 
 
 def _wanted(called: str, there: list[str], required: Sequence[str],
-            optional: Sequence[str]) -> list[str]:
+            optional: Sequence[str], hint: str) -> list[str]:
     """The names to copy, plain or packed. KitError for a name that is missing or found twice."""
     names = []
     for name in (*required, *optional):
@@ -95,7 +115,8 @@ def _wanted(called: str, there: list[str], required: Sequence[str],
         if not found and name in required:
             raise KitError(f"{called} has no {name}; it holds "
                            f"{list_names(sorted(there)) or 'nothing'}",
-                           f"it must hold {', '.join(required)}, each as .csv, .csv.zip or .csv.gz")
+                           f"it must hold {', '.join(required)}, each as .csv, .csv.zip or .csv.gz"
+                           + hint)
         names += found
     return names
 

@@ -7,7 +7,7 @@ the refused block cell by cell for the message.
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,7 +17,8 @@ from kit.core.errors import KitError
 from kit.data.csvfile import AGAIN, quoted
 
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,2}")
-_QUOTED_ID = re.compile(rb'"((?:[^"]|"")*)"(?:,|$)')
+_FIRST_QUOTED = re.compile(rb'"((?:[^"]|"")*)"(?:,|$)')
+_LAST_QUOTED = re.compile(rb'(?:,|^)"((?:[^"]|"")*)"$')
 
 
 def parse_cells(block: bytes, n_columns: int) -> np.ndarray | None:
@@ -47,26 +48,42 @@ def parse_cells(block: bytes, n_columns: int) -> np.ndarray | None:
     return cells.astype(np.uint8)
 
 
-def split_ids(block: bytes) -> tuple[list[bytes], bytes]:
-    """The first cell of each line, unquoted, and the block without these cells."""
-    ids, rests = [], []
+def split_texts(block: bytes, before: int = 1, after: int = 0) -> tuple[list[list[bytes]], bytes]:
+    """The first `before` and the last `after` cells of each line, unquoted, column by column; and
+    the block without these cells.
+    """
+    columns: list[list[bytes]] = [[] for _ in range(before + after)]
+    rests = []
     for line in block[:-1].split(b"\n"):
-        name, _, rest = line.partition(b",")
-        if name.startswith(b'"') and (quoted := _QUOTED_ID.match(line)):
-            name, rest = quoted[1].replace(b'""', b'"'), line[quoted.end():]
-        ids.append(name)
-        rests.append(rest)
+        for column in columns[:before]:
+            cell, _, rest = line.partition(b",")
+            if cell.startswith(b'"') and (quoted := _FIRST_QUOTED.match(line)):
+                cell, rest = quoted[1].replace(b'""', b'"'), line[quoted.end():]
+            column.append(cell)
+            line = rest
+        if after:
+            line = line.removesuffix(b"\r")
+        for column in reversed(columns[before:]):
+            rest, _, cell = line.rpartition(b",")
+            if cell.endswith(b'"') and (quoted := _LAST_QUOTED.search(line)):
+                cell, rest = quoted[1].replace(b'""', b'"'), line[:quoted.start()]
+            column.append(cell)
+            line = rest
+        rests.append(line)
     rests.append(b"")
-    return ids, b"\n".join(rests)
+    return columns, b"\n".join(rests)
 
 
 def raise_bad_cell(path: Path, line: int, block: bytes, columns: Sequence[str],
-                   n_classes: int | None, has_id: bool) -> NoReturn:
+                   n_classes: int | None = None, texts: tuple[int, int] = (0, 0),
+                   labels: tuple[int, Container[bytes], str] | None = None) -> NoReturn:
     """Raise the KitError that names the first bad cell of a block that `parse_cells` refused.
 
     line: the number of the block's first line. n_classes: if the first column holds labels, the
-    number of classes. has_id: whether the first column holds ids, which may be any text.
+    number of classes. texts: how many columns at the start and at the end may hold any text.
+    labels: which of them holds labels, what these may be, and the fix where one is none of them.
     """
+    before = texts[0]
     for number, text in enumerate(block[:-1].split(b"\n"), line):
         place, text = f"{path}, line {number}", text.removesuffix(b"\r")
         if not text.strip():
@@ -74,18 +91,25 @@ def raise_bad_cell(path: Path, line: int, block: bytes, columns: Sequence[str],
         if b"\r" in text:
             raise KitError(f"{place}: a carriage return inside the line",
                            "save it with line ends \\n or \\r\\n")
-        ids, rest = split_ids(text + b"\n") if has_id else ([], text + b"\n")
-        cells = ids + (rest[:-1].split(b",") if rest[:-1] or not has_id else [])
-        wrong_number = f"{len(cells)} cells instead of {len(columns)}"
-        for index, (cell, column) in enumerate(zip(cells, columns, strict=False)):
+        split, rest = split_texts(text + b"\n", *texts)
+        beside = [column[0] for column in split]
+        cells = rest[:-1].split(b",") if rest[:-1] or not any(texts) else []
+        wrong_number = f"{len(beside) + len(cells)} cells instead of {len(columns)}"
+        also = f" (and the line has {wrong_number})" \
+            if len(beside) + len(cells) != len(columns) else ""
+        if labels and not also and beside[labels[0]] not in labels[1]:
+            name = columns[labels[0] if labels[0] < before else labels[0] - len(beside)]
+            raise KitError(f"{place}, column {quoted(name)}: {quoted(beside[labels[0]])} is none "
+                           "of the labels", labels[2])
+        for index, (cell, column) in enumerate(zip(cells, columns[before:], strict=False)):
             most = n_classes - 1 if n_classes and not index else 255
             plain = cell[1:-1] if len(cell) > 2 and cell[:1] == cell[-1:] == b'"' else cell
-            if index >= len(ids) and (not _NUMBER.fullmatch(plain) or int(plain) > most):
+            if not _NUMBER.fullmatch(plain) or int(plain) > most:
                 what = f"{quoted(cell)} is not a whole number from 0 to {most}" if cell \
                     else "the cell is empty"
-                also = f" (and the line has {wrong_number})" if len(cells) != len(columns) else ""
                 raise KitError(f"{place}, column {quoted(column)}: {what}{also}",
                                f"write a whole number from 0 to {most} in plain digits; or {AGAIN}")
+        cells = [*beside[:before], *cells, *beside[before:]]
         if len(cells) < len(columns):
             raise KitError(f"{place}: {wrong_number}; the first missing one is of column "
                            f"{quoted(columns[len(cells)])}", AGAIN)

@@ -23,19 +23,23 @@ from kit.core.errors import KitError
 BLOCK_BYTES = 1 << 20
 MAX_LINE_BYTES = 1 << 20  # a row of 784 quoted pixels takes 5 KB
 AGAIN = "get the file again from where it came, or correct it there"
+NUMBERS = "there are numbers where the column names should be"
 BOM = b"\xef\xbb\xbf"
 
 
 @contextlib.contextmanager
-def open_csv(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular file for reading bytes. KitError for anything else, and if reading fails."""
+def open_csv(path: Path, wanted: str = "CSV file") -> Iterator[BinaryIO]:
+    """Open a regular file for reading bytes. KitError for anything else, and if reading fails.
+
+    wanted: what it should be, in words.
+    """
     try:
         # Opening a pipe would wait for its writer, so check first that it is a regular file.
         info = path.stat()
         if not stat.S_ISREG(info.st_mode):
             kind = "a folder" if stat.S_ISDIR(info.st_mode) else "not a regular file"
-            raise KitError(f"{path} is {kind}, not a CSV file",
-                           "give the path of the CSV file itself")
+            raise KitError(f"{path} is {kind}, not a {wanted}",
+                           f"give the path of the {wanted} itself")
         file = path.open("rb")
     except ValueError as error:  # a NUL byte inside the path
         raise KitError(f"{str(path)!r} cannot be a path: {error}", "check the path") from None
@@ -160,7 +164,7 @@ def columns_problem(found: Sequence[str], expected: Sequence[str]) -> str | None
         return "the line of column names is empty"
     wanted, there = set(expected), set(found)
     if not wanted & there and all(re.fullmatch(r"[\d.\s-]+", name) for name in found):
-        return "there are numbers where the column names should be"
+        return NUMBERS
     counts: dict[str, int] = {}
     for name in found:
         counts[name] = counts.get(name, 0) + 1
@@ -180,16 +184,16 @@ def columns_problem(found: Sequence[str], expected: Sequence[str]) -> str | None
             f"{quoted(expected[place])}")
 
 
-def line_blocks(file: BinaryIO, path: Path, digest: "hashlib._Hash") -> Iterator[tuple[int, bytes]]:
+def line_blocks(file: BinaryIO, path: Path, digest: "hashlib._Hash",
+                line: int = 2) -> Iterator[tuple[int, bytes]]:
     """Yield (number of the first line, whole lines, each ending in `\\n`), some 1 MiB at a time.
 
-    `file` must be at the start of line 2. `digest` is updated with all of its bytes, line 1
-    included.
+    `file` must be at the start of that line. `digest` is updated with all of its bytes, what lies
+    before included.
     """
     header_bytes = file.tell()
     file.seek(0)
     digest.update(file.read(header_bytes))
-    line = 2
     rest = b""
     while chunk := file.read(BLOCK_BYTES):
         digest.update(chunk)

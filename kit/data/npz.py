@@ -1,9 +1,9 @@
 """Write digits in Keras' layout (`x_train y_train x_test y_test`) as the competition's CSV files.
 
-They come from an `.npz` or from `keras.datasets`. Whole numbers are accepted in any dtype, byte
-order and memory order, with or without a channel axis. The labels of the test file go into a file
-of their own, which only scores a finished submission: nothing that trains, splits or blends ever
-opens it.
+They come from an `.npz`, from `keras.datasets` or from idx files (`kit.data.idx`). Whole numbers
+are accepted in any dtype, byte order and memory order, with or without a channel axis. The labels
+of the test file go into a file of their own, which only scores a finished submission: nothing that
+trains, splits or blends ever opens it.
 """
 
 import contextlib
@@ -18,10 +18,11 @@ import numpy as np
 
 from kit.core import storage
 from kit.core.errors import KitError
+from kit.data import archive, idx
 from kit.data.competition import Competition
 from kit.data.csvfile import list_names, open_csv
 from kit.data.packed import open_zip, unpacking_errors
-from kit.data.table import write_table
+from kit.data.table import quote_cells, write_table
 
 TEST_LABELS = "test_labels.csv"
 PARTS = ("train", "test")
@@ -39,9 +40,13 @@ class Part(NamedTuple):
     labels: np.ndarray
 
 
-def is_source(source: str | Path) -> bool:
-    """Whether `source` is for this module: the word `keras`, or the path of an .npz."""
-    return str(source) == "keras" or str(source).lower().endswith(".npz")
+def is_source(source: str | Path, competition: Competition) -> bool:
+    """Whether `source` is for this module: the word `keras`, the path of an .npz, or that of a
+    folder or zip with idx files and without the competition's CSV files.
+    """
+    if str(source) == "keras" or str(source).lower().endswith(".npz"):
+        return True
+    return not archive.has_file(Path(source), competition.train) and idx.is_source(Path(source))
 
 
 def write_files(folder: Path, source: str | Path, competition: Competition) -> None:
@@ -49,20 +54,31 @@ def write_files(folder: Path, source: str | Path, competition: Competition) -> N
 
     KitError if the arrays don't fit.
     """
-    arrays = _from_keras(competition) if str(source) == "keras" else _from_npz(Path(source))
+    if str(source) == "keras":
+        arrays = _from_keras(competition)
+    elif str(source).lower().endswith(".npz"):
+        arrays = _from_npz(Path(source))
+    else:
+        arrays = idx.read_arrays(Path(source))
     train, test = (_to_part(arrays, kind, str(source), competition) for kind in PARTS)
     ids = np.arange(len(test.labels)) + competition.first_id
-    write_table(folder / competition.train, competition, train.pixels, competition.label_column,
-                train.labels)
-    if competition.id_column is None:
-        write_table(folder / competition.test, competition, test.pixels)
-    else:
-        write_table(folder / competition.test, competition, test.pixels, competition.id_column, ids)
-    for name, labels in ((competition.sample_submission, np.zeros_like(ids)),
-                         (TEST_LABELS, test.labels)):
-        rows = [",".join(competition.submission_columns),
-                *map("{},{}".format, ids.tolist(), labels.tolist())]
-        storage.write_text(folder / name, "\n".join(rows) + "\n")
+    write_table(folder / competition.train, competition, True, train.pixels, train.labels)
+    write_table(folder / competition.test, competition, False, test.pixels, ids=ids)
+    write_labels(folder / competition.sample_submission, competition, ids, np.zeros_like(ids))
+    write_labels(folder / TEST_LABELS, competition, ids, test.labels)
+
+
+def write_labels(path: Path, competition: Competition, ids: np.ndarray, labels: np.ndarray,
+                 record: bool = True) -> None:
+    """Write a file in the form of a submission: `ids` (n,) and the labels of the classes (n,).
+
+    record: see `storage.write_bytes`.
+    """
+    own = competition.own_labels
+    names = quote_cells(map(str, ids.tolist()))
+    rows = [",".join(quote_cells(competition.submission_columns)),
+            *(f"{name},{own[k]}" for name, k in zip(names, labels.tolist(), strict=True))]
+    storage.write_text(path, "\n".join(rows) + "\n", record)
 
 
 def read_test_labels(path: Path, competition: Competition, ids: np.ndarray) -> np.ndarray:
@@ -80,7 +96,7 @@ def read_test_labels(path: Path, competition: Competition, ids: np.ndarray) -> n
     found, labels = (frame[name].to_numpy() for name in competition.submission_columns)
     if not np.array_equal(found.astype(str), ids.astype(str)):
         raise storage.damaged(path, f"its ids are not those of {competition.test}")
-    return _labels(labels, str(path), competition)
+    return _classes(labels, str(path), competition)
 
 
 def _from_keras(competition: Competition) -> dict[str, np.ndarray]:
@@ -143,7 +159,7 @@ def _from_npz(path: Path) -> dict[str, np.ndarray]:
                     raise
                 raise KitError(f"{path}: {name} holds Python objects, which are never loaded",
                                f"save it as numbers: {name}.astype('uint8')") from error
-            if array.dtype.kind not in "uif":
+            if array.dtype.kind not in ("uifU" if name.startswith("y") else "uif"):
                 raise KitError(f"{path}: {name} is {array.dtype} {array.shape}, which are no whole "
                                "numbers", _FIX)
             arrays[name] = array
@@ -161,7 +177,8 @@ def _to_part(arrays: dict[str, np.ndarray], kind: str, called: str,
     if shape not in ([size for size in competition.shape if size != 1], [competition.n_pixels]):
         raise KitError(f"{called}: x_{kind} is {images.dtype} {images.shape}; {competition.slug} "
                        f"has images of {competition.shape}",
-                       f"give x_{kind} in the shape (n, {', '.join(map(str, competition.shape))})")
+                       f"give x_{kind} in the shape (n, {', '.join(map(str, competition.shape))})"
+                       + competition.or_write(f"shape = {shape}" if len(shape) == 2 else "shape"))
     if labels.shape == (n, competition.n_classes):
         raise KitError(f"{called}: y_{kind} has a column for each class, not a label for each "
                        "image", f"save y_{kind}.argmax(axis=1)")
@@ -174,7 +191,7 @@ def _to_part(arrays: dict[str, np.ndarray], kind: str, called: str,
                        f"save (x_{kind} * 255).round().astype('uint8')" if fraction
                        else "give the original grey values")
     return Part(np.ascontiguousarray(images.reshape(n, -1), np.uint8),
-                _labels(labels.reshape(-1), f"{called}: y_{kind}", competition))
+                _classes(labels.reshape(-1), f"{called}: y_{kind}", competition))
 
 
 def _whole(array: np.ndarray, most: int) -> bool:
@@ -183,10 +200,25 @@ def _whole(array: np.ndarray, most: int) -> bool:
         and (array.dtype.kind != "f" or bool((array == np.floor(array)).all()))
 
 
-def _labels(labels: np.ndarray, called: str, competition: Competition) -> np.ndarray:
-    if not _whole(labels, competition.n_classes - 1):
-        raise KitError(f"{called}: the labels are not whole numbers from 0 to "
-                       f"{competition.n_classes - 1}",
-                       f"number the classes from 0 to {competition.n_classes - 1}, in the order of "
-                       "the competition")
-    return labels.astype(np.uint8)
+def _classes(labels: np.ndarray, called: str, competition: Competition) -> np.ndarray:
+    """The numbers of the classes, uint8 (n,), of labels as they stand in the competition's files.
+
+    KitError for a label that is none of them.
+    """
+    if competition.counts_from_zero:
+        if not _whole(labels, competition.n_classes - 1):
+            raise KitError(f"{called}: the labels are not whole numbers from 0 to "
+                           f"{competition.n_classes - 1}",
+                           f"number the classes from 0 to {competition.n_classes - 1}, in the "
+                           "order of the competition"
+                           + competition.or_write("labels = those that it has"))
+        return labels.astype(np.uint8)
+    if labels.dtype.kind == "f" and _whole(labels, 1 << 53):
+        labels = labels.astype(np.int64)
+    class_of = {label: k for k, label in enumerate(competition.own_labels)}
+    there, place = np.unique(labels.astype(str), return_inverse=True)
+    if unknown := [label for label in there.tolist() if label not in class_of]:
+        raise KitError(f"{called}: no label of the competition: {list_names(unknown)}",
+                       f"the labels are {list_names(competition.own_labels)}: correct them"
+                       f"{competition.or_write('all that there are as labels')}")
+    return np.array([class_of[label] for label in there.tolist()], np.uint8)[place.reshape(-1)]

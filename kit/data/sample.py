@@ -11,6 +11,7 @@ The same seed gives the same digits everywhere, up to one grey level: only PCG64
 taken from NumPy, as those alone are promised never to change (NEP 19).
 """
 
+import shlex
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -73,26 +74,29 @@ def draw_sample(folder: Path, seed: int = 0, n_writers: int = N_WRITERS,
     the competition's digits are not Kannada, if the rows per writer are not a multiple of ten, or
     if the disk refuses.
     """
-    if competition.class_names != KANNADA.class_names or competition.shape != (pen.SIDE, pen.SIDE):
+    if not is_drawable(competition):
+        place = "keras" if competition.keras_dataset else "kaggle"
+        command = shlex.join(["kit", "download", "--from", place, *competition.option])
         raise KitError(f"there is no sample for {competition.slug}: the kit draws Kannada digits "
-                       "only",
-                       f"kit download --from {'keras' if competition.keras_dataset else 'kaggle'} "
-                       f"--competition {competition.slug}; or give the path of its files to --from")
+                       "only", f"{command}; or give the path of its files to --from")
     folder = Path(folder)
     train = draw_digits(n_writers, rows_per_writer, seed)
-    write_table(folder / competition.train, competition, train.pixels, competition.label_column,
-                train.labels)
+    write_table(folder / competition.train, competition, True, train.pixels, train.labels)
     test = draw_test_digits(n_test_writers, seed)
     ids = np.arange(competition.first_id, competition.first_id + len(test.labels))
-    id_column = competition.id_column or competition.submission_columns[0]
-    write_table(folder / competition.test, competition, test.pixels, id_column, ids)
+    write_table(folder / competition.test, competition, False, test.pixels, ids=ids)
     if competition.extra is not None:
         extra = draw_digits(n_extra_writers, ROWS_PER_OTHER_WRITER, seed, EXTRA_DIFFICULTY,
                             EXTRA_PAPER, stream=2)
-        write_table(folder / competition.extra, competition, extra.pixels, competition.label_column,
-                    extra.labels)
+        write_table(folder / competition.extra, competition, True, extra.pixels, extra.labels)
     lines = [",".join(competition.submission_columns), *(f"{number},0" for number in ids)]
     storage.write_text(folder / competition.sample_submission, "\n".join(lines) + "\n")
+
+
+def is_drawable(competition: Competition) -> bool:
+    """Whether the digits of the sample are those of this competition."""
+    return competition.class_names == KANNADA.class_names \
+        and competition.shape == (pen.SIDE, pen.SIDE)
 
 
 def draw_digits(n_writers: int = N_WRITERS, rows_per_writer: int = ROWS_PER_WRITER, seed: int = 0,

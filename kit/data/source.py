@@ -24,10 +24,10 @@ from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.data import archive, npz
 from kit.data import cache as table_cache
-from kit.data.cells import split_ids
-from kit.data.competition import KANNADA, Competition
+from kit.data.cells import split_texts
+from kit.data.competition import Competition
 from kit.data.csvfile import AGAIN, check_columns, line_blocks, open_csv, quoted, read_header
-from kit.data.table import Table, read_table
+from kit.data.table import Table, read_table, read_test_labels
 from kit.kaggle import transfer
 from kit.kaggle.credentials import has_credential
 
@@ -166,18 +166,20 @@ def find_data(competition: Competition, root: Path) -> DataFolder:
     for folder in (data_folder(competition, root, False), data_folder(competition, root, True)):
         if folder.file(competition.train) is not None:
             return folder
-    without_account = download_command(competition, root, "--from",
-                                       "keras" if competition.keras_dataset else "sample")
+    from kit.data import sample
+
+    place, what = ("keras", "the same digits, without an account") if competition.keras_dataset \
+        else ("sample", "drawn digits, without an account") if sample.is_drawable(competition) \
+        else ("FOLDER", "files that you have: a folder, a zip or an .npz")
     raise KitError(f"there is no data of {competition.slug} in {root}",
-                   f"{download_command(competition, root)}; or {without_account} for "
-                   f"{'the same' if competition.keras_dataset else 'drawn'} digits, without an "
-                   "account")
+                   f"{download_command(competition, root)}; or "
+                   f"{download_command(competition, root, '--from', place)} for {what}")
 
 
 def download_command(competition: Competition, root: Path, *words: str) -> str:
     """The `kit download` command that gets this competition's data to `root`."""
     words = ("kit", "download", *words)
-    words += ("--competition", competition.slug) if competition.slug != KANNADA.slug else ()
+    words += competition.option
     words += ("--data-dir", str(root)) if Path(root) != Path("data") else ()
     return shlex.join(words)
 
@@ -293,13 +295,14 @@ def _gather(new: DataFolder, source: str | Path, say: Callable[[str], None]) -> 
         say("drawing a sample of digits")
         sample.draw_sample(new.path, competition=competition)
         about |= {"is_sample": True, "writer_block": sample.ROWS_PER_WRITER}
-    elif npz.is_source(source):
+    elif npz.is_source(source, competition):
         say(f"writing the digits of {source} as {', '.join(competition.files)}")
         npz.write_files(new.path, source, competition)
         about["source"] = "keras" if source == "keras" else "path"
     else:
         optional = [name for name in (*_tables_of(competition), MANIFEST) if name not in required]
-        archive.unpack(Path(source), required, optional, new.path)
+        archive.unpack(Path(source), required, optional, new.path,
+                       competition.or_write("train and test as the files are called"))
         about["source"] = "path"
         if new.is_sample:  # a sample stays one, wherever it is copied from
             about |= {key: new.manifest.get(key) for key in ("is_sample", "writer_block")}
@@ -319,6 +322,10 @@ def _check_files(new: DataFolder, say: Callable[[str], None]) -> dict[str, Any]:
         _check_ids(path, new.competition, new.test().ids)
         about[path.name] = (storage.sha256_file(path), len(new.test()))
     path = new.path / npz.TEST_LABELS
+    if new.competition.test_has_labels:  # put aside, as no run is to see them
+        known = read_test_labels(new.test().path, new.competition)
+        if known is not None:
+            npz.write_labels(path, new.competition, new.test().ids, known)
     if path.is_file():
         labels = npz.read_test_labels(path, new.competition, new.test().ids)
         about[path.name] = (storage.sha256_file(path), len(labels))
@@ -332,7 +339,7 @@ def _check_ids(path: Path, competition: Competition, ids: np.ndarray) -> None:
     with open_csv(path) as file:
         check_columns(path, read_header(file, path), competition.submission_columns)
         for _, block in line_blocks(file, path, hashlib.sha256()):
-            found += split_ids(block)[0]
+            found += split_texts(block)[0][0]
     wanted = [str(name).encode() for name in ids.tolist()]
     line = next((i for i, (name, other) in enumerate(zip(found, wanted, strict=False), 2)
                  if name != other), None)

@@ -20,7 +20,6 @@ import numpy as np
 from kit.core import storage
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder
-from kit.data import competition as competitions
 from kit.data.folds import HARDER_NOTE, Folds
 from kit.data.source import DataFolder, changed_files
 from kit.ensembling.blend import RunResults, aligned, gather
@@ -138,14 +137,15 @@ def project_of(blend: Path) -> Path:
 
 def _other_data(a: ScoredRun, b: ScoredRun) -> str:
     """In what the data of two runs differ, in words; empty where it is the same."""
-    (slug, other), (data, others) = ([run.config[key] for run in (a, b)]
-                                     for key in ("competition", "data"))
-    if slug != other:
-        return f"{other}, not {slug}"
+    about, other = a.competition, b.competition
+    data, others = a.config["data"], b.config["data"]
+    if about.slug != other.slug:
+        return f"{other.slug}, not {about.slug}"
+    if about.own_labels != other.own_labels:
+        return f"the labels of {about.slug} were others"
     if data["is_sample"] != others["is_sample"]:
         return "the drawn sample, not real data" if others["is_sample"] else \
             "real data, not the drawn sample"
-    about = competitions.get(slug)
     return changed_files(*({name: each["sha256"].get(name) for name in (about.train, about.test)}
                            for each in (data, others)))
 

@@ -14,7 +14,6 @@ from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.core.run_folder import RunFolder
-from kit.data import competition as competitions
 from kit.data.competition import Competition
 from kit.data.folds import HARDER_NOTE
 from kit.data.table import read_table
@@ -39,7 +38,7 @@ def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | Non
     if out.exists() and out.resolve() == Path(test).resolve():
         raise KitError(f"--out {out} is the test file itself", "name another file")
     config = records.read_config(run.path)
-    competition = competitions.get(config.competition)
+    competition = records.read_competition(run.path)
     table = read_table(Path(test), competition, labelled=False)
     progress = progress or Progress()
     probs = ensemble_probs(run, config, table.pixels, progress)
@@ -64,7 +63,7 @@ def ensemble_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray,
     KitError where a fold is missing that neither a time budget nor a comparison left out.
     """
     backend.configure_devices(config.threads)
-    competition, members = competitions.get(config.competition), []
+    competition, members = records.read_competition(run.path), []
     for model, seed in config.members:
         folders = [run.fold(model, seed, k) for k in range(config.n_folds)]
         missing = [k for k, folder in enumerate(folders) if not fit.is_done(folder)]
@@ -100,7 +99,7 @@ def fold_probs(weights: Path, job: FoldJob, competition: Competition,
     KitError where the file is damaged.
     """
     precision, _ = backend.prediction_precision(job.precision)
-    predictor = predictor_for(models.get(job.model), competition.slug, precision)
+    predictor = predictor_for(models.get(job.model), competition, precision)
     records.load_weights(predictor.model, weights)
     probs = predict_together(predictor, pixels, job.tta)
     if not np.isfinite(probs).all():

@@ -14,9 +14,9 @@ import numpy as np
 from kit.core import storage
 from kit.core.config import matches_type
 from kit.core.run_folder import RunFolder
-from kit.data import competition as competitions
+from kit.data.competition import Competition
 from kit.data.folds import load_folds
-from kit.training.records import read_data_record
+from kit.training.records import read_competition, read_data_record
 
 MOST_ROWS = 1 << 40  # rows are counted in int64
 
@@ -32,12 +32,14 @@ class ScoredRun:
     fold: np.ndarray
     writer: np.ndarray | None
     config: dict[str, Any]
+    competition: Competition
 
     def take(self, rows: np.ndarray) -> "ScoredRun":
         """The same with `rows` alone, all of which it must have."""
         at = np.searchsorted(self.row, rows)
         return ScoredRun(self.name, rows, self.probs[at], self.label[at], self.fold[at],
-                         None if self.writer is None else self.writer[at], self.config)
+                         None if self.writer is None else self.writer[at], self.config,
+                         self.competition)
 
     @property
     def right(self) -> np.ndarray:
@@ -64,14 +66,14 @@ def read_scored_run(folder: Path) -> ScoredRun:
         arrays |= {"label": folds.labels, "fold": folds.fold}
         if folds.writers is not None:
             arrays["writer"] = folds.writers
-    config = _read_config(folder)
-    _check_rows(folder / "oof.npz", arrays, competitions.get(config["competition"]).n_classes)
+    config, competition = _read_config(folder), read_competition(folder)
+    _check_rows(folder / "oof.npz", arrays, competition.n_classes)
     scored = np.flatnonzero(np.isfinite(arrays["probs"]).all(axis=1))
     order = scored[np.argsort(arrays["row"][scored], kind="stable")]
     return ScoredRun(folder.resolve().name, arrays["row"][order],
                      arrays["probs"][order].astype(np.float32),
                      arrays["label"][order].astype(np.int64), arrays["fold"][order],
-                     arrays["writer"][order] if "writer" in arrays else None, config)
+                     arrays["writer"][order] if "writer" in arrays else None, config, competition)
 
 
 def resume_command(folder: Path, name: str) -> str:
@@ -89,7 +91,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
     about = storage.read_json(path, "config")
     config = about["config"]
     if not isinstance(config, dict) or not matches_type(config.get("competition"), str) \
-            or config["competition"] not in competitions.COMPETITIONS \
             or not matches_type(config.get("models"), tuple[str, ...]):
         raise storage.damaged(path, "it does not say which models were trained for what")
     return {**config, "data": read_data_record(folder), "command": about.get("command")}

@@ -48,16 +48,21 @@ def write_submission(path: Path, ids: np.ndarray, probs: np.ndarray, competition
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(competition.submission_columns)
-    writer.writerows(zip(ids.tolist(), probs.argmax(axis=1).tolist(), strict=True))
+    own = competition.own_labels
+    labels = [own[k] for k in probs.argmax(axis=1).tolist()]
+    writer.writerows(zip(ids.tolist(), labels, strict=True))
     storage.write_text(path, text.getvalue(), record)
 
 
 def read_labels(path: Path, competition: Competition, ids: np.ndarray) -> np.ndarray:
-    """The labels (n,) of a valid submission, for `ids` in their order, whatever its own order."""
+    """The numbers of the classes (n,) that a valid submission gives `ids`, in their order, whatever
+    its own order.
+    """
+    class_of = {label: k for k, label in enumerate(competition.own_labels)}
     with open_packed(Path(path)) as file:
         rows = csv.DictReader(io.TextIOWrapper(file, "utf-8", newline=""))
         id_column, label_column = competition.submission_columns
-        label_of = {row[id_column]: int(row[label_column]) for row in rows}
+        label_of = {row[id_column]: class_of[row[label_column]] for row in rows}
     return np.array([label_of[str(name)] for name in ids.tolist()])
 
 
@@ -154,7 +159,10 @@ class _RowChecker:
         self.found = found
         self.n_cells = len(names)
         self.id_at, self.label_at = map(names.index, competition.submission_columns)
-        self.labels = {str(label) for label in range(competition.n_classes)}
+        self.labels = set(competition.own_labels)
+        self.allowed = (f"a whole number from 0 to {competition.n_classes - 1} in plain digits"
+                        if competition.counts_from_zero else
+                        f"one of the labels {list_names(competition.own_labels)}")
         self.wanted = [str(name) for name in test_ids.tolist()]
         self.known = set(self.wanted)
         self.line_of: dict[str, int] = {}  # of each id, in the order of the file
@@ -187,8 +195,7 @@ class _RowChecker:
         if label not in self.labels:
             what = f"the label {quoted(label)} is not" if label else \
                 "the label is empty: it must be"
-            self.found.add("label", f"line {line}: {what} a whole number from 0 to "
-                                    f"{len(self.labels) - 1} in plain digits")
+            self.found.add("label", f"line {line}: {what} {self.allowed}")
 
     def _cells(self, line: int, raw: bytes) -> list[str] | None:
         """The cells of a line; None, and a problem added, for a line that is not readable."""

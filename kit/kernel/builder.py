@@ -12,6 +12,7 @@ import contextlib
 import io
 import json
 import re
+import shlex
 import shutil
 import tempfile
 import zipfile
@@ -23,10 +24,11 @@ from kit.core import installation, os_errors, storage
 from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder
-from kit.data.competition import Competition
+from kit.data import competition as competitions
+from kit.data.competition import Competition, changed_settings
 from kit.data.folds import HARDER_NOTE
 from kit.kernel import template, weights
-from kit.training.records import read_config, untrained
+from kit.training.records import read_competition, read_config, untrained
 
 METADATA = "kernel-metadata.json"
 KINDS = {"script": "kernel.py", "notebook": "kernel.ipynb"}
@@ -43,7 +45,8 @@ PLACEHOLDER_USER = "INSERT_USERNAME_HERE"  # of a folder built without --user
 # Images by name: that of the kernel's first version, and the newest
 PINNED = ("original", "latest")
 IMAGE = r"[a-z0-9][\w.-]*(/[\w.-]+)+@sha256:[0-9a-f]{64}"  # one by its digest
-PACKED_SUFFIXES = {".py", ".html", ".css", ".js"}
+PACKED_SUFFIXES = {".py", ".toml", ".html", ".css", ".js"}
+COMPETITION_FILE = "competition.toml"  # the user's, in OWN_FILES
 OWN_FILES = "own_files"  # the folder of the user's own files, beside that of the kit
 
 
@@ -105,6 +108,9 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
                        "-m shows it: gcr.io/kaggle-images/python@sha256:...")
     settings: dict[str, Any] = {"competition": competition.slug, "mode": mode}
     own_files: dict[str, str] = {}  # text by name: the user's files that the kernel needs
+    if competition.file is not None:
+        settings["competition_file"] = COMPETITION_FILE
+        own_files[COMPETITION_FILE] = competition.file.text
     if mode == "train":
         settings |= _training(competition, accelerator, models=models, n_folds=folds, n_seeds=seeds,
                               epochs=epochs, seed=seed)
@@ -112,11 +118,16 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
         packed_weights = Path(scratch) / weights.FOLDER
         if run is not None:
             config = read_config(run)
-            if config.competition != competition.slug:
-                raise KitError(f"{run} was trained for {config.competition}, not for "
+            trained_for = read_competition(run)
+            command = shlex.join(trained_for.option) or f"--competition {trained_for.slug}"
+            if trained_for.slug != competition.slug:
+                raise KitError(f"{run} was trained for {trained_for.slug}, not for "
                                f"{competition.slug}",
-                               f"build it with --competition {config.competition}, or name another "
-                               "run with --run")
+                               f"build it with {command}, or name another run with --run")
+            if changed := changed_settings(trained_for, competition):
+                raise KitError(f"{run} was trained for another {', '.join(changed)} of "
+                               f"{competition.slug}", f"build it with {command} as it was then, or "
+                               "name another run with --run")
             _check_run(RunFolder(run), config, say)
             digest = weights.pack(run, packed_weights, dataset)
             settings |= {"weights": dataset, "manifest_sha256": digest,
@@ -231,6 +242,13 @@ def pack_source(own_files: Mapping[str, str]) -> bytes:
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, data)
     return buffer.getvalue()
+
+
+def packed_competition(settings: dict[str, Any]) -> Competition:
+    """On Kaggle: the competition that a kernel with these SETTINGS was built for."""
+    name = settings.get("competition_file")
+    return competitions.get(settings["competition"]) if name is None \
+        else competitions.from_text(packed_own_files()[name], name)
 
 
 def packed_own_files() -> dict[str, str]:

@@ -8,8 +8,10 @@ import ast
 import base64
 import contextlib
 import hashlib
+import io
 import json
 import textwrap
+import zipfile
 from typing import Any
 
 LINE = 120  # characters of the packed source
@@ -34,6 +36,7 @@ DOES = {"train": "trains {models} on {folds} folds, averages their votes, and la
 
 NOTES = {
     "competition": "whose data this kernel reads",
+    "competition_file": "the user's file that describes it; it is packed beside the kit",
     "mode": "train: learn here, then predict; predict: use the weights that came along",
     "models": "members of the ensemble (kit models); the baseline, mlp, is trained first",
     "folds": "models of each member, each with its own held-out part",
@@ -116,14 +119,27 @@ def render(kind: str, settings: dict[str, Any], packed: bytes, facts: dict[str, 
 
 def parse_settings(code: str) -> dict[str, Any]:
     """The `SETTINGS` in a code file that `render` made; {} for any other code."""
+    settings = _assigned(code, "SETTINGS")
+    return settings if isinstance(settings, dict) else {}
+
+
+def read_packed(code: str, name: str) -> bytes | None:
+    """A file of the packed source in a code file that `render` made; None if it has none."""
+    with contextlib.suppress(ValueError, TypeError, KeyError, zipfile.BadZipFile):
+        packed = base64.b64decode(_assigned(code, "SOURCE"))
+        with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+            return archive.read(name)
+    return None
+
+
+def _assigned(code: str, name: str) -> Any:
+    """The value that a code file assigns to `name` at its top level; None if it does not."""
     with contextlib.suppress(ValueError, SyntaxError, TypeError, KeyError, AttributeError,
                              RecursionError):
         if code.lstrip().startswith("{"):
             cells = [cell for cell in json.loads(code)["cells"] if cell["cell_type"] == "code"]
             code = "\n".join("".join(cell["source"]) for cell in cells)
         for statement in ast.parse(code).body:
-            if (isinstance(statement, ast.Assign)
-                    and ast.unparse(statement.targets[0]) == "SETTINGS"):
-                settings = ast.literal_eval(statement.value)
-                return settings if isinstance(settings, dict) else {}
-    return {}
+            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == name:
+                return ast.literal_eval(statement.value)
+    return None

@@ -26,7 +26,8 @@ from kit.core.errors import KitError
 from kit.data import competition as competitions
 from kit.data.competition import Competition
 from kit.kaggle import transfer
-from kit.kernel import weights
+from kit.kernel import template, weights
+from kit.kernel.builder import OWN_FILES
 from kit.kernel.folder import METADATA, read_metadata, read_report
 from kit.rehearsal import image, preflight, sandbox, sources
 from kit.rehearsal.hidden import HiddenTest, write_with_hidden_test
@@ -89,15 +90,15 @@ class Inputs:
 def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: float = TIME_LIMIT,
              memory_limit: int = MEMORY_LIMIT, out: Path | None = None,
              say: Callable[[str], None] = lambda line: None, mounts: Sequence[str] = (),
-             layout: str = "new") -> Verdict:
+             layout: str = "new", given: Competition = competitions.KANNADA) -> Verdict:
     """Run the kernel in `folder` on the files in `data` with a hidden test file; the verdict.
 
     hidden: a test file of your own (with a label column it is scored), else made of the last
     training writers. time_limit in seconds, memory_limit in bytes. out: a folder for what the
     kernel wrote. say: gets each line of its output as it comes. mounts: folders that stand for its
-    other inputs; layout: where Kaggle mounts them; both as in `sources`. KitError for a folder that
-    is no kernel or not in Python, missing data, an input that no folder stands for, a notebook
-    whose packages are missing, or on Windows itself.
+    other inputs; layout: where Kaggle mounts them; both as in `sources`. given: as for
+    `find_inputs`. KitError for a folder that is no kernel or not in Python, missing data, an input
+    that no folder stands for, a notebook whose packages are missing, or on Windows itself.
     """
     if sys.platform == "win32":  # no symlinks without a privilege, no modes, no sessions
         raise KitError("a kernel cannot be rehearsed on Windows itself",
@@ -105,7 +106,7 @@ def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: f
     folder = Path(folder)
     metadata = read_metadata(folder)
     code = folder / metadata["code_file"]
-    inputs = find_inputs(folder, mounts, layout)
+    inputs = find_inputs(folder, mounts, layout, given)
     reasons, notes = preflight.check(folder, metadata)
     verdict = Verdict(sandbox="namespaces" if sandbox.namespaces() else "python",
                       reasons=reasons, notes=notes)
@@ -131,8 +132,12 @@ def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: f
     return verdict
 
 
-def find_inputs(folder: Path, mounts: Sequence[str] = (), layout: str = "new") -> Inputs:
-    """The inputs of the kernel in `folder`: `weights/` and `mounts`. KitError if one is missing."""
+def find_inputs(folder: Path, mounts: Sequence[str] = (), layout: str = "new",
+                given: Competition = competitions.KANNADA) -> Inputs:
+    """The inputs of the kernel in `folder`: `weights/` and `mounts`. KitError if one is missing.
+
+    given: the competition of the command, for a kernel made by hand for one of the user's.
+    """
     metadata = read_metadata(folder)
     named = sources.named_in(metadata)
     folders = sources.match_folders(mounts, named, folder / METADATA)
@@ -156,7 +161,7 @@ def find_inputs(folder: Path, mounts: Sequence[str] = (), layout: str = "new") -
         raise KitError(f"{folder} names {len(scored)} competitions as its data; the rehearsal "
                        "swaps one's test file", "lay the others in as they are: "
                        + " ".join(f"--mount {source.ref}=FOLDER" for source in scored[1:]))
-    competition = competitions.get(scored[0].ref)
+    competition = _competition(folder, metadata, scored[0].ref, given)
 
     if others := [source for source in missing if source not in scored]:
         # By the name that kit kernel build gives them
@@ -169,6 +174,16 @@ def find_inputs(folder: Path, mounts: Sequence[str] = (), layout: str = "new") -
     in_kaggles_spelling = [Source("competition", competition.kaggle_slug) if source in scored
                            else source for source in named]
     return Inputs(competition, folders, sources.mount_points(in_kaggles_spelling, layout))
+
+
+def _competition(folder: Path, metadata: dict[str, Any], ref: str,
+                 given: Competition) -> Competition:
+    """The competition that a kernel reads: as packed in its code, the one `given`, or the kit's."""
+    code = (folder / metadata["code_file"]).read_text("utf-8", "replace")
+    name = str(template.parse_settings(code).get("competition_file"))
+    if (packed := template.read_packed(code, f"{OWN_FILES}/{name}")) is not None:
+        return competitions.from_text(packed.decode("utf-8"), name)
+    return given if given.slug == ref.lower() else competitions.get(ref)
 
 
 # -- the stage -------------------------------------------------------------------------------------

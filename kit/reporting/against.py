@@ -59,7 +59,7 @@ class Against:
         """RUN's folds. KitError if they don't split `data`, or RUN has not scored all of them."""
         other, labels, competition = self.other, data.train().labels, data.competition
         trained_on = other.config["data"]["sha256"].get(competition.train)
-        if other.config["competition"] != competition.slug or trained_on != data.train().sha256:
+        if not other.competition.is_like(competition) or trained_on != data.train().sha256:
             kind = "the drawn sample" if other.config["data"]["is_sample"] else "another file"
             raise KitError(f"{other.name} was trained on {kind}, not on {data.path}",
                            "compare with a run of the same training file")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kit.core.errors import KitError
-from kit.data import competition as competitions
 from kit.ensembling.scored_run import ScoredRun, read_scored_run
 from kit.reporting import figures, metrics, page, sequential
 from kit.reporting.pictures import data_uri
@@ -31,9 +30,9 @@ def compare(folder_a: Path, folder_b: Path) -> dict[str, Any]:
     files, or where no row is common to both.
     """
     sides = read_scored_run(folder_a), read_scored_run(folder_b)
-    competition, other = (competitions.get(side.config["competition"]) for side in sides)
+    competition, other = (side.competition for side in sides)
     digests = [side.config["data"]["sha256"].get(competition.train) for side in sides]
-    if competition != other or digests[0] != digests[1]:
+    if not competition.is_like(other) or digests[0] != digests[1]:
         kinds = ["the drawn sample" if side.config["data"]["is_sample"] else
                  f"a {side.config['competition']} file" for side in sides]
         raise KitError(f"{sides[0].name} was trained on {kinds[0]}, {sides[1].name} on another "
@@ -73,7 +72,8 @@ def compare(folder_a: Path, folder_b: Path) -> dict[str, Any]:
 
     comparison = {
         "format": 1, "competition": competition.slug,
-        "class_names": list(competition.class_names), "train_sha256": digests[0],
+        "class_names": list(competition.class_names), "shape": list(competition.shape),
+        "train_sha256": digests[0],
         **{letter: {
             "name": side.name, "rows": len(whole.row), "models": list(side.config["models"]),
             "is_sample": side.config["data"]["is_sample"],
@@ -152,7 +152,7 @@ def render_compare(comparison: dict[str, Any], train: "Table | None" = None) -> 
 
     It has pictures if `train` is the file that both were made from.
     """
-    shape = competitions.get(comparison["competition"]).shape
+    shape = tuple(comparison["shape"])
     different, pictures = comparison["different"], None
     if train is not None and train.sha256 == comparison["train_sha256"]:
         pictures = [data_uri(train.pixels[entry["row"]], shape) for entry in different]

@@ -17,9 +17,14 @@ def is_kannada(name: str) -> bool:
     return len(name) == 1 and "\u0ce6" <= name <= "\u0cef"
 
 
+def value(name: str) -> int:
+    """The number that a Kannada numeral stands for."""
+    return ord(name) - ord("\u0ce6")
+
+
 def plain_names(class_names: Sequence[str]) -> list[str]:
     """The names of the classes, with 0 to 9 for Kannada numerals, which few fonts have."""
-    return [str(k) if is_kannada(name) else name for k, name in enumerate(class_names)]
+    return [str(value(name)) if is_kannada(name) else name for name in class_names]
 
 
 def bezier(stroke: Stroke) -> str:
@@ -35,11 +40,11 @@ def bezier(stroke: Stroke) -> str:
 
 
 def symbols(class_names: Sequence[str]) -> Markup:
-    """Hidden <symbol>s named numeral-0 … numeral-9, for the classes that are Kannada numerals."""
+    """Hidden <symbol>s named numeral-0, numeral-1, … for the classes that are Kannada numerals."""
     drawn = []
     for k, name in enumerate(class_names):
         if is_kannada(name):
-            strokes = GLYPHS[k][0].strokes  # the most common way to write it
+            strokes = GLYPHS[value(name)][0].strokes  # the most common way to write it
             middle = max(x for stroke in strokes for x, _ in stroke) / 2
             drawn.append(Markup(
                 '<symbol id="numeral-{}" viewBox="{:g} {:g} {:g} {:g}"><path d="{}"/></symbol>'

@@ -80,7 +80,8 @@ def build_report(results: "RunResults") -> dict[str, Any]:
     report = {
         "format": 1, "run": results.name, "complete": bool(results.complete),
         "competition": {"slug": competition.slug, "title": competition.title,
-                        "url": competition.url, "class_names": list(competition.class_names)},
+                        "url": competition.url, "class_names": list(competition.class_names),
+                        "labels": [competition.label(k) for k in range(competition.n_classes)]},
         "data": {
             "source": data.source, "is_sample": bool(data.is_sample),
             "sha256": {name: table.sha256 for name, table in tables.items()},
@@ -273,11 +274,20 @@ def render_report(report: dict[str, Any], results: "RunResults") -> str:
     class_names = report["competition"]["class_names"]
     return page.render(
         "report.html", report, class_names, report=report, figures=figures,
-        labels=numerals.plain_names(class_names), pictures=pictures, folds=folds, writers=writers,
-        scale=_scale(report), groups=groups, settings=settings, sources=SOURCES,
-        of_writer=of_writer, curve_rows=CURVE_ROWS,
+        labels=numerals.plain_names(class_names), own_labels=_own_labels(report),
+        pictures=pictures, folds=folds, writers=writers, scale=_scale(report), groups=groups,
+        settings=settings, sources=SOURCES, of_writer=of_writer, curve_rows=CURVE_ROWS,
         least_accuracy=verdict.percent(metrics.LEAST_ACCURACY, 0),
         against=verdict.against_baseline(report), weight=page.shades(report["confusion"]))
+
+
+def _own_labels(report: dict[str, Any]) -> list[str]:
+    """How each class is labelled in the competition's files, where its name does not say so."""
+    about = report["competition"]
+    names, labels = about["class_names"], list(map(str, about["labels"]))
+    if labels in (names, list(map(str, range(len(names))))):
+        return []
+    return labels
 
 
 def _scale(report: dict[str, Any]) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ def score(file: Path, data: DataFolder) -> dict[str, Any]:
                        "kit download --from mnist.npz (or keras)")
     ids = data.test().ids
     if problems := submission.validate(file, competition, ids).problems:
-        typed = shlex.join(["kit", "validate", str(file), "--competition", competition.slug,
+        typed = shlex.join(["kit", "validate", str(file), *competition.option,
                             "--data-dir", str(data.path.parent)])
         raise KitError(f"{file} is not acceptable: {problems[0]}",
                        f"see all that is wrong: {typed}")
@@ -36,13 +36,15 @@ def score(file: Path, data: DataFolder) -> dict[str, Any]:
     right = predicted == actual
     return {"rows": len(right), "right": int(right.sum()), "accuracy": float(right.mean()),
             "ci95": list(metrics.accuracy_interval(right)), "is_sample": data.is_sample,
-            "shown": [{"id": ids[i].item(), "predicted": int(predicted[i]),
-                       "actual": int(actual[i])} for i in range(min(SHOWN, len(right)))]}
+            "shown": [{"id": ids[i].item(), "predicted": competition.label(predicted[i]),
+                       "actual": competition.label(actual[i])}
+                      for i in range(min(SHOWN, len(right)))]}
 
 
 def score_lines(result: dict[str, Any], competition: Competition) -> list[str]:
     """The score for a terminal."""
-    names, (low, high) = plain_names(competition.class_names), map(percent, result["ci95"])
+    (low, high), names = map(percent, result["ci95"]), {
+        competition.label(k): name for k, name in enumerate(plain_names(competition.class_names))}
     lines = [f"{percent(result['accuracy'])} right: {result['right']:,} of {result['rows']:,} "
              f"(95 % interval {low} to {high})", "",
              f"{'id':>8}  {'predicted':>10}  {'actual':>10}"]

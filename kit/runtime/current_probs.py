@@ -84,9 +84,13 @@ def nearest_centroid(train: Table, test: Table, n_classes: int) -> np.ndarray:
 
 
 def lenient_ids(path: Path, competition: Competition) -> np.ndarray:
-    """The ids of a test file that the strict reader refuses: its first column, or row numbers."""
+    """The ids of a test file that the strict reader refuses: its column of ids, or row numbers."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        first = [row[0] for row in csv.reader(file) if row][1:]
+        rows = [row for row in csv.reader(file) if row]
+    names, rows = (rows[0], rows[1:]) if competition.header else ([], rows)
     if competition.id_column:
-        return np.array(first)
-    return competition.first_id + np.arange(len(first))
+        columns = names if competition.id_column in names else \
+            list(competition.layout(labelled=False).columns)
+        at = columns.index(competition.id_column)
+        return np.array([row[min(at, len(row) - 1)] for row in rows])
+    return competition.first_id + np.arange(len(rows))

@@ -23,11 +23,11 @@ import kit
 from kit.core import provenance, storage, system
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder, fold_keys
-from kit.data import competition as competitions
 from kit.data.competition import Competition
 from kit.data.source import MANIFEST
 from kit.ensembling.prior import class_prior
 from kit.kernel import weights
+from kit.kernel.builder import packed_competition
 from kit.runtime.current_probs import (
     CurrentProbs,
     lenient_ids,
@@ -72,7 +72,7 @@ class KernelRun:
         self.began = time.monotonic()
         limit = float(os.environ.get("KIT_TIME_LIMIT", "inf"))  # set by a rehearsal
         self.budget = min(float(settings["minutes"]) * 60, limit * LIMIT_SHARE)  # seconds
-        self.competition: Competition = competitions.get(settings["competition"])
+        self.competition: Competition = packed_competition(settings)
         self.root = kaggle_root()
         self.working = self.root / "working"
         self.log = self.working / "kernel.log"

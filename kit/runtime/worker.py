@@ -18,9 +18,9 @@ import numpy as np
 from kit.core import backend, progress, storage
 from kit.core.config import RunConfig
 from kit.core.run_folder import RunFolder, finished_folds, fold_keys
-from kit.data import competition as competitions
 from kit.data.source import DataFolder
 from kit.kernel import weights
+from kit.kernel.builder import packed_competition
 from kit.runtime.supervisor import HEARTBEAT
 
 ENVIRONMENT = "environment.json"  # versions and machine, for the report of a kernel without folds
@@ -72,7 +72,7 @@ class HeartbeatProgress(progress.PlainProgress):
 def main(argument: str) -> None:
     """Train or predict as the arguments (JSON) say; an exception ends the process."""
     args = WorkerArgs(**json.loads(argument))
-    data = DataFolder(Path(args.data), competitions.get(args.settings["competition"]))
+    data = DataFolder(Path(args.data), packed_competition(args.settings))
     run = RunFolder(Path(args.run))
     heartbeat = HeartbeatProgress(run.path / HEARTBEAT)
     storage.write_json(run.path / ENVIRONMENT, backend.describe())

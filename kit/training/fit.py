@@ -56,7 +56,7 @@ def train_fold(job: FoldJob, recipe: Recipe, competition: Competition, data: Fol
     if is_done(folder):
         return records.read_done(folder)
     batch_size = min(job.batch_size, len(data.train_rows))
-    trainer = trainer_for(recipe, competition.slug, job.precision, batch_size)
+    trainer = trainer_for(recipe, competition, job.precision, batch_size)
     state = checkpoints.load(trainer, job, folder / "checkpoint.npz", start)
     checkpoint = CheckpointWriter(folder / "checkpoint.npz")
     images = on_device(data.pixels, trainer.shape)

@@ -69,7 +69,7 @@ def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob,
     rows = _rows_used(config, data)
     val_rows = rows // config.n_folds
     train_rows = rows - val_rows
-    trainer = trainer_for(models.get(job.model), data.competition.slug, job.precision,
+    trainer = trainer_for(models.get(job.model), data.competition, job.precision,
                           min(job.batch_size, train_rows))
     per_epoch = train_rows // trainer.batch_size
     images = fit.on_device(train.pixels, trainer.shape)

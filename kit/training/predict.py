@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from kit.core import backend
-from kit.data import competition as competitions
 from kit.data.competition import Competition
 from kit.training.augment import views, warp
 from kit.training.models import Recipe
@@ -38,9 +37,9 @@ class Predictor:
 
 
 @functools.lru_cache(maxsize=8)
-def predictor_for(recipe: Recipe, competition_slug: str, precision: str) -> Predictor:
+def predictor_for(recipe: Recipe, competition: Competition, precision: str) -> Predictor:
     """The predictor of these settings, built once in a process."""
-    return Predictor(recipe, competitions.get(competition_slug), precision)
+    return Predictor(recipe, competition, precision)
 
 
 def predict_probs(predictor: Predictor, pixels: np.ndarray, n_views: int = 1) -> np.ndarray:

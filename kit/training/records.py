@@ -16,7 +16,8 @@ from kit.core import os_errors, storage
 from kit.core.config import RunConfig, matches_type
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder, finished_folds
-from kit.data import competition
+from kit.data import competition as competitions
+from kit.data.competition import Competition
 from kit.training import models
 from kit.training.jobs import FoldJob
 
@@ -35,7 +36,7 @@ def read_config(run: Path) -> RunConfig:
     stored = storage.read_json(path, "config")
     try:
         config = RunConfig.from_dict(stored["config"])
-        competition.get(config.competition)
+        competitions.from_record(stored, config.competition)
         for model in config.models:
             models.get(model)
     except KitError as error:
@@ -43,6 +44,23 @@ def read_config(run: Path) -> RunConfig:
         wrote = f" (written by the kit's commit {commit[0]})" if commit else ""
         raise KitError(f"{path}: {error.message}{wrote}", error.fix) from error
     return config
+
+
+def read_competition(run: Path) -> Competition:
+    """The competition of a run, a submission or a blend: as its file said when it was made.
+
+    KitError where it is missing, damaged or unknown.
+    """
+    path = RunFolder(run).config
+    stored = storage.read_json(path, "config")
+    slug = stored["config"].get("competition", RunConfig.competition) \
+        if isinstance(stored["config"], dict) else None
+    if not isinstance(slug, str):
+        raise storage.damaged(path, "it does not say which competition it is for")
+    try:
+        return competitions.from_record(stored, slug)
+    except KitError as error:
+        raise KitError(f"{path}: {error.message}", error.fix) from error
 
 
 def read_data_record(run: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from kit.core import backend, installation, provenance, storage
 from kit.core.config import RunConfig, differences
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder, finished_folds
+from kit.data import competition as competitions
 from kit.data.source import DataFolder, changed_files
 from kit.training import executors
 from kit.training.records import SETTLED, read_config, read_data_record, read_settled
@@ -97,7 +98,8 @@ def write_config(run: RunFolder, config: RunConfig, data: DataFolder, settled: R
         return
     environment = backend.describe()
     typed = sys.argv[1:] if Path(sys.argv[0]).name in ("kit", "__main__.py") \
-        else ["cv", *config.options()]
+        else ["cv", *data.competition.option,
+              *replace(config, competition=RunConfig.competition).options()]
     # A report is handed on, and this machine's folders are of no use to whoever reads it.
     typed = [word for before, word in pairwise(["", *typed])
              if before not in FOLDER_OPTIONS and word.partition("=")[0] not in FOLDER_OPTIONS]
@@ -111,5 +113,6 @@ def write_config(run: RunFolder, config: RunConfig, data: DataFolder, settled: R
 def origin(data: DataFolder) -> dict[str, Any]:
     """From which data, by which commit, when and where a result was made: a part of config.json."""
     return {"data": {"source": data.source, "is_sample": data.is_sample, "sha256": data.sha256},
+            **competitions.record(data.competition),
             "git_commit": installation.source_commit(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"), "machine": platform.node()}

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from kit.core.errors import KitError
-from kit.data import competition as competitions
 from kit.data.competition import Competition
 from kit.training.augment import N_NUMBERS
 from kit.training.jobs import DROPOUT, WEIGHTS, FoldJob
@@ -92,9 +91,10 @@ class Trainer(Predictor):
 
 
 @functools.lru_cache(maxsize=8)
-def trainer_for(recipe: Recipe, competition_slug: str, precision: str, batch_size: int) -> Trainer:
+def trainer_for(recipe: Recipe, competition: Competition, precision: str,
+                batch_size: int) -> Trainer:
     """The trainer of these settings, built once in a process."""
-    return Trainer(recipe, competitions.get(competition_slug), precision, batch_size)
+    return Trainer(recipe, competition, precision, batch_size)
 
 
 # -- many steps in one call ------------------------------------------------------------------------

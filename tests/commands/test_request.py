@@ -34,7 +34,7 @@ def test_a_competition_as_people_write_it(name):
 
 
 @pytest.mark.parametrize(("name", "fix"), [
-    ("kanada-mnist", "did you mean kannada-mnist?"), ("imagenet", "choose one of: kannada-mnist"),
+    ("kanada-mnist", "did you mean kannada-mnist?"), ("imagenet", "choose one of: digit-recognizer, kannada-mnist"),
     ("c/", "choose one of"), ("https://www.kaggle.com/code/somebody/kannada-mnist", "choose one of"), ("", "choose")])
 def test_what_is_no_competition_of_the_kit(name, fix):
     with pytest.raises(KitError, match="no competition") as caught:

@@ -15,12 +15,13 @@ from tests.test_docs import ROOT
 PREDICT = """
 import hashlib, numpy as np
 from kit.core import backend
+from kit.data.competition import KANNADA
 from kit.training import models
 from kit.training.jobs import FoldJob
 from kit.training.augment import N_NUMBERS
 from kit.training.trainer import trainer_for
 backend.configure_devices(1)
-trainer = trainer_for(models.get("cnn"), "kannada-mnist", "float32", 32)
+trainer = trainer_for(models.get("cnn"), KANNADA, "float32", 32)
 job = FoldJob("cnn", 0, 0, 1, 32, "float32", 1)
 trainer.reset(job)
 trainer.seed_dropout(job, 0)

@@ -194,6 +194,9 @@ def test_a_sample_stays_one_wherever_it_is_copied_from(root, sample, tmp_path, k
 def test_real_data_goes_before_the_sample(given, root, sample):
     with pytest.raises(KitError, match="there is no data of tiny") as caught:
         find_data(TINY, root)
+    assert "--from FOLDER" in caught.value.fix  # the kit draws no digits of two by three pixels
+    with pytest.raises(KitError, match="there is no data of kannada-mnist") as caught:
+        find_data(KANNADA, root)
     assert "--from sample" in caught.value.fix
     download(TINY, "sample", root)
     assert find_data(TINY, root).is_sample
@@ -514,8 +517,8 @@ def test_what_is_missing_or_bad_is_to_be_had_by_the_command_that_brought_it(give
     with pytest.raises(KitError) as caught:
         find_data(TINY, root / "none")
     assert caught.value.fix == (
-        f"kit download --competition tiny --data-dir {root}/none; or kit download --from sample --competition tiny "
-        f"--data-dir {root}/none for drawn digits, without an account")
+        f"kit download --competition tiny --data-dir {root}/none; or kit download --from FOLDER --competition tiny "
+        f"--data-dir {root}/none for files that you have: a folder, a zip or an .npz")
 
 
 @pytest.mark.parametrize(("spoil", "words", "fix"), [

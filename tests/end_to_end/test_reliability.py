@@ -475,8 +475,8 @@ def write_data(folder, labels, ids, constant=False):
         return pixels
 
     labels = np.asarray(labels)
-    write_table(folder / "train.csv", KANNADA, images(labels), "label", labels)
-    write_table(folder / "test.csv", KANNADA, images(np.arange(len(ids)) % 10), "id", np.asarray(ids))
+    write_table(folder / "train.csv", KANNADA, True, images(labels), labels)
+    write_table(folder / "test.csv", KANNADA, False, images(np.arange(len(ids)) % 10), ids=np.asarray(ids))
 
 
 CYCLE = np.arange(200) % 10

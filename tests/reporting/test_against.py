@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kit.data.competition import KANNADA
 from kit.data.folds import Folds
 from kit.ensembling.scored_run import ScoredRun
 from kit.reporting.against import Against
@@ -12,7 +13,7 @@ from kit.reporting.against import Against
 def test_a_lone_fold_that_may_have_collapsed_waits_for_a_second_one():
     rows, right, wrong = np.arange(500), np.eye(10)[np.zeros(500, int)], np.eye(10)[[1] * 500]
     label, fold, writer = np.zeros(500, int), rows % 5, rows // 10
-    other = ScoredRun("before", rows, right, label, fold, writer, {})
+    other = ScoredRun("before", rows, right, label, fold, writer, {}, KANNADA)
     folds = Folds(rows, label, writer, fold, "writer", False)
     against = Against(Path("before"), other, 0.001)
     assert "100.00\u00a0%" in against.look([0], wrong, folds, "after")

@@ -184,7 +184,7 @@ from kit.training.augment import N_NUMBERS
 from kit.training.trainer import trainer_for
 
 backend.configure_devices(2)
-trainer = trainer_for(models.get("cnn"), KANNADA.slug, "float32", 64)
+trainer = trainer_for(models.get("cnn"), KANNADA, "float32", 64)
 rng = np.random.default_rng(0)
 arrays = (rng.integers(0, 255, (256, 28, 28, 1)).astype("uint8"), rng.integers(0, 10, 256).astype("int32"),
           rng.integers(0, 256, (4, 64)).astype("int32"), np.zeros((4, 0, N_NUMBERS), "float32"),

@@ -132,7 +132,7 @@ def test_a_done_fold_is_left_alone(undisturbed, fold_data):
 
 
 def test_a_loss_that_is_no_number_ends_the_fold(fold_data, tmp_path, monkeypatch):
-    trainer = trainer_for(models.get("mlp"), "kannada-mnist", "float32", 32)
+    trainer = trainer_for(models.get("mlp"), KANNADA, "float32", 32)
     monkeypatch.setattr(trainer, "train", lambda *_: (float("nan"), 0.1))
     with pytest.raises(fit.Diverged, match="mlp/seed_0/fold_0: the loss is nan in epoch 1"):
         train(job(model="mlp"), fold_data, tmp_path)
@@ -152,7 +152,7 @@ def test_learning_rates():
 
 
 def test_every_row_is_trained_on_at_most_once_an_epoch_and_orders_differ(fold_data):
-    trainer = trainer_for(models.get("mlp"), "kannada-mnist", "float32", 32)
+    trainer = trainer_for(models.get("mlp"), KANNADA, "float32", 32)
     first, _ = fit.draw_epoch(trainer, job(model="mlp"), fold_data.train_rows, 0, 9)
     second, _ = fit.draw_epoch(trainer, job(model="mlp"), fold_data.train_rows, 1, 9)
     assert len(np.unique(first)) == first.size == 288
