@@ -1,7 +1,8 @@
-"""Writes the CLI reference, docs/cli.md, from the command line itself: python scripts/make_cli_reference.py
+"""Write the CLI reference, docs/cli.md, from the code: python scripts/make_cli_reference.py
 
-It has every command, its example and its options, made from the signatures that Typer reads, not from `--help`, which
-looks different with every version and width of terminal. A test compares the page with what this script makes.
+It has every command, its example and its options, made from the signatures that Typer reads, not
+from `--help`, which looks different with every version and width of terminal. A test compares the
+page with what this script makes.
 """
 
 import inspect
@@ -24,11 +25,12 @@ KINDS = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
 
 HEAD = """# Commands
 
-Made from the code by `scripts/make_cli_reference.py`; a test fails where the two differ. `kit` is also `python -m kit`,
-and `kit COMMAND --help` says the same in the terminal.
+Made from the code by `scripts/make_cli_reference.py`; a test fails where the two differ. `kit` is
+also `python -m kit`, and `kit COMMAND --help` says the same in the terminal.
 
-Results go to stdout, progress to stderr. Exit codes: 0 done; 1 the answer is no (a submission that is not acceptable, a
-rehearsal that failed); 2 an expected failure or a wrong option, as two lines `error: …` and `fix: …`; 130 interrupted.
+Results go to stdout, progress to stderr. Exit codes: 0 done; 1 the answer is no (a submission that
+is not acceptable, a rehearsal that failed); 2 an expected failure or a wrong option, as two lines
+`error: …` and `fix: …`; 130 interrupted.
 
 `kit --version` names the version and, in a git checkout, the commit. `kit --install-completion`
 sets up completion for your shell; `kit --show-completion` prints it.
