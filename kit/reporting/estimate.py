@@ -111,8 +111,10 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
                                  min(1.0, len(results.test) / pool))
         won_draws = np.random.default_rng(SEED + 2).normal(won, spread, DRAWS).clip(-1, 1)
         value, draws = value - changed * won, draws - changed * won_draws
+        count = round(100 * abs(won))
+        effect = f"{count} {'fewer' if won > 0 else 'more'}" if count else "no fewer and no more"
         words += (f" The class prior changed {relabelled:,} labels; on held-out writers, 100 such "
-                  f"changes made {abs(100 * won):.0f} {'fewer' if won >= 0 else 'more'} mistakes.")
+                  f"changes made {effect} mistakes.")
 
     value = float(np.clip(value, 0, 1))
     low, high = accuracy_bounds(draws, len(results.test))

@@ -133,6 +133,18 @@ def test_at_half_a_file_no_mended_errors_are_counted_where_equality_makes_some()
     assert forced < -0.5
 
 
+@pytest.mark.parametrize(("gain", "words"), [
+    (0.04, "4 fewer"), (-0.11, "11 more"), (0.001, "no fewer and no more")])
+def test_what_the_class_prior_changed_is_said_in_labels_and_mistakes(make_results, monkeypatch,
+                                                                     gain, words):
+    monkeypatch.setattr("kit.ensembling.prior.LEAST_ROWS", 10)
+    monkeypatch.setattr(ClassPrior, "apply", lambda prior, probs: np.roll(probs, 1, axis=1))
+    monkeypatch.setattr(estimates, "prior_gain", lambda *_: (gain, 0.01))
+    method = estimates.estimate(make_results())["method"]
+    assert f"changed 300 labels; on held-out writers, 100 such changes made {words} mistakes." \
+        in method
+
+
 @pytest.mark.parametrize("options", [{}, {"with_writers": False, "split": "stratified"}, {"extra": False},
                                      {"n_writers": 3}])
 def test_every_kind_of_run_gets_an_interval_around_its_value(make_results, options):
