@@ -113,8 +113,8 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
         value, draws = value - changed * won, draws - changed * won_draws
         count = round(100 * abs(won))
         effect = f"{count} {'fewer' if won > 0 else 'more'}" if count else "no fewer and no more"
-        words += (f" The class prior changed {relabelled:,} labels; on held-out writers, 100 such "
-                  f"changes made {effect} mistakes.")
+        words += (f" The class prior changed {relabelled:,} label{'s' * (relabelled != 1)}; on "
+                  f"held-out writers, 100 such changes made {effect} mistakes.")
 
     value = float(np.clip(value, 0, 1))
     low, high = accuracy_bounds(draws, len(results.test))

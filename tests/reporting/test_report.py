@@ -233,3 +233,10 @@ def test_the_page_shows_the_precision_that_was_used_not_the_one_asked_for(report
         groups = [{"precision": precision, **folds} for precision in used]
         page = reporting.render_report(asked | {"trained_with": groups}, results)
         assert re.search(rf">precision</th><td>{shown}</td>", page)
+
+
+def test_the_page_says_which_epochs_are_of_self_training(report, results, page):
+    words = "The last epochs are those of self-training"
+    assert words not in page
+    trained_so = report | {"config": report["config"] | {"self_train": 2}}
+    assert words in reporting.render_report(trained_so, results)
