@@ -94,13 +94,14 @@ def changed_file(run: Path, given: Competition) -> str:
     given: the competition of this command; its file goes first if it is of the same name.
     """
     recorded = read_competition(run)
-    now = given if given.slug == recorded.slug else recorded
-    if now.file is None and recorded.file and Path(expand_home(recorded.file.path)).is_file():
+    now = given if given.file and given.slug == recorded.slug else recorded
+    if now is recorded and recorded.file and Path(expand_home(recorded.file.path)).is_file():
         try:
             now = competitions.get(recorded.file.path)
         except KitError as error:
             return f"{recorded.file.path} is not as it was: {error.message}"
-    if now.file is None or not (changed := changed_settings(recorded, now)):
+    changed = changed_settings(recorded, now)
+    if now.file is None or not changed:
         return ""
     return f"{now.file.path} has another {', '.join(changed)} than when {run.name} began"
 

@@ -76,12 +76,14 @@ def split_texts(block: bytes, before: int = 1, after: int = 0) -> tuple[list[lis
 
 def raise_bad_cell(path: Path, line: int, block: bytes, columns: Sequence[str],
                    n_classes: int | None = None, texts: tuple[int, int] = (0, 0),
-                   labels: tuple[int, Container[bytes], str] | None = None) -> NoReturn:
+                   labels: tuple[int, Container[bytes], str] | None = None,
+                   hint: str = "") -> NoReturn:
     """Raise the KitError that names the first bad cell of a block that `parse_cells` refused.
 
     line: the number of the block's first line. n_classes: if the first column holds labels, the
     number of classes. texts: how many columns at the start and at the end may hold any text.
     labels: which of them holds labels, what these may be, and the fix where one is none of them.
+    hint: what else corrects a label that is no class's number.
     """
     before = texts[0]
     for number, text in enumerate(block[:-1].split(b"\n"), line):
@@ -108,7 +110,8 @@ def raise_bad_cell(path: Path, line: int, block: bytes, columns: Sequence[str],
                 what = f"{quoted(cell)} is not a whole number from 0 to {most}" if cell \
                     else "the cell is empty"
                 raise KitError(f"{place}, column {quoted(column)}: {what}{also}",
-                               f"write a whole number from 0 to {most} in plain digits; or {AGAIN}")
+                               f"write a whole number from 0 to {most} in plain digits"
+                               f"{hint if n_classes and not index else ''}; or {AGAIN}")
         cells = [*beside[:before], *cells, *beside[before:]]
         if len(cells) < len(columns):
             raise KitError(f"{place}: {wrong_number}; the first missing one is of column "

@@ -178,7 +178,8 @@ def _read(path: Path, competition: Competition, layout: Layout,
             cells = parse_cells(rest, len(columns) - sum(texts))
             unknown = allowed and any(label not in class_of for label in beside[allowed[0]])
             if cells is None or unknown or (n_classes and (cells[:, 0] >= n_classes).any()):
-                raise_bad_cell(path, line, block, columns, n_classes, texts, allowed)
+                raise_bad_cell(path, line, block, columns, n_classes, texts, allowed,
+                               competition.or_write("the labels that the files have as labels"))
             if allowed:
                 labels += [class_of[label] for label in beside[allowed[0]]]
             if id_at is not None:

@@ -262,6 +262,12 @@ def test_a_cache_of_other_labels_is_not_used(tmp_path):
             "in mine.toml",
         ),
         (
+            "",
+            (b"\n2,", b"\n3,"),
+            "line 4, column 'label': '3' is not a whole number from 0 to 2",
+            "in plain digits; or write the labels that the files have as labels in mine.toml; or",
+        ),
+        (
             "header = false",
             (b"", b""),
             "line 1: column names, and the file should have none",
