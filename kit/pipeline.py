@@ -83,7 +83,8 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
     if config.tensorboard:
         from kit.reporting.tensorboard import TensorBoardProgress
 
-        progress = TensorBoardProgress(progress, run.path / "tensorboard", train, data.competition)
+        progress = TensorBoardProgress(progress, run.path / "tensorboard", train, data.competition,
+                                       config)
     jobs = tuple(job for job in make_jobs(config, settled.precision) if job.key not in leave_out)
 
     with contextlib.ExitStack() as stack:

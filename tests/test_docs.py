@@ -27,7 +27,7 @@ from kit.commands import cli
 from kit.commands.cli import UsageError, app
 from kit.core.config import RunConfig
 from kit.core.errors import KitError
-from kit.training import models
+from kit.training import models, own_code
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -64,7 +64,7 @@ NOT_RUN = {
 OTHER_PROGRAMS = {"source", "tensorboard", "ray", "git", "uv", ".venv/bin/python", ".venv-newest/bin/python",
                   "python"}  # none of them ours
 READING_ORDER = ["README.md", "docs/quick-start.md", "docs/first-submission.md", "docs/improve.md",
-                 "docs/blend.md", "docs/competitions.md"]
+                 "docs/blend.md", "docs/competitions.md", "docs/own-model.md"]
 QUICKLY = ("--limit", "8", "--folds", "2", "--epochs", "1", "--executor", "local", "--quiet")  # the last of two counts
 
 
@@ -117,13 +117,25 @@ def parse(words: list[str]) -> None:
         given = command.make_context(" ".join(words), list(left)).params
         if "seeds" in given:  # it trains: what is asked for must be possible, too
             given |= {"models": tuple(map(check_model, (given["model"] or "cnn").split(","))),
+                      "augment": given["augment"] and check_model(given["augment"]),
                       "n_folds": given["folds"], "n_seeds": given["seeds"]}
             fields = {field.name for field in dataclasses.fields(RunConfig)} - {"time_budget"}  # a duration in words
             RunConfig(**{name: value for name, value in given.items() if name in fields and value is not None})
 
 
 def check_model(name: str) -> str:
-    return models.get(name).name
+    """A model that there is, or something of the file on the page that shows one of one's own."""
+    if not own_code.is_own(name):
+        return models.get(name).name
+    file, _, wanted = name.partition(":")
+    assert f"def {wanted}(" in own_files()[file]
+    return f"{Path(file).stem}-{wanted}"
+
+
+def own_files() -> dict[str, str]:
+    """The files that the pages tell to write: ```python blocks with the file's name on top."""
+    found = [block for page in PAGES for block in blocks(page.read_text("utf-8"), "python")]
+    return {named[1]: block for block in found if (named := re.match(r"# (\w+\.py)\n", block))}
 
 
 def options_of(command: object) -> set[str]:
@@ -211,6 +223,8 @@ def reader_s_folder(tmp_path, monkeypatch):
     with zipfile.ZipFile("Kannada-MNIST.zip", "w") as archive:
         for path in sample.glob("*.csv"):
             archive.write(path, path.name)
+    for name, text in own_files().items():
+        (tmp_path / name).write_text(text)
     digits = draw_digits(4, 50)
     images = digits.pixels.reshape(-1, 28, 28)
     np.savez("mnist.npz", x_train=images[:150], y_train=digits.labels[:150],

@@ -283,11 +283,14 @@ def show(row: int, competition: str = KANNADA.slug, out: str | Path | None = Non
 
 
 @command
-def models() -> Result:
-    """What can be trained, with size and cost."""
+def models(model: str | None = None, competition: str = KANNADA.slug) -> Result:
+    """What can be trained, with size and cost; or one model, also of your own, tried."""
     from kit.training import models as registry
-    from kit.training import settings
+    from kit.training import own_models, settings
 
+    if model is not None:
+        rows = own_models.inspect_models(model, competitions.get(competition))
+        return Result({"models": rows}, own_models.lines(rows), monospace=True)
     rows = registry.table()
     return Result({"models": rows, "settings": settings.table()},
                   [*registry.lines(rows), "", *settings.lines()], monospace=True)

@@ -13,7 +13,6 @@ from kit.commands.command import (
     command,
     notebook_progress,
     parse_duration,
-    parse_model_names,
 )
 from kit.core.progress import Progress
 from kit.data import competition as competitions
@@ -28,20 +27,24 @@ def build(out: str | Path = "kernel", competition: str = KANNADA.slug, user: str
           accelerator: str = "t4x2", run: str | None = None, model: str | None = None,
           folds: int | None = None, seeds: int | None = None, epochs: int | None = None,
           seed: int | None = None, time_budget: str | None = None, docker_image: str | None = None,
-          runs_dir: str | Path = "runs") -> Result:
+          augment: str | None = None, runs_dir: str | Path = "runs") -> Result:
     """Write a kernel folder that `kaggle kernels push` accepts."""
     from kit.commands import find_runs
     from kit.kaggle import credentials
     from kit.kernel import builder
+    from kit.training import own_models
 
     trained = find_runs.find_run(run, Path(runs_dir)).path if run else None
-    models = parse_model_names(model) if model is not None else None
+    models, code = own_models.parse_models(model) if model is not None else (None, {})
+    if augment is not None:
+        augment, more = own_models.parse_augment(augment)
+        own_models.add_code(code, more)
     minutes = parse_duration(time_budget) / 60 if time_budget else None
     notes: list[str] = []
     folder = builder.build(
         Path(out), competitions.get(competition), user or credentials.user_name(), slug, kind, mode,
-        accelerator, trained, models, folds, seeds, epochs, seed, minutes, docker_image,
-        notes.append)
+        accelerator, trained, models, folds, seeds, epochs, seed, minutes, docker_image, augment,
+        code, notes.append)
     return Result({"path": folder, "notes": notes},
                   [*notes, f"{folder}: try it with kit kernel rehearse {folder}"])
 

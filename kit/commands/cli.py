@@ -19,6 +19,7 @@ from kit.commands import cli_kaggle
 from kit.commands.options import (
     AgainstRun,
     AsJson,
+    Augment,
     BatchSize,
     BreakLock,
     ClassPrior,
@@ -108,7 +109,8 @@ def download(
 
 @app.command()
 def cv(
-    data_dir: DataDir = Path("data"), model: Model = None, setting: Setting = None,
+    data_dir: DataDir = Path("data"), model: Model = None, augment: Augment = None,
+    setting: Setting = None,
     folds: Folds = None, split: Split = None, seeds: Seeds = None, epochs: Epochs = None,
     batch_size: BatchSize = None, precision: Precision = None, tta: Tta = None,
     executor: Executor = None, threads: Threads = None, time_budget: TimeBudget = None,
@@ -122,6 +124,8 @@ def cv(
 
     Example: kit cv --model cnn --limit 200 --epochs 1
 
+    With a model of your own: kit cv --model my_model.py:build
+
     To see whether a change helps, without the folds that are not needed for it: kit cv --model
     cnn_aug --against before
     """
@@ -134,7 +138,8 @@ def submit(
         "--fetch", help="First get the data, as kit download does.")] = False,
     upload: Upload = False, message: Message = "",
     submissions: SubmissionsDir = Path("submissions"),
-    data_dir: DataDir = Path("data"), model: Model = None, setting: Setting = None,
+    data_dir: DataDir = Path("data"), model: Model = None, augment: Augment = None,
+    setting: Setting = None,
     folds: Folds = None, split: Split = None, seeds: Seeds = None, epochs: Epochs = None,
     batch_size: BatchSize = None, precision: Precision = None, tta: Tta = None,
     executor: Executor = None, threads: Threads = None, time_budget: TimeBudget = None,
@@ -146,6 +151,8 @@ def submit(
     """cv, then ensemble, submission.csv and report.
 
     Example: kit submit --model cnn_aug --run my-first
+
+    With a model of your own beside it: kit submit --model cnn_aug,my_model.py:build
     """
     execute(kit.submit, **locals())
 
@@ -320,10 +327,16 @@ def show(
 
 @app.command()
 def models(
+    model: Annotated[str | None, typer.Option(
+        help="FILE.py:FUNCTION of your own, also several: what they are, and whether they would "
+        "train.")] = None,
     competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:
-    """What can be trained, with size and cost."""
-    execute(kit.models, quiet, as_json)
+    """What can be trained, with size and cost.
+
+    Example: kit models --model my_model.py:build
+    """
+    execute(kit.models, quiet, as_json, model=model, competition=competition)
 
 
 @app.command()

@@ -10,7 +10,16 @@ import typer
 
 from kit.commands import actions_kaggle
 from kit.commands.actions_kaggle import LEDGER
-from kit.commands.options import AsJson, Competition, DataDir, Message, Quiet, RunsDir, execute
+from kit.commands.options import (
+    AsJson,
+    Augment,
+    Competition,
+    DataDir,
+    Message,
+    Quiet,
+    RunsDir,
+    execute,
+)
 from kit.data.competition import KANNADA
 
 kernel = typer.Typer(no_args_is_help=True, help="Take the kit to Kaggle and hand in from there.")
@@ -37,8 +46,9 @@ def build(
     run: Annotated[str | None, typer.Option(
         help="The run whose weights a predict kernel takes along.")] = None,
     model: Annotated[str | None, typer.Option(
-        help="What a train kernel trains: NAME,NAME; else the setting for its accelerator "
-        "(see kit models).")] = None,
+        help="What a train kernel trains: NAME,NAME or FILE.py:FUNCTION; else the setting for its "
+        "accelerator (see kit models).")] = None,
+    augment: Augment = None,
     folds: Annotated[int | None, typer.Option(
         help="Number of folds of a train kernel; else 5.")] = None,
     seeds: Annotated[int | None, typer.Option(
@@ -56,6 +66,8 @@ def build(
     """Write a folder that kaggle kernels push accepts.
 
     Example: kit kernel build --user me --kind notebook
+
+    Files of your own that --model and --augment name are packed into it.
     """
     execute(actions_kaggle.build, **locals())
 

@@ -138,11 +138,6 @@ def check_suffix(path: str | Path, suffix: str, option: str) -> None:
         raise KitError(f"{option} {path} is no {suffix}", f"name a file that ends in {suffix}")
 
 
-def parse_model_names(text: str) -> tuple[str, ...]:
-    """The names in a list such as `cnn, mlp`."""
-    return tuple(part.strip() for part in text.split(","))
-
-
 def parse_duration(text: str) -> float:
     """The seconds in `110m`, `2h`, `90s` or `90`."""
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)([smh]?)", text.strip())

@@ -41,7 +41,9 @@ Message = Annotated[str, typer.Option(help="Beside the submission on Kaggle.")]
 # -- of training -----------------------------------------------------------------------------------
 
 Model = Annotated[str | None, typer.Option(
-    help="One model, or several: NAME,NAME (see kit models).")]
+    help="One model, or several: NAME,NAME (see kit models), or FILE.py:FUNCTION of your own.")]
+Augment = Annotated[str | None, typer.Option(
+    help="An augmentation of your own for all models: FILE.py:NAME; else each model's.")]
 Setting = Annotated[str | None, typer.Option(
     help="What to train by the time at hand (see kit models).")]
 Folds = Annotated[int | None, typer.Option(help="Number of folds.", show_default="5")]

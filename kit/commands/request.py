@@ -14,11 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from kit.commands import blends
-from kit.commands.command import (
-    check_arguments,
-    parse_duration,
-    parse_model_names,
-)
+from kit.commands.command import check_arguments, parse_duration
 from kit.commands.find_runs import (
     changed_file,
     find_run_data,
@@ -44,7 +40,7 @@ from kit.data.competition import Competition
 from kit.data.folds import HARDER_FOLDS, HARDER_NOTE
 from kit.data.source import DataFolder
 from kit.ensembling.blend import read_against
-from kit.training import models, planning, settings
+from kit.training import own_models, planning, settings
 from kit.training.planning import TimeTarget
 from kit.training.records import read_config, untrained
 
@@ -62,7 +58,8 @@ class TrainingOptions:
     """
 
     data_dir: str | Path = "data"
-    model: str | None = None  # NAME, or several: NAME,NAME
+    model: str | None = None  # NAME or FILE.py:FUNCTION, or several with commas
+    augment: str | None = None  # FILE.py:NAME
     setting: str | None = None
     folds: int | None = None
     split: str | None = None
@@ -93,14 +90,18 @@ class TrainingOptions:
     def given(self) -> dict[str, Any]:
         """The given fields of RunConfig. KitError for an unknown model or a bad duration."""
         values: dict[str, Any] = {}
+        code: dict[str, str] = {}  # the files of the user's own
         for each in fields(RunConfig):
             value = getattr(self, OPTIONS.get(each.name, each.name), None)
             if value is not None:
                 values[each.name] = value
         if self.model is not None:
-            values["models"] = parse_model_names(self.model)
-            for name in values["models"]:
-                models.get(name)
+            values["models"], code = own_models.parse_models(self.model)
+        if self.augment is not None:
+            values["augment"], more = own_models.parse_augment(self.augment)
+            own_models.add_code(code, more)
+        if code:
+            values["code"] = code
         if self.split == "harder" and self.folds is None:
             values["n_folds"] = HARDER_FOLDS
         if self.time_budget is not None:
@@ -339,6 +340,8 @@ def _resume(competition: Competition, name: str | None, given: dict[str, Any], d
         raise KitError(f"the run {name!r} was made differently: {what}",
                        "put the old file back, or leave --resume out and give another --run to "
                        "start a new one")
+    _check_code(folder, stored.code, given.get("code", {}))
+    given = {each: value for each, value in given.items() if each != "code"}
     if changed := differences(stored.to_dict(), stored.to_dict() | given):
         names = [option_name(each) for each, value in given.items()
                  if differences({each: getattr(stored, each)}, {each: value})]
@@ -348,3 +351,21 @@ def _resume(competition: Competition, name: str | None, given: dict[str, Any], d
     free = {each: value for each, value in given.items() if each in FREE_TO_CHANGE}
     config = replace(stored, **free)
     return Request(config, find_run_data(folder, data_dir), folder, resume=True, force=False)
+
+
+def _check_code(run: RunFolder, stored: dict[str, str], given: dict[str, str]) -> None:
+    """KitError where a file of the user's own is no longer what the run began with.
+
+    It need not be there any more: the run has a copy. given: text by path, of files named again.
+    """
+    now = {Path(path).name: text for path, text in given.items()}
+    for path, text in stored.items():
+        name, here = Path(path).name, ""
+        if name not in now and Path(path).is_file():
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                here = Path(path).read_text("utf-8-sig")
+        if now.get(name, here or text) != text:
+            words = shlex.join(["cp", str(run.path / name), path])
+            raise KitError(f"{path} has changed since the run {run.name!r} began",
+                           f"put the run's copy back ({words}), or leave --resume out and give "
+                           "another --run to start a new one")

@@ -5,7 +5,9 @@ Resuming, predicting and reporting read it back, and need no options of their ow
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -25,9 +27,9 @@ BOUNDS: dict[str, tuple[int, int]] = {
 # Names on the command line that differ from the field
 OPTIONS = {"models": "model", "n_folds": "folds", "n_seeds": "seeds"}
 EXAMPLES = {"epochs": 12, "batch_size": 128, "tta": 5, "threads": 2, "time_budget": 6600.0,
-            "limit": 200, "self_train": 2}
+            "limit": 200, "self_train": 2, "code": {}}
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text",
-         tuple: "a tuple of names"}
+         tuple: "a tuple of names", dict: "a table of texts"}
 # A resumed run may change these, as they do not change how a fold is trained.
 FREE_TO_CHANGE = ("executor", "time_budget", "tensorboard", "class_prior", "self_train")
 
@@ -54,25 +56,28 @@ class RunConfig:
     # Rounds of self-training: learning also from test rows, with predicted labels
     self_train: int = 0
     tensorboard: bool = False  # write TensorBoard logs into the run folder
+    augment: str | None = None  # FILE.py:NAME, instead of the recipes'
+    # The files of the user's own that models and augment are from: their text, by their paths.
+    code: dict[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         kinds = get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not matches_type(value, kinds[field.name]):
-                kind = unwrap_optional(kinds[field.name])
-                example = EXAMPLES.get(field.name, field.default)
-                raise KitError(f"{option_name(field.name)} {value!r:.60} is not {KINDS[kind]}",
-                               f"write {field.name}={suggest_value(value, kind, example)!r}")
-            least, most = BOUNDS.get(field.name, (None, None))
-            if field.name == "limit":
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if not matches_type(value, kinds[each.name]):
+                kind = unwrap_optional(kinds[each.name])
+                example = EXAMPLES.get(each.name, each.default)
+                raise KitError(f"{option_name(each.name)} {value!r:.60} is not {KINDS[kind]}",
+                               f"write {each.name}={suggest_value(value, kind, example)!r}")
+            least, most = BOUNDS.get(each.name, (None, None))
+            if each.name == "limit":
                 least = self.n_folds  # each fold holds out a row of every class
             if value is not None and least is not None and not least <= value <= most:
                 too = "small" if value < least else "large"
-                raise KitError(f"{option_name(field.name)} {value!r:.60} is too {too}",
+                raise KitError(f"{option_name(each.name)} {value!r:.60} is too {too}",
                                f"give one from {least} to {most}, such as "
-                               f"{option_name(field.name)} "
-                               f"{EXAMPLES.get(field.name, field.default):g}")
+                               f"{option_name(each.name)} "
+                               f"{EXAMPLES.get(each.name, each.default):g}")
         for name, choices in (("split", SPLITS), ("precision", PRECISIONS), ("executor", EXECUTORS),
                               ("class_prior", CLASS_PRIORS)):
             if getattr(self, name) not in choices:
@@ -82,8 +87,9 @@ class RunConfig:
             raise KitError("--model names no model",
                            "name one, such as --model cnn (see kit models)")
         if len(set(self.models)) != len(self.models):
-            raise KitError(f"--model {','.join(self.models)} names a model twice",
-                           f"name it once: --model {','.join(dict.fromkeys(self.models))}")
+            named = [model_spec(model, self.code) for model in self.models]
+            raise KitError(f"--model {','.join(named)} names a model twice",
+                           f"name it once: --model {','.join(dict.fromkeys(named))}")
 
     @property
     def members(self) -> list[tuple[str, int]]:
@@ -105,13 +111,14 @@ class RunConfig:
         --model is always among them, as its default depends on the command.
         """
         words: list[str] = []
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool) and value is not field.default:
-                words.append(option_name(field.name) if value else option_name(f"no_{field.name}"))
-            elif value != field.default or field.name == "models":
-                words += [option_name(field.name),
-                          ",".join(value) if isinstance(value, tuple) else str(value)]
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, bool) and value is not each.default:
+                words.append(option_name(each.name) if value else option_name(f"no_{each.name}"))
+            elif each.name == "models":
+                words += ["--model", ",".join(model_spec(model, self.code) for model in value)]
+            elif value != each.default and each.name != "code":  # which the others name
+                words += [option_name(each.name), str(value)]
         return words
 
     @classmethod
@@ -120,7 +127,7 @@ class RunConfig:
 
         KitError for an unknown key or an invalid value.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
+        known = {each.name for each in dataclasses.fields(cls)}
         if not isinstance(values, dict):
             raise KitError("the run's config is not a table of options",
                            "start a new run with --run")
@@ -151,6 +158,9 @@ def matches_type(value: Any, kind: Any) -> bool:
     """
     if isinstance(kind, UnionType):
         return any(matches_type(value, part) for part in get_args(kind))
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(
+            isinstance(item, str) for pair in value.items() for item in pair)
     if get_origin(kind) is tuple:
         return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
     # NaN is not equal to itself
@@ -177,6 +187,18 @@ def suggest_value(value: Any, kind: type, example: Any) -> Any:
     return round(number) if kind is int else number
 
 
+def model_spec(model: str, files: Iterable[str] = ()) -> str:
+    """What --model takes for the model of that name: one of one's own is FILE.py:FUNCTION.
+
+    Its name is that of a folder, FILE-FUNCTION. files: the paths that it may have.
+    """
+    stem, dash, function = model.rpartition("-")
+    if not dash:
+        return model
+    file = next((path for path in files if Path(path).stem == stem), f"{stem}.py")
+    return f"{file}:{function}"
+
+
 def option_name(name: str) -> str:
     """The command-line option for the field `name`."""
     return f"--{OPTIONS.get(name, name.replace('_', '-'))}"
@@ -184,10 +206,12 @@ def option_name(name: str) -> str:
 
 def differences(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
     """How two configs differ, as `name: stored → current`, in what no resumed run may change."""
-    names = sorted(set(stored) | set(current))
+    names = sorted((set(stored) | set(current)) - {"code", *FREE_TO_CHANGE})
+    before, now = ({Path(path).name: text for path, text in config.get("code", {}).items()}
+                   for config in (stored, current))
     return [f"{name}: {stored.get(name)!r} → {current.get(name)!r}" for name in names
-            if name not in FREE_TO_CHANGE
-            and _comparable(stored.get(name)) != _comparable(current.get(name))]
+            if _comparable(stored.get(name)) != _comparable(current.get(name))] \
+        + [f"{file} has changed" for file in before if before[file] != now.get(file, before[file])]
 
 
 def _comparable(value: Any) -> Any:

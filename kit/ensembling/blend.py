@@ -111,6 +111,7 @@ def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], rounds: int
     tests, extras = [member.test for member in present], [member.extra for member in present]
     return RunResults(
         run.name, {**config.to_dict(), "models": list(config.models),
+                   "code": about.get("own_files"),  # their SHA-256
                    "command": about["command"], "environment": about["environment"],
                    "parameters": {member.model: member.done[0]["parameters"]
                                   for member in present}},

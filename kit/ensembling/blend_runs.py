@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from kit.core import storage
+from kit.core.config import model_spec
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder
 from kit.data.folds import HARDER_NOTE, Folds
@@ -173,7 +174,8 @@ def models_of(runs: Sequence[FinishedRun]) -> list[str]:
 
 def as_one_run(runs: Sequence[FinishedRun]) -> str:
     """The command that trains the models of these runs as one run, which a notebook can run."""
-    return f"kit submit --model {','.join(models_of(runs))}"
+    files = [file for run in runs for file in run.scored.config.get("code") or ()]
+    return f"kit submit --model {','.join(model_spec(model, files) for model in models_of(runs))}"
 
 
 def check_weights(asked: str | Sequence[float], n_runs: int) -> tuple[str, list[float] | None]:

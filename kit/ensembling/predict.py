@@ -20,8 +20,9 @@ from kit.data.table import read_table
 from kit.ensembling import submission
 from kit.ensembling.blend import vote
 from kit.ensembling.prior import class_prior
-from kit.training import fit, models, records
+from kit.training import fit, records
 from kit.training.jobs import FoldJob
+from kit.training.own_models import recipe_of
 from kit.training.predict import predict_together, predictor_for
 
 
@@ -76,7 +77,7 @@ def ensemble_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray,
         progress.say(f"{model}, seed {seed}: {len(finished)} folds")
         for note in {precision_note(job) for job in jobs} - {""}:
             progress.say(note)
-        members.append([fold_probs(folder / "model.keras", job, competition, pixels)
+        members.append([fold_probs(folder / "model.keras", job, config, competition, pixels)
                         for folder, job in zip(finished, jobs, strict=True)])
     if not any(members):
         raise KitError(f"{run.path} has no finished fold", f"train it: {run.resume_command}")
@@ -91,15 +92,15 @@ def precision_note(job: FoldJob) -> str:
     return f"predicting in {precision}: {why}; probs differ a little from the training machine's"
 
 
-def fold_probs(weights: Path, job: FoldJob, competition: Competition,
+def fold_probs(weights: Path, job: FoldJob, config: RunConfig, competition: Competition,
                pixels: np.ndarray) -> np.ndarray:
     """Probs `(n, n_classes)` float32 of the trained fold whose `model.keras` is `weights`.
 
-    pixels: uint8 `(n, h·w)`. The precision is that of `kit.core.backend.prediction_precision`.
-    KitError where the file is damaged.
+    config, competition: the run's. pixels: uint8 `(n, h·w)`. The precision is that of
+    `kit.core.backend.prediction_precision`. KitError where the file is damaged.
     """
     precision, _ = backend.prediction_precision(job.precision)
-    predictor = predictor_for(models.get(job.model), competition, precision)
+    predictor = predictor_for(recipe_of(config, job.model), competition, precision)
     records.load_weights(predictor.model, weights)
     probs = predict_together(predictor, pixels, job.tta)
     if not np.isfinite(probs).all():

@@ -55,6 +55,7 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
           run: Path | None = None, models: tuple[str, ...] | None = None, folds: int | None = None,
           seeds: int | None = None, epochs: int | None = None, seed: int | None = None,
           minutes: float | None = None, docker_image: str | None = None,
+          augment: str | None = None, code: Mapping[str, str] | None = None,
           say: Callable[[str], None] = lambda _: None) -> Path:
     """Write the kernel folder `out` and return its path. Other files in that folder are left alone.
 
@@ -62,10 +63,11 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
     the run folder whose weights a `predict` kernel uses. models, folds, seeds, epochs, seed: what a
     `train` kernel trains; without models, the accelerator's setting. minutes: when everything ends,
     which must be below Kaggle's limit. docker_image: Kaggle's image to run in, by digest or as
-    `original` or `latest`. say: takes what there is to know of the run. KitError for an invalid
-    choice, an option of the other mode, a slug that Kaggle would change, or a run of another
-    competition, of the split `harder`, or without all of its weights unless its time budget left
-    them out; the folder is then unchanged.
+    `original` or `latest`. augment: FILE.py:NAME. code: the user's own files that it and the models
+    are from, their text by their paths. say: takes what there is to know of the run. KitError for
+    an invalid choice, an option of the other mode, a slug that Kaggle would change, or a run of
+    another competition, of the split `harder`, or without all of its weights unless its time budget
+    left them out; the folder is then unchanged.
     """
     for option, value, choices in (("kind", kind, tuple(KINDS)), ("mode", mode, MODES),
                                    ("accelerator", accelerator, tuple(ACCELERATORS))):
@@ -73,7 +75,8 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
             raise KitError(f"--{option} {value!r} is unknown",
                            f"choose one of: {', '.join(choices)}")
     # Options that the mode would ignore
-    asked = {"model": models, "folds": folds, "seeds": seeds, "epochs": epochs, "seed": seed}
+    asked = {"model": models, "augment": augment, "folds": folds, "seeds": seeds, "epochs": epochs,
+             "seed": seed}
     training = ", ".join(f"--{option}" for option, value in asked.items() if value is not None)
     if mode == "train" and run is not None:
         raise KitError(f"--run {Path(run).name} is for a kernel that predicts, and this one trains",
@@ -113,7 +116,8 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
         own_files[COMPETITION_FILE] = competition.file.text
     if mode == "train":
         settings |= _training(competition, accelerator, models=models, n_folds=folds, n_seeds=seeds,
-                              epochs=epochs, seed=seed)
+                              epochs=epochs, seed=seed, augment=augment, code=code)
+        own_files |= {Path(path).name: text for path, text in (code or {}).items()}
     with tempfile.TemporaryDirectory() as scratch:
         packed_weights = Path(scratch) / weights.FOLDER
         if run is not None:
@@ -138,9 +142,9 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
         facts = {"title": competition.title, "url": competition.url,
                  "version": installation.kit_version(), "commit": installation.source_commit(),
                  "accelerator": accelerator}
-        code = template.render(kind, settings, pack_source(own_files), facts)
+        source = template.render(kind, settings, pack_source(own_files), facts)
         text = json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
-        _write_folder(Path(out), {KINDS[kind]: code, METADATA: text.encode()}, packed_weights)
+        _write_folder(Path(out), {KINDS[kind]: source, METADATA: text.encode()}, packed_weights)
     return Path(out)
 
 
@@ -176,17 +180,23 @@ def _check_run(run: RunFolder, config: RunConfig, say: Callable[[str], None]) ->
 def _training(competition: Competition, accelerator: str, **asked: Any) -> dict[str, Any]:
     """The SETTINGS of a train kernel; what is not asked for is as in the accelerator's setting.
 
-    KitError if a model is unknown.
+    KitError if a model is unknown, or one of the user's own does not train.
     """
-    from kit.training import models, settings
+    from kit.training import settings
+    from kit.training.own_models import recipe_of
 
     own = {} if asked["models"] else settings.get(TRAINING_SETTINGS[accelerator]).options()
     config = RunConfig(competition.slug,
                        **own | {name: value for name, value in asked.items() if value is not None})
     for name in config.models:
-        models.get(name)
+        recipe = recipe_of(config, name)
+        if config.code:
+            from kit.training.trainer import try_step
+
+            try_step(recipe, competition)
+    own = {} if config.augment is None else {"augment": Path(config.augment).name}
     return {"models": list(config.models), "folds": config.n_folds, "seeds": config.n_seeds,
-            "epochs": config.epochs, "seed": config.seed, "class_prior": config.class_prior}
+            "epochs": config.epochs, "seed": config.seed, "class_prior": config.class_prior, **own}
 
 
 def _write_folder(out: Path, files: dict[str, bytes], weights_folder: Path) -> None:

@@ -45,6 +45,7 @@ NOTES = {
     "seed": "of everything random",
     "class_prior": "how often each class is in the test file: auto (what is known of it), none or "
                    "equal",
+    "augment": "of your own, in the file that came along, instead of the models' own",
     "weights": "the dataset that holds them",
     "manifest_sha256": "of the weights' manifest.json, which has the hash of each file",
     "backend": "of Keras",

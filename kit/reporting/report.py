@@ -29,7 +29,8 @@ OF_WRITER = 8  # mistakes of each of the hardest writers
 SOURCES = {"kaggle": "Downloaded from Kaggle", "keras": "From keras.datasets",
            "path": "From files on this machine", "sample": "Drawn by the kit"}
 NAMES = {"n_folds": "folds", "n_seeds": "seeds", "tta": "test-time views", "cpu_cores": "CPU cores",
-         "cpu_bfloat16": "CPU computes bfloat16", "gpus": "GPUs"}
+         "cpu_bfloat16": "CPU computes bfloat16", "gpus": "GPUs",
+         "code": "own files (SHA-256)"}
 # In `results.config`, but no field of the RunConfig
 BESIDE_CONFIG = ("command", "environment", "parameters")
 
@@ -151,7 +152,8 @@ def _member(results: "RunResults", member: "Member") -> dict[str, Any]:
             "is_baseline": member is results.baseline,
             "folds": len(member.done), "rows": len(right), "oof_accuracy": float(right.mean()),
             "parameters": member.done[0]["parameters"],
-            "mflops_per_image": models.RECIPES[member.model].mflops,
+            # Folds from before 2026-11-29 do not state it.
+            "mflops_per_image": member.done[0].get("mflops") or models.get(member.model).mflops,
             "epochs": len(member.history[0]),
             "seconds_per_epoch": float(np.mean([each["seconds"].mean()
                                                 for each in member.history])),

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from kit.core import installation
+from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.progress import ForwardingProgress, Progress
 from kit.data.competition import Competition
 from kit.data.table import Table
 from kit.reporting.pictures import png
-from kit.training import models
 from kit.training.jobs import FoldJob
+from kit.training.own_models import recipe_of
 
 SCALARS = {"loss": "loss/train", "val_loss": "loss/val", "accuracy": "accuracy/train",
            "val_accuracy": "accuracy/val", "learning_rate": "learning_rate",
@@ -30,8 +31,8 @@ CELL = 16  # pixels, of the confusion matrix
 class TensorBoardProgress(ForwardingProgress):
     """Passes progress on, and writes each epoch for TensorBoard. KitError without tensorboard."""
 
-    def __init__(self, progress: Progress, folder: Path, train: Table,
-                 competition: Competition) -> None:
+    def __init__(self, progress: Progress, folder: Path, train: Table, competition: Competition,
+                 config: RunConfig) -> None:
         try:
             from tensorboard.summary.writer.event_file_writer import EventFileWriter
         except ModuleNotFoundError as error:
@@ -40,6 +41,7 @@ class TensorBoardProgress(ForwardingProgress):
                            "--tensorboard out") from error
         super().__init__(progress)
         self.folder, self.train, self.competition = folder, train, competition
+        self.config = config
         self._open: Any = EventFileWriter
         self._writers: dict[str, Any] = {}
 
@@ -59,7 +61,8 @@ class TensorBoardProgress(ForwardingProgress):
             if job.key not in self._writers:
                 self._writers[job.key] = self._open(str(self.folder / job.key))
                 self._writers[job.key].add_event(
-                    Event(wall_time=time.time(), step=0, summary=_hyperparameters(job)))
+                    Event(wall_time=time.time(), step=0,
+                          summary=_hyperparameters(job, self.config)))
             self._writers[job.key].add_event(
                 Event(wall_time=time.time(), step=event["epoch"], summary=summary))
             self._writers[job.key].flush()
@@ -107,11 +110,11 @@ def _confusion(labels: np.ndarray, probs: np.ndarray) -> list[Any]:
             _text("confusion", "\n".join(lines))]
 
 
-def _hyperparameters(job: FoldJob) -> Any:
+def _hyperparameters(job: FoldJob, config: RunConfig) -> Any:
     """Those of a job but seed and fold: TensorBoard groups the jobs that share them."""
     from tensorboard.plugins.hparams import summary_v2
 
-    recipe = models.get(job.model)
+    recipe = recipe_of(config, job.model)
     return summary_v2.hparams_pb({
         "model": job.model, "epochs": job.epochs, "batch_size": job.batch_size,
         "precision": job.precision, "tta": job.tta, "augment": recipe.augment is not None,

@@ -20,7 +20,7 @@ from kit.core.config import RunConfig
 from kit.core.run_folder import RunFolder, finished_folds, fold_keys
 from kit.data.source import DataFolder
 from kit.kernel import weights
-from kit.kernel.builder import packed_competition
+from kit.kernel.builder import packed_competition, packed_own_files
 from kit.runtime.supervisor import HEARTBEAT
 
 ENVIRONMENT = "environment.json"  # versions and machine, for the report of a kernel without folds
@@ -87,9 +87,11 @@ def _train(data: DataFolder, run: RunFolder, heartbeat: HeartbeatProgress,
     from kit import pipeline
 
     settings = args.settings
+    code = {name: text for name, text in packed_own_files().items() if name.endswith(".py")}
     config = RunConfig(competition=settings["competition"], models=tuple(settings["models"]),
                        n_folds=settings["folds"], epochs=settings["epochs"], seed=settings["seed"],
                        n_seeds=settings["seeds"], class_prior=settings["class_prior"],
+                       augment=settings.get("augment"), code=code,
                        executor="local" if args.one_at_a_time else "auto",
                        time_budget=max(args.deadline - time.time(), 0.0))
     pipeline.cv(config, data, run, heartbeat, resume=True, leave_out=frozenset(args.left_out),
@@ -101,8 +103,9 @@ def _predict(data: DataFolder, run: RunFolder, heartbeat: HeartbeatProgress,
     """Predict the test file with every fold that was packed with the kernel."""
     from kit.ensembling import predict
     from kit.training.jobs import FoldJob
+    from kit.training.records import read_config
 
-    test, done = data.test(), finished_folds(run.path)
+    config, test, done = read_config(run.path), data.test(), finished_folds(run.path)
     todo = [key for key in fold_keys(run.path, weights.TRAINED)
             if key not in args.left_out and key not in done]
     facts = {key: storage.read_json(run.path / key / weights.TRAINED) for key in todo}
@@ -113,7 +116,8 @@ def _predict(data: DataFolder, run: RunFolder, heartbeat: HeartbeatProgress,
         heartbeat.say(note)
     for key in todo:
         began, fold = time.perf_counter(), run.path / key
-        probs = predict.fold_probs(fold / "model.keras", jobs[key], data.competition, test.pixels)
+        probs = predict.fold_probs(fold / "model.keras", jobs[key], config, data.competition,
+                                   test.pixels)
         storage.write_npz(fold / "test.npz", id=np.asarray(test.ids), probs=probs)
         seconds = time.perf_counter() - began
         storage.write_json(fold / "done.json", facts[key] | {"predict_seconds": seconds})

@@ -13,9 +13,10 @@ from kit.core import backend, system
 from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.progress import Progress
-from kit.training import fit, job_runner, models, records, workers
+from kit.training import fit, job_runner, records, workers
 from kit.training.job_runner import Clock, done_event, events_to
 from kit.training.jobs import EventCallback, FoldJob, Plan
+from kit.training.own_models import recipe_of
 
 DoneFolds = dict[str, dict[str, Any]]  # the done.json of finished jobs, by the jobs' keys
 
@@ -32,7 +33,7 @@ def run_jobs(executor: "Executor", plan: Plan, progress: Progress, deadline: flo
     is_enough: asked before the first round of whole folds and after each; once it says yes, the
     others are left out.
     """
-    costs = {job.key: job.epochs * models.get(job.model).cost for job in plan.jobs}
+    costs = {job.key: job.epochs * recipe_of(plan.config, job.model).cost for job in plan.jobs}
     if seconds and costs.keys() <= seconds.keys():
         costs = {key: seconds[key] for key in costs}
     progress.start(costs, executor.n_parallel)

@@ -15,7 +15,7 @@ import numpy as np
 
 from kit.core import backend, os_errors, storage
 from kit.data.competition import Competition
-from kit.training import checkpoints, records
+from kit.training import checkpoints, models, records
 from kit.training.augment import N_NUMBERS
 from kit.training.checkpoints import CheckpointWriter, TrainingState
 from kit.training.jobs import CURVE, ORDER, PARTS, WARPS, EventCallback, FoldData, FoldJob
@@ -185,7 +185,8 @@ def _write_artifacts(trainer: Trainer, job: FoldJob, data: FoldData, folder: Pat
     pace = [line["images_per_second"] for line in state.history]
     done = {"job": asdict(job), "train_rows": len(data.train_rows), "val_rows": len(data.val_rows),
             "val_accuracy": float((val.argmax(1) == data.labels[data.val_rows]).mean()),
-            "parameters": int(trainer.model.count_params()), "train_seconds": state.seconds,
+            "parameters": int(trainer.model.count_params()),
+            "mflops": models.flops(trainer.model) / 1e6, "train_seconds": state.seconds,
             "predict_seconds": time.perf_counter() - began,
             "images_per_second": float(np.median(pace)),
             "trained_with": {"device": backend.device(), "versions": backend.versions()}}

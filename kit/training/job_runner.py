@@ -10,8 +10,9 @@ from typing import Any
 
 from kit.core.errors import KitError
 from kit.core.progress import Progress
-from kit.training import fit, models
+from kit.training import fit
 from kit.training.jobs import EventCallback, FoldData, FoldJob, Plan, fold_data
+from kit.training.own_models import recipe_of
 
 
 class OutOfTime(Exception):
@@ -51,7 +52,7 @@ def train_job(plan: Plan, job: FoldJob, clock: Clock, report: EventCallback,
     """
     if not clock.has_time_for(job):
         return None
-    recipe, data = models.get(job.model), data or fold_data(plan, job)
+    recipe, data = recipe_of(plan.config, job.model), data or fold_data(plan, job)
     recipe = recipe.self_training() if job.guesses else recipe
     folder, start = plan.folder(job), plan.folder(job.previous_round)
     while True:

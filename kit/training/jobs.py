@@ -18,6 +18,7 @@ from kit.core.run_folder import RunFolder
 from kit.data.folds import Folds
 from kit.data.source import DataFolder
 from kit.training import models
+from kit.training.own_models import recipe_of
 
 WEIGHTS, DROPOUT, ORDER, WARPS, CURVE, PARTS = range(6)  # the streams of `FoldJob.rng`
 # How often each test row is in an epoch of self-training; once gained less (docs/lab-log.md,
@@ -93,7 +94,7 @@ def make_jobs(config: RunConfig, precision: str) -> tuple[FoldJob, ...]:
     baseline = [] if models.BASELINE in config.models else [(models.BASELINE, config.seed)]
     jobs = []
     for model, seed in baseline + config.members:
-        recipe = models.get(model)
+        recipe = recipe_of(config, model)
         named = model in config.models  # the options do not apply to the baseline beside them
         epochs = (config.epochs if named else None) or recipe.epochs
         batch_size = (config.batch_size if named else None) or recipe.batch_size

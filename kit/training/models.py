@@ -42,14 +42,19 @@ class Recipe:
         """The recipe of self-training: a few epochs, from a quarter of the rate down to zero."""
         return replace(self, epochs=GUESSES_EPOCHS, learning_rate=self.learning_rate / 4, schedule="cosine")
 
+    def hidden(self, pixels: Any) -> Any:
+        """What the layers make of the pixels, scaled to 0–1: `(n, units)`."""
+        x = pixels
+        for layer in self.layers():
+            x = layer(x)
+        return x
+
     def build(self, competition: Competition) -> Any:
         """A Keras model: float32 `(n, h, w, 1)` pixels 0–255 → float32 `(n, n_classes)` probs, by way of `logits`."""
         import keras
 
         pixels = keras.Input((*competition.shape, 1), name="pixels")
-        x = keras.layers.Rescaling(1 / 255)(pixels)
-        for layer in self.layers():
-            x = layer(x)
+        x = self.hidden(keras.layers.Rescaling(1 / 255)(pixels))
         logits = keras.layers.Dense(competition.n_classes, name="logits", dtype="float32")(x)
         return keras.Model(pixels, keras.layers.Softmax(name="probs", dtype="float32")(logits), name=self.name)
 
@@ -164,21 +169,45 @@ def get(name: str) -> Recipe:
 
 
 def flops(model: Any) -> int:
-    """Operations of one image's forward pass: two for each multiply-add of its convolutions and dense layers."""
-    layers = [layer for layer in model.layers if hasattr(layer, "kernel")]
-    return sum(2 * math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1]) for layer in layers)
+    """Operations of one image's forward pass.
+
+    Two for each multiply-add of its convolutions and dense layers. Those inside of a layer of the
+    user's own are not counted, since Keras does not know their sizes.
+    """
+    total = 0
+    for layer in model.layers:
+        if hasattr(layer, "layers"):  # a model in the model
+            total += flops(layer)
+            continue
+        kernels = [getattr(layer, name) for name in ("kernel", "depthwise_kernel", "pointwise_kernel")
+                   if hasattr(layer, name)]
+        total += sum(2 * math.prod(kernel.shape) * math.prod(layer.output.shape[1:-1]) for kernel in kernels)
+    return total
 
 
 def table() -> list[dict[str, Any]]:
     """What `kit models` shows: size and cost of each recipe."""
-    return [{"model": recipe.name, "about": recipe.about, "parameters": recipe.parameters,
-             "flops_per_image": 1e6 * recipe.mflops, "epochs": recipe.epochs,
-             "seconds_per_60000_images": recipe.cost, "accuracy": recipe.accuracy} for recipe in RECIPES.values()]
+    return [row(recipe) for recipe in RECIPES.values()]
+
+
+def row(recipe: Recipe) -> dict[str, Any]:
+    """Size and cost of a recipe; None for what was never measured."""
+    return {"model": recipe.name, "about": recipe.about, "parameters": recipe.parameters,
+            "flops_per_image": 1e6 * recipe.mflops, "epochs": recipe.epochs,
+            "seconds_per_60000_images": recipe.cost if recipe.accuracy else None,
+            "accuracy": recipe.accuracy or None}
 
 
 def lines(rows: list[dict[str, Any]]) -> list[str]:
     """The table for a terminal."""
-    head = f"{'model':<10}{'parameters':>12}{'MFLOP/image':>13}{'epochs':>8}{'s/epoch*':>10}{'accuracy*':>11}  about"
-    body = [f"{row['model']:<10}{row['parameters']:>12,}{row['flops_per_image'] / 1e6:>13.1f}{row['epochs']:>8}"
-            f"{row['seconds_per_60000_images']:>10.1f}{row['accuracy']:>11.4f}  {row['about']}" for row in rows]
+    width = max(10, *(len(row["model"]) + 2 for row in rows))
+    head = (f"{'model':<{width}}{'parameters':>12}{'MFLOP/image':>13}{'epochs':>8}{'s/epoch*':>10}"
+            f"{'accuracy*':>11}  about")
+
+    def cell(value: float | None, digits: int) -> str:
+        return "not known" if value is None else f"{value:.{digits}f}"
+
+    body = [f"{row['model']:<{width}}{row['parameters']:>12,}{row['flops_per_image'] / 1e6:>13.1f}"
+            f"{row['epochs']:>8}{cell(row['seconds_per_60000_images'], 1):>10}"
+            f"{cell(row['accuracy'], 4):>11}  {row['about']}" for row in rows]
     return [head, *body, "* 60,000 images on the two cores of docs/benchmarks.md, both busy; held-out writers"]

@@ -16,6 +16,7 @@ from kit.data.source import DataFolder
 from kit.training import fit, models, predict
 from kit.training.executors import Executor
 from kit.training.jobs import GUESSES_TIMES, FoldJob
+from kit.training.own_models import recipe_of
 from kit.training.trainer import trainer_for
 from kit.training.workers import WaitForOthers
 
@@ -69,7 +70,7 @@ def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob,
     rows = _rows_used(config, data)
     val_rows = rows // config.n_folds
     train_rows = rows - val_rows
-    trainer = trainer_for(models.get(job.model), data.competition, job.precision,
+    trainer = trainer_for(recipe_of(config, job.model), data.competition, job.precision,
                           min(job.batch_size, train_rows))
     per_epoch = train_rows // trainer.batch_size
     images = fit.on_device(train.pixels, trainer.shape)
@@ -131,7 +132,8 @@ def stated_costs(config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder,
     times = FLOAT32_TIMES if config.precision == "float32" and not backend.gpus() else 1.0
     costs = {}
     for job in jobs:
-        each = models.get(job.model).cost / 60_000 * min(n_workers, 2) * times  # seconds an image
+        # Seconds an image
+        each = recipe_of(config, job.model).cost / 60_000 * min(n_workers, 2) * times
         epoch = each * rows * (config.n_folds - 1) / config.n_folds
         # Forward alone: a third of a step
         rest = each / 3 * job.tta * (rows / config.n_folds + len(data.test()))

@@ -24,16 +24,21 @@ class Predictor:
     """A recipe's model and its compiled prediction. Load weights into `.model` before use."""
 
     def __init__(self, recipe: Recipe, competition: Competition, precision: str) -> None:
+        self.recipe, self.shape = recipe, competition.shape
+        self.competition, self.precision = competition, precision
+        self.model = self.build_model()
+        self.predict_batch, self.features_of = _compile(self.model, self.shape)
+
+    def build_model(self) -> Any:
+        """A new model of the recipe."""
         import keras
 
-        self.recipe, self.shape = recipe, competition.shape
         outside = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(backend.dtype_policy(precision))
+        keras.config.set_dtype_policy(backend.dtype_policy(self.precision))
         try:
-            self.model = recipe.build(competition)
+            return self.recipe.build(self.competition)
         finally:
             keras.config.set_dtype_policy(outside)
-        self.predict_batch, self.features_of = _compile(self.model, self.shape)
 
 
 @functools.lru_cache(maxsize=8)
@@ -96,7 +101,8 @@ def _compile(model: Any, shape: tuple[int, int]
     import keras
     from keras import ops
 
-    maps = [layer.output for layer in model.layers if len(layer.output.shape) == 4][-1]
+    maps = [layer.output for layer in model.layers
+            if len(getattr(layer.output, "shape", ())) == 4][-1]
     features = keras.Model(model.input, keras.layers.Flatten(dtype="float32")(maps))
 
     def featured(images):

@@ -20,6 +20,7 @@ from kit.data import competition as competitions
 from kit.data.competition import Competition
 from kit.training import models
 from kit.training.jobs import FoldJob
+from kit.training.own_models import check_known
 
 SETTLED = ("precision", "executor", "threads")  # kept when a run is resumed, wherever
 NUMBERS = ("val_accuracy", "val_rows", "parameters", "train_seconds", "predict_seconds",
@@ -37,8 +38,7 @@ def read_config(run: Path) -> RunConfig:
     try:
         config = RunConfig.from_dict(stored["config"])
         competitions.from_record(stored, config.competition)
-        for model in config.models:
-            models.get(model)
+        check_known(config)
     except KitError as error:
         commit = re.match("[0-9a-f]{12}", str(stored.get("git_commit")))
         wrote = f" (written by the kit's commit {commit[0]})" if commit else ""
@@ -106,7 +106,7 @@ def read_done(folder: Path) -> dict[str, Any]:
         job = FoldJob(**done["job"])
     except TypeError as error:
         raise storage.damaged(path, "its job has other fields than the kit's") from error
-    if job.model not in models.RECIPES:
+    if job.model not in models.RECIPES and "-" not in job.model:  # as those of one's own are named
         raise storage.damaged(path, "its job is none of the kit's")
     return {**done, "job": asdict(job)}
 

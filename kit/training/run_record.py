@@ -4,6 +4,7 @@ It holds what the result depends on: the config, the data, the code, the machine
 which precision. `kit.training.records` reads it back.
 """
 
+import hashlib
 import platform
 import re
 import shlex
@@ -103,8 +104,12 @@ def write_config(run: RunFolder, config: RunConfig, data: DataFolder, settled: R
     # A report is handed on, and this machine's folders are of no use to whoever reads it.
     typed = [word for before, word in pairwise(["", *typed])
              if before not in FOLDER_OPTIONS and word.partition("=")[0] not in FOLDER_OPTIONS]
+    for path, text in config.code.items():  # to be read; the run itself takes them from its config
+        storage.write_text(run.path / Path(path).name, text)
+    sums = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in config.code.items()}
     storage.write_json(run.config, {
-        "config": config.to_dict(), "command": shlex.join(["kit", *typed]), **origin(data),
+        "config": config.to_dict(), **({"own_files": sums} if sums else {}),
+        "command": shlex.join(["kit", *typed]), **origin(data),
         "code": provenance.code_hash(), "environment": environment,
         "settled": {**{name: getattr(settled, name) for name in SETTLED},
                     "backend": environment["backend"]}})

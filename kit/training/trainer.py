@@ -6,17 +6,23 @@ alone. The mathematics of a step is `Trainer`'s, in `keras.ops`; the loops below
 times on TensorFlow or JAX without going back to Keras for every step.
 """
 
+import contextlib
 import functools
+import random
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from kit.core import backend
+from kit.core.config import model_spec
 from kit.core.errors import KitError
 from kit.data.competition import Competition
-from kit.training.augment import N_NUMBERS
+from kit.training import own_code
+from kit.training.augment import N_NUMBERS, Augment
 from kit.training.jobs import DROPOUT, WEIGHTS, FoldJob
 from kit.training.models import Recipe
+from kit.training.own_models import OwnRecipe
 from kit.training.predict import Predictor
 
 # Makes s training steps, and returns their mean loss and mean accuracy. It takes images, labels,
@@ -46,7 +52,20 @@ class Trainer(Predictor):
         if keras.backend.backend() not in loops:
             raise KitError(f"the Keras backend {keras.backend.backend()!r} cannot train here",
                            "set KERAS_BACKEND to tensorflow or jax")
-        self.train: TrainingLoop = loops[keras.backend.backend()](self)
+        loop = loops[keras.backend.backend()](self)
+
+        def train(*arrays: Any) -> tuple[float, float]:
+            with self.blame():
+                return loop(*arrays)
+
+        self.train: TrainingLoop = train
+
+    def blame(self) -> contextlib.AbstractContextManager:
+        """A context in which an error of a model of the user's own is named by its file."""
+        if not isinstance(self.recipe, OwnRecipe):
+            return contextlib.nullcontext()
+        return own_code.blame(self.recipe.file, f"{model_spec(self.recipe.name)}, while it trains",
+                              "correct it there; if memory is short, --batch-size may be smaller")
 
     def snapshot(self) -> list[np.ndarray]:
         """The values of every variable of network and optimizer, in a fixed order."""
@@ -61,6 +80,18 @@ class Trainer(Predictor):
     def reset(self, job: FoldJob) -> None:
         """Fresh weights from the job's seed, and an optimizer that has made no step."""
         self.restore(self._untrained)
+        if isinstance(self.recipe, OwnRecipe):
+            # It may have layers of any kind, whose weights come from seeds that Keras draws from
+            # Python's generator while the model is built.
+            outside = random.getstate()
+            random.seed(int(job.rng(WEIGHTS).integers(2**31)))
+            try:
+                fresh = self.build_model()
+            finally:
+                random.setstate(outside)
+            for variable, new in zip(self.model.variables, fresh.variables, strict=True):
+                variable.assign(new.value)
+            return
         layers = [layer for layer in self.net.layers if hasattr(layer, "kernel_initializer")]
         for i, layer in enumerate(layers):
             seed = int(job.rng(WEIGHTS, i).integers(2**31))
@@ -69,9 +100,9 @@ class Trainer(Predictor):
 
     def seed_dropout(self, job: FoldJob, step: int) -> None:
         """Set dropout's generators to their state before `step`: each use adds one to word two."""
-        layers = [layer for layer in self.net.layers if hasattr(layer, "seed_generator")]
-        for i, layer in enumerate(layers):
-            layer.seed_generator.state.assign([int(job.rng(DROPOUT, i).integers(2**31)), step])
+        states = [each for each in self.net.variables if each.name == "seed_generator_state"]
+        for i, state in enumerate(states):
+            state.assign([int(job.rng(DROPOUT, i).integers(2**31)), step])
 
     def augmented(self, images: Any, transforms: Any) -> Any:
         """uint8 images → float32 0–255, augmented where the recipe asks for it."""
@@ -89,12 +120,34 @@ class Trainer(Predictor):
         hits = ops.cast(ops.argmax(logits, -1), "int32") == ops.cast(labels, "int32")
         return loss, ops.sum(ops.cast(hits, "float32"))
 
+    def with_penalties(self, loss: Any, penalties: list[Any]) -> Any:
+        """The loss and those of layers with a regularizer, which only models of one's own have."""
+        from keras import ops
+
+        return sum((ops.cast(penalty, "float32") for penalty in penalties), loss)
+
 
 @functools.lru_cache(maxsize=8)
 def trainer_for(recipe: Recipe, competition: Competition, precision: str,
                 batch_size: int) -> Trainer:
     """The trainer of these settings, built once in a process."""
     return Trainer(recipe, competition, precision, batch_size)
+
+
+def try_step(recipe: Recipe, competition: Competition) -> Any:
+    """Make one training step on empty images, and return the model.
+
+    KitError for a recipe of the user's own that cannot be trained.
+    """
+    backend.configure_devices()
+    n, (height, width) = 2, competition.shape
+    trainer = trainer_for(recipe, competition, "float32", n)
+    augment = recipe.augment or Augment()
+    trainer.train(np.zeros((n, height, width, 1), "uint8"), np.zeros(n, "int32"),
+                  np.arange(n, dtype="int32")[None],
+                  augment.draw(np.random.default_rng(0), n, competition.shape)[None],
+                  np.zeros(1, "float32"))
+    return trainer.model
 
 
 # -- many steps in one call ------------------------------------------------------------------------
@@ -110,6 +163,7 @@ def _tensorflow_loop(trainer: Trainer) -> TrainingLoop:
             batch = trainer.augmented(tf.gather(images, order), transforms)
             logits = trainer.net(batch, training=True)
             loss, hits = trainer.cross_entropy(logits, tf.gather(labels, order))
+            loss = trainer.with_penalties(loss, trainer.net.losses)
             scaled = optimizer.scale_loss(loss)
         optimizer.learning_rate.assign(rate)
         optimizer.apply(tape.gradient(scaled, variables), variables)
@@ -145,8 +199,10 @@ def _jax_loop(trainer: Trainer) -> TrainingLoop:
 
     def loss_of(trainable, others, images, labels, transforms):
         batch = trainer.augmented(images, transforms)
-        logits, others = net.stateless_call(trainable, others, batch, training=True)
+        logits, others, penalties = net.stateless_call(trainable, others, batch, training=True,
+                                                       return_losses=True)
         loss, hits = trainer.cross_entropy(logits, labels)
+        loss = trainer.with_penalties(loss, penalties)
         return loss, (loss, hits, others)
 
     def step(state, images, labels, rows, warps, rate):

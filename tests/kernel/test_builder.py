@@ -1,6 +1,7 @@
 """The kernel folder: accepted by the official client's rules, the same bytes each time, and its source whole."""
 
 import ast
+import base64
 import hashlib
 import io
 import json
@@ -197,6 +198,28 @@ def test_own_files_lie_beside_the_packed_kit_which_finds_them(tmp_path):
                           capture_output=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert ast.literal_eval(done.stdout) == own
     assert builder.packed_own_files() == {}  # a kit that no kernel has unpacked
+
+
+OWN = "from keras import layers\ndef build(): return layers.Flatten()\ndef bar(images, numbers): return images\n"
+
+
+def test_a_model_of_one_s_own_is_tried_and_packed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "my_model.py").write_text(OWN)
+    words = ["--model", "mlp,more/my_model.py:build", "--augment", "more/my_model.py:bar"]
+    result = CliRunner().invoke(commands, ["build", *words])
+    assert result.exit_code == 0, result.output
+    code = (tmp_path / "kernel" / "kernel.py").read_text()
+    settings = template.parse_settings(code)
+    assert settings["models"] == ["mlp", "my_model-build"] and settings["augment"] == "my_model.py:bar"
+    packed = zipfile.ZipFile(io.BytesIO(base64.b64decode(code.partition('SOURCE = """')[2].partition('"""')[0])))
+    assert packed.read("own_files/my_model.py").decode() == OWN
+    before = contents(tmp_path / "kernel")
+    (tmp_path / "more" / "my_model.py").write_text(OWN.replace("layers.Flatten()", "[]"))
+    result = CliRunner().invoke(commands, ["build", *words])
+    assert "my_model.py:build returned an empty list" in result.exception.message
+    assert contents(tmp_path / "kernel") == before
 
 
 def test_the_packed_source_is_checked_and_is_the_one_that_runs(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.data.competition import KANNADA
@@ -43,7 +44,7 @@ def written(tmp_path):
     train = Table(Path("train.csv"), rng.integers(0, 256, (100, 784), np.uint8), labels, np.arange(100), "", ())
     heard = Progress()
     heard.events, heard.handle = [], lambda event: heard.events.append(event)
-    board, rows = TensorBoardProgress(heard, tmp_path, train, KANNADA), np.arange(0, 100, 2)
+    board, rows = TensorBoardProgress(heard, tmp_path, train, KANNADA, RunConfig()), np.arange(0, 100, 2)
     wrong = labels[rows].copy()
     wrong[[3, 5, 7]] = 9
     board.start({JOB.key: 1.0})
@@ -98,7 +99,7 @@ def test_without_the_package_the_fix_is_said(monkeypatch, tmp_path):
 
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
     with pytest.raises(KitError, match="needs a package") as caught:
-        TensorBoardProgress(Progress(), tmp_path, None, KANNADA)
+        TensorBoardProgress(Progress(), tmp_path, None, KANNADA, RunConfig())
     assert "bash scripts/setup.sh tensorboard " in caught.value.fix
 
 
