@@ -170,7 +170,10 @@ def blame(file: str, about: str = "", fix: str = "correct it there") -> Iterator
             if not line or error.message.startswith(file):
                 raise
             raise KitError(f"{where}: {error.message}", error.fix) from error
-        words = " ".join(str(error).split())
+        # Keras says in colours where it was, which is said already, and what it was given.
+        words = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(str(error).split()))
+        words = re.sub(r"^Exception encountered when calling [\w.]+\(\)\. ", "", words)
+        words = words.partition(" Arguments received by ")[0]
         words = f"{words[:SHOWN]} …" if len(words) > SHOWN else words
         if isinstance(error, ModuleNotFoundError):
             fix = "install it, if Kaggle's image has it too; otherwise do without it"

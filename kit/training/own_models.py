@@ -47,7 +47,8 @@ def recipe(function: Callable[[], Any] | None = None, /, *, epochs: int = 10, ba
     settings = {name: value for name, value in locals().items()
                 if name not in ("function", "unknown")}
     for name in unknown:
-        near = difflib.get_close_matches(name, settings, 1)
+        near = difflib.get_close_matches(name, settings, 1) or [
+            each for each in settings if name == "".join(word[0] for word in each.split("_"))]  # lr
         raise KitError(f"a recipe has no {name!r}", f"did you mean {near[0]!r}?" if near
                        else f"it has {', '.join(settings)}")
     for name in ("epochs", "batch_size", "tta"):
