@@ -37,7 +37,7 @@ COST = models.RECIPES["cnn"].cost  # until it is measured, which a run does befo
 
 def recipe(function: Callable[[], Any] | None = None, /, *, epochs: int = 10, batch_size: int = 256,
            optimizer: str = "adam", learning_rate: float = 1e-3, schedule: str = "cosine",
-           augment: Any = None, tta: int = 1, about: str = "a model of your own",
+           augment: Any = None, tta: int = 1, about: str = "",
            **unknown: Any) -> Any:
     """Decorate a function that returns layers with how they are trained; all of it has a default.
 
@@ -311,6 +311,8 @@ def _own_recipe(name: str, file: str, text: str) -> OwnRecipe:
         raise KitError(f"{spec} cannot be called without arguments: {error}",
                        "give each of its arguments a default") from error
     settings = {**DEFAULTS, **getattr(found, "recipe", {})}
+    words = inspect.getdoc(found) if inspect.isfunction(found) else None
+    settings["about"] = settings["about"] or (words or "a model of your own").splitlines()[0]
     settings["augment"] = as_augment(settings["augment"], file, f"{function}'s augment")
     return OwnRecipe(name=name, layers=found, file=file, cost=COST, **settings)
 

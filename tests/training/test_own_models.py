@@ -85,7 +85,10 @@ def test_the_recipe_beside_it_holds_and_an_augmentation_for_all_goes_before_it(w
     config = config_of("my_model.py:build,cnn")
     recipe = own_models.recipe_of(config, "my_model-build")
     assert (recipe.epochs, recipe.optimizer, recipe.schedule) == (3, "adam", "cosine")
-    assert recipe.augment == Augment(shift=0.1)
+    assert recipe.augment == Augment(shift=0.1) and recipe.about == "a model of your own"
+    write(GOOD.replace("def build():\n", 'def build():\n    """Small.\n\n    Quick."""\n'))
+    assert own_models.recipe_of(config_of("my_model.py:build"), "my_model-build").about == "Small."
+    write()
     assert recipe is own_models.recipe_of(config, "my_model-build") and recipe.cost > 0
     assert own_models.recipe_of(config, "cnn") is models.get("cnn")
     for name, kind in (("WIDE", Augment), ("bar", own_models.OwnAugment)):
