@@ -26,11 +26,13 @@ from kit.data.source import DataFolder
 from kit.ensembling import blend, blend_runs, submission
 from kit.ensembling.blend import RunResults
 from kit.ensembling.blend_runs import FinishedRun
+from kit.ensembling.predict import ensemble_probs
 from kit.reporting.against import Against, resume_against
-from kit.training import executors, planning, run_record, workers
+from kit.training import executors, kept_weights, planning, run_record, workers
 from kit.training.executors import DoneFolds, Executor
 from kit.training.jobs import Plan, make_jobs, self_training_jobs
 from kit.training.planning import TimeTarget
+from kit.training.records import read_config
 
 TIMING = "timing.json"
 WRITE_SECONDS = 10.0  # between two writes of timing.json
@@ -247,13 +249,37 @@ class _TimingWriter(ForwardingProgress):
 
 
 def submit(trained: TrainedRun, submissions: Path) -> Path:
-    """Write the submission folder of a trained run, and return it: `submissions/<run>/`."""
+    """Write the submission folder of a trained run, and return it: `submissions/<run>/`.
+
+    Weights that it keeps stay there if they are this run's.
+    """
     folder = Path(submissions) / trained.run.name
     for name in ("config.json", "report.html"):
         storage.write_bytes(folder / name, storage.read_bytes(trained.run.path / name))
     storage.write_json(folder / "report.json", trained.report)
     _write_submission(trained.results, folder)
+    kept_weights.remove_others(RunFolder(folder), trained.run)
     return folder
+
+
+def keep_weights(trained: TrainedRun, folder: Path) -> tuple[int, int]:
+    """Keep a run's weights in the folder of its submission, and predict the test file with them.
+
+    Returns their bytes, and how many test rows they read otherwise than the run, before any class
+    prior. KitError where the kit's models are no longer those that the run was trained with.
+    """
+    test, kept = trained.results.data.test().pixels, RunFolder(folder)
+    n_bytes = kept_weights.keep(trained.run, kept, test)
+    before = np.asarray(trained.results.test)
+    probs = ensemble_probs(kept, read_config(kept.path), test, Progress())
+    share = kept_weights.difference(probs, before)
+    if not share <= kept_weights.MAX_DIFFERENCE:
+        kept_weights.remove(kept)
+        raise KitError(f"{share:.2f} of the test probs of {trained.run.name} lie elsewhere when "
+                       "they are predicted anew: its weights are of other models than the kit's "
+                       "of today", "keep them with the kit that trained it: the git_commit in its "
+                       "config.json")
+    return n_bytes, int((probs.argmax(1) != before.argmax(1)).sum())
 
 
 def _write_submission(results: RunResults, folder: Path) -> None:

@@ -8,6 +8,7 @@ package loads this module when one of its functions is first used.
 
 import contextlib
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -99,16 +100,19 @@ def cv(competition: str = KANNADA.slug, against: str | Result | None = None,
 
 @command
 def submit(competition: str = KANNADA.slug, fetch: bool = False, upload: bool = False,
-           message: str = "", submissions: str | Path = "submissions", quiet: bool = False,
+           message: str = "", keep_weights: bool = False,
+           submissions: str | Path = "submissions", quiet: bool = False,
            progress: Progress | None = None, **options: Any) -> Result:
     """`cv`, then ensemble, submission.csv and report; `options` are those of `cv`.
 
-    `fetch` gets the data first; `upload` hands the file in, where the competition takes files.
+    `fetch` gets the data first; `upload` hands the file in, where the competition takes files;
+    `keep_weights` puts the folds' weights beside it, as float16, for `predict`.
     """
     progress = progress or notebook_progress(quiet)
     run = open_request(competitions.get(competition), TrainingOptions(**options), progress, fetch,
                        Path(submissions))
-    trained, folder, said = run.submit(Path(submissions), upload, message, progress)
+    trained, folder, said = run.submit(Path(submissions), upload, message, progress,
+                                       keep_weights)
     return _report(trained.report, folder, run.data, *said)
 
 
@@ -146,11 +150,14 @@ def blend(runs: list | tuple, run: str | None = None, weights: str | list | tupl
 @command
 def predict(run: str | Result, test: str | Path, out: str | Path, runs_dir: str | Path = "runs",
             quiet: bool = False, progress: Progress | None = None) -> Result:
-    """Label another test file with a trained run: labels to a .csv, probs to a .npz."""
+    """Label another test file with a trained run, or with a submission that keeps its weights.
+
+    `out`: a .csv for labels, a .npz for probs.
+    """
     from kit.ensembling.predict import predict_file
 
     progress = progress or notebook_progress(quiet)
-    folder = find_runs.find_run(_name(run), Path(runs_dir))
+    folder = find_runs.find_trained(_name(run), Path(runs_dir))
     if note := find_runs.changed_file(folder.path, KANNADA):
         progress.say(f"{note}; what it was then is used")
     rows = predict_file(folder, Path(test), Path(out), progress)
@@ -192,21 +199,36 @@ def score(file: str | Path, competition: str = KANNADA.slug,
 
 @command
 def report(run: str | Result, competition: str = KANNADA.slug, data_dir: str | Path = "data",
-           runs_dir: str | Path = "runs", submissions: str | Path = "submissions") -> Result:
-    """Write report.json and report.html of a run and of its submission again; show the verdict."""
+           runs_dir: str | Path = "runs", submissions: str | Path = "submissions",
+           keep_weights: bool = False) -> Result:
+    """Write report.json and report.html of a run and of its submission again; show the verdict.
+
+    `keep_weights`: put the folds' weights into its submission, too, as `submit` does.
+    """
     from kit import pipeline
     from kit.ensembling.blend_runs import read_runs
 
-    if blended := blends.find_blend(_name(run), Path(submissions)):
+    blended = blends.find_blend(_name(run), Path(submissions))
+    if blended and keep_weights:
+        raise KitError(f"{_name(run)!r} is a blend, which has no models of its own",
+                       "keep the weights of the runs that it was made of")
+    if blended:
         data = find_runs.find_run_data(RunFolder(blended), Path(data_dir))
         runs = read_runs(blends.find_runs(blended, Path(runs_dir)))
         numbers = pipeline.report_blend(blended, runs, data)
         return _report(numbers, blended, data, *_changed_file(blended, competition))
     folder = find_runs.find_run(_name(run), Path(runs_dir))
     data = find_runs.find_run_data(folder, Path(data_dir))
-    taken = blends.is_blend(Path(submissions) / folder.name)  # by a blend of the run's name
+    submission = Path(submissions) / folder.name
+    taken = blends.is_blend(submission)  # by a blend of the run's name
+    if keep_weights and (taken or not submission.is_dir()):
+        raise KitError(f"the run {folder.name!r} has no submission in {submissions} that could "
+                       "keep its weights", "make it: kit submit --resume --run "
+                       f"{shlex.quote(folder.name)} --keep-weights")
     trained = pipeline.report(folder, data, None if taken else Path(submissions))
-    return _report(trained.report, folder.path, data, *_changed_file(folder.path, competition))
+    said = [request.keep_run_weights(trained, submission)] if keep_weights else []
+    return _report(trained.report, folder.path, data, *said,
+                   *_changed_file(folder.path, competition))
 
 
 @command

@@ -34,7 +34,7 @@ def build(out: str | Path = "kernel", competition: str = KANNADA.slug, user: str
     from kit.kernel import builder
     from kit.training import own_models
 
-    trained = find_runs.find_run(run, Path(runs_dir)).path if run else None
+    trained = find_runs.find_trained(run, Path(runs_dir)).path if run else None
     models, code = own_models.parse_models(model) if model is not None else (None, {})
     if augment is not None:
         augment, more = own_models.parse_augment(augment)

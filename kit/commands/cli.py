@@ -30,6 +30,7 @@ from kit.commands.options import (
     Executor,
     Folds,
     Force,
+    KeepWeights,
     Limit,
     Message,
     Model,
@@ -49,6 +50,7 @@ from kit.commands.options import (
     TensorBoard,
     Threads,
     TimeBudget,
+    Trained,
     Tta,
     Upload,
     execute,
@@ -136,7 +138,7 @@ def cv(
 def submit(
     fetch: Annotated[bool, typer.Option(
         "--fetch", help="First get the data, as kit download does.")] = False,
-    upload: Upload = False, message: Message = "",
+    upload: Upload = False, message: Message = "", keep_weights: KeepWeights = False,
     submissions: SubmissionsDir = Path("submissions"),
     data_dir: DataDir = Path("data"), model: Model = None, augment: Augment = None,
     setting: Setting = None,
@@ -185,13 +187,13 @@ def blend(
 
 @app.command()
 def predict(
-    run: RunName,
+    run: Trained,
     test: Annotated[Path, typer.Option(help="A test file, of any number of rows.")],
     out: Annotated[Path, typer.Option(help="Labels to a .csv, probs to a .npz.")],
     runs_dir: RunsDir = Path("runs"),
     competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:
-    """Label another test file with a trained run.
+    """Label another test file with a trained run, or with a submission that keeps its weights.
 
     Example: kit predict first --test new.csv --out labels.csv
     """
@@ -232,7 +234,7 @@ def score(
 @app.command()
 def report(
     run: RunName, data_dir: DataDir = Path("data"), runs_dir: RunsDir = Path("runs"),
-    submissions: SubmissionsDir = Path("submissions"),
+    submissions: SubmissionsDir = Path("submissions"), keep_weights: KeepWeights = False,
     competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:
     """Write a run's report.json and report.html again.

@@ -44,7 +44,8 @@ def build(
         help="train there, or predict with the weights of a run.")] = "train",
     accelerator: Annotated[str, typer.Option(help="t4x2, tpu or none.")] = "t4x2",
     run: Annotated[str | None, typer.Option(
-        help="The run whose weights a predict kernel takes along.")] = None,
+        help="Whose weights a predict kernel takes along: a run, or a submission that keeps "
+        "them.")] = None,
     model: Annotated[str | None, typer.Option(
         help="What a train kernel trains: NAME,NAME or FILE.py:FUNCTION; else the setting for its "
         "accelerator (see kit models).")] = None,

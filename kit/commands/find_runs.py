@@ -10,6 +10,7 @@ from typing import Any
 
 from kit.commands import blends
 from kit.commands.command import expand_home
+from kit.core import storage
 from kit.core.config import RunConfig, differences
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder
@@ -25,7 +26,7 @@ from kit.training.records import read_competition, read_config, read_data_record
 def find_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
     """The folder of a run, by name or path. KitError if there is none."""
     for path in (Path(runs_dir) / name, Path(expand_home(name))):
-        if (path / "config.json").is_file() and (path / "folds.csv").is_file():
+        if _is_run(path):
             return RunFolder(path)
     begun = RunFolder(Path(runs_dir) / name)
     if begun.config.is_file():
@@ -39,6 +40,37 @@ def find_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
     raise KitError(f"there is no run {name!r} in {runs_dir}",
                    f"choose one of: {', '.join(there)}" if there
                    else "make one: kit cv, or kit submit")
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.json").is_file() and (path / "folds.csv").is_file()
+
+
+def find_trained(name: str, runs_dir: Path = Path("runs"),
+                 submissions: Path = Path("submissions")) -> RunFolder:
+    """A folder whose models can predict: a run's, or a submission's that keeps its weights.
+
+    By name or path; runs go first. KitError if there is none.
+    """
+    places = scored_folders(name, runs_dir, submissions)
+    for run in map(RunFolder, places):
+        if _is_run(run.path) or run.keeps_weights:
+            return run
+    for folder in places[1:]:
+        if not (folder / "submission.csv").is_file() or blends.is_blend(folder):
+            continue
+        if _is_run(runs_dir / folder.name):
+            run_name = shlex.quote(folder.name)
+            fix = (f"predict with its run, kit predict {run_name}, or put that one's weights "
+                   f"beside it: kit report {run_name} --keep-weights")
+        else:
+            stored = storage.read_json(folder / "config.json", "command")["command"]
+            fix = (f"train it again and keep them: {stored} --keep-weights"
+                   if str(stored).startswith("kit submit ") else
+                   "train it again and keep them: kit submit --keep-weights")
+        raise KitError(f"{folder} is a submission that does not keep its run's weights, so that "
+                       "nothing can predict with it", fix)
+    return find_run(name, runs_dir)  # which says what is amiss
 
 
 def find_scored_folder(name: str, runs_dir: Path = Path("runs"),

@@ -31,11 +31,16 @@ DataDir = Annotated[Path, typer.Option(help="Where the data folders lie.")]
 RunsDir = Annotated[Path, typer.Option(help="Where the run folders lie.")]
 SubmissionsDir = Annotated[Path, typer.Option(help="Where submission folders lie.")]
 RunName = Annotated[str, typer.Argument(help="Name of a run in runs/, or the path of its folder.")]
+Trained = Annotated[str, typer.Argument(
+    help="Name of a run, or of a submission that keeps its weights, or the path of its folder.")]
 Scored = Annotated[str, typer.Argument(
     help="Name of a run or a submission, or the path of its folder.")]
 
 Upload = Annotated[bool, typer.Option(
     "--upload", help="Hand it in, where the competition takes files.")]
+KeepWeights = Annotated[bool, typer.Option(
+    "--keep-weights", help="Put the folds' weights into the submission's folder, as float16, so "
+    "that kit predict and kernels can use it without the run.")]
 Message = Annotated[str, typer.Option(help="Beside the submission on Kaggle.")]
 
 # -- of training -----------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ from kit.data.competition import Competition
 from kit.data.folds import HARDER_FOLDS, HARDER_NOTE
 from kit.data.source import DataFolder
 from kit.ensembling.blend import read_against
-from kit.training import own_models, planning, settings
+from kit.training import kept_weights, own_models, planning, settings
 from kit.training.planning import TimeTarget
 from kit.training.records import read_config, untrained
 
@@ -136,10 +136,11 @@ class Request:
                                force=self.force, time_target=self.time_target,
                                against=self.against)
 
-    def submit(self, submissions: Path, upload: bool, message: str,
-               progress: Progress) -> tuple["TrainedRun", Path, list[str]]:
+    def submit(self, submissions: Path, upload: bool, message: str, progress: Progress,
+               keep_weights: bool = False) -> tuple["TrainedRun", Path, list[str]]:
         """`cv`, then the submission folder and its row in the ledger; `upload` hands it in, too.
 
+        keep_weights: also put the folds' weights into the folder, so that it can predict.
         Returns the run, the submission folder, and what there is to say about it.
         """
         from kit import pipeline
@@ -162,13 +163,24 @@ class Request:
                            f"finish that first: {self.run.resume_command}")
         if upload:
             check_takes_files(self.data.competition)
+        if keep_weights:
+            parameters = sum(own_models.recipe_of(self.config, name).parameters
+                             for name in self.config.models)
+            kept_weights.check_size(parameters * self.config.n_seeds * self.config.n_folds)
+        kept = RunFolder(folder).keeps_weights
         with self._reserved() as run:
             trained = pipeline.cv(self.config, self.data, run, progress, self.resume,
                                   force=self.force, time_target=self.time_target)
             folder = pipeline.submit(trained, submissions)
-        about = self.data.competition
-        lines = hand_in(folder, trained.report, about, upload, message, progress)
-        return trained, folder, lines
+        about, lines = self.data.competition, []
+        if keep_weights:
+            progress.say("keeping the folds' weights, and predicting the test file with them")
+            lines = [keep_run_weights(trained, folder)]
+        elif kept and not RunFolder(folder).keeps_weights:
+            lines = [f"the weights in {RunFolder(folder).weights} were those of other folds, and "
+                     "are removed; --keep-weights keeps these"]
+        return trained, folder, [*hand_in(folder, trained.report, about, upload, message, progress),
+                                 *lines]
 
     @contextlib.contextmanager
     def _reserved(self) -> Iterator[RunFolder]:
@@ -195,6 +207,17 @@ class Request:
             if not self.named:
                 with contextlib.suppress(OSError):
                     run.path.rmdir()
+
+
+def keep_run_weights(trained: "TrainedRun", submission: Path) -> str:
+    """Keep a run's weights in the folder of its submission; a line that says so."""
+    from kit import pipeline
+
+    n_bytes, changed = pipeline.keep_weights(trained, submission)
+    rows = len(trained.results.data.test())
+    return (f"weights: {RunFolder(submission).weights}, {n_bytes / 1e6:.1f} MB; rounded to float16 "
+            f"they read {changed} of {rows:,} test rows otherwise; to predict with them: "
+            f"kit predict {shlex.quote(str(submission))} --test FILE --out FILE")
 
 
 def hand_in(folder: Path, report: dict[str, Any], competition: Competition, upload: bool,

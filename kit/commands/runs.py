@@ -48,6 +48,7 @@ class Entry:
     estimate: float | None = None  # of the leaderboard's score
     estimate_low: float | None = None
     estimate_high: float | None = None
+    keeps_weights: bool = False  # of a submission
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,6 +59,7 @@ class Entry:
         state = self.state
         if self.folds and state in (UNFINISHED, TRAINING):
             state += f", {self.folds[0]} of {self.folds[1]} folds"
+        state += ", with weights" * self.keeps_weights
         score, estimate = ("" if share is None else percent(share)
                            for share in (self.cv_accuracy, self.estimate))
         data = self.competition + " (sample)" * self.is_sample
@@ -82,7 +84,8 @@ def list_runs(runs_dir: Path, submissions: Path) -> list[Entry]:
 
 def read_entry(path: Path, name: str, kind: str) -> Entry:
     """What there is to know of the run or submission in the folder `path`. Raises no KitError."""
-    known: dict[str, Any] = {"state": UNFINISHED, "bytes": 0, "notes": []}
+    known: dict[str, Any] = {"state": UNFINISHED, "bytes": 0, "notes": [],
+                             "keeps_weights": RunFolder(path).keeps_weights}
     for folder, _, files in os.walk(path):  # unlike Path.rglob it bears files that vanish meanwhile
         for file in files:
             with contextlib.suppress(OSError):

@@ -40,7 +40,9 @@ LOCK = ".lock"  # in a run's folder
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of a run. Users' scripts rely on the names of the files in it.
+    """The folder of a run, or of a submission, which may keep its run's weights.
+
+    Users' scripts rely on the names of the files in it.
 
     break_lock: take over a lock that is held on another machine, on which the user knows that no
     process trains any more.
@@ -57,6 +59,10 @@ class RunFolder:
     @property
     def resume_command(self) -> str:
         """The command that trains the missing folds, with the options in the run's config."""
+        if self.keeps_weights:
+            words = ["kit", "submit", "--resume", "--run", self.name, "--keep-weights"]
+            return shlex.join([*words, "--submissions", str(self.path.parent)]
+                              if self.path.parent != Path("submissions") else words)
         words = ["kit", "cv", "--resume", "--run", self.name]
         return shlex.join([*words, "--runs-dir", str(self.path.parent)]
                           if self.path.parent != Path("runs") else words)
@@ -81,6 +87,20 @@ class RunFolder:
     def against(self) -> Path:
         """What a run of `kit cv --against` is compared with, and what was found."""
         return self.path / "against.json"
+
+    @property
+    def weights(self) -> Path:
+        """Where a submission keeps the weights of its run (kit.training.kept_weights)."""
+        return self.path / "weights"
+
+    @property
+    def kept_folds(self) -> Path:
+        """Which folds' weights are kept, and each one's done.json; written last."""
+        return self.weights / "folds.json"
+
+    @property
+    def keeps_weights(self) -> bool:
+        return self.kept_folds.is_file()
 
     def guesses(self, n: int) -> Path:
         """The labels that round `n` of self-training learns from."""

@@ -20,10 +20,10 @@ from kit.data.table import read_table
 from kit.ensembling import submission
 from kit.ensembling.blend import vote
 from kit.ensembling.prior import class_prior
-from kit.training import fit, records
+from kit.training import kept_weights, records
 from kit.training.jobs import FoldJob
 from kit.training.own_models import recipe_of
-from kit.training.predict import predict_together, predictor_for
+from kit.training.predict import Predictor, predict_together, predictor_for
 
 
 def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | None = None) -> int:
@@ -61,24 +61,24 @@ def ensemble_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray,
                    progress: Progress) -> np.ndarray:
     """Probs `(n, n_classes)` float32 of the run's ensemble, averaged by `blend.vote`.
 
-    KitError where a fold is missing that neither a time budget nor a comparison left out.
+    run: of a run, or of a submission that keeps its weights. KitError where a fold is missing that
+    neither a time budget nor a comparison left out.
     """
     backend.configure_devices(config.threads)
     competition, members = records.read_competition(run.path), []
+    trained = records.trained_folds(run, config)
+    may_lack = config.time_budget is not None or run.against.is_file() or run.keeps_weights
     for model, seed in config.members:
-        folders = [run.fold(model, seed, k) for k in range(config.n_folds)]
-        missing = [k for k, folder in enumerate(folders) if not fit.is_done(folder)]
-        if missing and config.time_budget is None and not run.against.is_file():
+        folds = [fold for fold in trained if (fold.job.model, fold.job.seed) == (model, seed)]
+        missing = sorted(set(range(config.n_folds)) - {fold.job.fold for fold in folds})
+        if missing and not may_lack:
             raise KitError(f"fold {missing[0]} of {model} (seed {seed}) is missing in {run.path}",
                            f"train it: {run.resume_command}")
-        finished = [records.rounds(folder, config.self_train)[-1]
-                    for folder in folders if fit.is_done(folder)]
-        jobs = [FoldJob(**records.read_done(folder)["job"]) for folder in finished]
-        progress.say(f"{model}, seed {seed}: {len(finished)} folds")
-        for note in {precision_note(job) for job in jobs} - {""}:
+        progress.say(f"{model}, seed {seed}: {len(folds)} folds")
+        for note in {precision_note(fold.job) for fold in folds} - {""}:
             progress.say(note)
-        members.append([fold_probs(folder / "model.keras", job, config, competition, pixels)
-                        for folder, job in zip(finished, jobs, strict=True)])
+        members.append([fold_probs(fold.weights, fold.job, config, competition, pixels)
+                        for fold in folds])
     if not any(members):
         raise KitError(f"{run.path} has no finished fold", f"train it: {run.resume_command}")
     return vote(folds for folds in members if folds)
@@ -94,15 +94,32 @@ def precision_note(job: FoldJob) -> str:
 
 def fold_probs(weights: Path, job: FoldJob, config: RunConfig, competition: Competition,
                pixels: np.ndarray) -> np.ndarray:
-    """Probs `(n, n_classes)` float32 of the trained fold whose `model.keras` is `weights`.
+    """Probs `(n, n_classes)` float32 of the trained fold whose weights these are.
 
-    config, competition: the run's. pixels: uint8 `(n, h·w)`. The precision is that of
-    `kit.core.backend.prediction_precision`. KitError where the file is damaged.
+    weights: a run's `model.keras`, or the `.npz` that a submission keeps. config, competition: the
+    run's. pixels: uint8 `(n, h·w)`. The precision is that of
+    `kit.core.backend.prediction_precision`. KitError where the file is damaged, or of another
+    model.
     """
-    precision, _ = backend.prediction_precision(job.precision)
-    predictor = predictor_for(recipe_of(config, job.model), competition, precision)
-    records.load_weights(predictor.model, weights)
+    predictor = _predictor(weights, job, config, competition)
     probs = predict_together(predictor, pixels, job.tta)
     if not np.isfinite(probs).all():
         raise storage.damaged(weights, "what it predicts are not numbers")
     return probs
+
+
+def check_kept_weights(submission: RunFolder, config: RunConfig) -> None:
+    """KitError if the weights that a submission keeps are of other models than the kit's today."""
+    backend.configure_devices(config.threads)
+    competition = records.read_competition(submission.path)
+    for fold in records.trained_folds(submission, config):
+        _predictor(fold.weights, fold.job, config, competition)
+
+
+def _predictor(weights: Path, job: FoldJob, config: RunConfig,
+               competition: Competition) -> Predictor:
+    """The job's predictor with these weights."""
+    precision, _ = backend.prediction_precision(job.precision)
+    predictor = predictor_for(recipe_of(config, job.model), competition, precision)
+    kept_weights.load(predictor, weights, job)
+    return predictor

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kit.core import installation, os_errors, storage
+from kit.core import installation, os_errors, provenance, storage
 from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder
@@ -60,14 +60,15 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
     """Write the kernel folder `out` and return its path. Other files in that folder are left alone.
 
     user: the Kaggle account; without it the folder gets a placeholder and cannot be pushed. run:
-    the run folder whose weights a `predict` kernel uses. models, folds, seeds, epochs, seed: what a
-    `train` kernel trains; without models, the accelerator's setting. minutes: when everything ends,
-    which must be below Kaggle's limit. docker_image: Kaggle's image to run in, by digest or as
-    `original` or `latest`. augment: FILE.py:NAME. code: the user's own files that it and the models
-    are from, their text by their paths. say: takes what there is to know of the run. KitError for
-    an invalid choice, an option of the other mode, a slug that Kaggle would change, or a run of
-    another competition, of the split `harder`, or without all of its weights unless its time budget
-    left them out; the folder is then unchanged.
+    the run whose weights a `predict` kernel uses, or the submission that keeps them. models, folds,
+    seeds, epochs, seed: what a `train` kernel trains; without models, the accelerator's setting.
+    minutes: when everything ends, which must be below Kaggle's limit. docker_image: Kaggle's image
+    to run in, by digest or as `original` or `latest`. augment: FILE.py:NAME. code: the user's own
+    files that it and the models are from, their text by their paths. say: takes what there is to
+    know of the run. KitError for an invalid choice, an option of the other mode, a slug that Kaggle
+    would change, a run of another competition, of the split `harder`, or without all of its weights
+    unless its time budget left them out, or kept weights of other models than the kit's; the folder
+    is then unchanged.
     """
     for option, value, choices in (("kind", kind, tuple(KINDS)), ("mode", mode, MODES),
                                    ("accelerator", accelerator, tuple(ACCELERATORS))):
@@ -86,7 +87,7 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
                        "--run", f"leave {training} out, or build with --mode train")
     if mode == "predict" and run is None:
         raise KitError("a predict kernel needs the weights of a run",
-                       "name one: --run RUN, from runs/")
+                       "name one: --run RUN, from runs/, or a submission that keeps its weights")
     slug, user = slug or f"{competition.slug}-kit", user or PLACEHOLDER_USER
     _check_names(slug, user)
     ref, dataset = f"{user}/{slug}", f"{user}/{weights.dataset_slug(slug)}"
@@ -175,6 +176,11 @@ def _check_run(run: RunFolder, config: RunConfig, say: Callable[[str], None]) ->
     if left:
         say(f"{run.name} is partial: {left}, since its time budget was too short; to train them: "
             f"{run.resume_command} --time-budget 2h")
+    # The kit may have other models by now than those whose weights were committed.
+    if run.keeps_weights and storage.read_json(run.config).get("code") != provenance.code_hash():
+        from kit.ensembling.predict import check_kept_weights
+
+        check_kept_weights(run, config)
 
 
 def _training(competition: Competition, accelerator: str, **asked: Any) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """Pack a run's trained models as a Kaggle dataset, and unpack it as a run folder on Kaggle.
 
-The dataset folder `weights/` has one `.keras` file per fold, the run's `config.json`,
-`manifest.json` with their hashes, and `dataset-metadata.json` for the official client. It has no
-subfolders, since the client would not upload them. A `.keras` file is a zip, and Kaggle unpacks
-zips: so the manifest also has the hash of each member, and `unpack` accepts a folder in place of a
-file.
+The dataset folder `weights/` has one file per fold (a run's `.keras`, or the `.npz` that its
+submission keeps), the run's `config.json`, `manifest.json` with their hashes, and
+`dataset-metadata.json` for the official client. It has no subfolders, since the client would not
+upload them. Both kinds of files are zips, and Kaggle unpacks zips: so the manifest also has the
+hash of each member, and `unpack` accepts a folder in place of a file.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ from typing import Any
 
 from kit.core.errors import KitError
 from kit.core.os_errors import disk_errors
-from kit.core.run_folder import RunFolder, fold_keys
-from kit.core.storage import read_bytes, read_json
-from kit.training.records import read_config, rounds
+from kit.core.run_folder import RunFolder
+from kit.core.storage import read_bytes
+from kit.training.records import read_config, trained_folds
 
 FOLDER = "weights"
 MANIFEST = "manifest.json"
@@ -39,27 +39,25 @@ def title_from_slug(slug: str) -> str:
 
 
 def pack(run: Path, out: Path, ref: str) -> str:
-    """Write the dataset folder `out` for `ref` (user/slug).
+    """Write the dataset folder `out` for `ref` (user/slug), of a run or its submission's weights.
 
     Returns the manifest's hash. KitError if no fold is done.
     """
     config = read_config(run)
-    folds = [key for key in fold_keys(run) if key.split("/")[0] in config.models]
-    if not folds:
+    if not (folds := trained_folds(RunFolder(run), config)):
         raise KitError(f"{run} has no trained fold of {', '.join(config.models)}",
                        "train it first (kit cv --run NAME), or name another run with --run")
     out.mkdir(parents=True)
     files = {}
-    for key in folds:
-        name = f"{key.replace('/', '-')}.keras"
-        voter = rounds(run / key, config.self_train)[-1]
-        data = read_bytes(voter / "model.keras")
+    for fold in folds:
+        name = fold.key.replace("/", "-") + fold.weights.suffix
+        data = read_bytes(fold.weights)
         (out / name).write_bytes(data)
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {member: hashlib.sha256(archive.read(member)).hexdigest()
                        for member in sorted(archive.namelist())}
-        files[name] = {"fold": key, "sha256": hashlib.sha256(data).hexdigest(), "members": members,
-                       "trained": read_json(voter / "done.json")}
+        files[name] = {"fold": fold.key, "sha256": hashlib.sha256(data).hexdigest(),
+                       "members": members, "trained": fold.done}
     data = read_bytes(RunFolder(run).config)
     (out / "config.json").write_bytes(data)
     manifest = {"run": Path(run).name, "config_sha256": hashlib.sha256(data).hexdigest(),
@@ -83,7 +81,7 @@ def unpack(source: Path, run: Path, manifest_sha256: str) -> dict[str, Any]:
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.json").write_bytes(config)
     for name, facts in manifest["files"].items():
-        target = run / facts["fold"] / "model.keras"
+        target = run / facts["fold"] / f"model{Path(name).suffix}"
         target.parent.mkdir(parents=True, exist_ok=True)
         (target.parent / TRAINED).write_text(json.dumps(facts["trained"]), "utf-8")
         if (source / name).is_dir():
@@ -93,6 +91,12 @@ def unpack(source: Path, run: Path, manifest_sha256: str) -> dict[str, Any]:
         else:
             target.write_bytes(_read(source / name, facts["sha256"]))
     return manifest
+
+
+def model_file(fold: Path) -> Path:
+    """The weights in a fold's folder that `unpack` has made."""
+    kept = fold / "model.npz"
+    return kept if kept.is_file() else fold / "model.keras"
 
 
 def _read(path: Path, digest: str) -> bytes:

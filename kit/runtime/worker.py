@@ -116,7 +116,7 @@ def _predict(data: DataFolder, run: RunFolder, heartbeat: HeartbeatProgress,
         heartbeat.say(note)
     for key in todo:
         began, fold = time.perf_counter(), run.path / key
-        probs = predict.fold_probs(fold / "model.keras", jobs[key], config, data.competition,
+        probs = predict.fold_probs(weights.model_file(fold), jobs[key], config, data.competition,
                                    test.pixels)
         storage.write_npz(fold / "test.npz", id=np.asarray(test.ids), probs=probs)
         seconds = time.perf_counter() - began

@@ -1,12 +1,13 @@
 """Read what training left in a run folder: its config, and a fold's done.json, probs and weights.
 
-Checksums show damage. A folder may also come from another version of the kit: what this one cannot
-use is a KitError.
+The weights may also be those that a submission keeps. Checksums show damage. A folder may also come
+from another version of the kit: what this one cannot use is a KitError.
 """
 
 import re
 import tempfile
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,19 @@ from kit.training.own_models import check_known
 SETTLED = ("precision", "executor", "threads")  # kept when a run is resumed, wherever
 NUMBERS = ("val_accuracy", "val_rows", "parameters", "train_seconds", "predict_seconds",
            "images_per_second")
+
+
+@dataclass(frozen=True)
+class TrainedFold:
+    """A trained fold that votes in the ensemble."""
+
+    key: str  # model/seed_s/fold_k
+    weights: Path  # model.keras in a run, an .npz in a submission
+    done: dict[str, Any]  # its done.json
+
+    @property
+    def job(self) -> FoldJob:
+        return FoldJob(**self.done["job"])
 
 
 def read_config(run: Path) -> RunConfig:
@@ -101,7 +115,10 @@ def read_done(folder: Path) -> dict[str, Any]:
     KitError if it is missing or damaged, or its job is one of another version of the kit.
     """
     path = folder / "done.json"
-    done = storage.read_json(path, "job", *NUMBERS)
+    return _checked_done(storage.read_json(path, "job", *NUMBERS), path)
+
+
+def _checked_done(done: dict[str, Any], path: Path) -> dict[str, Any]:
     try:
         job = FoldJob(**done["job"])
     except TypeError as error:
@@ -113,11 +130,43 @@ def read_done(folder: Path) -> dict[str, Any]:
 
 def untrained(run: RunFolder, config: RunConfig) -> str:
     """How many folds of a run's members are not trained, in words; empty where all are."""
-    members = {f"{model}/seed_{seed}" for model, seed in config.members}
-    done = [key for key in finished_folds(run.path) if key.rpartition("/")[0] in members]
-    if not (left := config.n_jobs - len(done)):
+    there = _kept(run) if run.keeps_weights else finished_folds(run.path)
+    if not (left := config.n_jobs - len(_voting(config, there))):
         return ""
     return f"{left} of {config.n_jobs} folds {'is' if left == 1 else 'are'} not trained"
+
+
+def trained_folds(run: RunFolder, config: RunConfig) -> list[TrainedFold]:
+    """The trained folds of a run's members, or those whose weights a submission keeps.
+
+    After self-training, each as it was after the last round that the config asks for.
+    """
+    if run.keeps_weights:
+        kept = _kept(run)
+        return [TrainedFold(key, kept_file(run, key), _checked_done(kept[key], run.kept_folds))
+                for key in _voting(config, kept)]
+    voters = {key: rounds(run.path / key, config.self_train)[-1]
+              for key in _voting(config, finished_folds(run.path))}
+    return [TrainedFold(key, voter / "model.keras", read_done(voter))
+            for key, voter in voters.items()]
+
+
+def kept_file(submission: RunFolder, key: str) -> Path:
+    """The weights that a submission keeps of the fold `key`."""
+    return submission.weights / f"{key.replace('/', '-')}.npz"
+
+
+def _kept(submission: RunFolder) -> dict[str, dict[str, Any]]:
+    """The done.json of each fold whose weights a submission keeps."""
+    return storage.read_json(submission.kept_folds, "folds")["folds"]
+
+
+def _voting(config: RunConfig, there: Iterable[str]) -> list[str]:
+    """Those of the folds `there` that are of a member, not of the baseline, in order."""
+    keys = (f"{model}/seed_{seed}/fold_{k}" for model, seed in config.members
+            for k in range(config.n_folds))
+    there = set(there)
+    return [key for key in keys if key in there]
 
 
 def read_probs(path: Path, key: str, n_classes: int) -> tuple[np.ndarray, np.ndarray]:

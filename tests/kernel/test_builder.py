@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ from kit.core.errors import KitError
 from kit.core.storage import write_bytes, write_json
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
 from kit.kernel import builder, template, weights
+from kit.training.jobs import FoldJob
+from kit.training.records import NUMBERS
 
 
 def contents(folder):
@@ -239,6 +242,13 @@ def test_the_packed_source_is_checked_and_is_the_one_that_runs(tmp_path):
 # -- weights --------------------------------------------------------------------------------------------------------
 
 
+def done(key):
+    """The done.json of a fold."""
+    model, seed, fold = key.split("/")
+    job = FoldJob(model, int(seed[5:]), int(fold[5:]), 1, 8, "float32", 1)
+    return {**dict.fromkeys(NUMBERS, 0), "val_accuracy": 0.9, "job": asdict(job)}
+
+
 @pytest.fixture
 def run(tmp_path):
     """A run folder with two trained folds of a model, one of the baseline."""
@@ -250,7 +260,7 @@ def run(tmp_path):
             archive.writestr("config.json", key)
             archive.writestr("model.weights.h5", np.arange(100).tobytes())
         write_bytes(folder / key / "model.keras", buffer.getvalue())
-        write_json(folder / key / "done.json", {"val_accuracy": 0.9})
+        write_json(folder / key / "done.json", done(key))
     return folder
 
 
@@ -339,7 +349,9 @@ def test_weights_come_out_as_a_run_again(tmp_path, run, unzipped):
         for k in (0, 1):
             key = f"cnn/seed_0/fold_{k}/model.keras"
             assert (tmp_path / "out" / key).read_bytes() == (run / key).read_bytes()
-    assert json.loads((tmp_path / "out/cnn/seed_0/fold_1" / weights.TRAINED).read_text()) == {"val_accuracy": 0.9}
+    fold = tmp_path / "out/cnn/seed_0/fold_1"
+    assert json.loads((fold / weights.TRAINED).read_text()) == done("cnn/seed_0/fold_1")
+    assert weights.model_file(fold) == fold / "model.keras"
 
 
 @pytest.mark.parametrize("name", ["cnn-seed_0-fold_0.keras", "config.json", "manifest.json"])
