@@ -517,8 +517,7 @@ def test_odd_but_valid_files_become_a_submission(tmp_path, monkeypatch, capsys, 
     assert "<script>alert" not in (tmp_path / "submissions/a/report.html").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", ["two words", "ಕನ್ನಡ ೧", "<script>alert(1)<script>", "50% off & more", "a'b",
-                                  "a;b$HOME"])
+@pytest.mark.parametrize("name", ["two words", "ಕನ್ನಡ ೧", "50% off & more", "a'b", "a;b$HOME"])
 def test_odd_names_of_runs(workplace, capsys, name):
     assert kit(capsys, "submit", *QUICK, "--run", name)[0] == 0
     folder = workplace / "submissions" / name
@@ -526,10 +525,11 @@ def test_odd_names_of_runs(workplace, capsys, name):
     assert kit(capsys, "report", name)[0] == 0
     assert kit(capsys, "predict", name, "--test", "data/kannada-mnist-sample/test.csv", "--out", "p.npz")[0] == 0
     page = (folder / "report.html").read_text("utf-8")
-    assert name not in page if "<script>" in name else name.split(" ")[0].split("'")[0] in page
+    assert name.split(" ")[0].split("'")[0] in page
 
 
-@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/../../x", "..", ".", "a/b", "a\\..\\b", "-rf", "CON\n", ""])
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/../../x", "..", ".", "a/b", "a\\..\\b", "-rf", "CON\n", "",
+                                  "<script>alert(1)<script>"])
 def test_names_that_lead_elsewhere_are_refused_and_nothing_is_written(workplace, capsys, name):
     before = sorted(workplace.parent.rglob("*"))
     code, _, err = kit(capsys, "cv", *QUICK, f"--run={name}")
