@@ -113,4 +113,7 @@ def test_the_committed_runs_show_how_often_it_errs_and_what_it_saves(monkeypatch
     assert nothing["better"] + nothing["worse"] <= sequential.ERROR + 2 * chance
     assert nothing["each"] > sequential.ERROR + 2 * chance  # an ordinary test, again and again
     assert nothing["folds"] < 3.5
-    assert much["better"] > 0.9 and much["worse"] == 0 and much["folds"] < 2.5
+    # As a t-test with all folds: two writers of strong-cpu, of whom each has a digit misread as a
+    # whole, make .005 harder to see.
+    assert much["better"] > max(0.8, much["once_better"] - 0.05)
+    assert much["worse"] == 0 and much["folds"] < 2.5
