@@ -171,6 +171,9 @@ class OwnRecipe(Recipe):
                 x = layer(x)
             if not hasattr(x, "shape"):
                 raise KitError(f"{where}, returned {_kind(x)}", "return one tensor")
+            if 0 in x.shape:  # which not every Keras refuses by itself
+                raise KitError(f"{where}, leaves nothing of it: {_shape(x)}",
+                               "change it, or the layers before it")
         if len(x.shape) != 2 or x.shape[1] is None:
             raise KitError(f"{spec} ends in {_shape(x)} for each image, where a vector is needed",
                            "let it end with keras.layers.Flatten() or GlobalAveragePooling2D()")
