@@ -19,7 +19,7 @@ from kit.core.installation import KIT
 HASHED_MODULES = ("core/backend.py", "data/folds.py", "training/augment.py",
                   "training/checkpoints.py", "training/fit.py", "training/jobs.py",
                   "training/layers.py", "training/models.py", "training/own_models.py",
-                  "training/predict.py", "training/trainer.py")
+                  "training/predict.py", "training/spreading.py", "training/trainer.py")
 
 # Kaggle's image v170, for CPU and GPU; `constraints-kaggle.txt` installs the same. What a kernel
 # really ran with is in its report.json.
