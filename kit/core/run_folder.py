@@ -35,6 +35,13 @@ def check_run_name(name: str) -> str:
     return name
 
 
+def resume_submission_command(name: str, submissions: Path, *options: str) -> str:
+    """The command that trains the missing folds of the run `name` and hands in to `submissions`."""
+    words = ["kit", "submit", "--resume", "--run", name, *options]
+    return shlex.join([*words, "--submissions", str(submissions)]
+                      if submissions != Path("submissions") else words)
+
+
 LOCK = ".lock"  # in a run's folder
 
 
@@ -60,9 +67,7 @@ class RunFolder:
     def resume_command(self) -> str:
         """The command that trains the missing folds, with the options in the run's config."""
         if self.keeps_weights:
-            words = ["kit", "submit", "--resume", "--run", self.name, "--keep-weights"]
-            return shlex.join([*words, "--submissions", str(self.path.parent)]
-                              if self.path.parent != Path("submissions") else words)
+            return resume_submission_command(self.name, self.path.parent, "--keep-weights")
         words = ["kit", "cv", "--resume", "--run", self.name]
         return shlex.join([*words, "--runs-dir", str(self.path.parent)]
                           if self.path.parent != Path("runs") else words)

@@ -4,7 +4,6 @@ A run's folder and the folder of its submission hold the same in two forms; ever
 several runs (`kit compare`, `kit blend`) reads them here.
 """
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 
 from kit.core import storage
 from kit.core.config import matches_type
-from kit.core.run_folder import RunFolder
+from kit.core.run_folder import RunFolder, resume_submission_command
 from kit.data.competition import Competition
 from kit.data.folds import load_folds
 from kit.training.records import read_competition, read_data_record
@@ -80,9 +79,7 @@ def resume_command(folder: Path, name: str) -> str:
     """The command that trains the missing folds of the run `name`, by its folder or submission."""
     if (folder / "folds.csv").is_file():
         return RunFolder(folder).resume_command
-    words = ["kit", "submit", "--resume", "--run", name]
-    return shlex.join([*words, "--submissions", str(folder.parent)]
-                      if folder.parent != Path("submissions") else words)
+    return resume_submission_command(name, folder.parent)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
