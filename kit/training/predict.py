@@ -27,7 +27,12 @@ class Predictor:
         self.recipe, self.shape = recipe, competition.shape
         self.competition, self.precision = competition, precision
         self.model = self.build_model()
-        self.predict_batch, self.features_of = _compile(self.model, self.shape)
+        self.predict_batch = _compile_probs(self.model, self.shape)
+
+    @functools.cached_property
+    def features_of(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Features `(n, d)` float32 of uint8 images `(n, h, w, 1)`, for label spreading alone."""
+        return _compile_features(self.model, self.shape)
 
     def build_model(self) -> Any:
         """A new model of the recipe."""
@@ -90,13 +95,34 @@ def _batches(predictor: Predictor, pixels: np.ndarray) -> Iterator[tuple[int, np
 # -- on TensorFlow and on JAX ----------------------------------------------------------------------
 
 
-def _compile(model: Any, shape: tuple[int, int]
-             ) -> tuple[Callable[[np.ndarray, np.ndarray | None], np.ndarray],
-                        Callable[[np.ndarray], np.ndarray]]:
-    """The model as two functions of uint8 images `(n, h, w, 1)`, compiled once per n.
+def _compile_probs(model: Any, shape: tuple[int, int]
+                   ) -> Callable[[np.ndarray, np.ndarray | None], np.ndarray]:
+    """The model as a function of uint8 images `(n, h, w, 1)` and one transform `(8,)`, or None.
 
-    The first also takes one transform `(8,)`, or None, and returns float32 probs `(n, n_classes)`;
-    the second returns float32 features `(n, d)`: the last layer's output that still is an image.
+    It returns float32 probs `(n, n_classes)`.
+    """
+    from keras import ops
+
+    def straight(images):
+        return model(ops.cast(images, "float32"), training=False)
+
+    def viewed(images, transform):
+        transforms = ops.broadcast_to(transform, (ops.shape(images)[0], 8))
+        return model(warp(ops.cast(images, "float32"), transforms), training=False)
+
+    by_itself, by_view = _compile(model, straight, shape), _compile(model, viewed, shape, (8,))
+
+    def predict(images: np.ndarray, transform: np.ndarray | None) -> np.ndarray:
+        probs = by_itself(images) if transform is None else by_view(images, transform)
+        return ops.convert_to_numpy(probs)
+
+    return predict
+
+
+def _compile_features(model: Any, shape: tuple[int, int]) -> Callable[[np.ndarray], np.ndarray]:
+    """What the last layer whose output is still an image says of uint8 images `(n, h, w, 1)`.
+
+    The function returns float32 features `(n, d)`.
     """
     import keras
     from keras import ops
@@ -108,32 +134,26 @@ def _compile(model: Any, shape: tuple[int, int]
     def featured(images):
         return features(ops.cast(images, "float32"), training=False)
 
-    def straight(images):
-        return model(ops.cast(images, "float32"), training=False)
+    compiled = _compile(model, featured, shape)
+    return lambda images: ops.convert_to_numpy(compiled(images))
 
-    def viewed(images, transform):
-        transforms = ops.broadcast_to(transform, (ops.shape(images)[0], 8))
-        return model(warp(ops.cast(images, "float32"), transforms), training=False)
+
+def _compile(model: Any, function: Callable, shape: tuple[int, int],
+             *others: tuple[int, ...]) -> Callable:
+    """`function` of uint8 images `(n, h, w, 1)` and float32 arrays of `others`' shapes, compiled.
+
+    Once per n. It uses the model's variables as they are when it is called.
+    """
+    import keras
 
     if keras.backend.backend() == "jax":
         import jax
 
-        compiled = tuple(_jax_stateless(jax, model, function)
-                         for function in (straight, viewed, featured))
-    else:
-        import tensorflow as tf
+        return _jax_stateless(jax, model, function)
+    import tensorflow as tf
 
-        images = tf.TensorSpec((None, *shape, 1), tf.uint8)
-        compiled = (tf.function(straight, autograph=False, input_signature=[images]),
-                    tf.function(viewed, autograph=False,
-                                input_signature=[images, tf.TensorSpec((8,))]),
-                    tf.function(featured, autograph=False, input_signature=[images]))
-
-    def predict(images: np.ndarray, transform: np.ndarray | None) -> np.ndarray:
-        probs = compiled[0](images) if transform is None else compiled[1](images, transform)
-        return ops.convert_to_numpy(probs)
-
-    return predict, lambda images: ops.convert_to_numpy(compiled[2](images))
+    signature = [tf.TensorSpec((None, *shape, 1), tf.uint8), *map(tf.TensorSpec, others)]
+    return tf.function(function, autograph=False, input_signature=signature)
 
 
 def _jax_stateless(jax: Any, model: Any, function: Callable) -> Callable:
