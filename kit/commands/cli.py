@@ -74,7 +74,6 @@ INTERRUPTED = 130
 UsageError: Any = typer.BadParameter.__mro__[1]
 
 
-
 def _show_version(asked: bool) -> None:
     if asked:
         print(installation.describe())

@@ -200,9 +200,10 @@ def _training(competition: Competition, accelerator: str, **asked: Any) -> dict[
             from kit.training.trainer import try_step
 
             try_step(recipe, competition)
-    own = {} if config.augment is None else {"augment": Path(config.augment).name}
+    augment = {} if config.augment is None else {"augment": Path(config.augment).name}
     return {"models": list(config.models), "folds": config.n_folds, "seeds": config.n_seeds,
-            "epochs": config.epochs, "seed": config.seed, "class_prior": config.class_prior, **own}
+            "epochs": config.epochs, "seed": config.seed, "class_prior": config.class_prior,
+            **augment}
 
 
 def _write_folder(out: Path, files: dict[str, bytes], weights_folder: Path) -> None:

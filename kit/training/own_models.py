@@ -279,12 +279,12 @@ def recipe_of(config: RunConfig, model: str) -> Recipe:
     there is none, or its file fails.
     """
     if "-" in model:
-        file, text = own_code.text_of(config.code, model_spec(model).rpartition(":")[0])
+        file, text = _file_of(config, model_spec(model))
         found: Recipe = _own_recipe(model, file, text)
     else:
         found = models.get(model)
     if config.augment is not None and model in config.models:
-        file, text = own_code.text_of(config.code, config.augment.rpartition(":")[0])
+        file, text = _file_of(config, config.augment)
         found = replace(found, augment=_augment(config.augment, file, text))
     return found
 
@@ -293,11 +293,16 @@ def check_known(config: RunConfig) -> None:
     """KitError where the config names a model of which there is no recipe. Runs no file."""
     for model in config.models:
         if "-" in model:
-            own_code.text_of(config.code, model_spec(model).rpartition(":")[0])
+            _file_of(config, model_spec(model))
         else:
             models.get(model)
     if config.augment is not None:
-        own_code.text_of(config.code, config.augment.rpartition(":")[0])
+        _file_of(config, config.augment)
+
+
+def _file_of(config: RunConfig, spec: str) -> tuple[str, str]:
+    """The file of a FILE.py:NAME as the run's code names it, and its text. KitError without it."""
+    return own_code.text_of(config.code, spec.rpartition(":")[0])
 
 
 @functools.lru_cache(maxsize=64)
