@@ -27,6 +27,7 @@ from kit.ensembling import blend, blend_runs, submission
 from kit.ensembling.blend import RunResults
 from kit.ensembling.blend_runs import FinishedRun
 from kit.ensembling.predict import ensemble_probs
+from kit.ensembling.scored_run import oof_probs
 from kit.reporting.against import Against, resume_against
 from kit.training import executors, kept_weights, planning, run_record, workers
 from kit.training.executors import DoneFolds, Executor
@@ -151,7 +152,7 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         # The ensemble, and its report
         with _timed(timing, "blend"):
             results = blend.gather(run, data, timing, folds=plan.folds, done=done)
-            storage.write_npz(run.oof, row=results.folds.rows, probs=results.oof)
+            storage.write_npz(run.oof, row=results.folds.rows, **oof_probs(results))
             if results.test is not None:
                 storage.write_npz(run.test, id=test.ids, probs=results.test)
         report = _report(results, run.path)
@@ -290,8 +291,8 @@ def _write_submission(results: RunResults, folder: Path) -> None:
         storage.remove_artifact(folder / ".gitignore")  # of a sample's run by the same name
     scored = np.isfinite(results.oof).all(1)
     folds = results.folds
-    arrays = {"row": folds.rows, "probs": results.oof.astype("float16"), "label": folds.labels,
-              "fold": folds.fold}
+    arrays = {"row": folds.rows, "label": folds.labels, "fold": folds.fold}
+    arrays |= {name: probs.astype("float16") for name, probs in oof_probs(results).items()}
     if folds.writers is not None:
         arrays["writer"] = folds.writers
     storage.write_npz(folder / "oof.npz", **{name: array[scored] for name, array in arrays.items()})
@@ -362,6 +363,7 @@ def report(run: RunFolder, data: DataFolder, submissions: Path | None = None) ->
     with run.lock():
         timing = storage.read_json(run.path / TIMING, "seconds")
         results = blend.gather(run, data, timing)
+        storage.write_npz(run.oof, row=results.folds.rows, **oof_probs(results))
         trained = TrainedRun(run, results, _report(results, run.path))
     if submissions is not None and (Path(submissions) / run.name).is_dir():
         submit(trained, submissions)

@@ -109,7 +109,7 @@ def main() -> None:
                         default=[Path("submissions") / name for name in RUNS])
     parser.add_argument("--draws", type=int, default=500, help="of each pair of runs")
     arguments = parser.parse_args()
-    runs = [read_scored_run(folder) for folder in arguments.runs]
+    runs = [read_scored_run(folder, before_self_training=True) for folder in arguments.runs]
     print("| the two are | true difference | better | worse | no difference | folds of 5 | saved "
           "| t-test at the end: better | worse | t-test after each fold |\n"
           "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")

@@ -12,11 +12,15 @@ import numpy as np
 
 from kit.core import storage
 from kit.core.config import matches_type
+from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder, resume_submission_command
 from kit.data.competition import Competition
 from kit.data.folds import load_folds
+from kit.ensembling.blend import RunResults
 from kit.training.records import read_competition, read_data_record
 
+# Of an oof.npz: its probs, and of a self-trained run also those from before that
+PROBS, PROBS_BEFORE = "probs", "probs_before_self_training"
 MOST_ROWS = 1 << 40  # rows are counted in int64
 
 
@@ -52,12 +56,27 @@ class ScoredRun:
         return len(np.unique(pairs[0])) == pairs.shape[1]
 
 
-def read_scored_run(folder: Path) -> ScoredRun:
+def oof_probs(results: RunResults) -> dict[str, Any]:
+    """The OOF probs `(n, n_classes)` that an oof.npz holds, by name."""
+    before = results.before_self_training
+    return {PROBS: results.oof, **({PROBS_BEFORE: before.oof} if before else {})}
+
+
+def read_scored_run(folder: Path, before_self_training: bool = False) -> ScoredRun:
     """What a run or a submission has scored. KitError where an artifact is missing or damaged.
 
-    A run's labels, writers and folds are in its folds.csv.
+    A run's labels, writers and folds are in its folds.csv. before_self_training: what a run that
+    was self-trained had scored before that.
     """
-    arrays = storage.read_npz(folder / "oof.npz", "row", "probs")
+    arrays = storage.read_npz(folder / "oof.npz", "row", PROBS)
+    config, competition = _read_config(folder), read_competition(folder)
+    if before_self_training and config.get("self_train"):
+        if PROBS_BEFORE not in arrays:
+            raise KitError(f"{folder.resolve().name} was self-trained, and its oof.npz does not "
+                           "hold what it had read before that",
+                           f"if its run is still there, write it again: kit report "
+                           f"{folder.resolve().name}")
+        arrays[PROBS] = arrays[PROBS_BEFORE]
     if "label" not in arrays:
         folds = load_folds(folder / "folds.csv")
         if not np.array_equal(arrays["row"], folds.rows):
@@ -65,7 +84,6 @@ def read_scored_run(folder: Path) -> ScoredRun:
         arrays |= {"label": folds.labels, "fold": folds.fold}
         if folds.writers is not None:
             arrays["writer"] = folds.writers
-    config, competition = _read_config(folder), read_competition(folder)
     _check_rows(folder / "oof.npz", arrays, competition.n_classes)
     scored = np.flatnonzero(np.isfinite(arrays["probs"]).all(axis=1))
     order = scored[np.argsort(arrays["row"][scored], kind="stable")]

@@ -5,6 +5,9 @@ The new run trains in RUN's folds. After each round of folds its rows are compar
 against.json says what was asked and what was found, so that a killed run goes on with the
 comparison; `--resume` of a decided one that has its report trains the other folds, and asks nothing
 any more.
+
+A RUN that was self-trained is compared as it was before that: the new run, which may end with some
+of its folds, is not self-trained.
 """
 
 import contextlib
@@ -116,7 +119,7 @@ def open_against(folder: Path, difference: float | None = None) -> Against:
     if not 0 <= difference < 1:
         raise KitError(f"--difference {difference:g} is no difference in accuracy",
                        "write half a point as --difference 0.005")
-    return Against(folder, read_scored_run(folder), difference)
+    return Against(folder, read_scored_run(folder, before_self_training=True), difference)
 
 
 def resume_against(run: RunFolder, data: DataFolder, config: RunConfig) -> Against | None:
@@ -135,8 +138,8 @@ def resume_against(run: RunFolder, data: DataFolder, config: RunConfig) -> Again
             if reported and reported["outcome"] == judgement.outcome:
                 return None
     try:
-        begun = Against(folder, read_scored_run(folder), stored["difference"], stored["rounds"],
-                        judgement)
+        other = read_scored_run(folder, before_self_training=True)
+        begun = Against(folder, other, stored["difference"], stored["rounds"], judgement)
         begun.fold_options({name: getattr(config, name) for name in OF_THE_FOLDS})
         theirs = begun.folds(data)
         if run.folds.is_file():

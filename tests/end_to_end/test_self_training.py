@@ -9,6 +9,7 @@ import pytest
 
 from kit.commands import cli
 from kit.core import storage
+from kit.ensembling.scored_run import read_scored_run
 from kit.kernel import weights
 from kit.training import job_runner, jobs, pace
 from kit.training.pace import Cost
@@ -49,6 +50,29 @@ def test_the_folds_learn_what_the_ensemble_of_their_first_halves_guessed(run):
     np.testing.assert_array_equal(probs(run / "test.npz"), np.mean(np.array(second, "float64"), 0).astype("float32"))
     before, after = (np.mean([each.argmax(1) == guesses["label"] for each in part]) for part in (alone, first))
     assert after > before + 0.02  # the folds have learnt from each other
+
+
+def test_a_new_run_is_compared_with_what_it_read_before(run, capsys):
+    """`kit cv --against first`: the new run has no self-training, so the old one's doesn't count."""
+    plain = [storage.read_npz(run / f"mlp/seed_0/fold_{k}/val.npz") for k in (0, 1)]
+    oof = storage.read_npz(run / "oof.npz")
+    for held_out in plain:
+        of_fold = np.isin(oof["row"], held_out["row"])
+        np.testing.assert_array_equal(oof["probs_before_self_training"][of_fold], held_out["probs"])
+    submission = run.parents[1] / "submissions" / "first"
+    for folder in (run, submission):
+        compared, final = (read_scored_run(folder, before) for before in (True, False))
+        assert (compared.probs != final.probs).any()
+        np.testing.assert_allclose(compared.probs, oof["probs_before_self_training"], atol=1e-3)
+
+    # Of a run of an older kit, and written again.
+    storage.write_npz(run / "oof.npz", row=oof["row"], probs=oof["probs"])
+    assert cli.run(["cv", "--model", "mlp", "--quiet", "--run", "next", "--against", "first"]) == 2
+    err = capsys.readouterr().err
+    assert "first was self-trained" in err and "kit report first" in err
+    assert cli.run(["report", "first"]) == 0
+    assert (storage.read_npz(run / "oof.npz")["probs_before_self_training"]
+            == oof["probs_before_self_training"]).all()
 
 
 def test_what_is_held_out_stays_held_out(run):
