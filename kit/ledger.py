@@ -63,19 +63,26 @@ def make_row(run: str, report: dict[str, Any], ref: str = "") -> Row:
 
 
 def upsert_row(row: Row, path: Path = LEDGER) -> None:
-    """Append `row`, or fill in the row that stands for the same submission.
+    """Append `row`, or enter it into the row that stands for it already.
 
-    That is the row with the same reference (where `row` has none: of the same work), or one of the
-    same run that has no reference yet.
+    The same submission (by its reference; where `row` has none, of the same work; or the same run,
+    not handed in yet) keeps its date, and what it lacked is filled in. A run that was made again
+    before it had a reference or a score has the new date and numbers.
     """
     with _locked(path):
         rows = read_rows(path)
         for known in rows:
             same = known["kaggle_ref"] == row["kaggle_ref"] if row["kaggle_ref"] else \
                 all(known[column] == row[column] for column in IDENTITY)
-            if same or (known["run"] == row["run"] and not known["kaggle_ref"]):
+            waits = known["run"] == row["run"] and not known["kaggle_ref"]
+            made_again = any(known[column] and row[column] and known[column] != row[column]
+                             for column in IDENTITY)
+            if same or (waits and not made_again):
                 known |= {column: text for column, text in row.items()
                           if text and column != "created"}
+                break
+            if waits and not any(known[score] for score in SCORES):
+                known |= row
                 break
         else:
             rows.append({column: row.get(column, "") for column in COLUMNS})

@@ -33,7 +33,7 @@ from kit.training import executors, kept_weights, planning, run_record, workers
 from kit.training.executors import DoneFolds, Executor
 from kit.training.jobs import Plan, make_jobs, self_training_jobs
 from kit.training.planning import TimeTarget
-from kit.training.records import read_config
+from kit.training.records import read_config_and_competition
 
 TIMING = "timing.json"
 WRITE_SECONDS = 10.0  # between two writes of timing.json
@@ -272,7 +272,7 @@ def keep_weights(trained: TrainedRun, folder: Path) -> tuple[int, int]:
     test, kept = trained.results.data.test().pixels, RunFolder(folder)
     n_bytes = kept_weights.keep(trained.run, kept, test)
     before = np.asarray(trained.results.test)
-    probs = ensemble_probs(kept, read_config(kept.path), test, Progress())
+    probs = ensemble_probs(kept, *read_config_and_competition(kept.path), test, Progress())
     share = kept_weights.difference(probs, before)
     if not share <= kept_weights.MAX_DIFFERENCE:
         kept_weights.remove(kept)

@@ -71,6 +71,26 @@ def test_a_run_that_is_resumed_after_its_hand_in_has_no_second_row(path):
     assert (only["created"], only["kaggle_ref"], only["public_score"]) == ("monday", "7", "0.98")
 
 
+def test_a_run_made_again_before_its_hand_in_has_the_new_date_and_no_old_number(path):
+    made = row("first", data="path", split="writer", cv_accuracy="0.99", estimate="0.985", created="monday")
+    ledger.upsert_row(made, path)
+    path.write_text("".join(f"{line},{note}\n" for line, note in
+                            zip(path.read_text().splitlines(), ("note", "mine"), strict=True)))
+    ledger.upsert_row({**made, "created": "tuesday"}, path)  # kit submit --resume: the same work
+    assert [r["created"] for r in ledger.read_rows(path)] == ["monday"]
+    again = {**made, "created": "friday", "cv_accuracy": "0.5", "estimate": ""}  # too bad for an estimate
+    ledger.upsert_row(again, path)
+    assert ledger.read_rows(path) == [{**again, "note": "mine"}]
+
+
+def test_a_score_typed_in_by_hand_stays_with_the_run_that_has_it(path):
+    made = row("first", data="path", cv_accuracy="0.99", created="monday")
+    ledger.upsert_row({**made, "public_score": "0.98"}, path)
+    ledger.upsert_row({**made, "cv_accuracy": "0.5", "created": "friday"}, path)
+    assert [(r["created"], r["cv_accuracy"], r["public_score"]) for r in ledger.read_rows(path)] == [
+        ("monday", "0.99", "0.98"), ("friday", "0.5", "")]
+
+
 def add_many(path, who):
     for number in range(10):
         ledger.upsert_row(row(f"run {who}-{number}", f"{who}{number}"), path)

@@ -217,7 +217,7 @@ def report(run: str | Result, competition: str = KANNADA.slug, data_dir: str | P
         runs = read_runs(blends.find_runs(blended, Path(runs_dir)))
         numbers = pipeline.report_blend(blended, runs, data)
         return _report(numbers, blended, data, *_changed_file(blended, competition))
-    folder = find_runs.find_run(_name(run), Path(runs_dir))
+    folder = find_runs.find_run(_name(run), Path(runs_dir), Path(submissions))
     data = find_runs.find_run_data(folder, Path(data_dir))
     submission = Path(submissions) / folder.name
     taken = blends.is_blend(submission)  # by a blend of the run's name

@@ -20,7 +20,7 @@ from kit.ensembling.blend_runs import FILES, project_of
 def new_folder(name: str | None, runs: list[Path], runs_dir: Path, submissions: Path,
                force: bool) -> Path:
     """The folder of a new blend. KitError where its name is taken; force: only by another blend."""
-    name = check_run_name(name or f"blend-{datetime.now():%Y%m%d-%H%M%S}")
+    name = check_run_name(name or f"blend-{datetime.now():%Y%m%d-%H%M%S}", "--submissions")
     folder = submissions / name
     if folder.resolve() in [path.resolve() for path in runs]:
         raise KitError(f"{name!r} is one of the runs to blend", "choose another name with --run")

@@ -348,6 +348,9 @@ def doctor(
     """What this machine, or a kernel on Kaggle, has and what is missing.
 
     Example: kit doctor --json
+
+    The exit code is 0 whatever is found: for scripts, a finding that must be mended has the state
+    bad in --json.
     """
     execute(kit.doctor, **locals())
 

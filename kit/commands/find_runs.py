@@ -3,8 +3,9 @@
 Also the data that a run was made from. Nothing is trained or changed here.
 """
 
+import difflib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,12 @@ from kit.training.records import read_competition, read_config, read_data_record
 # -- by name ---------------------------------------------------------------------------------------
 
 
-def find_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
-    """The folder of a run, by name or path. KitError if there is none."""
+def find_run(name: str, runs_dir: Path = Path("runs"), submissions: Path = Path("submissions"),
+             others: Iterable[str] = ()) -> RunFolder:
+    """The folder of a run, by name or path. KitError if there is none, or only its submission.
+
+    others: what the caller takes as well, to be named in the fix.
+    """
     for path in (Path(runs_dir) / name, Path(expand_home(name))):
         if _is_run(path):
             return RunFolder(path)
@@ -32,14 +37,34 @@ def find_run(name: str, runs_dir: Path = Path("runs")) -> RunFolder:
     if begun.config.is_file():
         raise KitError(f"the run {name!r} in {runs_dir} was interrupted before it trained anything",
                        f"go on with it: {begun.resume_command}")
-    if (blend := blends.find_blend(name)) and (about := blends.read_blend(blend)):
+    if (blend := blends.find_blend(name, submissions)) and (about := blends.read_blend(blend)):
         raise KitError(f"{name!r} is a blend, which has no models of its own",
                        "give a run that it was made of: "
                        + ", ".join(run["name"] for run in about["runs"]))
-    there = sorted(path.parent.name for path in Path(runs_dir).glob("*/config.json"))
+    for folder in scored_folders(name, runs_dir, submissions)[1:]:
+        if (folder / "submission.csv").is_file():
+            raise KitError(f"there is no run {folder.name!r} in {runs_dir}; {folder} is only its "
+                           "submission, whose report cannot be written again without the run",
+                           f"read {folder / 'report.html'} as it is, say where the run lies with "
+                           f"--runs-dir, or train it again: {_made_by(folder)}")
     raise KitError(f"there is no run {name!r} in {runs_dir}",
-                   f"choose one of: {', '.join(there)}" if there
-                   else "make one: kit cv, or kit submit")
+                   _choose(name, {*names_with("config.json", runs_dir), *others}))
+
+
+def names_with(file: str, *parents: Path) -> set[str]:
+    """The names of the folders in `parents` that hold `file`."""
+    return {folder.name for parent in parents for folder in parent.glob("*")
+            if (folder / file).is_file()}
+
+
+def _choose(name: str, names: set[str]) -> str:
+    """A fix that offers these names, the one most like `name` first."""
+    there = sorted(names)
+    near = difflib.get_close_matches(Path(name).name, there, 1)
+    if not there:
+        return "make one: kit cv, or kit submit"
+    choice = f"choose one of: {', '.join(there)}"
+    return f"did you mean {near[0]}? Else {choice}" if near else choice
 
 
 def _is_run(path: Path) -> bool:
@@ -64,29 +89,33 @@ def find_trained(name: str, runs_dir: Path = Path("runs"),
             fix = (f"predict with its run, kit predict {run_name}, or put that one's weights "
                    f"beside it: kit report {run_name} --keep-weights")
         else:
-            stored = storage.read_json(folder / "config.json", "command")["command"]
-            fix = (f"train it again and keep them: {stored} --keep-weights"
-                   if str(stored).startswith("kit submit ") else
-                   "train it again and keep them: kit submit --keep-weights")
+            fix = f"train it again and keep them: {_made_by(folder)} --keep-weights"
         raise KitError(f"{folder} is a submission that does not keep its run's weights, so that "
                        "nothing can predict with it", fix)
-    return find_run(name, runs_dir)  # which says what is amiss
+    keep_weights = names_with("weights/folds.json", submissions)
+    return find_run(name, runs_dir, submissions, keep_weights)  # which says what is amiss
+
+
+def _made_by(submission: Path) -> str:
+    """The command that made a submission, with its options where they are known."""
+    stored = storage.read_json(submission / "config.json", "command")["command"]
+    return stored if str(stored).startswith("kit submit ") else "kit submit"
 
 
 def find_scored_folder(name: str, runs_dir: Path = Path("runs"),
                        submissions: Path = Path("submissions")) -> Path:
     """A run or submission folder that holds OOF probs, by name or path; runs go first."""
-    for path in scored_folders(name, runs_dir, submissions):
+    places = scored_folders(name, runs_dir, submissions)
+    for path in places:
         if (path / "oof.npz").is_file():
             return path
     if (begun := RunFolder(runs_dir / name)).config.is_file():
         raise KitError(f"the run {name!r} is not finished, so it has no OOF probs",
                        f"go on with it: {begun.resume_command}")
-    there = sorted({path.parent.name for folder in (runs_dir, submissions)
-                    for path in folder.glob("*/oof.npz")})
-    raise KitError(f"there are no OOF probs of {name!r} in {runs_dir} or {submissions}",
-                   f"choose one of: {', '.join(there)}" if there
-                   else "make a run first: kit cv, or kit submit")
+    what = "are no OOF probs of" if any(path.is_dir() for path in places) \
+        else "is no run or submission"
+    raise KitError(f"there {what} {name!r} in {runs_dir} or {submissions}",
+                   _choose(name, names_with("oof.npz", runs_dir, submissions)))
 
 
 def scored_folders(name: str, runs_dir: Path,
@@ -104,10 +133,15 @@ def find_run_data(run: RunFolder, data_dir: Path, with_extra: bool = True) -> Da
     about = read_data_record(run.path)
     data = sources.data_folder(competition, data_dir, sample=about["is_sample"])
     if not data.path.is_dir():
-        command = shlex.join(["kit", "download", *["--from", "sample"] * about["is_sample"],
-                              *competition.option])
-        raise KitError(f"the data that {run.name} was trained on is not in {data_dir}",
-                       f"get it with {command}, or say where it lies with --data-dir")
+        # Plain `kit download` would draw a sample where there is no account
+        place = "sample" if about["is_sample"] \
+            else "keras" if about.get("source") == "keras" \
+            else "FOLDER" if competition.file else "kaggle"
+        command = sources.download_command(competition, data_dir, "--from", place)
+        or_file = ", or with --from and the zip or folder that you have" * (place == "kaggle")
+        kind = "drawn" if about["is_sample"] else "real"
+        raise KitError(f"the {kind} data that {run.name} was trained on is not in {data_dir}",
+                       f"get it with {command}{or_file}; or say where it lies with --data-dir")
     ignored = () if with_extra else (competition.extra,)
     before, now = ({name: digest for name, digest in sums.items() if name not in ignored}
                    for sums in (about["sha256"], data.sha256))

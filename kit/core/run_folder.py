@@ -17,12 +17,15 @@ from kit.core.errors import KitError
 from kit.core.os_errors import disk_errors
 
 
-def check_run_name(name: str) -> str:
-    """`name` unchanged. KitError unless it is a plain folder name on every system."""
+def check_run_name(name: str, option: str = "--runs-dir") -> str:
+    """`name` unchanged. KitError unless it is a plain folder name on every system.
+
+    option: says in which folder those of this kind lie.
+    """
     if "/" in name or "\\" in name:
         raise KitError(f"{name!r} is a path, not the name of a run",
                        "give the name alone with --run, and the folder that it lies in with "
-                       "--runs-dir")
+                       f"{option}")
     bad = re.search(r'[/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff:*?"<>|]', name)
     # Windows has no folder of these names, and cannot clone a repository that has one
     device = re.fullmatch(r"(con|prn|aux|nul|(com|lpt)\d)(\..*)?", name, re.IGNORECASE)

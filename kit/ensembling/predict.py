@@ -38,11 +38,10 @@ def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | Non
                        "name a .csv for labels or a .npz for probs")
     if out.exists() and out.resolve() == Path(test).resolve():
         raise KitError(f"--out {out} is the test file itself", "name another file")
-    config = records.read_config(run.path)
-    competition = records.read_competition(run.path)
+    config, competition = records.read_config_and_competition(run.path)
     table = read_table(Path(test), competition, labelled=False)
     progress = progress or Progress()
-    probs = ensemble_probs(run, config, table.pixels, progress)
+    probs = ensemble_probs(run, config, competition, table.pixels, progress)
     if config.split == "harder":
         progress.say(f"{run.name}: {HARDER_NOTE}")
     if left := records.untrained(run, config):
@@ -57,16 +56,15 @@ def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | Non
     return len(table)
 
 
-def ensemble_probs(run: RunFolder, config: RunConfig, pixels: np.ndarray,
-                   progress: Progress) -> np.ndarray:
+def ensemble_probs(run: RunFolder, config: RunConfig, competition: Competition,
+                   pixels: np.ndarray, progress: Progress) -> np.ndarray:
     """Probs `(n, n_classes)` float32 of the run's ensemble, averaged by `blend.vote`.
 
     run: of a run, or of a submission that keeps its weights. KitError where a fold is missing that
     neither a time budget nor a comparison left out.
     """
     backend.configure_devices(config.threads)
-    competition, members = records.read_competition(run.path), []
-    trained = records.trained_folds(run, config)
+    trained, members = records.trained_folds(run, config), []
     may_lack = config.time_budget is not None or run.against.is_file() or run.keeps_weights
     for model, seed in config.members:
         folds = [fold for fold in trained if (fold.job.model, fold.job.seed) == (model, seed)]

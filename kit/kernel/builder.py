@@ -28,7 +28,7 @@ from kit.data import competition as competitions
 from kit.data.competition import Competition, changed_settings
 from kit.data.folds import HARDER_NOTE
 from kit.kernel import template, weights
-from kit.training.records import read_competition, read_config, untrained
+from kit.training.records import read_config_and_competition, untrained
 
 METADATA = "kernel-metadata.json"
 KINDS = {"script": "kernel.py", "notebook": "kernel.ipynb"}
@@ -122,8 +122,7 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
     with tempfile.TemporaryDirectory() as scratch:
         packed_weights = Path(scratch) / weights.FOLDER
         if run is not None:
-            config = read_config(run)
-            trained_for = read_competition(run)
+            config, trained_for = read_config_and_competition(run)
             command = shlex.join(trained_for.option) or f"--competition {trained_for.slug}"
             if trained_for.slug != competition.slug:
                 raise KitError(f"{run} was trained for {trained_for.slug}, not for "

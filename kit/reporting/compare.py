@@ -83,7 +83,9 @@ def compare(folder_a: Path, folder_b: Path) -> dict[str, Any]:
             "mistakes": int((~side.right).sum())}
            for letter, side, whole in zip("ab", (a, b), sides, strict=True)},
         "rows": len(rows), "paired": metrics.paired_tests(a.right, b.right, writers),
-        "both_wrong": int((~a.right & ~b.right).sum()), "notes": _notes(sides, a, b),
+        "both_wrong": int((~a.right & ~b.right).sum()),
+        "notes": [f"{a.name} is compared with itself."] * (folder_a.resolve() == folder_b.resolve())
+        + _notes(sides, a, b),
         "per_writer": by_writer, "per_class": by_class, "different": different, "sequential": None}
     # When would it have been decided? The folds must be whole, and of like writers.
     names = np.unique(a.fold)

@@ -50,8 +50,7 @@ def keep(run: RunFolder, submission: RunFolder, test_pixels: np.ndarray) -> int:
     backend.configure_devices()
     from keras import ops
 
-    config = records.read_config(run.path)
-    competition = records.read_competition(run.path)
+    config, competition = records.read_config_and_competition(run.path)
     commit = re.match("[0-9a-f]{40}", str(storage.read_json(run.config).get("git_commit")))
     folds = records.trained_folds(run, config)
     remove(submission)

@@ -42,7 +42,14 @@ class TrainedFold:
 
 
 def read_config(run: Path) -> RunConfig:
-    """The config of a run. KitError where it is missing, damaged, or names unknown models.
+    """The config of a run. KitError as for `read_config_and_competition`."""
+    return read_config_and_competition(run)[0]
+
+
+def read_config_and_competition(run: Path) -> tuple[RunConfig, Competition]:
+    """The config of a run, and its competition as its file said when the run began.
+
+    KitError where the config is missing, damaged, or names unknown models or competitions.
 
     The config of an older version of the kit is read as one of today's (`RunConfig.from_dict`). If
     that is not possible, the KitError names the commit of the version that wrote it.
@@ -51,13 +58,13 @@ def read_config(run: Path) -> RunConfig:
     stored = storage.read_json(path, "config")
     try:
         config = RunConfig.from_dict(stored["config"])
-        competitions.from_record(stored, config.competition)
+        competition = competitions.from_record(stored, config.competition)
         check_known(config)
     except KitError as error:
         commit = re.match("[0-9a-f]{12}", str(stored.get("git_commit")))
         wrote = f" (written by the kit's commit {commit[0]})" if commit else ""
         raise KitError(f"{path}: {error.message}{wrote}", error.fix) from error
-    return config
+    return config, competition
 
 
 def read_competition(run: Path) -> Competition:

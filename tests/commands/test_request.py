@@ -109,6 +109,39 @@ def test_a_run_in_the_home_folder_is_found_and_a_name_that_begins_so_is_one(home
     assert find_runs.find_run("~second").path == Path("runs/~second")
 
 
+@pytest.mark.parametrize("name", ["handed-in", "submissions/handed-in"])
+def test_a_submission_without_its_run_has_no_report_to_write_again(home, name):
+    """As one that is committed; `kit runs` lists it, so people try."""
+    folder = Path("submissions/handed-in")
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"config": {}, "command": "kit submit --model cnn --run handed-in"}')
+    (folder / "submission.csv").write_text("id,label\n")
+    with pytest.raises(KitError) as caught:
+        kit.report(name)
+    assert "no run 'handed-in' in runs; submissions/handed-in is only its submission" in caught.value.message
+    assert "submissions/handed-in/report.html" in caught.value.fix
+    assert caught.value.fix.endswith("train it again: kit submit --model cnn --run handed-in")
+
+
+def test_a_misspelt_name_gets_the_nearest_one(home):
+    Path("submissions/strong-cpu/weights").mkdir(parents=True)
+    for file in ("submissions/strong-cpu/weights/folds.json", "submissions/strong-cpu/oof.npz"):
+        Path(file).write_text("{}")
+    Path("runs/after").mkdir(parents=True)
+    Path("runs/after/config.json").write_text("{}")
+    for find, name, said in (
+            (find_runs.find_trained, "strong-cp", "did you mean strong-cpu? Else choose one of: after, strong-cpu"),
+            (find_runs.find_scored_folder, "strong-cp", "did you mean strong-cpu? Else choose one of: strong-cpu"),
+            (find_runs.find_run, "aftre", "did you mean after? Else choose one of: after"),
+            (find_runs.find_run, "zzz", "choose one of: after")):
+        with pytest.raises(KitError, match=f"there is no run.*'{name}'") as caught:
+            find(name)
+        assert caught.value.fix == said
+    with pytest.raises(KitError, match="no run 'aftr' in runs to resume") as caught:
+        request.open_request(TINY, TrainingOptions(resume=True, run="aftr"), Progress())
+    assert caught.value.fix.startswith("did you mean after?")
+
+
 def test_a_path_given_as_a_run_s_name_is_told_where_it_goes(home, capsys):
     write_folder(home / "data" / "tiny")
     assert cli.run(["cv", "--competition", "tiny", "--data-dir=~/data", "--model", "mlp", "--run=~/runs/a"]) == 2

@@ -124,7 +124,7 @@ def test_the_same_once_more_differs_in_nothing_and_takes_one_fold(before, capsys
             (["--against", "same", "--run", "same", "--resume"], "not with same"),
             (["--against", "same", "--run", "before", "--resume"], "begun without a comparison"),
             (["--against", "before", "--run", "before", "--force"], "compared with itself"),
-            (["--against", "nothing"], "no OOF probs of 'nothing'")):
+            (["--against", "nothing"], "no run or submission 'nothing'")):
         code, _, err = kit(capsys, "cv", "--model", "mlp", *options)
         assert code == 2 and two_lines(err) and problem in err
     assert sorted(path.name for path in before.parent.iterdir()) == ["before", "same"]

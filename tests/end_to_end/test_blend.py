@@ -130,7 +130,8 @@ def test_a_notebook_blends_what_its_runs_returned(workplace):
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
-    (["a", "bb"], ["no OOF probs of 'bb'", "choose one of: a, b, few"]),
+    (["a", "bb"], ["there is no run or submission 'bb'", "did you mean b? Else choose one of: a, b, few"]),
+    (["a", "b", "--run", "c/d"], ["is a path, not the name of a run", "--submissions"]),
     (["a"], ["at least two runs"]),
     (["a", "few"], ["few has scored 80 training rows, and not the same 200 as a", "--limit"]),
     (["a", "b", "--run", "b"], ["'b'", "choose another name with --run"]),
@@ -139,7 +140,8 @@ def test_a_notebook_blends_what_its_runs_returned(workplace):
     (["a", "b", "--weights", "0.9"], ["1 numbers for 2 runs", "--weights 2,1"]),
     (["a", "b", "--class-prior", "same"], ["--class-prior 'same' is unknown"]),
     (["a", "b", "--upload"], ["takes notebooks, not files", "kit submit --model mlp"]),
-    (["a", "b", "--data-dir", "elsewhere"], ["is not in elsewhere", "kit download --from sample"]),
+    (["a", "b", "--data-dir", "elsewhere"], ["the drawn data that a was trained on is not in elsewhere",
+                                           "kit download --from sample --data-dir elsewhere;"]),
     (["a", "submissions/a"], ["'a' is given twice"]),
 ])
 def test_what_is_wrong_is_said_in_two_lines(workplace, capsys, arguments, said):

@@ -83,8 +83,8 @@ def test_what_is_kept_are_the_voting_folds_as_float16_with_their_checksums(run, 
 
 def test_rounding_changes_hardly_a_label(run, submission, fold_data):
     """On 360 digits: one label at most, probs by a hundredth at most."""
-    config = records.read_config(run.path)
-    trained, rounded = (ensemble_probs(folder, config, fold_data.pixels, Progress())
+    read = records.read_config_and_competition(run.path)
+    trained, rounded = (ensemble_probs(folder, *read, fold_data.pixels, Progress())
                         for folder in (run, submission))
     assert 0 < np.abs(trained - rounded).max() < 0.01
     assert (trained.argmax(1) != rounded.argmax(1)).sum() <= 1
@@ -96,7 +96,8 @@ def test_rounding_changes_hardly_a_label(run, submission, fold_data):
 def test_weights_of_another_recipe_of_that_name_are_refused(submission, fold_data, monkeypatch, changes, words):
     change(monkeypatch, **changes)
     with pytest.raises(KitError) as caught:
-        ensemble_probs(submission, records.read_config(submission.path), fold_data.pixels, Progress())
+        ensemble_probs(submission, *records.read_config_and_competition(submission.path), fold_data.pixels,
+                       Progress())
     assert "normed-seed_0-fold_0.npz has the weights of another normed than the kit's of today" in caught.value.message
     assert words in caught.value.message and f"the kit's commit {COMMIT}" in caught.value.fix
 
@@ -110,7 +111,8 @@ def test_damaged_weights_are_refused_with_where_to_get_them(submission, fold_dat
     if damage == "flipped":
         path.write_bytes(bytes(data))
     with pytest.raises(KitError, match=r"fold_1\.npz is (damaged|missing)") as caught:
-        ensemble_probs(submission, records.read_config(submission.path), fold_data.pixels, Progress())
+        ensemble_probs(submission, *records.read_config_and_competition(submission.path), fold_data.pixels,
+                       Progress())
     assert "git checkout" in caught.value.fix and "--keep-weights" in caught.value.fix
 
 
