@@ -63,9 +63,14 @@ class Against:
         other, labels, competition = self.other, data.train().labels, data.competition
         trained_on = other.config["data"]["sha256"].get(competition.train)
         if not other.competition.is_like(competition) or trained_on != data.train().sha256:
-            kind = "the drawn sample" if other.config["data"]["is_sample"] else "another file"
-            raise KitError(f"{other.name} was trained on {kind}, not on {data.path}",
-                           "compare with a run of the same training file")
+            theirs, ours = other.config["data"]["is_sample"], data.is_sample
+            kind = "another file" if theirs == ours else \
+                "the drawn sample" if theirs else "real data"
+            fix = "compare with a run of the same training file"
+            if kind == "real data":
+                fix += "; or get the real data first: kit download --from kaggle, or with --from " \
+                       "and the zip or folder that you have"
+            raise KitError(f"{other.name} was trained on {kind}, not on {data.path}", fix)
         if other.config.get("split") == "harder":
             raise KitError(f"{other.name} has the split harder, whose folds are not alike: an "
                            "early look would be at the hardest writers alone",

@@ -34,7 +34,7 @@ def compare(folder_a: Path, folder_b: Path) -> dict[str, Any]:
     digests = [side.config["data"]["sha256"].get(competition.train) for side in sides]
     if not competition.is_like(other) or digests[0] != digests[1]:
         kinds = ["the drawn sample" if side.config["data"]["is_sample"] else
-                 f"a {side.config['competition']} file" for side in sides]
+                 f"real data of {side.config['competition']}" for side in sides]
         raise KitError(f"{sides[0].name} was trained on {kinds[0]}, {sides[1].name} on another "
                        f"file ({kinds[1]})",
                        "compare runs that were made from the same training file")

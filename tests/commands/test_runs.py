@@ -187,6 +187,14 @@ def test_nothing_else_can_be_removed(workplace, name):
     assert [path for path in sorted(workplace.rglob("*")) if not path.name.startswith(".lock")] == before
 
 
+def test_a_misspelt_name_gets_the_nearest_one(workplace):
+    write_run(workplace / "runs" / "before")
+    for name, said in (("befor", "did you mean before?"), ("elsewhere/before", "name it as kit runs does")):
+        with pytest.raises(KitError) as caught:
+            kit.remove_runs(name, yes=True)
+        assert caught.value.fix.startswith(said)
+
+
 def test_a_link_is_removed_with_what_it_leads_to(workplace):
     target = write_run(workplace / "big-disk" / "a", folds=1)
     (workplace / "runs").mkdir()

@@ -267,7 +267,12 @@ def test_a_run_of_other_data_and_one_of_unlike_folds_are_refused(before, capsys)
     config["data"]["sha256"]["train.csv"] = "0" * 64
     (before / "config.json").write_text(json.dumps(config))
     code, _, err = kit(capsys, "cv", *OPTIONS, "--against", "before")
-    assert code == 2 and two_lines(err) and "before was trained on the drawn sample, not on" in err
+    assert code == 2 and two_lines(err) and "before was trained on another file, not on" in err
+    config["data"]["is_sample"] = False
+    (before / "config.json").write_text(json.dumps(config))
+    code, _, err = kit(capsys, "cv", *OPTIONS, "--against", "before")
+    assert code == 2 and two_lines(err) and "before was trained on real data, not on" in err
+    assert "get the real data first: kit download --from kaggle" in err
 
 
 def test_a_round_is_as_many_whole_folds_as_train_at_once():
