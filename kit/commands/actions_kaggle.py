@@ -45,8 +45,10 @@ def build(out: str | Path = "kernel", competition: str = KANNADA.slug, user: str
         Path(out), competitions.get(competition), user or credentials.user_name(), slug, kind, mode,
         accelerator, trained, models, folds, seeds, epochs, seed, minutes, docker_image, augment,
         code, notes.append)
+    minutes = builder.MINUTES[accelerator] if minutes is None else minutes
     return Result({"path": folder, "notes": notes},
-                  [*notes, f"{folder}: try it with kit kernel rehearse {folder}"])
+                  [*notes, f"{folder}: done within {minutes:g} minutes on Kaggle; try it with "
+                           f"kit kernel rehearse {folder}"])
 
 
 @command
@@ -88,15 +90,22 @@ def status(folder: str | Path = "kernel", competition: str = KANNADA.slug,
            progress: Progress | None = None) -> Result:
     """Where the version is that was pushed from a folder, and what is left to spend."""
     from kit.kaggle.session import quota_lines
-    from kit.kaggle.submissions import limit_lines
+    from kit.kaggle.submissions import limit_lines, submission_line
     from kit.kernel import push as pushing
 
     state = pushing.status(Path(folder), competitions.get(competition),
                            (progress or notebook_progress()).say)
-    version = f"{state['kernel']} v{state['version']}"
-    return Result(state, [f"{version}: {state['status'].lower()} {state['url']}", *state["log"],
-                          *filter(None, [state["failure"]]), *quota_lines(state["quota"]),
-                          *limit_lines(state["limits"])])
+    version, submission = f"{state['kernel']} v{state['version']}", state["submission"]
+    said = [f"{version}: {state['status'].lower()} {state['url']}", *state["log"],
+            *filter(None, [state["failure"]])]
+    if state["changed_since"]:
+        said.append(f"{folder} has changed since this version was pushed: kit kernel push {folder} "
+                    "makes a new one")
+    if submission:
+        said.append(submission_line(submission["ref"], submission["public_score"],
+                                    submission["private_score"],
+                                    submission["error"] or submission["status"].lower()))
+    return Result(state, [*said, *quota_lines(state["quota"]), *limit_lines(state["limits"])])
 
 
 @command

@@ -158,15 +158,17 @@ class Client:
 # -- authentication --------------------------------------------------------------------------------
 
 
-def connect(say: Say = silent, rules_url: str = "") -> Client:
+def connect(say: Say = silent, rules_url: str = "", no_account: str = "") -> Client:
     """Authenticate the official client.
 
-    KitError without a valid credential, the client, or a network.
+    no_account: what somebody without an account can do instead. KitError without a valid
+    credential, the client, or a network.
     """
     credential = find_credential()
     if not credential.present:
         raise KitError("there is no Kaggle credential on this machine"
-                       + (f" ({credential.note})" if credential.note else ""), HOW_TO)
+                       + (f" ({credential.note})" if credential.note else ""),
+                       HOW_TO + (f". No account: {no_account}" if no_account else ""))
     check_credential(credential)
     if credential.note:
         say(f"note: {credential.note}; the {credential.kind} in {credential.where} is used")
@@ -292,7 +294,8 @@ def download_competition(slug: str, folder: Path, progress: Say = silent,
     import requests
     from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest
 
-    client = connect(progress, rules_url or f"https://www.kaggle.com/competitions/{slug}/rules")
+    client = connect(progress, rules_url or f"https://www.kaggle.com/competitions/{slug}/rules",
+                     "kit download --from sample")
     request = ApiDownloadDataFilesRequest()
     request.competition_name = slug
     doing = f"download the data of {slug}"

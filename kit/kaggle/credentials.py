@@ -28,7 +28,7 @@ SETTINGS_PAGE = "https://www.kaggle.com/settings/api"
 HOW_TO = (f"make an access token at {SETTINGS_PAGE} and export KAGGLE_API_TOKEN=… or save it as "
           "~/.kaggle/access_token; or make a legacy key there, put its kaggle.json into ~/.kaggle/ "
           "and chmod 600 it, or export KAGGLE_USERNAME=… and KAGGLE_KEY=…; or log in with OAuth: "
-          "kaggle auth login. No account: kit download --from sample")
+          "kaggle auth login")
 NEW_KEY = f"make a new one at {SETTINGS_PAGE} (Create Legacy API Key) and put it there"
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 # False where Path's own raise: a token is too long for a name, a folder may not be searched

@@ -155,6 +155,13 @@ def limit_lines(limits: dict[str, Any]) -> list[str]:
             + " (the competition's limit for all days)" * limits["by_total"]] if limits else []
 
 
+def submission_line(ref: str, public: float | None, private: float | None, otherwise: str) -> str:
+    """A submission as text, with the scores that it has, or `otherwise`."""
+    named = ("public", public), ("private", private)
+    scores = ", ".join(f"{name} {score:.5f}" for name, score in named if score is not None)
+    return f"submission {ref}: {scores or otherwise}"
+
+
 def find(client: Client, slug: str, tag: str, seconds: float = 0.0,
          known: frozenset[str] | None = None) -> Submission | None:
     """The submission with `tag` in its description, or one without a description that is not in

@@ -40,7 +40,10 @@ ACCELERATORS: dict[str, dict[str, Any]] = {
 }
 # What a train kernel trains if it is not told: one of kit.training.settings
 TRAINING_SETTINGS = {"t4x2": "t4x2-2h", "tpu": "t4x2-2h", "none": "cpu-45min"}
-MINUTES = {"t4x2": 110, "tpu": 110, "none": 520}  # Kaggle's limits: 120 on a GPU, 540 on a CPU
+MINUTES = {"t4x2": 110, "tpu": 110, "none": 520}
+# Minutes until Kaggle ends a session: by the rules of Kannada-MNIST, and in any competition
+RULES_LIMIT = {"t4x2": 120, "tpu": 120, "none": 540}
+SESSION_LIMIT = {"t4x2": 720, "tpu": 540, "none": 720}
 PLACEHOLDER_USER = "INSERT_USERNAME_HERE"  # of a folder built without --user
 # Images by name: that of the kernel's first version, and the newest
 PINNED = ("original", "latest")
@@ -65,10 +68,10 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
     minutes: when everything ends, which must be below Kaggle's limit. docker_image: Kaggle's image
     to run in, by digest or as `original` or `latest`. augment: FILE.py:NAME. code: the user's own
     files that it and the models are from, their text by their paths. say: takes what there is to
-    know of the run. KitError for an invalid choice, an option of the other mode, a slug that Kaggle
-    would change, a run of another competition, of the split `harder`, or without all of its weights
-    unless its time budget left them out, or kept weights of other models than the kit's; the folder
-    is then unchanged.
+    know of the run, and that there is no user. KitError for an invalid choice, an option of the
+    other mode, a slug that Kaggle would change, a time that Kaggle does not give, a run of another
+    competition, of the split `harder`, or without all of its weights unless its time budget left
+    them out, or kept weights of other models than the kit's; the folder is then unchanged.
     """
     for option, value, choices in (("kind", kind, tuple(KINDS)), ("mode", mode, MODES),
                                    ("accelerator", accelerator, tuple(ACCELERATORS))):
@@ -88,13 +91,27 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
     if mode == "predict" and run is None:
         raise KitError("a predict kernel needs the weights of a run",
                        "name one: --run RUN, from runs/, or a submission that keeps its weights")
+    if not user:
+        say("without a user name this kernel can be rehearsed, but not pushed: for that build it "
+            "again with --user NAME, as in the address of your page on Kaggle, kaggle.com/NAME")
     slug, user = slug or f"{competition.slug}-kit", user or PLACEHOLDER_USER
     _check_names(slug, user)
     ref, dataset = f"{user}/{slug}", f"{user}/{weights.dataset_slug(slug)}"
-    minutes = MINUTES[accelerator] if minutes is None else minutes
+    own = MINUTES[accelerator]
+    minutes = own if minutes is None else minutes
     if minutes <= 0:
         raise KitError(f"a kernel cannot do anything in {minutes:g} minutes",
                        "give it more, such as 110m")
+    # A competition of the user's own may have other rules
+    is_kannada = competition.code_only and competition.file is None
+    limit = (RULES_LIMIT if is_kannada else SESSION_LIMIT)[accelerator]
+    if minutes >= limit:
+        raise KitError(f"--time-budget {minutes:g}m is too long: Kaggle ends this kernel "
+                       f"(--accelerator {accelerator}) after {limit // 60} hours"
+                       + f" by the rules of {competition.title}" * is_kannada
+                       + ", and a kernel that it ends is no submission",
+                       f"leave --time-budget out, which gives it {own}m, or allow it less than "
+                       f"{limit}m")
     metadata = {
         # Kaggle turns the title into a slug, which must be that of the id
         "id": ref, "title": weights.title_from_slug(slug), "code_file": KINDS[kind],

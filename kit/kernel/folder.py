@@ -106,6 +106,11 @@ def read_metadata(path: Path) -> dict[str, Any]:
     KitError if it is missing, a value is invalid, or its code file does not exist.
     """
     file = path / METADATA
+    if not path.exists():
+        raise KitError(f"there is no kernel folder {path}",
+                       f"name one that is there, or make it: kit kernel build --out {path}")
+    if not path.is_dir():
+        raise KitError(f"{path} is a file, not a kernel folder", f"name its folder: {path.parent}")
     metadata = _read_table(file)
     metadata = {**metadata, **{name: metadata.get(name) or [] for name in SOURCES}}
     code = metadata.get("code_file")

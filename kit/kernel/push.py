@@ -7,6 +7,7 @@ or submitted twice. If Kaggle does not know either, the command stops and says h
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from kit.kaggle.refusals import BUSY, QUOTA
 from kit.kaggle.session import KernelVersion
 from kit.kernel import dataset
 from kit.kernel import folder as kernel_folder
-from kit.kernel.builder import METADATA
+from kit.kernel.builder import METADATA, SESSION_LIMIT
 from kit.kernel.folder import KernelFolder, PushState
 
 KERNEL_TIMEOUT = 14 * 3600.0  # seconds: nine hours on a CPU, and time in the queue
@@ -59,9 +60,9 @@ class PushResult:
         if self.report:
             lines.append(f"report: {self.report}")
         if self.submission:
-            named = ("public", self.public_score), ("private", self.private_score)
-            scores = ", ".join(f"{name} {score:.5f}" for name, score in named if score is not None)
-            lines.append(f"submission {self.submission}: {scores or f'no score yet ({self.sync})'}")
+            lines.append(submissions.submission_line(
+                self.submission, self.public_score, self.private_score,
+                f"no score yet ({self.sync})"))
         return lines
 
 
@@ -82,13 +83,19 @@ def push(path: Path, competition: Competition, wait: bool = False, submit: bool 
     if competition.slug not in sources:
         raise KitError(f"{kernel.path} was not built for {competition.slug}, but for "
                        f"{', '.join(sources) or 'none'}",
-                       "name its competition with --competition, or build it again")
+                       (f"name {sources[0]} with --competition, one of your own by its file"
+                        if sources else f"name one in competition_sources of {METADATA}")
+                       + "; or build it again")
     if session_limit is not None and session_limit <= kernel.minutes * 60:
-        raise KitError(f"--session-limit {session_limit / 60:g}m ends this kernel before it is "
-                       f"done: it plans with {kernel.minutes:g} minutes, and a session that Kaggle "
-                       "ends is no submission",
-                       f"build it again with --time-budget {session_limit / 60 * 0.9:.0f}m, or "
-                       "allow it more time")
+        minutes = session_limit / 60
+        # A bare number is in seconds, which few mean
+        said = f"{minutes:g}m" if minutes >= 1 else f"{session_limit:g}s"
+        shorter = f"build it again with --time-budget {minutes * 0.9:.0f}m, or " * (minutes >= 10)
+        raise KitError(f"--session-limit {said} ends this kernel before it is done: it plans with "
+                       f"{kernel.minutes:g} minutes, and a session that Kaggle ends is no "
+                       "submission",
+                       f"{shorter}allow it more time, with the unit, such as "
+                       f"{math.ceil(kernel.minutes / 60 + 0.1)}h")
     with kernel.lock():
         client, state = connect(progress, competition.rules_url), PushState.load(kernel)
         if kernel.owner.lower() != client.user.lower():
@@ -213,6 +220,10 @@ def _push_once(client: Client, kernel: KernelFolder, state: PushState, wait: flo
     hours = session.quota(client) if kernel.accelerators else {}
     for line in session.quota_lines(hours, *kernel.accelerators):
         client.say(line)
+    longest = 60 * SESSION_LIMIT["tpu" if "TPU" in kernel.accelerators else "t4x2"]
+    if session_limit is not None and session_limit > longest:
+        client.say(f"warning: --session-limit {session_limit / 3600:g}h changes nothing: Kaggle "
+                   f"ends every session of this kind after {longest // 3600} h")
     for name in kernel.accelerators:
         if name in hours and hours[name]["left"] * 60 < kernel.minutes:
             client.say(f"warning: this kernel plans with {kernel.minutes:g} minutes on a {name}, "

@@ -392,8 +392,9 @@ def test_a_zip_of_kaggles_that_is_not_right_leaves_nothing(root, tmp_path, monke
 
 
 def test_without_credentials_kaggle_says_how(root):
-    with pytest.raises(KitError, match="no Kaggle credential"):
+    with pytest.raises(KitError, match="no Kaggle credential") as caught:
         download(KANNADA, "kaggle", root)
+    assert caught.value.fix.endswith("No account: kit download --from sample")
 
 
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/at/all.zip", "a\0b", "", "Kaggle"])

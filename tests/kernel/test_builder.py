@@ -135,6 +135,35 @@ def test_a_notebook_has_a_kernelspec_and_cells_that_compile(tmp_path):
         compile(cell.source, "cell", "exec")
 
 
+@pytest.mark.parametrize("accelerator, minutes, limit", [("t4x2", 1200, "2 hours"), ("t4x2", 120, "2 hours"),
+                                                         ("tpu", 300, "2 hours"), ("none", 1200, "9 hours")])
+def test_a_time_that_kaggle_does_not_give_is_refused(tmp_path, accelerator, minutes, limit):
+    with pytest.raises(KitError) as caught:
+        builder.build(tmp_path / "k", KANNADA, accelerator=accelerator, minutes=minutes)
+    message = caught.value.message
+    assert message.startswith(f"--time-budget {minutes}m is too long") and f"after {limit} by the rules" in message
+    assert f"{builder.MINUTES[accelerator]}m" in caught.value.fix and not (tmp_path / "k").exists()
+    builder.build(tmp_path / "k", KANNADA, accelerator=accelerator, minutes=builder.MINUTES[accelerator])
+
+
+def test_other_competitions_have_the_time_of_a_session(tmp_path):
+    builder.build(tmp_path, DIGIT_RECOGNIZER, minutes=500)
+    with pytest.raises(KitError, match=r"after 12 hours, and a kernel"):
+        builder.build(tmp_path, DIGIT_RECOGNIZER, minutes=1200)
+    with pytest.raises(KitError, match="after 9 hours, and"):
+        builder.build(tmp_path, DIGIT_RECOGNIZER, accelerator="tpu", minutes=600)
+
+
+def test_the_command_says_how_long_the_kernel_takes_and_that_it_has_no_user(tmp_path, monkeypatch):
+    monkeypatch.setattr("kit.kaggle.credentials.user_name", lambda: None)
+    words = ["build", "--out", str(tmp_path)]
+    said = CliRunner().invoke(commands, words).output
+    assert "done within 110 minutes on Kaggle" in said and "not pushed" in said and "--user NAME" in said
+    # A bare number is in seconds, which few mean
+    said = CliRunner().invoke(commands, [*words, "--user", "me", "--time-budget", "90"]).output
+    assert "done within 1.5 minutes on Kaggle" in said and "--user" not in said
+
+
 @pytest.mark.parametrize("user", ["a/b", "a b", "a\nb", "\udcff", "x" * 10_000, "../x"])
 def test_a_name_that_no_account_has_is_refused(tmp_path, user):
     with pytest.raises(KitError, match="cannot be the name of a Kaggle account"):
@@ -318,7 +347,7 @@ def test_of_a_run_that_its_time_budget_cut_it_is_said(tmp_path, run):
                {"config": {"models": ["cnn"], "n_folds": 5, "time_budget": 9.0}})
     (run / "folds.csv").touch()
     words = ["build", "--out", str(tmp_path / "k"), "--runs-dir", str(run.parent), "--mode",
-             "predict", "--run", "a-run"]
+             "predict", "--run", "a-run", "--user", "me"]
     said = CliRunner().invoke(commands, words).output
     assert "a-run is partial: 3 of 5 folds are not trained" in said and "--resume" in said
     assert (tmp_path / "k" / "weights" / "cnn-seed_0-fold_1.keras").is_file()

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kit import ledger, pipeline
-from kit.commands import cli_kaggle
+from kit.commands import actions_kaggle, cli_kaggle
 from kit.commands.request import Request
 from kit.core import storage
 from kit.core.config import RunConfig
@@ -80,8 +80,37 @@ def test_a_session_too_short_for_the_kernel_is_refused_before_it_costs_a_version
     (built / "kernel.py").write_text('SETTINGS = {"mode": "train", "minutes": 110}\n')
     with pytest.raises(KitError, match="--session-limit 60m ends this kernel before it is done: it plans with 110 min"):
         push.push(built, KANNADA, session_limit=3600)
+    with pytest.raises(KitError, match="--session-limit 20s ends this kernel") as caught:
+        push.push(built, KANNADA, session_limit=20)  # a bare 20 on the command line
+    assert caught.value.fix == "allow it more time, with the unit, such as 2h"
     assert kaggle.count("SaveKernel") == 0
     push.push(built, KANNADA, session_limit=7200)
+
+
+@pytest.mark.parametrize(("change", "hours"), [({}, 12), ({"machine_shape": "TpuV5E8"}, 9)])
+def test_a_session_limit_beyond_kaggles_own_is_warned_of(kaggle, built, change, hours):
+    path, said = built / "kernel-metadata.json", []
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    push.push(built, KANNADA, session_limit=20 * 3600, progress=said.append)
+    assert [text for text in said if "changes nothing" in text] == [
+        f"warning: --session-limit 20h changes nothing: Kaggle ends every session of this kind after {hours} h"]
+
+
+def test_the_status_says_what_was_handed_in_and_that_the_folder_has_changed(kaggle, built):
+    ref = run(built).submission
+    said = str(actions_kaggle.status(built))
+    assert f"submission {ref}: public 0.98840, private 0.98760" in said and "changed" not in said
+    (built / "kernel.py").write_text("print('two')\n")
+    assert f"{built} has changed since this version was pushed" in str(actions_kaggle.status(built))
+
+
+def test_a_folder_that_is_none_is_told_from_one_that_is_no_kernels(built):
+    with pytest.raises(KitError, match="there is no kernel folder") as caught:
+        push.push(built / "nowhere", KANNADA)
+    assert caught.value.fix.endswith(f"kit kernel build --out {built / 'nowhere'}")
+    with pytest.raises(KitError, match="is a file, not a kernel folder") as caught:
+        push.push(built / "kernel.py", KANNADA)
+    assert caught.value.fix == f"name its folder: {built}"
 
 
 def test_again_does_nothing_twice(kaggle, built):
@@ -771,9 +800,17 @@ def test_weights_whose_metadata_names_no_dataset_are_not_uploaded(kaggle, predic
     assert not kaggle.datasets and not kaggle.kernels
 
 
-def test_no_folder_is_told(kaggle):
+def test_without_a_credential_nobody_is_sent_to_the_sample(kaggle, built, monkeypatch):
+    """Drawn digits help who wanted data; a kernel they do not push."""
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    with pytest.raises(KitError, match="no Kaggle credential") as caught:
+        push.push(built, KANNADA)
+    assert "access token" in caught.value.fix and "sample" not in caught.value.fix
+
+
+def test_a_folder_without_metadata_is_told(kaggle, tmp_path):
     with pytest.raises(KitError, match="not a kernel folder") as caught:
-        push.push(Path("nowhere"), KANNADA)
+        push.push(tmp_path, KANNADA)
     assert "kit kernel build" in caught.value.fix
 
 
