@@ -51,6 +51,7 @@ NOT_RUN = {
     "kit cv --model cnn_aug --executor processes --threads 1": "tests/training/test_executors.py runs it",
     "kit kernel rehearse": "a minute, and a kernel that trains whole models; tests/rehearsal/test_rehearse.py runs it",
     "kit kernel rehearse kernel --time-limit 10m": "the same",
+    "kit kernel rehearse shapes-kernel --time-limit 10m": "the same; tests/end_to_end/test_competitions.py, too",
     "kit kernel push": KAGGLE,
     "kit kernel push --wait --submit --message first": KAGGLE,
     "kit kernel push --wait --submit --message 'cnn_aug, five folds'": KAGGLE,

@@ -44,7 +44,7 @@ class Data(DataFolder):
     exit_code = 0
 
     def __str__(self) -> str:
-        about = "drawn sample" if self.is_sample else f"real data, from {self.source}"
+        about = "drawn sample" if self.is_sample else f"real data, {self.source_in_words}"
         return f"{self.path}: {about}"
 
     def to_json(self) -> str:
@@ -54,7 +54,8 @@ class Data(DataFolder):
     def _repr_html_(self) -> str:
         train, test = self.train(), self.test()
         banner = "Drawn sample: scores on it say nothing about the competition."
-        about = f"{len(train):,} training and {len(test):,} test digits, from {self.source}"
+        about = (f"{len(train):,} training and {len(test):,} test {self.competition.items}, "
+                 f"{self.source_in_words}")
         pictures = [digits.class_gallery(train, self.competition),
                     digits.class_count_chart(train.labels, self.competition)]
         return Result({}, [f"{self.path}: {about}"], banners=[banner] if self.is_sample else [],
@@ -345,7 +346,7 @@ def _changed_file(run: Path, competition: str) -> list[str]:
 
 
 def _report(numbers: dict[str, Any], folder: Path, data: DataFolder, *lines: str) -> Result:
-    """The report in `folder`: verdict, scores, the surest mistakes, the first test digits."""
+    """The report in `folder`: verdict, scores, the surest mistakes, the first test images."""
     verdict = numbers["verdict"]
 
     def pictures() -> list[Markup]:
@@ -360,7 +361,7 @@ def _report(numbers: dict[str, Any], folder: Path, data: DataFolder, *lines: str
             rows = numbers["test"]["grid"]
             predicted = [row["predicted"] for row in rows]
             pixels = data.test().pixels[[row["index"] for row in rows]]
-            shown.append(titled("The first digits of the test file",
+            shown.append(titled("The first of the test file",
                                 digits.prediction_gallery(pixels, predicted, data.competition)))
         return shown
 

@@ -236,7 +236,7 @@ def _data(competition: Competition, data_dir: Path) -> Finding:
         return Finding("data", NOTE,
                        f"{data.path}: intact, the drawn sample, whose scores say nothing ({rows})",
                        "get the real data: kit download --from kaggle")
-    return Finding("data", OK, f"{data.path}: intact, from {data.source} ({rows})")
+    return Finding("data", OK, f"{data.path}: intact, {data.source_in_words} ({rows})")
 
 
 def check_data(data: DataFolder) -> None:

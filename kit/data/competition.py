@@ -54,6 +54,7 @@ class Competition:
     title: str
     url: str
     class_names: tuple[str, ...]
+    items: str = "images"  # what they show, in the plural
     # As they stand in the files, in the order of the classes; empty: 0, 1, 2, …
     labels: tuple[str, ...] = ()
     train: str = "train.csv"

@@ -249,7 +249,7 @@ def _rows(value: Any) -> str:
 _COLUMNS = _list(_text, 1, 64, f'a list of different columns, with "{PIXELS}" for those of the '
                                "image")
 CHECKS: dict[str, Check] = {
-    "slug": _slug, "title": _text, "url": _url,
+    "slug": _slug, "title": _text, "url": _url, "items": _text,
     "class_names": _list(_text, 2, MAX_CLASSES, f"a list of 2 to {MAX_CLASSES} different names"),
     "labels": _list(_label, 2, MAX_CLASSES, f"a list of 2 to {MAX_CLASSES} different labels: whole "
                                             "numbers from 0, or texts without commas and quotes"),
@@ -265,7 +265,7 @@ CHECKS: dict[str, Check] = {
     "test_pool": _whole(*COUNT), "code_only": _flag, "keras_dataset": _keras_dataset,
     "official_rows": _rows}
 EXAMPLES = {
-    "slug": 'slug = "my-digits"', "title": 'title = "My digits"',
+    "slug": 'slug = "my-digits"', "title": 'title = "My digits"', "items": 'items = "letters"',
     "url": 'url = "https://www.kaggle.com/competitions/my-digits"',
     "class_names": 'class_names = ["circle", "square"]', "labels": "labels = [0, 1, 3]",
     "train": 'train = "train.csv"', "test": 'test = "test.csv"', "extra": 'extra = "others.csv"',
@@ -276,7 +276,7 @@ EXAMPLES = {
     "test_columns": 'test_columns = ["id", "pixels"]', "first_id": "first_id = 1",
     "submission_columns": 'submission_columns = ["id", "label"]',
     "writer_block": "writer_block = 1280", "writer_rows": "writer_rows = 60_000",
-    "hardest_first": "hardest_first = true", "writers_by_difficulty": "[2, 0, 1]",
-    "test_pool": "test_pool = 10_000", "code_only": "code_only = true",
+    "hardest_first": "hardest_first = true", 
+    "writers_by_difficulty": "writers_by_difficulty = [2, 0, 1]", "test_pool": "test_pool = 10_000", "code_only": "code_only = true",
     "keras_dataset": 'keras_dataset = "fashion_mnist"',
     "official_rows": '[official_rows], and below it "train.csv" = 60_000'}

@@ -104,7 +104,7 @@ def _from_keras(competition: Competition) -> dict[str, np.ndarray]:
     ~/.keras.
     """
     if competition.keras_dataset is None:
-        raise KitError(f"keras.datasets has no digits of {competition.slug}",
+        raise KitError(f"keras.datasets has no {competition.items} of {competition.slug}",
                        f"kit download --from kaggle --competition {competition.slug}; or give "
                        "--from a zip, a folder or an .npz")
     from kit.core import backend

@@ -33,6 +33,8 @@ from kit.kaggle.credentials import has_credential
 
 MANIFEST = "manifest.json"
 _SAMPLE = "-sample"
+SOURCES = {"kaggle": "downloaded from Kaggle", "keras": "from keras.datasets",
+           "path": "from files on this machine", "sample": "drawn by the kit"}
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class DataFolder:
     def source(self) -> str:
         """kaggle, sample, keras or path."""
         return str(self.manifest.get("source"))
+
+    @property
+    def source_in_words(self) -> str:
+        """Such as `from files on this machine`."""
+        return SOURCES.get(self.source, self.source)
 
     @property
     def is_sample(self) -> bool:
@@ -168,7 +175,7 @@ def find_data(competition: Competition, root: Path) -> DataFolder:
             return folder
     from kit.data import sample
 
-    place, what = ("keras", "the same digits, without an account") if competition.keras_dataset \
+    place, what = ("keras", f"the same {competition.items}, without an account") if competition.keras_dataset \
         else ("sample", "drawn digits, without an account") if sample.is_drawable(competition) \
         else ("FOLDER", "files that you have: a folder, a zip or an .npz")
     raise KitError(f"there is no data of {competition.slug} in {root}",
@@ -296,7 +303,7 @@ def _gather(new: DataFolder, source: str | Path, say: Callable[[str], None]) -> 
         sample.draw_sample(new.path, competition=competition)
         about |= {"is_sample": True, "writer_block": sample.ROWS_PER_WRITER}
     elif npz.is_source(source, competition):
-        say(f"writing the digits of {source} as {', '.join(competition.files)}")
+        say(f"writing the {competition.items} of {source} as {', '.join(competition.files)}")
         npz.write_files(new.path, source, competition)
         about["source"] = "keras" if source == "keras" else "path"
     else:

@@ -148,6 +148,6 @@ def notes(results: "RunResults") -> list[str]:
                     "a notebook could run. What is worth handing in is trained as one run: "
                     f"{as_one_run([each.run for each in blend.runs])}.")
     if blend.how == OOF:
-        said.append("Each writer's held-out digits are read with weights that were fitted to other "
+        said.append("Each writer's held-out rows are read with weights that were fitted to other "
                     "writers; the test file gets those fitted to all.")
     return said

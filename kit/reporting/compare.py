@@ -102,7 +102,7 @@ def _notes(sides: tuple[ScoredRun, ScoredRun], a: ScoredRun, b: ScoredRun) -> li
     if a.config["data"]["is_sample"]:
         notes.append("Drawn sample: these scores say nothing about the competition.")
     notes += [f"{side.name} is hardly trained: it reads {percent(side.right.mean(), 0)} of the "
-              "held-out digits correctly, and gets no estimate of the leaderboard score."
+              "held-out rows correctly, and gets no estimate of the leaderboard score."
               for side in sides if side.right.mean() < metrics.LEAST_ACCURACY]
     if len(a.row) < max(len(side.row) for side in sides):
         notes.append(f"Aligned by row: {a.name} scored {len(sides[0].row):,} rows, {b.name} "

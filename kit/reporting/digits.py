@@ -76,7 +76,7 @@ def class_gallery(table: Table, competition: Competition) -> Markup:
     rows = [int(np.flatnonzero(labels == k)[0]) for k in np.unique(labels)]
     return gallery([table.pixels[row].reshape(competition.shape) for row in rows],
                    [names[labels[row]] for row in rows], min(len(rows), 10),
-                   "the first digit of each class")
+                   f"the first of the {competition.items} of each class")
 
 
 def prediction_gallery(pixels: np.ndarray, predicted: Sequence[int], competition: Competition,
@@ -86,7 +86,7 @@ def prediction_gallery(pixels: np.ndarray, predicted: Sequence[int], competition
     pairs = list(zip(predicted, predicted if actual is None else actual, strict=True))
     captions = [names[k] if k == true else f"{names[k]}, not {names[true]}" for k, true in pairs]
     return gallery([row.reshape(competition.shape) for row in pixels], captions, columns,
-                   f"{len(pixels)} digits and what they were read as",
+                   f"{len(pixels)} {competition.items} and what they were read as",
                    wrong=[k != true for k, true in pairs])
 
 

@@ -74,9 +74,9 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
         return {"value": None, "low": None, "high": None, "single_model": None,
                 "oof_accuracy": accuracy, "cross_check": None, "method":
                 "There is no estimate of the leaderboard score: the run reads "
-                f"{100 * accuracy:.0f}\u00a0% of the held-out digits correctly, and below "
-                f"{100 * LEAST_ACCURACY:.0f}\u00a0% nothing useful can be said about harder "
-                "writers. Train it longer, or on more rows."}
+                f"{100 * accuracy:.0f}\u00a0% of the held-out rows correctly, and below "
+                f"{100 * LEAST_ACCURACY:.0f}\u00a0% nothing useful can be said about a "
+                "harder test file. Train it longer, or on more rows."}
 
     # Steps 1 to 3: a single model's errors on the test file. `fold_probs` are its probs by the
     # models of one fold, which is how an OOF row was predicted.

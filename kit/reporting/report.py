@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kit.data.folds import NEVER_HELD_OUT, TEST_WRITERS
+from kit.data.source import SOURCES
 from kit.reporting import blended, figures, machines, metrics, numerals, page, verdict
 from kit.reporting.estimate import estimate
 from kit.reporting.pictures import data_uri
@@ -26,8 +27,6 @@ SAMPLES = 8  # training digits, of each class
 GRID = 36  # test digits, 6 by 6
 DISPUTED = 24  # test digits on which the models disagree most
 OF_WRITER = 8  # mistakes of each of the hardest writers
-SOURCES = {"kaggle": "Downloaded from Kaggle", "keras": "From keras.datasets",
-           "path": "From files on this machine", "sample": "Drawn by the kit"}
 NAMES = {"n_folds": "folds", "n_seeds": "seeds", "tta": "test-time views", "cpu_cores": "CPU cores",
          "cpu_bfloat16": "CPU computes bfloat16", "gpus": "GPUs",
          "code": "own files (SHA-256)"}
@@ -82,6 +81,7 @@ def build_report(results: "RunResults") -> dict[str, Any]:
         "format": 1, "run": results.name, "complete": bool(results.complete),
         "competition": {"slug": competition.slug, "title": competition.title,
                         "url": competition.url, "class_names": list(competition.class_names),
+                        "items": competition.items,
                         "labels": [competition.label(k) for k in range(competition.n_classes)]},
         "data": {
             "source": data.source, "is_sample": bool(data.is_sample),

@@ -7,6 +7,8 @@ numbers of all pages and terminals.
 
 from typing import Any
 
+from kit.reporting.numerals import plain_names
+
 
 def percent(share: float, digits: int = 2) -> str:
     """0.98765 → '98.77 %', with a no-break space."""
@@ -62,8 +64,8 @@ def _headline(report: dict[str, Any]) -> str:
     kind = ("by harder writers than any it was trained on" if report["cv"]["split"] == "harder" else
             "by writers it has never seen" if report["cv"]["keeps_writers_apart"] else
             "it was not trained on")
-    blend = report["blend"]
-    words = (f"Of {of:,} digits {kind}, this {'blend' if blend else 'run'} reads about "
+    blend, items = report["blend"], report["competition"]["items"]
+    words = (f"Of {of:,} {items} {kind}, this {'blend' if blend else 'run'} reads about "
              f"{round(of * accuracy):,} correctly")
     if blend:
         best = next(run for run in blend["runs"] if run["name"] == blend["best"])
@@ -99,11 +101,13 @@ def _banners(report: dict[str, Any]) -> list[str]:
             banners.append(f"Not complete: the time budget left folds untrained{rows}. "
                            "To finish the run, give it more time and --resume.")
     if not cv["keeps_writers_apart"]:
-        cure = ("--split writer keeps them apart." if report["per_writer"] else
-                "The file does not show who wrote what, so they cannot be kept apart.")
-        banners.append("Flattering split: the models may have been trained on digits of the very "
-                       "writers that they are scored on, so the score is higher than it would be "
-                       f"on new writers. {cure}")
+        items = report["competition"]["items"]
+        banners.append(
+            f"Flattering split: the models may have been trained on {items} of the very writers "
+            "that they are scored on, so the score is higher than it would be on new writers. "
+            "--split writer keeps them apart." if report["per_writer"] else
+            f"Flattering split: the file does not show which {items} come from the same person. "
+            "Where the test file is by other people, the score is higher than it will be there.")
     return banners
 
 
@@ -118,9 +122,9 @@ def _findings(report: dict[str, Any]) -> list[str]:
     """The findings, a sentence or two each: held-out score, baseline, leaderboard, Dig-MNIST."""
     cv, base, estimate = report["cv"], report["baseline"], report["leaderboard_estimate"]
     low, high = cv["ci95"]
-    sentences = [f"{percent(cv['oof_accuracy'])} of {cv['rows']:,} training digits were read "
-                 "correctly by models that had not seen them. On other "
-                 f"{cv['ci95_over']} like these, expect {percent(low)} to {percent(high)}."]
+    sentences = [f"{percent(cv['oof_accuracy'])} of {cv['rows']:,} training "
+                 f"{report['competition']['items']} were read correctly by models that had not "
+                 f"seen them. On other {cv['ci95_over']} like these, expect {percent(low)} to {percent(high)}."]
     word = {"better": "Better than", "worse": "Worse than", "same": "Not shown to differ from"}
     if blend := report["blend"]:
         runs = ", ".join(f"{run['name']} {percent(run['oof_accuracy'])} (weight "
@@ -164,7 +168,7 @@ def _findings(report: dict[str, Any]) -> list[str]:
 def _fitted_weights(fit: dict[str, Any]) -> str:
     """What the fitted weights of a blend gained over equal ones, where anything."""
     saved = fit["log_loss_saved"]
-    gains = ["more digits read correctly"] * (paired_verdict(fit["paired"])[0] == "better")
+    gains = ["more right answers"] * (paired_verdict(fit["paired"])[0] == "better")
     if saved and paired_verdict({"writers": saved})[0] == "better":
         gains.append("a lower log loss")
     gained = f"brought {' and '.join(gains)} than equal weights" if gains else \
@@ -176,7 +180,7 @@ def _fitted_weights(fit: dict[str, Any]) -> str:
 
 def _next(report: dict[str, Any]) -> list[str]:
     """Advice, at most four pieces, the most promising first; each names the number behind it."""
-    cv, ideas = report["cv"], []
+    cv, ideas, items = report["cv"], [], report["competition"]["items"]
     if report["data"]["is_sample"]:
         ideas.append("Get the real data: kit download --from kaggle (or --from a zip that you "
                      "have), then run the same command again.")
@@ -192,12 +196,12 @@ def _next(report: dict[str, Any]) -> list[str]:
             for curve in report["learning_curves"] if curve["model"] in own]
     gap = sum(gaps) / len(gaps) if gaps else 0.0  # a blend has no curves of its own
     if gap > 0.005:
-        ideas.append("The models know their training digits better than new ones (by "
+        ideas.append(f"The models know their training {items} better than new ones (by "
                      f"{points(gap)} at the end): more augmentation (cnn_aug) or a longer decay "
                      "should help.")
     elif gap < 0:
-        ideas.append("In training (on augmented digits, or with dropout) the models do no better "
-                     "than on new digits: they may have room for more epochs or a larger network.")
+        ideas.append(f"In training (on augmented {items}, or with dropout) the models do no better "
+                     f"than on new {items}: they may have room for more epochs or a larger network.")
 
     if sum(not member["is_baseline"] for member in report["members"]) == 1:
         ideas.append("This run has one recipe with one seed: --seeds 3, or a second --model, makes "
@@ -206,7 +210,9 @@ def _next(report: dict[str, Any]) -> list[str]:
     matrix, classes = report["confusion"], range(len(report["confusion"]))
     rows, true, read = max((matrix[i][j], i, j) for i in classes for j in classes if i != j)
     if rows and cv["mistakes"] >= 20:
-        ideas.append(f"Look at the {true}s that are read as {read}: {rows:,} of "
+        names = plain_names(report["competition"]["class_names"])
+        these = f"{names[true]}s" if len(names[true]) == 1 else f"{items} of {names[true]}"
+        ideas.append(f"Look at the {these} that are read as {names[read]}: {rows:,} of "
                      f"{cv['mistakes']:,} mistakes.")
     worst = report["hardest_writers"]
     if worst and cv["mistakes"]:

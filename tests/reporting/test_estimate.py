@@ -86,7 +86,7 @@ def test_a_run_that_is_hardly_trained_gets_no_estimate(make_results):
     found = estimates.estimate(make_results(skill=0.3))
     assert found["oof_accuracy"] < 0.5
     assert [found[name] for name in ("value", "low", "high", "cross_check")] == [None] * 4
-    assert found["method"].startswith("There is no estimate") and "held-out digits" in found["method"]
+    assert found["method"].startswith("There is no estimate") and "held-out rows" in found["method"]
 
 
 def test_after_self_training_the_estimate_is_that_of_the_run_before_it(make_results):

@@ -71,6 +71,22 @@ def test_the_most_common_confusion_is_named(report):
     assert any("Look at the 7s that are read as 6: 33 of 40 mistakes" in tip for tip in tips)
 
 
+def test_other_pictures_than_digits_are_called_what_they_are(report):
+    """By their classes' names, which are not their numbers where a letter has no picture."""
+    matrix = [[0] * 10 for _ in range(10)]
+    matrix[7][6] = 33
+    clothes = {"items": "clothes", "class_names": [f"cloth {k}" for k in "abcdefghij"]}
+    words = said(report, confusion=matrix, cv__mistakes=40, cv__keeps_writers_apart=False,
+                 per_writer=[], competition=clothes)
+    assert "Look at the clothes of cloth h that are read as cloth g: 33 of 40 mistakes." in words["next"]
+    assert "Of 1,000 clothes it was not trained on" in words["headline"]
+    assert any("does not show which clothes come from the same person" in each for each in words["banners"])
+    assert "digit" not in str(words)
+    letters = {"items": "letters", "class_names": list("ABCDEFGHIK")}
+    tips = said(report, confusion=matrix, cv__mistakes=40, competition=letters)["next"]
+    assert "Look at the Hs that are read as G: 33 of 40 mistakes." in tips
+
+
 def test_the_headline_is_plain_and_promises_no_leaderboard_for_a_sample(report):
     better = {"difference": 0.02, "ci95": [0.015, 0.025], "p": 0.0}
     same = {"difference": 0.001, "ci95": [-0.01, 0.012], "p": 0.8}
