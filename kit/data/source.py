@@ -175,7 +175,8 @@ def find_data(competition: Competition, root: Path) -> DataFolder:
             return folder
     from kit.data import sample
 
-    place, what = ("keras", f"the same {competition.items}, without an account") if competition.keras_dataset \
+    place, what = ("keras", f"the same {competition.items}, without an account") \
+        if competition.keras_dataset \
         else ("sample", "drawn digits, without an account") if sample.is_drawable(competition) \
         else ("FOLDER", "files that you have: a folder, a zip or an .npz")
     raise KitError(f"there is no data of {competition.slug} in {root}",

@@ -177,20 +177,23 @@ def curves(folds: Sequence[dict[str, Any]], train: str, val: str, label: str,
            mistakes: bool) -> Markup:
     """Columns `train` and `val` of each fold by epoch, on a logarithmic scale.
 
-    mistakes: draw 1 - the value, in percent, for an accuracy. Empty if all values are 0.
+    mistakes: draw 1 - the value, in percent, for an accuracy. A 0 lies at the foot, which is
+    labelled so. Empty if all values are 0.
     """
     series = [(kind, fold, [1 - value if mistakes else value for value in fold[column]])
               for fold in folds for kind, column in (("train", train), ("val", val))]
     positive = [value for _, _, values in series for value in values if value > 0]
     if not positive:
         return Markup("")
-    ticks = log_ticks(max(min(positive), 1e-6), max(positive))
+    perfect = any(value <= 0 for _, _, values in series for value in values)
+    ticks = log_ticks(max(min(positive) / (2 if perfect else 1), 1e-6), max(positive))
+    names = [f"{100 * tick:g}\u00a0%" if mistakes else f"{tick:g}" for tick in ticks]
+    names[0] = "0" if perfect else names[0]
     last = max(fold["epoch"][-1] for fold in folds)
     x = linear(1, max(last, 2), 52, WIDTH - 12)
     y = logarithmic(ticks[0], ticks[-1], 196, 10)
-    parts = [part for tick in ticks for part in (
-        line(52, y(tick), WIDTH - 12, y(tick), "grid"),
-        text(46, y(tick) + 4, f"{100 * tick:g}\u00a0%" if mistakes else f"{tick:g}", "end"))]
+    parts = [part for tick, name in zip(ticks, names, strict=True) for part in (
+        line(52, y(tick), WIDTH - 12, y(tick), "grid"), text(46, y(tick) + 4, name, "end"))]
     parts += [text(x(tick), 214, f"{tick:g}", "middle") for tick in nice_ticks(1, last, 8)
               if 1 <= tick <= last and tick == int(tick)]
     for kind, fold, values in series:

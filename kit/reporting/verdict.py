@@ -124,7 +124,8 @@ def _findings(report: dict[str, Any]) -> list[str]:
     low, high = cv["ci95"]
     sentences = [f"{percent(cv['oof_accuracy'])} of {cv['rows']:,} training "
                  f"{report['competition']['items']} were read correctly by models that had not "
-                 f"seen them. On other {cv['ci95_over']} like these, expect {percent(low)} to {percent(high)}."]
+                 f"seen them. On other {cv['ci95_over']} like these, expect {percent(low)} to "
+                 f"{percent(high)}."]
     word = {"better": "Better than", "worse": "Worse than", "same": "Not shown to differ from"}
     if blend := report["blend"]:
         runs = ", ".join(f"{run['name']} {percent(run['oof_accuracy'])} (weight "
@@ -201,7 +202,8 @@ def _next(report: dict[str, Any]) -> list[str]:
                      "should help.")
     elif gap < 0:
         ideas.append(f"In training (on augmented {items}, or with dropout) the models do no better "
-                     f"than on new {items}: they may have room for more epochs or a larger network.")
+                     f"than on new {items}: they may have room for more epochs or a larger "
+                     "network.")
 
     if sum(not member["is_baseline"] for member in report["members"]) == 1:
         ideas.append("This run has one recipe with one seed: --seeds 3, or a second --model, makes "

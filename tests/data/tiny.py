@@ -7,7 +7,7 @@ import numpy as np
 from kit.data.competition import Competition
 
 TINY = Competition(slug="tiny", title="Tiny", url="https://example.org/tiny", class_names=tuple("0123456789"),
-                   shape=(2, 3), extra="extra.csv", writer_block=20, writer_rows=200,
+                   items="digits", shape=(2, 3), extra="extra.csv", writer_block=20, writer_rows=200,
                    official_rows={"train.csv": 200, "test.csv": 5})
 
 

@@ -1,5 +1,6 @@
 """The report and the comparison in Debian's Chromium, driven by Playwright."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -135,6 +136,36 @@ def test_a_cell_of_the_confusion_matrix_opens_by_keyboard_and_closes(open_page, 
     page.keyboard.press("Escape")
     assert not page.locator("#cell").evaluate("dialog => dialog.open")
     assert cell.evaluate("cell => document.activeElement === cell")
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("names", ["clothes", "letters"])
+def test_long_names_and_many_classes_have_room(open_page, make_results, build, tmp_path, names, width):
+    """Nothing of the confusion matrix is cut off or lies on its neighbour, nor do the names on the samples."""
+    results = make_results(models=("cnn",), slug="digit-recognizer", with_writers=False, split="stratified", extra=False)
+    results = dataclasses.replace(results, competition=dataclasses.replace(results.competition, class_names={
+        "clothes": ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"),
+        "letters": tuple("ABCDEFGHIK")}[names]))
+    report = build(results)
+    if names == "letters":  # 30 classes, and counts of four digits
+        report["competition"]["class_names"] = [a + b for a in "ABC" for b in "ABCDEFGHIK"]
+        report["competition"]["labels"] = list(range(30))
+        report["confusion"] = [[1144 if i == j else 0 for i in range(30)] for j in range(30)]
+    path = tmp_path / "report.html"
+    path.write_text(render_report(report, results), "utf-8")
+    page = open_page(path, width)
+    outside = page.evaluate("""() => {
+        const inside = (part, whole) => part.left >= whole.left - 1 && part.right <= whole.right + 1;
+        const range = document.createRange();
+        return [...document.querySelectorAll('.matrix th .class span, .matrix a data, .sample .which .class span')]
+            .filter(each => {
+                range.selectNodeContents(each);
+                const cell = each.closest('th, td, .which');
+                return !inside(range.getBoundingClientRect(), cell.getBoundingClientRect());
+            }).map(each => each.textContent);
+    }""")
+    assert outside == []
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 def test_right_answers_show_those_that_were_least_sure(open_page, report_file):

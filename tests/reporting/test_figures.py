@@ -64,6 +64,11 @@ def test_a_perfect_score_has_a_place_on_a_logarithmic_scale():
     svg = figures.curves([fold], "accuracy", "val_accuracy", "mistakes", True)
     assert "cnn, seed 0, fold 0, val: 5.00\u00a0% mistakes after 3 epochs" in titles(svg)
     assert "nan" not in svg and "inf" not in svg
+    foot = next(text for text in parsed(svg).iter("text") if text.text == "0")  # not 2 %
+    last = [circle for circle in parsed(svg).iter("circle") if circle.get("class") == "dot train"]
+    assert abs(float(last[0].get("cy")) + 4 - float(foot.get("y"))) < 0.2
+    worse = figures.curves([fold | {"accuracy": [0.9, 0.97, 0.98]}], "accuracy", "val_accuracy", "", True)
+    assert not any(text.text == "0" for text in parsed(worse).iter("text"))
 
 
 def test_one_epoch_is_a_dot():

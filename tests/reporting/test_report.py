@@ -198,6 +198,19 @@ def test_a_competition_without_writers_extra_file_and_kannada_digits(make_result
     assert "#numeral-" not in page and 'id="writers"' not in page and "Leaderboard estimate" not in page
 
 
+def test_a_page_of_other_pictures_than_digits_does_not_call_them_so(make_results, build):
+    """Classes with long names get a wider confusion matrix, and their samples more room."""
+    results = make_results(models=("cnn", "cnn_aug"), slug="digit-recognizer", with_writers=False, split="stratified",
+                           extra=False)
+    names = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot")
+    clothes = replace(results.competition, class_names=names, items="clothes", title="Fashion")
+    results = replace(results, competition=clothes)
+    page = reporting.render_report(build(results), results)
+    said = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
+    assert "digit" not in said.lower().replace("digit-recognizer", "") and "clothes it was not trained on" in said
+    assert '<main id="main" class="wide" style="--name:11ch">' in page
+
+
 def test_kannada_numerals_are_drawn(page):
     assert all(f'<use href="#numeral-{k}"/>' in page and f'<symbol id="numeral-{k}"' in page for k in range(10))
 
