@@ -208,6 +208,7 @@ def test_a_page_of_other_pictures_than_digits_does_not_call_them_so(make_results
     page = reporting.render_report(build(results), results)
     said = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
     assert "digit" not in said.lower().replace("digit-recognizer", "") and "clothes it was not trained on" in said
+    assert "held-out clothes and training clothes" in " ".join(said.split()) and "built-in" not in said
     assert '<main id="main" class="wide" style="--name:11ch">' in page
 
 
