@@ -276,7 +276,8 @@ EXAMPLES = {
     "test_columns": 'test_columns = ["id", "pixels"]', "first_id": "first_id = 1",
     "submission_columns": 'submission_columns = ["id", "label"]',
     "writer_block": "writer_block = 1280", "writer_rows": "writer_rows = 60_000",
-    "hardest_first": "hardest_first = true", 
-    "writers_by_difficulty": "writers_by_difficulty = [2, 0, 1]", "test_pool": "test_pool = 10_000", "code_only": "code_only = true",
+    "hardest_first": "hardest_first = true",
+    "writers_by_difficulty": "writers_by_difficulty = [2, 0, 1]",
+    "test_pool": "test_pool = 10_000", "code_only": "code_only = true",
     "keras_dataset": 'keras_dataset = "fashion_mnist"',
     "official_rows": '[official_rows], and below it "train.csv" = 60_000'}

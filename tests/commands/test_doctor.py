@@ -121,7 +121,8 @@ def test_all_is_well(tmp_path, data, home, machine):
     found = examine(tmp_path)
     assert {one.state for one in found.values()} == {doctor.OK} and not any(one.fix for one in found.values())
     assert found["GPU"].found == "2 usable: Tesla T4, Tesla T4" and found["precision"].found == "float16: tensor cores"
-    assert found["data"].found == f"{data.path}: intact, from files on this machine (train.csv 200, test.csv 5, extra.csv 20)"
+    assert found["data"].found == (
+        f"{data.path}: intact, from files on this machine (train.csv 200, test.csv 5, extra.csv 20)")
 
 
 @pytest.mark.parametrize(("hidden", "pattern"), [(None, "1 seen, none usable by tensorflow: NVIDIA L4"),

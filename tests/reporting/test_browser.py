@@ -142,7 +142,8 @@ def test_a_cell_of_the_confusion_matrix_opens_by_keyboard_and_closes(open_page, 
 @pytest.mark.parametrize("names", ["clothes", "letters"])
 def test_long_names_and_many_classes_have_room(open_page, make_results, build, tmp_path, names, width):
     """Nothing of the confusion matrix is cut off or lies on its neighbour, nor do the names on the samples."""
-    results = make_results(models=("cnn",), slug="digit-recognizer", with_writers=False, split="stratified", extra=False)
+    results = make_results(models=("cnn",), slug="digit-recognizer", with_writers=False, split="stratified",
+                           extra=False)
     results = dataclasses.replace(results, competition=dataclasses.replace(results.competition, class_names={
         "clothes": ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"),
         "letters": tuple("ABCDEFGHIK")}[names]))
