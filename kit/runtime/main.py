@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,11 @@ def main(settings: dict[str, Any],
                 kernel.say(f"{step.__name__} failed: {reason}")
                 kernel.events.append(f"{step.__name__} failed: {reason.splitlines()[-1]}")
     return 0
+
+
+def _folds(folds: Sized) -> str:
+    """How many there are, as text."""
+    return f"{len(folds)} fold{'s' * (len(folds) != 1)}"
 
 
 class KernelRun:
@@ -127,7 +132,7 @@ class KernelRun:
             digest = self.settings["manifest_sha256"]
             source = find_weights(self.root / "input", self.settings["weights"], digest)
             manifest = weights.unpack(source, self.run.path, digest)
-            self.say(f"weights: {len(manifest['files'])} folds of {manifest['run']}, in {source}")
+            self.say(f"weights: {_folds(manifest['files'])} of {manifest['run']}, in {source}")
         closing = min(max(self.budget * CLOSING_SHARE, CLOSING_SECONDS[0]), CLOSING_SECONDS[1])
         stall = min(max(self.budget * STALL_SHARE, STALL_SECONDS[0]), STALL_SECONDS[1])
         memory = system.memory_limit()
@@ -155,7 +160,7 @@ class KernelRun:
         self.update_submission()
         report = self.report()
         storage.write_json(self.working / "report.json", report)
-        used = (f"{self.current.used}, {len(self.current.folds)} folds, "
+        used = (f"{self.current.used}, {_folds(self.current.folds)}, "
                 f"{'' if self.current.complete else 'not '}complete")
         self.say(f"done after {time.monotonic() - self.began:.0f} s: {used}")
 
@@ -179,8 +184,8 @@ class KernelRun:
             if current.probs is not None and current.folds != self.current.folds:
                 prior = class_prior(self.settings["class_prior"], self.competition, current.probs)
                 self.write_submission(prior.apply(current.probs))
-                self.say(f"the submission is now the {current.used}'s, of {len(current.folds)} "
-                         f"folds; class prior: {prior.why}")
+                self.say(f"the submission is now the {current.used}'s, of "
+                         f"{_folds(current.folds)}; class prior: {prior.why}")
             self.current = current  # only once it is written: otherwise the next update tries again
         except Exception as error:  # the submission that is there stays, and the children go on
             self.say(f"could not update the submission: {error}")

@@ -98,6 +98,7 @@ def test_all_folds_done_is_complete(root, capsys):
     log = (root / "working" / "kernel.log").read_text()
     places = [log.index(words) for words in ("first submission for 23 ids", "now the baseline's", "now the ensemble's")]
     assert places == sorted(places)
+    assert "ensemble, 3 folds, complete" in log and " 1 folds" not in log
     assert capsys.readouterr().out == log
 
 
