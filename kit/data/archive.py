@@ -71,7 +71,7 @@ def unpack(source: Path, required: Sequence[str], optional: Sequence[str], targe
             raise KitError(f"{source} is neither a zip nor a folder",
                            "give the competition's zip, or the folder of its CSV files")
         else:
-            missing = unreadable(FileNotFoundError(), source)
+            missing = unreadable(FileNotFoundError(), source, never=(".toml",))
             raise KitError(missing.message, f"{missing.fix} (--from takes kaggle, sample, keras, "
                                             "or the path of a zip, a folder or an .npz)")
     except OSError as error:

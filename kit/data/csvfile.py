@@ -52,8 +52,11 @@ def open_csv(path: Path, wanted: str = "CSV file") -> Iterator[BinaryIO]:
             raise unreadable(error, path) from None
 
 
-def unreadable(error: OSError, path: Path) -> KitError:
-    """The KitError for a file that cannot be read, with a fix for that cause."""
+def unreadable(error: OSError, path: Path, never: tuple[str, ...] = ()) -> KitError:
+    """The KitError for a file that cannot be read, with a fix for that cause.
+
+    never: endings of names that cannot have been meant.
+    """
     if isinstance(error, FileNotFoundError):
         if path.is_symlink():
             return KitError(f"{path} is a link to {path.readlink()}, which is not there",
@@ -61,7 +64,8 @@ def unreadable(error: OSError, path: Path) -> KitError:
         if not path.parent.is_dir():
             return KitError(f"there is no folder {path.parent}", "check the path")
         with contextlib.suppress(OSError):
-            names = [other.name for other in path.parent.iterdir()]
+            names = [other.name for other in path.parent.iterdir()
+                     if not other.name.endswith(never)]
             if near := difflib.get_close_matches(path.name, names, n=1):
                 return KitError(f"there is no file {path}",
                                 f"did you mean {path.parent / near[0]}?")

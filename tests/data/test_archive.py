@@ -267,6 +267,14 @@ def test_what_is_neither(tmp_path):
         with pytest.raises(KitError) as caught:
             archive.unpack(tmp_path / name, tuple(FILES), (), tmp_path)
         assert re.search(pattern, f"{caught.value.message} {caught.value.fix}")
+    (tmp_path / "shapes.toml").touch()  # lies beside its data, and holds none
+    with pytest.raises(KitError) as caught:
+        archive.unpack(tmp_path / "shapes", tuple(FILES), (), tmp_path)
+    assert "did you mean" not in caught.value.fix
+    (tmp_path / "shapes.zip").touch()
+    with pytest.raises(KitError) as caught:
+        archive.unpack(tmp_path / "shapes", tuple(FILES), (), tmp_path)
+    assert "shapes.zip?" in caught.value.fix
     (tmp_path / "empty").mkdir()
     with pytest.raises(KitError, match=r"has no train\.csv; it holds nothing"):
         archive.unpack(tmp_path / "empty", tuple(FILES), (), tmp_path)
