@@ -112,9 +112,9 @@ def find_scored_folder(name: str, runs_dir: Path = Path("runs"),
     if (begun := RunFolder(runs_dir / name)).config.is_file():
         raise KitError(f"the run {name!r} is not finished, so it has no OOF probs",
                        f"go on with it: {begun.resume_command}")
-    what = "are no OOF probs of" if any(path.is_dir() for path in places) \
-        else "is no run or submission"
-    raise KitError(f"there {what} {name!r} in {runs_dir} or {submissions}",
+    what = "there are no OOF probs of" if any(path.is_dir() for path in places) \
+        else "there is no run or submission"
+    raise KitError(f"{what} {name!r} in {runs_dir} or {submissions}",
                    _choose(name, names_with("oof.npz", runs_dir, submissions)))
 
 
