@@ -56,10 +56,10 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
 
     resume: continue what is in `run`. force: replace it, once nothing but the training can fail any
     more. leave_out: keys of jobs (model/seed_s/fold_k) that are not trained; only together with a
-    time budget. baseline_first: train the baseline before the rest is measured and planned, so that
-    there is something to hand in whatever happens then. against: what a new run is compared with;
-    it trains in the same folds, and no more of them than that needs. KitError where `run` is
-    another run.
+    time budget; one of a round of self-training (…/guesses_n) leaves that round out.
+    baseline_first: train the baseline before the rest is measured and planned, so that there is
+    something to hand in whatever happens then. against: what a new run is compared with; it trains
+    in the same folds, and no more of them than that needs. KitError where `run` is another run.
     """
     workers.refuse_if_starting()
     progress, time_target = progress or Progress(), time_target or TimeTarget()
@@ -88,7 +88,8 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
 
         progress = TensorBoardProgress(progress, run.path / "tensorboard", train, data.competition,
                                        config)
-    jobs = tuple(job for job in make_jobs(config, settled.precision) if job.key not in leave_out)
+    wanted = make_jobs(config, settled.precision)
+    jobs = tuple(job for job in wanted if job.key not in leave_out)
 
     with contextlib.ExitStack() as stack:
         executor, planned = stack.enter_context(Executor(settled)), None
@@ -136,16 +137,16 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         look = functools.partial(_look, against, run, plan, timed) if against else None
         done |= executors.run_jobs(executor, plan, timed, deadline, seconds, look)
         missing = [job for job in plan.jobs if job.key not in done]
-        complete = not (leave_out or schedule.left_out or missing)
-        if complete and config.self_train:  # what is guessed is kept, so the whole ensemble guesses
-            complete = _self_train(executor, run, plan, timed, deadline, done)
+        whole = not (jobs != wanted or schedule.left_out or missing)
+        if whole and config.self_train:  # what is guessed is kept, so the whole ensemble guesses
+            _self_train(executor, run, plan, timed, deadline, done, leave_out)
         timed.write()
-        if not complete and against and against.is_decided:
+        if not whole and against and against.is_decided:
             minutes = sum(seconds.get(job.key, 0.0) for job in missing) / executor.n_parallel / 60
             saved = f", which saves some {minutes:.0f} min" if minutes >= 1 else ""
             progress.say(f"the other folds are not trained{saved}; to train them: "
                          f"{run.resume_command}")
-        elif not complete:
+        elif not whole:
             progress.say("the time budget left folds out: this ensemble is partial (complete: "
                          "false)")
 
@@ -198,14 +199,21 @@ def _look(against: Against, run: RunFolder, plan: Plan, progress: Progress,
 
 
 def _self_train(executor: Executor, run: RunFolder, plan: Plan, progress: Progress,
-                deadline: float | None, done: DoneFolds) -> bool:
-    """Train the rounds of self-training, each from where the last one ended; whether all are done.
+                deadline: float | None, done: DoneFolds, leave_out: frozenset[str]) -> None:
+    """Train the rounds of self-training, each from where the last one ended.
 
-    plan: of the folds, which are all `done`; what is trained is added to that.
+    A round that does not fit into the time, or with a job to `leave_out`, is not begun, and none
+    after it. plan: of the folds, which are all `done`; what is trained is added to that.
     """
     test_ids = plan.data.test().ids
     for n in range(1, plan.config.self_train + 1):
         plan = replace(plan, jobs=self_training_jobs(plan))
+        failed = leave_out & {job.key for job in plan.jobs}
+        why = f"it cannot train {min(failed)}" if failed \
+            else planning.why_no_round(executor, plan, done, deadline)
+        if why:
+            progress.say(f"round {n} of self-training is left out: {why} (complete: false)")
+            return
         if not run.guesses(n).is_file():
             before = blend.gather(run, plan.data, {}, n - 1, plan.folds, done)
             storage.write_npz(run.guesses(n), id=test_ids,
@@ -214,8 +222,9 @@ def _self_train(executor: Executor, run: RunFolder, plan: Plan, progress: Progre
                      "ensemble reads them")
         done |= executors.run_jobs(executor, plan, progress, deadline)
         if not all(job.key in done for job in plan.jobs):
-            return False
-    return True
+            progress.say(f"round {n} of self-training has not ended in time, so the ensemble is "
+                         "that from before it (complete: false)")
+            return
 
 
 class _TimingWriter(ForwardingProgress):

@@ -27,7 +27,8 @@ def build(out: str | Path = "kernel", competition: str = KANNADA.slug, user: str
           accelerator: str = "t4x2", run: str | None = None, model: str | None = None,
           folds: int | None = None, seeds: int | None = None, epochs: int | None = None,
           seed: int | None = None, time_budget: str | None = None, docker_image: str | None = None,
-          augment: str | None = None, runs_dir: str | Path = "runs") -> Result:
+          augment: str | None = None, self_train: int | None = None,
+          runs_dir: str | Path = "runs") -> Result:
     """Write a kernel folder that `kaggle kernels push` accepts."""
     from kit.commands import find_runs
     from kit.kaggle import credentials
@@ -44,7 +45,7 @@ def build(out: str | Path = "kernel", competition: str = KANNADA.slug, user: str
     folder = builder.build(
         Path(out), competitions.get(competition), user or credentials.user_name(), slug, kind, mode,
         accelerator, trained, models, folds, seeds, epochs, seed, minutes, docker_image, augment,
-        code, notes.append)
+        code, self_train, notes.append)
     minutes = builder.MINUTES[accelerator] if minutes is None else minutes
     return Result({"path": folder, "notes": notes},
                   [*notes, f"{folder}: done within {minutes:g} minutes on Kaggle; try it with "

@@ -18,6 +18,7 @@ from kit.commands.options import (
     Message,
     Quiet,
     RunsDir,
+    SelfTrain,
     execute,
 )
 from kit.data.competition import KANNADA
@@ -56,6 +57,7 @@ def build(
         help="Trainings of each fold of a train kernel.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the model's own number.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of a train kernel; else 0.")] = None,
+    self_train: SelfTrain = None,
     time_budget: Annotated[str | None, typer.Option(
         help="All is over by then: 8h; else 110m, without a GPU 520m.")] = None,
     docker_image: Annotated[str | None, typer.Option(

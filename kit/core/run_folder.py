@@ -187,6 +187,17 @@ def finished_folds(run: Path) -> frozenset[str]:
     return frozenset(fold_keys(run))
 
 
+def finished_jobs(run: Path) -> frozenset[str]:
+    """Those, and the keys of their finished rounds of self-training."""
+    done = Path(run).glob("*/seed_*/fold_*/guesses_*/done.json")
+    return finished_folds(run) | {path.parent.relative_to(run).as_posix() for path in done}
+
+
+def round_key(fold: str, n: int) -> str:
+    """The key of a fold's round `n` of self-training."""
+    return f"{fold}/guesses_{n}"
+
+
 def fold_keys(run: Path, marker: str = "done.json") -> list[str]:
     """The keys `<model>/seed_<s>/fold_<k>` of the folds with a file `marker`, sorted by number."""
     keys = [path.parent.relative_to(run).as_posix()

@@ -17,7 +17,7 @@ import pandas as pd
 from kit.core import storage
 from kit.core.config import RunConfig
 from kit.core.errors import KitError
-from kit.core.run_folder import RunFolder
+from kit.core.run_folder import RunFolder, finished_folds
 from kit.data.competition import Competition
 from kit.data.folds import Folds, load_folds
 from kit.data.source import DataFolder
@@ -89,14 +89,16 @@ def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], rounds: int
            done: Mapping[str, dict[str, Any]] | None = None) -> RunResults:
     """Read all folds of a run, and blend them. KitError for a missing, misaligned or damaged fold.
 
-    rounds: use the folds as they were after this many rounds of self-training; by default after
-    all. folds, done: what is known already of folds.csv and, by the jobs' keys, of the done.json
-    files; what is not is read.
+    rounds: use the folds as they were after this many rounds of self-training; by default after all
+    that every fold has finished. folds, done: what is known already of folds.csv and, by the jobs'
+    keys, of the done.json files; what is not is read.
     """
     config = records.read_config(run.path)
     about = storage.read_json(run.config, "command", "environment")
     folds = folds or checked_folds(run, data, config)
-    rounds = config.self_train if rounds is None else rounds
+    if rounds is None:
+        voting = records.voting_keys(config, finished_folds(run.path))
+        rounds = records.finished_rounds(run.path, voting, config.self_train)
     members = [_member(run, folds, config, model, seed, data, rounds, done or {})
                for model, seed in config.members]
     baseline = None

@@ -100,7 +100,8 @@ def read_runs(folders: Sequence[Path]) -> tuple[FinishedRun, ...]:
                for folder in folders]
     for folder, run, report in zip(folders, scored, reports, strict=True):
         if report["complete"] is not True:
-            why, longer = "its time budget left folds out", " --time-budget 2h"
+            why = "its time budget left folds, or rounds of self-training, out"
+            longer = " --time-budget 2h"
             if against := report.get("against"):
                 why, longer = (f"it was compared with {against['run']} (kit cv --against), and "
                                "its other folds are not trained"), ""

@@ -59,12 +59,13 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
           seeds: int | None = None, epochs: int | None = None, seed: int | None = None,
           minutes: float | None = None, docker_image: str | None = None,
           augment: str | None = None, code: Mapping[str, str] | None = None,
-          say: Callable[[str], None] = lambda _: None) -> Path:
+          self_train: int | None = None, say: Callable[[str], None] = lambda _: None) -> Path:
     """Write the kernel folder `out` and return its path. Other files in that folder are left alone.
 
     user: the Kaggle account; without it the folder gets a placeholder and cannot be pushed. run:
     the run whose weights a `predict` kernel uses, or the submission that keeps them. models, folds,
-    seeds, epochs, seed: what a `train` kernel trains; without models, the accelerator's setting.
+    seeds, epochs, seed, self_train: what a `train` kernel trains; without models, the accelerator's
+    setting.
     minutes: when everything ends, which must be below Kaggle's limit. docker_image: Kaggle's image
     to run in, by digest or as `original` or `latest`. augment: FILE.py:NAME. code: the user's own
     files that it and the models are from, their text by their paths. say: takes what there is to
@@ -80,7 +81,7 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
                            f"choose one of: {', '.join(choices)}")
     # Options that the mode would ignore
     asked = {"model": models, "augment": augment, "folds": folds, "seeds": seeds, "epochs": epochs,
-             "seed": seed}
+             "seed": seed, "self-train": self_train}
     training = ", ".join(f"--{option}" for option, value in asked.items() if value is not None)
     if mode == "train" and run is not None:
         raise KitError(f"--run {Path(run).name} is for a kernel that predicts, and this one trains",
@@ -134,7 +135,8 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
         own_files[COMPETITION_FILE] = competition.file.text
     if mode == "train":
         settings |= _training(competition, accelerator, models=models, n_folds=folds, n_seeds=seeds,
-                              epochs=epochs, seed=seed, augment=augment, code=code)
+                              epochs=epochs, seed=seed, augment=augment, code=code,
+                              self_train=self_train)
         own_files |= {Path(path).name: text for path, text in (code or {}).items()}
     with tempfile.TemporaryDirectory() as scratch:
         packed_weights = Path(scratch) / weights.FOLDER
@@ -218,8 +220,8 @@ def _training(competition: Competition, accelerator: str, **asked: Any) -> dict[
             try_step(recipe, competition)
     augment = {} if config.augment is None else {"augment": Path(config.augment).name}
     return {"models": list(config.models), "folds": config.n_folds, "seeds": config.n_seeds,
-            "epochs": config.epochs, "seed": config.seed, "class_prior": config.class_prior,
-            **augment}
+            "epochs": config.epochs, "self_train": config.self_train, "seed": config.seed,
+            "class_prior": config.class_prior, **augment}
 
 
 def _write_folder(out: Path, files: dict[str, bytes], weights_folder: Path) -> None:

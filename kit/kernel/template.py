@@ -29,8 +29,8 @@ Its settings    are just below. The rest is the kit's source as a zip in base64;
                 checked, it is unpacked to a temporary folder, and its kit/runtime/main.py takes
                 over."""
 
-DOES = {"train": "trains {models} on {folds} folds, averages their votes, and labels the test file "
-                 "that it finds, within {minutes:g} minutes",
+DOES = {"train": "trains {models} on {folds} folds{further}, averages their votes, and labels the "
+                 "test file that it finds, within {minutes:g} minutes",
         "predict": "labels the test file that it finds with the trained weights in the dataset "
                    "{weights}, within {minutes:g} minutes"}
 
@@ -42,6 +42,7 @@ NOTES = {
     "folds": "models of each member, each with its own held-out part",
     "seeds": "trainings of each fold, from different random numbers",
     "epochs": "None: what the model's recipe says; fewer where the time is short",
+    "self_train": "rounds of learning from the test rows, too, as far as the time allows",
     "seed": "of everything random",
     "class_prior": "how often each class is in the test file: auto (what is known of it), none or "
                    "equal",
@@ -83,8 +84,10 @@ def render(kind: str, settings: dict[str, Any], packed: bytes, facts: dict[str, 
     the description.
     """
     digest = hashlib.sha256(packed).hexdigest()
-    does = DOES[settings["mode"]].format(**settings
-                                         | {"models": ", ".join(settings.get("models", ()))})
+    rounds = settings.get("self_train", 0)
+    does = DOES[settings["mode"]].format(**settings | {
+        "models": ", ".join(settings.get("models", ())),
+        "further": f", then further on the test rows ({rounds}x)" if rounds else ""})
     does = textwrap.fill(does, 100, subsequent_indent=" " * 16)
     description = DESCRIPTION.format(does=does, sha256=digest, **facts)
     # The settings, each with its note beside it

@@ -346,8 +346,8 @@ def _check_report(path: Path, verdict: Verdict) -> None:
         verdict.reasons.append("it trained nothing: its submission is only the fallback (see its "
                                "kernel.log)")
     elif report.get("complete") is False:
-        verdict.notes.append("its ensemble is partial (complete: false): see missing_folds in its "
-                             "report.json")
+        verdict.notes.append("not all that was planned is in its ensemble (complete: false): see "
+                             "missing_folds and missing_rounds in its report.json")
     # Another kernel's report may look like anything.
     with contextlib.suppress(KeyError, TypeError, OverflowError):
         kernel = report["kernel"]

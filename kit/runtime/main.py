@@ -3,17 +3,18 @@
 It writes `submission.csv`, `report.json` and `kernel.log` into the working folder. Kaggle accepts
 no submission from a kernel that fails or runs over its time. So this process does nothing that can
 fail: it writes a fallback submission within seconds, leaves all training to child processes that
-may die, and writes a better submission after every fold.
+may die, and writes a better submission after every fold and every round of self-training.
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 import kit
 from kit.core import provenance, storage, system
 from kit.core.errors import KitError
-from kit.core.run_folder import RunFolder, fold_keys
+from kit.core.run_folder import RunFolder, fold_keys, round_key
 from kit.data.competition import Competition
 from kit.data.source import MANIFEST
 from kit.ensembling.prior import class_prior
@@ -30,6 +31,7 @@ from kit.kernel import weights
 from kit.kernel.builder import packed_competition
 from kit.runtime.current_probs import (
     CurrentProbs,
+    count_folds,
     lenient_ids,
     nearest_centroid,
     read_current_probs,
@@ -61,11 +63,6 @@ def main(settings: dict[str, Any],
                 kernel.say(f"{step.__name__} failed: {reason}")
                 kernel.events.append(f"{step.__name__} failed: {reason.splitlines()[-1]}")
     return 0
-
-
-def _folds(folds: Sized) -> str:
-    """How many there are, as text."""
-    return f"{len(folds)} fold{'s' * (len(folds) != 1)}"
 
 
 class KernelRun:
@@ -132,7 +129,7 @@ class KernelRun:
             digest = self.settings["manifest_sha256"]
             source = find_weights(self.root / "input", self.settings["weights"], digest)
             manifest = weights.unpack(source, self.run.path, digest)
-            self.say(f"weights: {_folds(manifest['files'])} of {manifest['run']}, in {source}")
+            self.say(f"weights: {count_folds(manifest['files'])} of {manifest['run']}, in {source}")
         closing = min(max(self.budget * CLOSING_SHARE, CLOSING_SECONDS[0]), CLOSING_SECONDS[1])
         stall = min(max(self.budget * STALL_SHARE, STALL_SECONDS[0]), STALL_SECONDS[1])
         memory = system.memory_limit()
@@ -149,8 +146,9 @@ class KernelRun:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
         if self.settings.get("backend"):
             environment["KERAS_BACKEND"] = self.settings["backend"]
-        self.outcome = supervise(command, self.run.path, frozenset(self.planned()), limits,
-                                 self.update_submission, self.tick, self.log, environment)
+        wanted = frozenset([*self.planned(), *itertools.chain(*self.planned_rounds().values())])
+        self.outcome = supervise(command, self.run.path, wanted, limits, self.update_submission,
+                                 self.tick, self.log, environment)
         for event in self.outcome.events:
             self.say(event)
 
@@ -160,9 +158,9 @@ class KernelRun:
         self.update_submission()
         report = self.report()
         storage.write_json(self.working / "report.json", report)
-        used = (f"{self.current.used}, {_folds(self.current.folds)}, "
-                f"{'' if self.current.complete else 'not '}complete")
-        self.say(f"done after {time.monotonic() - self.began:.0f} s: {used}")
+        complete = "complete" if self.current.complete else "not complete"
+        self.say(f"done after {time.monotonic() - self.began:.0f} s: {self.current.used}, "
+                 f"{self.current.about}, {complete}")
 
     # -- what they share ---------------------------------------------------------------------------
 
@@ -174,18 +172,24 @@ class KernelRun:
         return [f"{model}/seed_{seed}/fold_{fold}" for model in self.settings["models"]
                 for seed in range(first, first + self.settings["seeds"]) for fold in folds]
 
+    def planned_rounds(self) -> dict[int, list[str]]:
+        """The keys of the folds' rounds of self-training, by round; none in predict mode."""
+        return {n: [round_key(key, n) for key in self.planned()]
+                for n in range(1, self.settings.get("self_train", 0) + 1)}
+
     def update_submission(self) -> None:
-        """Write the submission again, from all folds that are finished by now."""
+        """Write the submission again, from all folds and rounds that are finished by now."""
         if not len(self.ids):
             return
         try:
             current = read_current_probs(self.run, self.planned(), self.ids,
-                                         self.competition.n_classes)
-            if current.probs is not None and current.folds != self.current.folds:
+                                         self.competition.n_classes, len(self.planned_rounds()))
+            if current.probs is not None and (current.folds, current.rounds) != (
+                    self.current.folds, self.current.rounds):
                 prior = class_prior(self.settings["class_prior"], self.competition, current.probs)
                 self.write_submission(prior.apply(current.probs))
-                self.say(f"the submission is now the {current.used}'s, of "
-                         f"{_folds(current.folds)}; class prior: {prior.why}")
+                self.say(f"the submission is now the {current.used}'s, of {current.about}; "
+                         f"class prior: {prior.why}")
             self.current = current  # only once it is written: otherwise the next update tries again
         except Exception as error:  # the submission that is there stays, and the children go on
             self.say(f"could not update the submission: {error}")
@@ -204,18 +208,29 @@ class KernelRun:
             report["environment"] = {"python": provenance.installed_version("python")}
             with contextlib.suppress(KitError):
                 report["environment"] = storage.read_json(self.run.path / ENVIRONMENT)
-        accuracy = {key: self.current.accuracy[key] for key in self.current.folds}
+        rounds = self.current.rounds
+        accuracy = {key: self.current.accuracy[round_key(key, rounds) if rounds else key]
+                    for key in self.current.folds}
         mean = float(np.mean(list(accuracy.values()))) if accuracy else None
         report.setdefault("cv", {"fold_accuracy": list(accuracy.values()), "mean": mean})
         sent = self.working / SUBMISSION
         missing = {key: "failed" if key in self.outcome.left_out else "no time"
                    for key in self.planned() if key not in self.current.folds}
         missing |= {key: why for key, why in self.current.left_out.items() if key in missing}
+        # A round that is missing leaves those after it out, too.
+        missing_rounds, why = {}, "folds are missing" if missing else ""
+        for n, keys in self.planned_rounds().items():
+            failed = "failed" if set(keys) & set(self.outcome.left_out) else ""
+            unused = next((self.current.left_out[key] for key in keys
+                           if key in self.current.left_out), "")
+            if n > self.current.rounds:
+                why = missing_rounds[n] = why or failed or unused or "no time"
         return report | {
             "complete": self.current.complete, "used": self.current.used,
             "kernel": {"version": kit.__version__, "settings": self.settings, "data": self.mounted,
                        "versions": provenance.installed_versions(), "test_rows": len(self.ids),
                        "folds": accuracy, "missing_folds": missing,
+                       "rounds": self.current.rounds, "missing_rounds": missing_rounds,
                        "children": self.outcome.starts,
                        "events": [*self.events, *self.outcome.events],
                        "seconds": round(time.monotonic() - self.began, 1),

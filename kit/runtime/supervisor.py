@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kit.core import system
 from kit.core.config import matches_type
-from kit.core.run_folder import finished_folds
+from kit.core.run_folder import finished_jobs
 
 HEARTBEAT = "heartbeat.json"  # {"jobs": keys under way}; written by the child at every event
 IDLE_FAILURES = 2  # children that die without a fold under way, until the supervisor gives up
@@ -49,11 +49,11 @@ class Outcome:
 def supervise(command: Command, run: Path, wanted: frozenset[str], limits: Limits,
               changed: Callable[[], None], tick: Callable[[], bool], output: Path,
               environment: dict[str, str]) -> Outcome:
-    """Run children until one ends well, the `wanted` folds are done, or time or tries are used up.
+    """Run children until one ends well, the `wanted` jobs are done, or time or tries are used up.
 
-    Nothing that children do raises here. `changed` is called after each newly finished fold, `tick`
-    at every poll: True ends everything, as the deadline does. The children's output is appended to
-    `output`.
+    wanted: the keys of folds and of their rounds of self-training. Nothing that children do raises
+    here. `changed` is called after each newly finished fold, `tick` at every poll: True ends
+    everything, as the deadline does. The children's output is appended to `output`.
     """
     outcome, idle_failures, memory_was_short = Outcome(), 0, False
     suspects: frozenset[str] = frozenset()  # one of these took the last child down
@@ -65,7 +65,7 @@ def supervise(command: Command, run: Path, wanted: frozenset[str], limits: Limit
         alone = memory_was_short or bool(suspects)
         child = command(frozenset(outcome.left_out), alone)
         why = _run_child(child, run, limits, changed, tick, output, environment, suspects)
-        done = finished_folds(run)
+        done = finished_jobs(run)
         outcome.finished = not why
         outcome.events += filter(None, [why])
         if not why or tick() or time.monotonic() >= limits.deadline or wanted <= done:
@@ -92,14 +92,14 @@ def _run_child(command: list[str], run: Path, limits: Limits, changed: Callable[
     with output.open("ab") as log:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log,
                                    stderr=subprocess.STDOUT, start_new_session=True)
-    known, last, beat = finished_folds(run), time.monotonic(), 0
+    known, last, beat = finished_jobs(run), time.monotonic(), 0
     try:
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(limits.poll)
             now = time.monotonic()
-            if finished_folds(run) != known:
-                known = finished_folds(run)
+            if finished_jobs(run) != known:
+                known = finished_jobs(run)
                 changed()
             if suspects and suspects <= known:
                 return "none of them did it again: now several at a time"
@@ -127,7 +127,7 @@ def _run_child(command: list[str], run: Path, limits: Limits, changed: Callable[
     finally:
         system.kill_tree(process.pid)
         process.wait()
-        if finished_folds(run) != known:
+        if finished_jobs(run) != known:
             changed()
 
 

@@ -2,8 +2,8 @@
 
 A learning rate that decays to zero must know its end, and folds can be averaged and compared only
 if all had the same schedule. So time is saved on epochs first, by a common share of each model's
-own, then (under a time budget) on whole folds, and never in the middle of a fold. What a fold costs
-is measured by `kit.training.pace`.
+own, then (under a time budget) on rounds of self-training, which need all folds, then on whole
+folds, and never in the middle of a fold. What a fold costs is measured by `kit.training.pace`.
 """
 
 import time
@@ -19,9 +19,9 @@ from kit.core.errors import KitError
 from kit.core.progress import Progress, makespan
 from kit.core.run_folder import finished_folds
 from kit.data.source import DataFolder
-from kit.training import executors, pace
-from kit.training.executors import Executor
-from kit.training.jobs import FoldJob, Plan, make_jobs
+from kit.training import executors, fit, pace
+from kit.training.executors import DoneFolds, Executor
+from kit.training.jobs import GUESSES_TIMES, FoldJob, Plan, make_jobs
 from kit.training.pace import Cost
 from kit.training.settings import SETTINGS, Setting
 
@@ -72,6 +72,7 @@ class Schedule:
 
     epochs: dict[str, int]
     left_out: tuple[str, ...] = ()
+    rounds: int = 0  # of self-training, as foreseen; `why_no_round` decides when its time has come
     seconds: float = 0.0  # of all training that is still to be done
     fits: bool = True  # into the time that there is
     predicted: float = 0.0  # seconds of the whole command, as they were said before it trained
@@ -100,31 +101,34 @@ def plan(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], seconds: float, n_w
     """The schedule of `jobs` that takes at most `seconds` on `n_workers` workers.
 
     `named`: the run's own models; the baseline's epochs are never cut. `least`: their fewest
-    epochs, by default a half. Where even those do not fit, folds are left out if they may be; else
-    the schedule says that it does not fit.
+    epochs, by default a half. `n_rounds`: of self-training, which follow. Where even those epochs
+    do not fit, rounds, then folds are left out if they may be; else the schedule says that it does
+    not fit.
     """
     full = {job.model: job.epochs for job in jobs if job.model in named}
     fewest = {model: min(epochs, (least or {}).get(model, max(1, round(epochs * FEWEST))))
               for model, epochs in full.items()}
 
-    def schedule(epochs: dict[str, int], kept: Sequence[FoldJob], fits: bool = True) -> Schedule:
-        planned = Schedule(epochs, tuple(job.key for job in jobs if job not in kept))
-        needed = seconds_of(planned.apply(kept), costs, n_workers, named, n_rounds)
+    def schedule(epochs: dict[str, int], kept: Sequence[FoldJob], rounds: int = 0,
+                 fits: bool = True) -> Schedule:
+        planned = Schedule(epochs, tuple(job.key for job in jobs if job not in kept), rounds)
+        needed = seconds_of(planned.apply(kept), costs, n_workers, named, rounds)
         return replace(planned, seconds=needed, fits=fits)
 
-    # Fewer epochs, by a common share
+    # Fewer epochs, by a common share; then fewer rounds
     most = max(full.values(), default=0)
     shares = range(most, 0, -1) if most and not keep_epochs else (most,)
-    for share in shares:
-        epochs = {model: max(fewest[model], own * share // most) for model, own in full.items()}
-        planned = schedule(full if keep_epochs else epochs, jobs)
-        if planned.seconds <= seconds:
-            return planned
-        if epochs == fewest:
-            break
+    for rounds in range(n_rounds, -1 if may_leave_out else n_rounds - 1, -1):
+        for share in shares:
+            epochs = {model: max(fewest[model], own * share // most) for model, own in full.items()}
+            planned = schedule(full if keep_epochs else epochs, jobs, rounds)
+            if planned.seconds <= seconds:
+                return planned
+            if epochs == fewest:
+                break
     epochs = full if keep_epochs else fewest
     if not may_leave_out:
-        return schedule(epochs, jobs, fits=False)
+        return schedule(epochs, jobs, n_rounds, fits=False)
 
     # Fewer folds: a fold of each model before the next fold
     ours = [job for job in jobs if job.model in named]
@@ -186,9 +190,10 @@ def decide(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], data:
     KitError where a setting that the user has named cannot keep its promised time.
     """
     if executor.kind == "ray":
-        progress.say(f"{_summary(config, jobs, jobs)}: nobody knows how long, since a cluster's "
-                     "pace is not measured")
-        return Schedule({job.model: job.epochs for job in jobs if job.model in config.models})
+        summary = _summary(config, jobs, jobs, config.self_train)
+        progress.say(f"{summary}: nobody knows how long, since a cluster's pace is not measured")
+        return Schedule({job.model: job.epochs for job in jobs if job.model in config.models},
+                        rounds=config.self_train)
     costs, deadline = dict(time_target.costs), time_target.deadline
     unknown = [job for job in jobs if job.model not in costs]
     patience = np.inf if deadline is None else (deadline - time.time()) * PATIENCE_SHARE
@@ -204,7 +209,7 @@ def decide(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], data:
     if not schedule.fits and deadline is None and time_target.named and not time_target.keep_epochs:
         raise _refusal(executor, config, jobs, data, time_target, schedule)
     kept = [job for job in schedule.apply(jobs) if job.key not in schedule.left_out]
-    return _announce(progress, _summary(config, jobs, kept), schedule, time_target)
+    return _announce(progress, _summary(config, jobs, kept, schedule.rounds), schedule, time_target)
 
 
 def resume(executor: Executor, plan: Plan, time_target: TimeTarget, progress: Progress,
@@ -229,8 +234,41 @@ def resume(executor: Executor, plan: Plan, time_target: TimeTarget, progress: Pr
     rest = fit_to_time(todo, stored.costs, executor.n_parallel, config, rest_of_time)
     if todo:
         kept = [job for job in todo if job.key not in rest.left_out]
-        _announce(progress, f"still to do: {_summary(config, todo, kept)}", rest, rest_of_time)
-    return replace(stored, left_out=rest.left_out)
+        summary = _summary(config, todo, kept, rest.rounds)
+        _announce(progress, f"still to do: {summary}", rest, rest_of_time)
+    return replace(stored, left_out=rest.left_out, rounds=rest.rounds)
+
+
+def why_no_round(executor: Executor, plan: Plan, done: DoneFolds,
+                 deadline: float | None) -> str:
+    """Why the round of self-training whose jobs are `plan.jobs` must not begin, or empty.
+
+    It begins if what is left of it fits into the time, by the pace of the same folds before it.
+    done: the done.json of all folds and earlier rounds, by key.
+    """
+    todo = [job for job in plan.jobs if not fit.is_done(plan.folder(job))]
+    if not todo or deadline is None or executor.kind == "ray":  # whose nodes are not known
+        return ""
+    seconds = seconds_of_round(todo, done, len(plan.data.test()), executor.n_parallel)
+    if seconds <= TimeTarget(deadline=deadline).seconds_left:
+        return ""
+    left = max(0.0, deadline - time.time())
+    return f"it would take about {duration(seconds)}, and {left:.0f} s are left"
+
+
+def seconds_of_round(jobs: Sequence[FoldJob], done: DoneFolds, n_test: int,
+                     n_workers: int) -> float:
+    """Seconds of wall time of a round's `jobs`, by what the same folds took before it.
+
+    done: the done.json of all folds and earlier rounds, by key. n_test: the test file's rows.
+    """
+    seconds = []
+    for job in jobs:
+        before = done[job.previous_round.key]
+        rows = before["train_rows"] + (GUESSES_TIMES * n_test if job.guesses == 1 else 0)
+        each = before["train_seconds"] / (before["job"]["epochs"] * before["train_rows"])
+        seconds.append(each * rows * job.epochs + before["predict_seconds"])
+    return makespan(seconds, n_workers)
 
 
 def _announce(progress: Progress, what: str, schedule: Schedule,
@@ -294,10 +332,12 @@ def _refusal(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], dat
                     f"{takes(least.seconds)} on this machine", ", or ".join(ways))
 
 
-def _summary(config: RunConfig, jobs: Sequence[FoldJob], kept: Sequence[FoldJob]) -> str:
+def _summary(config: RunConfig, jobs: Sequence[FoldJob], kept: Sequence[FoldJob],
+             rounds: int) -> str:
     """`5 folds of strong, 9 of 16 epochs, and the baseline`.
 
-    `kept`: those of the jobs that are trained, with their epochs as planned.
+    `kept`: those of the jobs that are trained, with their epochs as planned; `rounds` of
+    self-training follow.
     """
 
     def count(n: int, what: str) -> str:
@@ -316,7 +356,8 @@ def _summary(config: RunConfig, jobs: Sequence[FoldJob], kept: Sequence[FoldJob]
     if any(job.model not in config.models for job in kept):
         parts.append("and the baseline")
     if config.self_train:
-        parts.append(f"then {count(config.self_train, 'round')} of self-training")
+        cut = f"{rounds} of " if rounds < config.self_train else ""
+        parts.append(f"then {cut}{count(config.self_train, 'round')} of self-training")
     return ", ".join(parts) or "nothing"
 
 

@@ -6,7 +6,7 @@ from another version of the kit: what this one cannot use is a KitError.
 
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from kit.core import os_errors, storage
 from kit.core.config import RunConfig, matches_type
 from kit.core.errors import KitError
-from kit.core.run_folder import RunFolder, finished_folds
+from kit.core.run_folder import RunFolder, finished_folds, round_key
 from kit.data import competition as competitions
 from kit.data.competition import Competition
 from kit.training import models
@@ -138,7 +138,7 @@ def _checked_done(done: dict[str, Any], path: Path) -> dict[str, Any]:
 def untrained(run: RunFolder, config: RunConfig) -> str:
     """How many folds of a run's members are not trained, in words; empty where all are."""
     there = _kept(run) if run.keeps_weights else finished_folds(run.path)
-    if not (left := config.n_jobs - len(_voting(config, there))):
+    if not (left := config.n_jobs - len(voting_keys(config, there))):
         return ""
     return f"{left} of {config.n_jobs} folds {'is' if left == 1 else 'are'} not trained"
 
@@ -146,14 +146,16 @@ def untrained(run: RunFolder, config: RunConfig) -> str:
 def trained_folds(run: RunFolder, config: RunConfig) -> list[TrainedFold]:
     """The trained folds of a run's members, or those whose weights a submission keeps.
 
-    After self-training, each as it was after the last round that the config asks for.
+    After self-training, each as it was after the last round that the config asks for and that all
+    of them have finished.
     """
     if run.keeps_weights:
         kept = _kept(run)
         return [TrainedFold(key, kept_file(run, key), _checked_done(kept[key], run.kept_folds))
-                for key in _voting(config, kept)]
-    voters = {key: rounds(run.path / key, config.self_train)[-1]
-              for key in _voting(config, finished_folds(run.path))}
+                for key in voting_keys(config, kept)]
+    keys = voting_keys(config, finished_folds(run.path))
+    most = finished_rounds(run.path, keys, config.self_train)
+    voters = {key: rounds(run.path / key, most)[-1] for key in keys}
     return [TrainedFold(key, voter / "model.keras", read_done(voter))
             for key, voter in voters.items()]
 
@@ -168,7 +170,7 @@ def _kept(submission: RunFolder) -> dict[str, dict[str, Any]]:
     return storage.read_json(submission.kept_folds, "folds")["folds"]
 
 
-def _voting(config: RunConfig, there: Iterable[str]) -> list[str]:
+def voting_keys(config: RunConfig, there: Iterable[str]) -> list[str]:
     """Those of the folds `there` that are of a member, not of the baseline, in order."""
     keys = (f"{model}/seed_{seed}/fold_{k}" for model, seed in config.members
             for k in range(config.n_folds))
@@ -186,6 +188,16 @@ def read_probs(path: Path, key: str, n_classes: int) -> tuple[np.ndarray, np.nda
     if probs.shape[1:] != (n_classes,) or not ((probs >= 0) & (probs <= 1)).all():
         raise storage.damaged(path, f"its probs are not probabilities of {n_classes} classes")
     return arrays[key], probs
+
+
+def finished_rounds(run: Path, folds: Sequence[str], most: int) -> int:
+    """How many of the first `most` rounds of self-training all of the `folds` (keys) have finished.
+
+    A round that some have not finished counts for none: an ensemble is of one age.
+    """
+    finished = [n for n in range(1, most + 1)
+                if all((run / round_key(fold, n) / "done.json").is_file() for fold in folds)]
+    return max(finished, default=0) if folds else 0
 
 
 def rounds(folder: Path, most: int) -> list[Path]:

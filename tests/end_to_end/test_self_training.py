@@ -11,7 +11,7 @@ from kit.commands import cli
 from kit.core import storage
 from kit.ensembling.scored_run import read_scored_run
 from kit.kernel import weights
-from kit.training import job_runner, jobs, pace
+from kit.training import job_runner, jobs, pace, planning
 from kit.training.pace import Cost
 
 COMMON = ["--model", "mlp", "--epochs", "1", "--limit", "20", "--folds", "2", "--quiet", "--executor", "local"]
@@ -112,18 +112,21 @@ def test_killed_while_it_learns_from_guesses_it_ends_the_same(run, monkeypatch):
 
 
 @pytest.mark.parametrize(("unfinished", "rounds"), [
-    ("mlp/seed_0/fold_1", []), (GUESSED.format(1, 1), [1]), ("planned", [])])
+    ("mlp/seed_0/fold_1", []), (GUESSED.format(1, 1), [1]), ("planned", []), ("paced", [])])
 def test_where_the_time_ends_no_round_learns_from_a_part_of_the_ensemble(
         workplace, trained, monkeypatch, unfinished, rounds):
     """A round's guesses are kept, so a resumed run would go on with what half a run had guessed."""
     command = ["cv", *COMMON, "--self-train", "2", "--run", "short"]
     run = Path("runs/short")
     with monkeypatch.context() as patch:
-        if unfinished == "planned":  # two folds and their two rounds take 1,402 s
-            patch.setattr(pace, "measure", lambda *_: {"mlp": Cost(100.0, 1.0, 300.0)})
+        if unfinished == "planned":  # two folds take 2,002 s
+            patch.setattr(pace, "measure", lambda *_: {"mlp": Cost(1000.0, 1.0, 300.0)})
+        if unfinished == "paced":
+            patch.setattr(planning, "seconds_of_round", lambda *_: 1000.0)
         patch.setattr(job_runner.Clock, "has_time_for", lambda _, job: job.key != unfinished)
         assert cli.run([*command, "--time-budget", "900s"]) == 0
-    assert not json.loads((run / "report.json").read_text())["complete"]
+    report = json.loads((run / "report.json").read_text())
+    assert not report["complete"] and not any("Self-training" in note for note in report["notes"])
     assert sorted(run.glob("guesses_*.npz")) == [run / f"guesses_{n}.npz" for n in rounds]
     assert cli.run([*command, "--resume", "--time-budget", "2h"]) == 0
     assert json.loads((run / "report.json").read_text())["complete"]

@@ -79,8 +79,10 @@ def test_the_image_is_pinned_by_the_clients_own_words(tmp_path, image, words):
 
 
 @pytest.mark.parametrize("accelerator, asked, settings", [
-    ("t4x2", {}, '"models": ["strong"],"seeds": 4,"epochs": 60,'), ("none", {}, '"models": ["strong"],"seeds": 1,'),
-    ("t4x2", {"seeds": 2}, '"seeds": 2,"epochs": 60,'), ("t4x2", {"models": ("cnn",)}, '"seeds": 1,"epochs": None,')])
+    ("t4x2", {}, '"models": ["strong"],"seeds": 4,"epochs": 60,"self_train": 0,'),
+    ("none", {}, '"models": ["strong"],"seeds": 1,"self_train": 2,'), ("none", {"self_train": 1}, '"self_train": 1,'),
+    ("t4x2", {"seeds": 2}, '"seeds": 2,"epochs": 60,'),
+    ("none", {"models": ("cnn",)}, '"seeds": 1,"epochs": None,"self_train": 0,')])
 def test_what_is_left_open_is_the_accelerators_setting(tmp_path, accelerator, asked, settings):
     text = (builder.build(tmp_path, KANNADA, accelerator=accelerator, **asked) / "kernel.py").read_text()
     for setting in settings.split(",")[:-1]:
@@ -88,9 +90,11 @@ def test_what_is_left_open_is_the_accelerators_setting(tmp_path, accelerator, as
 
 
 def test_the_command_takes_models_with_spaces_between_them(tmp_path):
-    result = CliRunner().invoke(commands, ["build", "--out", str(tmp_path), "--model", "cnn, mlp"])
+    result = CliRunner().invoke(commands, ["build", "--out", str(tmp_path), "--model", "cnn, mlp", "--self-train", "2"])
     assert result.exit_code == 0, result.output
-    assert '"models": ["cnn", "mlp"],' in (tmp_path / "kernel.py").read_text()
+    text = (tmp_path / "kernel.py").read_text()
+    assert '"models": ["cnn", "mlp"],' in text and '"self_train": 2,' in text
+    assert "trains cnn, mlp on 5 folds, then further on the test rows (2x)" in " ".join(text[:2_000].split())
 
 
 def test_without_a_user_the_id_holds_a_placeholder(tmp_path):

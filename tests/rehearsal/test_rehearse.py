@@ -236,18 +236,18 @@ _train_fold = train_fold
 
 
 def train_fold(job, *arguments, **options):
-    if job.fold == 1:
+    if job.fold == 1 and job.guesses == {round}:
         {deed}
     return _train_fold(job, *arguments, **options)
 """  # appended to the packed kit/training/fit.py
 
 
-def sabotaged(deed: str) -> bytes:
-    """The packed source of a kit whose second fold does `deed`."""
+def sabotaged(deed: str, round: int = 0) -> bytes:
+    """The packed source of a kit whose second fold does `deed`, at first or in a round of self-training."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(builder.pack_source({}))) as packed, zipfile.ZipFile(out, "w") as archive:
         for name in packed.namelist():
-            more = SABOTAGE.format(deed=deed).encode() if name == "kit/training/fit.py" else b""
+            more = SABOTAGE.format(deed=deed, round=round).encode() if name == "kit/training/fit.py" else b""
             archive.writestr(name, packed.read(name) + more)
     return out.getvalue()
 
@@ -294,6 +294,38 @@ def test_a_built_kernel_whose_second_fold_goes_wrong_ends_well(tmp_path, monkeyp
     assert "mlp/seed_0/fold_0" in facts["folds"]
     if "killed" not in event:  # from outside: left out only where no other fold was under way beside it
         assert "mlp/seed_0/fold_1" in facts["missing_folds"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("deed", "rounds", "missing", "said"), [
+    ("pass", 2, {}, "after 2 rounds of self-training, complete"),
+    ("raise ValueError('the second round')", 1, {"2": "failed"}, "cannot train mlp/seed_0/fold_1/guesses_2"),
+    # The clock then shows that the first round took hours, so a second one cannot fit.
+    ("return _train_fold(job, *arguments, **options) | {'train_seconds': 9_999.0}", 1, {"2": "no time"},
+     "round 2 of self-training is left out: it would take about"),
+], ids=["done", "raises", "no time"])
+def test_a_built_kernel_trains_itself_further_as_at_home(tmp_path, monkeypatch, deed, rounds, missing, said):
+    draw_sample(tmp_path / "data", n_writers=8, rows_per_writer=80, n_test_writers=1, n_extra_writers=1)
+    packed = sabotaged(deed, round=1 if "no time" in missing.values() else 2)
+    monkeypatch.setattr(builder, "pack_source", lambda own_files: packed)
+    built = builder.build(tmp_path / "kernel", KANNADA, models=("mlp",), folds=2, epochs=8, self_train=2, minutes=20)
+    verdict = rehearse(built, tmp_path / "data", time_limit=1_210, out=tmp_path / "out")
+    assert verdict.ok and verdict.reasons == []
+    report, out = verdict.report, tmp_path / "out"
+    assert (report["used"], report["complete"], report["kernel"]["missing_folds"]) == ("ensemble", not missing, {})
+    assert (report["kernel"]["rounds"], report["kernel"]["missing_rounds"]) == (rounds, missing)
+    log = (out / "kernel.log").read_text()
+    assert said in log and log.index("of 2 folds;") < log.index("of 2 folds after 1 round of self-training;")
+    assert any(f"Self-training, {rounds} round" in note for note in report["notes"])  # the run's own report
+    # What is handed in is what the folds read after the last round, and those learnt what the ensemble had read.
+    run = out / "run" / "mlp" / "seed_0"
+
+    def votes(part):
+        return np.mean([np.load(run / f"fold_{k}" / part / "test.npz")["probs"] for k in (0, 1)], 0).argmax(1)
+
+    np.testing.assert_array_equal(np.load(out / "run" / "guesses_1.npz")["label"], votes(""))
+    labels = np.loadtxt(out / "submission.csv", int, delimiter=",", skiprows=1)[:, 1]
+    np.testing.assert_array_equal(labels, votes(f"guesses_{rounds}"))
 
 
 # -- what a kernel left, whatever it is ------------------------------------------------------------------------------

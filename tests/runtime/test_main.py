@@ -24,7 +24,7 @@ from kit.runtime.current_probs import read_current_probs
 from tests.rehearsal.kernels import write_data
 
 SETTINGS = {"competition": "kannada-mnist", "mode": "train", "models": ["cnn"], "folds": 3, "seeds": 1, "epochs": 1,
-            "seed": 0, "class_prior": "auto", "minutes": 1}
+            "self_train": 0, "seed": 0, "class_prior": "auto", "minutes": 1}
 MLP, CNN = "mlp/seed_0/fold_", "cnn/seed_0/fold_"
 CHILD = Path(__file__).with_name("child.py")
 
@@ -100,6 +100,37 @@ def test_all_folds_done_is_complete(root, capsys):
     assert places == sorted(places)
     assert "ensemble, 3 folds, complete" in log and " 1 folds" not in log
     assert capsys.readouterr().out == log
+
+
+def test_each_finished_round_of_self_training_is_handed_in(root):
+    _, labels, report, _ = run(root, {"slow": 0.6}, self_train=2, folds=2)
+    check_valid(root)
+    assert labels == [4] * 23
+    assert (report["complete"], report["kernel"]["rounds"], report["kernel"]["missing_rounds"]) == (True, 2, {})
+    log = (root / "working" / "kernel.log").read_text()
+    places = [log.index(f"now the ensemble's, of 2 folds{after};") for after in (
+        "", " after 1 round of self-training", " after 2 rounds of self-training")]
+    assert places == sorted(places)
+    assert "2 folds after 2 rounds of self-training, complete" in log.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("behaviour", "minutes", "label", "missing"), [
+    ({f"{CNN}1/guesses_2": "raise"}, 1, 3, {"2": "failed"}),
+    ({f"{CNN}1/guesses_1": "die"}, 1, 2, {"1": "failed", "2": "failed"}),
+    ({f"{CNN}1/guesses_2": "hang"}, 12 / 60, 3, {"2": "no time"}),
+    ({f"{CNN}0/guesses_1": "hang"}, 12 / 60, 2, {"1": "no time", "2": "no time"}),
+    ({f"{CNN}0/guesses_2": "garbage"}, 1, 3, {"2": "damaged"}),
+    ({f"{CNN}0/guesses_2": "wrong"}, 1, 3, {"2": "has not learnt"}),
+    ({f"{CNN}0": "raise"}, 1, 2, {"1": "folds are missing", "2": "folds are missing"})])
+def test_a_round_that_goes_wrong_leaves_what_was_there_before_it(root, behaviour, minutes, label, missing):
+    code, labels, report, seconds = run(root, behaviour, self_train=2, folds=2, minutes=minutes)
+    check_valid(root)
+    assert (code, labels) == (0, [label] * 23)
+    assert not report["complete"] and seconds < 60 * minutes
+    told = report["kernel"]["missing_rounds"]
+    assert list(told) == list(missing) and all(why in told[n] for n, why in missing.items())
+    assert report["kernel"]["rounds"] == 2 - len(missing)
+    assert sorted(report["kernel"]["missing_folds"]) == ([CNN + "0"] if behaviour.get(CNN + "0") else [])
 
 
 @pytest.mark.parametrize("how", ["die", "raise"])

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.training import executors, planning, settings
-from kit.training.jobs import make_jobs
+from kit.training.jobs import Plan, make_jobs, self_training_jobs
 from kit.training.pace import Cost
 from kit.training.planning import TimeTarget, plan, seconds_of
 
@@ -62,6 +62,43 @@ def test_five_folds_on_two_workers_take_the_time_of_three():
 def test_rounds_of_self_training_are_counted():
     jobs = jobs_of("strong")
     assert seconds_of(jobs, COSTS, 2, ("strong",), 2) == pytest.approx(seconds_of(jobs, COSTS, 2) + 2 * 3 * 250)
+
+
+def test_rounds_of_self_training_are_given_up_before_folds_and_after_epochs():
+    jobs, rounds = jobs_of("strong"), seconds_of(jobs_of("strong"), COSTS, 2, ("strong",), 2) - full("strong")
+    planned = [plan(jobs, COSTS, seconds, 2, ("strong",), n_rounds=2) for seconds in (
+        full("strong") + rounds, full("strong"), full("strong") * 0.6 + rounds / 2, full("strong") * 0.3)]
+    assert [schedule.rounds for schedule in planned] == [2, 2, 1, 0]
+    assert planned[0].epochs == {"strong": 16} and 8 <= planned[1].epochs["strong"] < 16
+    assert [bool(schedule.left_out) for schedule in planned] == [False, False, False, True]
+
+
+def done_of(job, seconds, rows):
+    return {"job": asdict(job), "train_rows": rows, "train_seconds": seconds, "predict_seconds": 10.0}
+
+
+def test_a_round_begins_only_where_the_folds_own_pace_says_that_it_fits(tmp_path):
+    """48,000 rows took 25 s an epoch; with 5,000 test rows thrice that is 33 s, for two epochs and to predict 76 s."""
+    folds = tuple(job for job in jobs_of("strong", epochs=4) if job.model == "strong")
+    run = Plan(RunConfig(models=("strong",), self_train=2), Rows(), tmp_path, None, folds)
+    done = {job.key: done_of(job, 100.0, 48_000) for job in folds}
+    first = replace(run, jobs=self_training_jobs(run))
+    expected = 2 * 25 * 63 / 48 + 10
+    assert planning.seconds_of_round(first.jobs, done, 5_000, 2) == pytest.approx(3 * expected)
+
+    def why(plan, left):
+        return planning.why_no_round(TwoWorkers(), plan, done, time.time() + left)
+
+    enough = 3 * expected / planning.SAFETY
+    assert why(first, enough + 5) == "" and planning.why_no_round(TwoWorkers(), first, done, None) == ""
+    assert why(first, enough - 5) == "it would take about 4 min, and 263 s are left"
+    for job in first.jobs[:4]:  # done by an earlier process; its last fold takes a third of the time
+        (tmp_path / job.key).mkdir(parents=True)
+        (tmp_path / job.key / "done.json").touch()
+    assert why(first, enough / 3 + 5) == "" and why(first, enough / 3 - 5)
+    done |= {job.key: done_of(job, 200.0, 63_000) for job in first.jobs}  # two epochs, slower than the folds promised
+    second = replace(first, jobs=self_training_jobs(first))
+    assert planning.seconds_of_round(second.jobs, done, 5_000, 2) == pytest.approx(3 * 210)
 
 
 def test_then_folds_are_left_out_whole_and_the_last_ones_first():
