@@ -18,7 +18,6 @@ from kit.commands.options import (
     Message,
     Quiet,
     RunsDir,
-    SelfTrain,
     execute,
 )
 from kit.data.competition import KANNADA
@@ -57,7 +56,9 @@ def build(
         help="Trainings of each fold of a train kernel.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the model's own number.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of a train kernel; else 0.")] = None,
-    self_train: SelfTrain = None,
+    self_train: Annotated[int | None, typer.Option(
+        help="Rounds of learning from the test rows, too, as far as the time allows; else the "
+        "setting's, or none.")] = None,
     time_budget: Annotated[str | None, typer.Option(
         help="All is over by then: 8h; else 110m, without a GPU 520m.")] = None,
     docker_image: Annotated[str | None, typer.Option(
