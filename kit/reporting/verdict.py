@@ -98,7 +98,9 @@ def _banners(report: dict[str, Any]) -> list[str]:
             banners.append(f"Not complete: compared with {report['against']['run']}, and trained "
                            f"no further than that needs{rows}. To finish the run, --resume.")
         else:
-            banners.append(f"Not complete: the time budget left folds untrained{rows}. "
+            what = "folds or rounds of self-training" if report["config"].get("self_train") \
+                else "folds"
+            banners.append(f"Not complete: the time budget left {what} untrained{rows}. "
                            "To finish the run, give it more time and --resume.")
     if not cv["keeps_writers_apart"]:
         items = report["competition"]["items"]
