@@ -283,7 +283,7 @@ def remove_runs(names: str | list | tuple, yes: bool = False, runs_dir: str | Pa
     n_bytes = sum(entry.bytes for entry in entries)
     return Result({"removed": [str(entry.path) for entry in entries], "bytes": n_bytes},
                   [f"removed {entry.path}" for entry in entries]
-                  + [f"{runs_module.format_size(n_bytes)} are free"])
+                  + [f"{runs_module.format_size(n_bytes)} freed"])
 
 
 # -- looking around --------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ def test_a_run_goes_with_all_that_lies_in_it_and_its_submission_stays(workplace,
         write_submission(workplace / "submissions" / name)
     (workplace / "runs" / "a" / ".lock").write_text("")
     code, out, _ = run(capsys, "remove", "a", "runs/b", "a", "--yes")
-    assert code == 0 and out.splitlines()[:2] == ["removed runs/a", "removed runs/b"]
+    assert code == 0 and out.splitlines() == ["removed runs/a", "removed runs/b", "0.0 MB freed"]
     assert [path.name for path in (workplace / "runs").iterdir()] == ["c"]
     assert sorted(path.name for path in (workplace / "submissions").iterdir()) == ["a", "b", "c"]
     assert kit.remove_runs("c", yes=True)["removed"] == ["runs/c"] and not list((workplace / "runs").iterdir())
