@@ -47,8 +47,9 @@ def build(out: str | Path = "kernel", competition: str = KANNADA.slug, user: str
         accelerator, trained, models, folds, seeds, epochs, seed, minutes, docker_image, augment,
         code, self_train, notes.append)
     minutes = builder.MINUTES[accelerator] if minutes is None else minutes
+    time = f"{minutes:g} minutes" if minutes >= 1 else f"{minutes * 60:g} seconds"
     return Result({"path": folder, "notes": notes},
-                  [*notes, f"{folder}: done within {minutes:g} minutes on Kaggle; try it with "
+                  [*notes, f"{folder}: done within {time} on Kaggle; try it with "
                            f"kit kernel rehearse {folder}"])
 
 
