@@ -17,6 +17,7 @@ from kit.core import provenance
 from kit.core.errors import KitError
 from kit.data import source as sources
 from kit.data.competition import Competition
+from kit.kaggle.credentials import find_credential
 from kit.runtime import mounts
 
 RUN_TYPES = {"Interactive": "an interactive session", "Batch": "the run of a saved version"}
@@ -54,11 +55,16 @@ def examine(competition: Competition, data_dir: Path) -> list[Finding]:
                        "what is mounted",
                        sources.download_command(competition, data_dir, "--from", mounted))
 
+    def credentials() -> Finding:
+        # A token in a notebook is one that others may see
+        return usual["credentials"]() if find_credential().present else Finding(
+            "credentials", OK, "none, and none is needed: a kernel reads what is mounted")
+
     del usual["Kaggle image"]  # it compares another machine with Kaggle's
     return doctor.run({
         "Kaggle": _session, "image": _image, "versions": _versions,
         "internet": lambda: _internet(competition), "mounts": lambda: _mounts(inputs, competition),
-        **usual, "GPU": accelerator, "data": data})
+        **usual, "GPU": accelerator, "credentials": credentials, "data": data})
 
 
 def _session() -> Finding:

@@ -45,6 +45,16 @@ def test_it_looks_at_all_that_it_should():
         "precision", "processes", "memory", "disk", "credentials", "data"]
 
 
+def test_a_kernel_needs_no_credential(tmp_path, monkeypatch):
+    for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_CONFIG_DIR", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = examine()["credentials"]
+    assert found["state"] == doctor.OK and "none is needed" in found["found"] and not found["fix"]
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "two words")
+    assert examine()["credentials"]["state"] == doctor.BAD
+
+
 def test_elsewhere_it_is_the_machine_s_own(kaggle, tmp_path, monkeypatch):
     monkeypatch.setenv("KIT_KAGGLE_ROOT", str(tmp_path / "nowhere"))
     assert "Kaggle image" in examine() and "mounts" not in examine()
