@@ -190,6 +190,8 @@ class KernelRun:
                 self.write_submission(prior.apply(current.probs))
                 self.say(f"the submission is now the {current.used}'s, of {current.about}; "
                          f"class prior: {prior.why}")
+            for key in sorted(current.left_out.keys() - self.current.left_out.keys()):
+                self.say(f"{key} is left out: {current.left_out[key]}")
             self.current = current  # only once it is written: otherwise the next update tries again
         except Exception as error:  # the submission that is there stays, and the children go on
             self.say(f"could not update the submission: {error}")

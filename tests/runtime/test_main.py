@@ -236,6 +236,8 @@ def test_a_fold_that_has_not_learnt_does_not_vote(root):
     _, _, report, _ = run(root, {CNN + "2": "wrong"})
     assert sorted(report["kernel"]["folds"]) == [CNN + "0", CNN + "1"]
     assert "has not learnt" in report["kernel"]["missing_folds"][CNN + "2"]
+    log = (root / "working" / "kernel.log").read_text()
+    assert log.count(f"{CNN}2 is left out: has not learnt") == 1  # not at each update again
     assert report["complete"] is False
 
 
