@@ -103,14 +103,11 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
     if minutes <= 0:
         raise KitError(f"a kernel cannot do anything in {minutes:g} minutes",
                        "give it more, such as 110m")
-    # A competition of the user's own may have other rules
-    is_kannada = competition.code_only and competition.file is None
-    limit = (RULES_LIMIT if is_kannada else SESSION_LIMIT)[accelerator]
+    limit, whose = kaggle_limit(competition, accelerator)
     if minutes >= limit:
         raise KitError(f"--time-budget {minutes:g}m is too long: Kaggle ends this kernel "
-                       f"(--accelerator {accelerator}) after {limit // 60} hours"
-                       + f" by the rules of {competition.title}" * is_kannada
-                       + ", and a kernel that it ends is no submission",
+                       f"(--accelerator {accelerator}) after {limit // 60} hours{whose}, and a "
+                       "kernel that it ends is no submission",
                        f"leave --time-budget out, which gives it {own}m, or allow it less than "
                        f"{limit}m")
     metadata = {
@@ -165,6 +162,14 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
         text = json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
         _write_folder(Path(out), {KINDS[kind]: source, METADATA: text.encode()}, packed_weights)
     return Path(out)
+
+
+def kaggle_limit(competition: Competition, accelerator: str) -> tuple[int, str]:
+    """The minutes after which Kaggle ends a kernel, and by which rules, as text."""
+    # A competition of the user's own may have other rules
+    if competition.code_only and competition.file is None:
+        return RULES_LIMIT[accelerator], f" by the rules of {competition.title}"
+    return SESSION_LIMIT[accelerator], ""
 
 
 def _check_names(slug: str, user: str) -> None:

@@ -26,9 +26,9 @@ from kit.core.errors import KitError
 from kit.data import competition as competitions
 from kit.data.competition import Competition
 from kit.kaggle import transfer
-from kit.kernel import template, weights
+from kit.kernel import builder, template, weights
 from kit.kernel.builder import OWN_FILES
-from kit.kernel.folder import METADATA, read_metadata, read_report
+from kit.kernel.folder import METADATA, accelerators, read_metadata, read_report
 from kit.rehearsal import image, preflight, sandbox, sources
 from kit.rehearsal.hidden import HiddenTest, write_with_hidden_test
 from kit.rehearsal.sources import Source
@@ -110,6 +110,11 @@ def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: f
     reasons, notes = preflight.check(folder, metadata)
     verdict = Verdict(sandbox="namespaces" if sandbox.namespaces() else "python",
                       reasons=reasons, notes=notes)
+    machine = {("GPU",): "t4x2", (): "none"}.get(accelerators(metadata), "tpu")
+    limit, whose = builder.kaggle_limit(inputs.competition, machine)
+    if time_limit > limit * 60:
+        verdict.notes.append(f"not as on Kaggle: it had {time_limit / 3600:.3g} hours here, and "
+                             f"Kaggle ends it after {limit // 60}{whose}")
     with transfer.scratch_folder(Path(tempfile.gettempdir()).resolve(), STAGE_PREFIX) as stage:
         try:
             test = _lay_out(stage, code, inputs, data, hidden)

@@ -50,6 +50,14 @@ def test_a_good_script_passes_and_is_scored_on_writers_it_never_saw(tmp_path, da
     assert verdict.peak_memory > 64 << 20
 
 
+@pytest.mark.parametrize(("hours", "is_gpu", "note"), [
+    (20, False, "ends it after 9 by"), (3, True, "ends it after 2 by"), (3, False, "")])
+def test_more_time_than_kaggle_gives_is_no_secret(tmp_path, data, hours, is_gpu, note):
+    verdict = rehearse(write_kernel(tmp_path, GOOD, enable_gpu=is_gpu), data, time_limit=hours * 3600)
+    said = [text for text in verdict.notes if "ends it after" in text]
+    assert verdict.ok and len(said) == bool(note) and note in "".join(said)
+
+
 BROKEN = {
     "hard-codes the official rows": (
         READ + "ids, labels = range(5000), np.zeros(5000, int)\n" + WRITE,
