@@ -62,12 +62,13 @@ def rehearse(folder: str | Path = "kernel", hidden: str | Path | None = None,
     from kit.data import source
     from kit.rehearsal import rehearse as rehearsal
 
-    folder, mounts, given = Path(folder), mount or (), competitions.get(competition)
-    about = rehearsal.find_inputs(folder, mounts, layout, given).competition
+    folder, mounts, chosen = Path(folder), mount or (), competitions.get(competition)
+    about = rehearsal.find_inputs(folder, mounts, layout, chosen).competition
     data = source.find_data(about, Path(data_dir))
     verdict = rehearsal.rehearse(
         folder, data.path, Path(hidden) if hidden else None, parse_duration(time_limit),
-        say=(progress or notebook_progress()).say, mounts=mounts, layout=layout, given=given)
+        say=(progress or notebook_progress()).say, mounts=mounts, layout=layout,
+        competition=chosen)
     return Result(verdict.to_dict(), verdict.lines(), ok=verdict.ok)
 
 

@@ -68,13 +68,13 @@ class RequestContext:
         return self.rules_url.removesuffix("/rules")
 
 
-def explain(doing: str, error: Exception, asker: RequestContext) -> KitError:
+def explain(doing: str, error: Exception, context: RequestContext) -> KitError:
     """The KitError "cannot `doing`: …" for an exception of the client or a library below it."""
     import requests
 
     status = answers.http_status(error)
     if status is not None:
-        return _answered(doing, error, status, asker)
+        return _answered(doing, error, status, context)
     if isinstance(error, json.JSONDecodeError):  # the base class of requests' own, too
         return Unanswered(f"cannot {doing}: the answer is not from Kaggle",
                           "check that no proxy or login page of the network answers instead, then "
@@ -90,7 +90,7 @@ def explain(doing: str, error: Exception, asker: RequestContext) -> KitError:
         file = "dataset-metadata.json" if "dataset" in doing else "kernel-metadata.json"
         return KitError(f"cannot {doing}: {said}",
                         f"correct it in {file}, or make that again: kit kernel build --user NAME"
-                        if asker.owner else
+                        if context.owner else
                         "correct what is named, then run the same command again")
     if "KAGGLE_API_ENVIRONMENT" in said:
         return KitError(f"cannot {doing}: {said}", "unset KAGGLE_API_ENVIRONMENT")
@@ -276,7 +276,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 # -- what Kaggle says ------------------------------------------------------------------------------
 
 
-def _answered(doing: str, error: Exception, status: int, asker: RequestContext) -> KitError:
+def _answered(doing: str, error: Exception, status: int, context: RequestContext) -> KitError:
     text = answers.error_message(error)
     said = f" (Kaggle says: {text})" if text else ""
     if status == 407:
@@ -292,28 +292,29 @@ def _answered(doing: str, error: Exception, status: int, asker: RequestContext) 
         return Rejected(f"cannot {doing}: Kaggle's storage refuses it ({status})",
                         "check this machine's clock (date -u): the address is signed for a few "
                         f"minutes; then {AGAIN}", status)
-    kind, meaning, fix = explain_words(text, asker) or ("", *_by_status(status, bool(text), asker))
+    known = classify_message(text, context)
+    kind, meaning, fix = known or ("", *_by_status(status, bool(text), context))
     return Rejected(f"cannot {doing}: Kaggle answers {status}{meaning and ', '}{meaning}{said}",
                     fix, status, kind)
 
 
-def explain_words(text: str, asker: RequestContext) -> tuple[str, str, str] | None:
+def classify_message(text: str, context: RequestContext) -> tuple[str, str, str] | None:
     """(kind, meaning, fix) of a message of Kaggle's; None if the message is not known."""
-    for pattern, kind, meaning, fix in _known(asker):
+    for pattern, kind, meaning, fix in _known(context):
         if re.search(pattern, text, re.IGNORECASE):
             return kind, meaning, fix
     return None
 
 
-def _known(asker: RequestContext) -> Iterator[tuple[str, str, str, str]]:
+def _known(context: RequestContext) -> Iterator[tuple[str, str, str, str]]:
     """The known messages: (pattern, kind of refusal, meaning, fix)."""
     same = "run the same command again"
     yield (r"accept .*\brules\b|\brules\b.*\baccept", "",
            "the competition's rules are not accepted",
-           f"accept the rules at {asker.rules_url} (only the web page can do that), then {AGAIN}")
+           f"accept the rules at {context.rules_url} (only the web page can do that), then {AGAIN}")
     yield (r"competitions\.participate|(not|must|need to) (have )?join|not (a )?participa", "",
            "this account has not joined the competition",
-           f"join it at {asker.rules_url} (Join Competition or Late Submission, and accept the "
+           f"join it at {context.rules_url} (Join Competition or Late Submission, and accept the "
            f"rules), then {AGAIN}")
     yield (r"submission allowance|(daily|per.day).*(limit|submission)"
            r"|limit.*(daily|per.day|submissions)|no (more )?submissions? (left|remaining)", LIMIT,
@@ -326,7 +327,7 @@ def _known(asker: RequestContext) -> Iterator[tuple[str, str, str, str]]:
            "--submit")
     yield (r"submissions? (have|has|are|is) (been )?(disabled|closed)|deadline"
            r"|competition (has ended|is over)", "", "the competition takes no submissions any more",
-           f"see {asker.competition_url} for whether late submissions are open")
+           f"see {context.competition_url} for whether late submissions are open")
     yield (r"session count|concurrent .*sessions|sessions? .*(already|currently) running", BUSY,
            "as many sessions of yours run as Kaggle permits",
            "wait until one has ended, or stop one at https://www.kaggle.com/code (View Active "
@@ -346,36 +347,36 @@ def _known(asker: RequestContext) -> Iterator[tuple[str, str, str, str]]:
            "the kernel has not ended yet", "wait for it: kit kernel push --wait --submit")
     yield (r"exceeds the maximum size|too large", "", "the file is too large",
            "hand in a smaller file")
-    if asker.owner:
-        yield r"permission|denied|not yours|not allowed", "", "not allowed", _not_yours(asker)
+    if context.owner:
+        yield r"permission|denied|not yours|not allowed", "", "not allowed", _not_yours(context)
 
 
-def _by_status(status: int, has_words: bool, asker: RequestContext) -> tuple[str, str]:
+def _by_status(status: int, has_words: bool, context: RequestContext) -> tuple[str, str]:
     """(meaning, fix) of a status from 400 to 499 without a message that is known."""
     if status == 400 and not has_words:
-        if asker.owner:
+        if context.owner:
             return "without a reason", ("check kernel-metadata.json (id, title, sources), or make "
                                         "it again: kit kernel build --user NAME")
         return "without a reason", ("most often the competition is not joined or its rules are not "
-                                    f"accepted: {asker.rules_url}; else today's submissions are "
+                                    f"accepted: {context.rules_url}; else today's submissions are "
                                     "used up, and come back at midnight UTC, in "
                                     f"{time_until_midnight()}")
     if status == 401:
-        used = asker.credential
+        used = context.credential
         return (f"the {used.kind} from {used.where} is expired, revoked or mistyped",
                 how_to_renew(used))
-    if status == 403 and asker.owner:
-        return "not allowed", _not_yours(asker)
+    if status == 403 and context.owner:
+        return "not allowed", _not_yours(context)
     if status == 403:
-        return "not allowed", (f"accept the rules at {asker.rules_url} (only the web page can do "
+        return "not allowed", (f"accept the rules at {context.rules_url} (only the web page can do "
                                "that), then run the same command again; if they are accepted, the "
                                "account lacks a right: verify its phone number on Kaggle")
-    if status == 404 and asker.owner:
+    if status == 404 and context.owner:
         return ("not found",
-                f"check the kernel's name, and that {asker.user or 'this account'} may see it")
+                f"check the kernel's name, and that {context.user or 'this account'} may see it")
     if status == 404:
         return ("not found",
-                f"check the competition's name: it is the end of {asker.competition_url}")
+                f"check the competition's name: it is the end of {context.competition_url}")
     return {409: ("the name is in use already",
                   "choose another one: kit kernel build --slug OTHER-NAME"),
             413: ("too large", "Kaggle, or a proxy of the network, takes no file of that size: "
@@ -387,12 +388,12 @@ def _by_status(status: int, has_words: bool, asker: RequestContext) -> tuple[str
                                "names the client"))
 
 
-def _not_yours(asker: RequestContext) -> str:
-    if asker.owner.lower() == asker.user.lower():
+def _not_yours(context: RequestContext) -> str:
+    if context.owner.lower() == context.user.lower():
         return ("check its name at https://www.kaggle.com/work/code; a new account must first "
                 "verify its phone number at https://www.kaggle.com/settings")
-    return (f"it is {asker.owner}'s: use what belongs to the account that is logged in: kit kernel "
-            f"build --user {asker.user or 'NAME'}")
+    return (f"it is {context.owner}'s: use what belongs to the account that is logged in: "
+            f"kit kernel build --user {context.user or 'NAME'}")
 
 
 def how_to_renew(credential: Credential) -> str:

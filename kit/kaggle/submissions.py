@@ -58,15 +58,15 @@ def list_submissions(client: Client, slug: str) -> Iterator[Submission]:
         request.page_token = answer.next_page_token
 
 
-def submit_once(client: Client, slug: str, tag: str, send: Callable[[], Any], unsure: bool,
-                again: str) -> Submission:
+def submit_once(client: Client, slug: str, tag: str, send: Callable[[], Any],
+                may_have_arrived: bool, resend_fix: str) -> Submission:
     """Submit by calling `send`, unless there is already a submission with `tag` in its description.
 
-    unsure: an earlier attempt may have arrived, so only look for it and send nothing. again: the
-    fix that tells how to send it anew after an `Unanswered`, which means that it is unknown whether
-    it arrived. KitError if Kaggle refuses.
+    may_have_arrived: an earlier attempt may have, so only look for it and send nothing.
+    resend_fix: how to send it again after an `Unanswered`, which means that it is unknown whether
+    it arrived; the error's fix ends with it. KitError if Kaggle refuses.
     """
-    found = find(client, slug, tag, SEARCH_SECONDS if unsure else 0)
+    found = find(client, slug, tag, SEARCH_SECONDS if may_have_arrived else 0)
     if found:
         client.say(f"handed in already: {found.ref} {tag}")
         return found
@@ -76,9 +76,9 @@ def submit_once(client: Client, slug: str, tag: str, send: Callable[[], Any], un
                           "submissions does not show it",
                           f"look for {tag} at "
                           f"{client.request_context().competition_url}/submissions; if it is "
-                          f"there, run the same command again; if it is not, {again}")
+                          f"there, run the same command again; if it is not, {resend_fix}")
 
-    if unsure:
+    if may_have_arrived:
         raise lost("an earlier hand-in was left without an answer")
     known = frozenset(entry.ref for entry in list_submissions(client, slug))
     allowance = limits(client, slug)
@@ -89,8 +89,8 @@ def submit_once(client: Client, slug: str, tag: str, send: Callable[[], Any], un
     except Rejected as error:
         # Tried although none was left: the count may be of another moment
         if allowance and not allowance["left"] and not error.kind and error.status in (400, 403):
-            _, meaning, fix = refusals.explain_words("submission allowance",
-                                                     client.request_context()) or ("", "", "")
+            _, meaning, fix = refusals.classify_message("submission allowance",
+                                                        client.request_context()) or ("", "", "")
             raise Rejected(f"cannot hand in to {slug}: {meaning}", fix, 400, LIMIT) from None
         raise
     except Unanswered as error:
@@ -107,7 +107,8 @@ def submit_once(client: Client, slug: str, tag: str, send: Callable[[], Any], un
         return found
     if "success" in (answer.message or "").lower():
         raise lost("Kaggle's answer has no reference")
-    _, meaning, fix = refusals.explain_words(answer.message or "", client.request_context()) or (
+    _, meaning, fix = refusals.classify_message(
+        answer.message or "", client.request_context()) or (
         "", "", "correct what Kaggle names, then run the same command again")
     raise KitError(f"Kaggle did not take the submission{meaning and ', '}{meaning}: "
                    f"{redacted_line(answer.message) or 'it does not say why'}", fix)

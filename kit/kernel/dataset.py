@@ -119,7 +119,7 @@ def _send(client: Client, folder: Path, ref: str, before: int) -> None:
             if f"Upload successful: {path.name} (" not in client.printed]
     if answer.error or (answer.status or "ok").lower() != "ok":
         why = redacted_line(answer.error or answer.status) or "it does not say why"
-        explained = refusals.explain_words(why, client.request_context(ref.split("/")[0]))
+        explained = refusals.classify_message(why, client.request_context(ref.split("/")[0]))
         _, meaning, fix = explained or (
             "", "", "correct what Kaggle names, then run the same command again")
         raise KitError(f"Kaggle did not take the dataset {ref}{meaning and ', '}{meaning}: {why}",

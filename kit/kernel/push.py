@@ -258,7 +258,7 @@ def _store_answer(client: Client, kernel: KernelFolder, state: PushState, answer
     for line in client.printed.splitlines():
         client.say(f"the client says: {line}")
     if answer.error:
-        explained = refusals.explain_words(answer.error, client.request_context(kernel.owner))
+        explained = refusals.classify_message(answer.error, client.request_context(kernel.owner))
         kind, meaning, fix = explained or (
             "", "", "correct what Kaggle names, build the kernel again, and push it again")
         if kind == QUOTA and (lines := session.quota_lines(session.quota(client))):

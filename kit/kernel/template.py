@@ -79,9 +79,10 @@ if __name__ == "__main__":
 '''
 
 
-def render(kind: str, settings: dict[str, Any], packed: bytes, facts: dict[str, str]) -> bytes:
-    """The code file. kind: `script` or `notebook`; packed: the zip of the kit's source; facts: for
-    the description.
+def render(kind: str, settings: dict[str, Any], packed: bytes,
+           description_fields: dict[str, str]) -> bytes:
+    """The code file. kind: `script` or `notebook`; packed: the zip of the kit's source;
+    description_fields: the values for `DESCRIPTION`.
     """
     digest = hashlib.sha256(packed).hexdigest()
     rounds = settings.get("self_train", 0)
@@ -89,7 +90,7 @@ def render(kind: str, settings: dict[str, Any], packed: bytes, facts: dict[str, 
         "models": ", ".join(settings.get("models", ())),
         "further": f", then further on the test rows ({rounds}x)" if rounds else ""})
     does = textwrap.fill(does, 100, subsequent_indent=" " * 16)
-    description = DESCRIPTION.format(does=does, sha256=digest, **facts)
+    description = DESCRIPTION.format(does=does, sha256=digest, **description_fields)
     # The settings, each with its note beside it
     entries = [(f"{name!r}: {value!r},".replace("'", '"'), NOTES[name])
                for name, value in settings.items()]

@@ -70,13 +70,14 @@ def submit_file(path: Path, competition: Competition, message: str = "", wait: b
         return answer
 
     try:
-        unsure = sending.is_file() and json.loads(sending.read_text("utf-8")).get("tag") == tag
+        may_have_arrived = (sending.is_file()
+                            and json.loads(sending.read_text("utf-8")).get("tag") == tag)
     except (OSError, ValueError, AttributeError):
-        unsure = True  # the file exists, so something was being sent
+        may_have_arrived = True  # the file exists, so something was being sent
     try:
         entry = submissions.submit_once(client, competition.slug, tag,
-                                        submissions.mark_while_sending(send, mark), unsure,
-                                        f"delete {sending} and run it again")
+                                        submissions.mark_while_sending(send, mark),
+                                        may_have_arrived, f"delete {sending} and run it again")
     except Unanswered:
         raise
     except KitError:

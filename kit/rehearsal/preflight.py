@@ -49,7 +49,7 @@ def check(folder: Path, metadata: dict[str, Any]) -> tuple[list[str], list[str]]
     elif code.suffix == ".ipynb":
         raise KitError(f"{folder / METADATA} calls {code.name} a script, and it is a notebook",
                        'write there "kernel_type": "notebook"')
-    if not sandbox.namespaces() and b"/kaggle/" in code.read_bytes():
+    if not sandbox.unshare_command() and b"/kaggle/" in code.read_bytes():
         notes.append("it names /kaggle itself, which is not on this machine: a no for files that "
                      "it does not find says nothing about Kaggle")
     image = f"its image of {provenance.KAGGLE_IMAGE_DATE}"

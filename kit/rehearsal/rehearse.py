@@ -81,7 +81,7 @@ class Inputs:
     mount_points: dict[Source, str]  # below /kaggle/input; the competition's as well
 
     @property
-    def data(self) -> str:
+    def data_mount_point(self) -> str:
         """Where the competition's files go, below `/kaggle/input`."""
         return next(point for source, point in self.mount_points.items()
                     if source not in self.folders)
@@ -90,13 +90,13 @@ class Inputs:
 def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: float = TIME_LIMIT,
              memory_limit: int = MEMORY_LIMIT, out: Path | None = None,
              say: Callable[[str], None] = lambda line: None, mounts: Sequence[str] = (),
-             layout: str = "new", given: Competition = competitions.KANNADA) -> Verdict:
+             layout: str = "new", competition: Competition = competitions.KANNADA) -> Verdict:
     """Run the kernel in `folder` on the files in `data` with a hidden test file; the verdict.
 
     hidden: a test file of your own (with a label column it is scored), else made of the last
     training writers. time_limit in seconds, memory_limit in bytes. out: a folder for what the
     kernel wrote. say: gets each line of its output as it comes. mounts: folders that stand for its
-    other inputs; layout: where Kaggle mounts them; both as in `sources`. given: as for
+    other inputs; layout: where Kaggle mounts them; both as in `sources`. competition: as for
     `find_inputs`. KitError for a folder that is no kernel or not in Python, missing data, an input
     that no folder stands for, a notebook whose packages are missing, or on Windows itself.
     """
@@ -106,9 +106,9 @@ def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: f
     folder = Path(folder)
     metadata = read_metadata(folder)
     code = folder / metadata["code_file"]
-    inputs = find_inputs(folder, mounts, layout, given)
+    inputs = find_inputs(folder, mounts, layout, competition)
     reasons, notes = preflight.check(folder, metadata)
-    verdict = Verdict(sandbox="namespaces" if sandbox.namespaces() else "python",
+    verdict = Verdict(sandbox="namespaces" if sandbox.unshare_command() else "python",
                       reasons=reasons, notes=notes)
     machine = {("GPU",): "t4x2", (): "none"}.get(accelerators(metadata), "tpu")
     limit, whose = builder.kaggle_limit(inputs.competition, machine)
@@ -138,16 +138,17 @@ def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: f
 
 
 def find_inputs(folder: Path, mounts: Sequence[str] = (), layout: str = "new",
-                given: Competition = competitions.KANNADA) -> Inputs:
+                competition: Competition = competitions.KANNADA) -> Inputs:
     """The inputs of the kernel in `folder`: `weights/` and `mounts`. KitError if one is missing.
 
-    given: the competition of the command, for a kernel made by hand for one of the user's.
+    competition: the command's, for a kernel made by hand for a competition of the user's own; one
+    that is packed in the kernel goes first.
     """
     metadata = read_metadata(folder)
     named = sources.named_in(metadata)
     folders = sources.match_folders(mounts, named, folder / METADATA)
     packed = folder / weights.FOLDER
-    own = Source("dataset", sources.id_of(packed / weights.METADATA))
+    own = Source("dataset", sources.read_metadata_id(packed / weights.METADATA))
     if own in named:
         folders.setdefault(own, packed)
     missing = [source for source in named if source not in folders]
@@ -166,7 +167,7 @@ def find_inputs(folder: Path, mounts: Sequence[str] = (), layout: str = "new",
         raise KitError(f"{folder} names {len(scored)} competitions as its data; the rehearsal "
                        "swaps one's test file", "lay the others in as they are: "
                        + " ".join(f"--mount {source.ref}=FOLDER" for source in scored[1:]))
-    competition = _competition(folder, metadata, scored[0].ref, given)
+    rehearsed = _competition(folder, metadata, scored[0].ref, competition)
 
     if others := [source for source in missing if source not in scored]:
         # By the name that kit kernel build gives them
@@ -176,19 +177,19 @@ def find_inputs(folder: Path, mounts: Sequence[str] = (), layout: str = "new",
                            f"{weights.FOLDER}/",
                            "build it again: kit kernel build --mode predict --run RUN")
         raise sources.missing_error(others, folder)
-    in_kaggles_spelling = [Source("competition", competition.kaggle_slug) if source in scored
+    in_kaggles_spelling = [Source("competition", rehearsed.kaggle_slug) if source in scored
                            else source for source in named]
-    return Inputs(competition, folders, sources.mount_points(in_kaggles_spelling, layout))
+    return Inputs(rehearsed, folders, sources.mount_points(in_kaggles_spelling, layout))
 
 
 def _competition(folder: Path, metadata: dict[str, Any], ref: str,
-                 given: Competition) -> Competition:
-    """The competition that a kernel reads: as packed in its code, the one `given`, or the kit's."""
+                 competition: Competition) -> Competition:
+    """The competition that a kernel reads: as packed in its code, the command's, or the kit's."""
     code = (folder / metadata["code_file"]).read_text("utf-8", "replace")
     name = str(template.parse_settings(code).get("competition_file"))
     if (packed := template.read_packed(code, f"{OWN_FILES}/{name}")) is not None:
         return competitions.from_text(packed.decode("utf-8"), name)
-    return given if given.slug == ref.lower() else competitions.get(ref)
+    return competition if competition.slug == ref.lower() else competitions.get(ref)
 
 
 # -- the stage -------------------------------------------------------------------------------------
@@ -200,8 +201,8 @@ def _lay_out(stage: Path, code: Path, inputs: Inputs, data: Path,
     kaggle = stage / "kaggle"
     for name in ("input", "working", "src"):
         (kaggle / name).mkdir(parents=True)
-    test = write_with_hidden_test(Path(data), kaggle / "input" / inputs.data, inputs.competition,
-                                  hidden)
+    test = write_with_hidden_test(Path(data), kaggle / "input" / inputs.data_mount_point,
+                                  inputs.competition, hidden)
     needed = sum(path.stat().st_size for folder in inputs.folders.values()
                  for path in folder.rglob("*") if path.is_file())
     free = shutil.disk_usage(stage).free

@@ -38,7 +38,7 @@ def start(stage: Path, code: str, time_limit: float, is_rerun: bool = True) -> s
     plan by. is_rerun: tell the kernel, as a code competition does, that it runs on the hidden test
     file. A notebook needs the packages of the extra `rehearse`.
     """
-    unshare = namespaces()
+    unshare = unshare_command()
     root = "/kaggle" if unshare else str(stage / "kaggle")
     environment = _environment(stage, time_limit)
     if is_rerun:
@@ -68,14 +68,14 @@ def start(stage: Path, code: str, time_limit: float, is_rerun: bool = True) -> s
                                 stderr=subprocess.STDOUT, start_new_session=True, **options)
 
 
-def namespaces() -> tuple[str, ...]:
+def unshare_command() -> tuple[str, ...]:
     """The `unshare` command that works here, or nothing where namespaces are not permitted."""
-    return _try_namespaces()[0]
+    return _try_unshare()[0]
 
 
 @functools.lru_cache(maxsize=1)
-def _try_namespaces() -> tuple[tuple[str, ...], str]:
-    """The command of `namespaces`, and why there is none."""
+def _try_unshare() -> tuple[tuple[str, ...], str]:
+    """The command of `unshare_command`, and why there is none."""
     if sys.platform != "linux":
         return (), f"{sys.platform} has none"
     unshare = shutil.which("unshare")
@@ -98,10 +98,10 @@ def differences() -> list[str]:
     found = []
     if not system.PROC.is_dir():
         found.append("memory is neither measured nor limited here")
-    if not namespaces():
+    if not unshare_command():
         is_root = getattr(os, "geteuid", lambda: 1)() == 0
         found += [
-            f"there are no Linux namespaces here ({_try_namespaces()[1] or 'switched off'})",
+            f"there are no Linux namespaces here ({_try_unshare()[1] or 'switched off'})",
             "/kaggle does not exist here; only a kernel that reads KIT_KAGGLE_ROOT, as the kit's "
             "own do, finds its files",
             "only Python's connections are refused; other programs, such as !curl, reach the "
@@ -212,7 +212,7 @@ def _mirror(entry: Path, place: Path) -> None:
 
 
 def _mount(*arguments: str) -> None:
-    # `namespaces` has looked the program up.
+    # `unshare_command` has looked the program up.
     subprocess.run(["mount", *arguments], check=True, capture_output=True)  # noqa: S607
 
 

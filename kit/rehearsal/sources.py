@@ -36,7 +36,7 @@ class Source:
         return self.ref.split("/")[0 if self.kind == "competition" else 1]
 
     @property
-    def download(self) -> str:
+    def download_command(self) -> str:
         return DOWNLOADS[self.kind].format(ref=self.ref, folder=self.slug)
 
     def __str__(self) -> str:
@@ -104,7 +104,7 @@ def match_folders(mounts: Sequence[str], sources: Sequence[Source],
 def _recognized(folder: Path, sources: Sequence[Source]) -> list[Source]:
     """The inputs that this folder may be."""
     for name in ("dataset-metadata.json", "kernel-metadata.json"):
-        ref = id_of(folder / name)
+        ref = read_metadata_id(folder / name)
         if ref:
             exact = [source for source in sources if source.ref.lower() == ref.lower()]
             if exact:
@@ -117,7 +117,7 @@ def _recognized(folder: Path, sources: Sequence[Source]) -> list[Source]:
     return [source for source in sources if source.slug.lower() == parts[-1]]
 
 
-def id_of(path: Path) -> str:
+def read_metadata_id(path: Path) -> str:
     """The `id` in a metadata file of Kaggle's client; empty where there is none."""
     try:
         said = json.loads(path.read_text("utf-8-sig"))["id"]
@@ -157,6 +157,7 @@ def _ambiguous(mount: str, folder: Path, wanted: list[Source], sources: Sequence
 def missing_error(sources: Sequence[Source], folder: Path) -> KitError:
     """The error for inputs of the kernel `folder` that no folder here stands for."""
     mounts = " ".join(f"--mount {source.slug}" for source in sources)
-    commands = [*(source.download for source in sources), f"kit kernel rehearse {folder} {mounts}"]
+    commands = [*(source.download_command for source in sources),
+                f"kit kernel rehearse {folder} {mounts}"]
     return KitError(f"{folder} also reads {', '.join(map(str, sources))}, which this rehearsal "
                     "does not have", f"get it and lay it in: {'; '.join(commands)}")

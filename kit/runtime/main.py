@@ -148,13 +148,13 @@ class KernelRun:
             environment["KERAS_BACKEND"] = self.settings["backend"]
         wanted = frozenset([*self.planned(), *itertools.chain(*self.planned_rounds().values())])
         self.outcome = supervise(command, self.run.path, wanted, limits, self.update_submission,
-                                 self.tick, self.log, environment)
+                                 self.on_poll, self.log, environment)
         for event in self.outcome.events:
             self.say(event)
 
     def close(self) -> None:
         """Update the submission a last time, and report what was used."""
-        self.echo()
+        self.echo_log()
         self.update_submission()
         report = self.report()
         storage.write_json(self.working / "report.json", report)
@@ -245,9 +245,9 @@ class KernelRun:
             self.working.mkdir(parents=True, exist_ok=True)
             with self.log.open("a", encoding="utf-8") as log:
                 log.write(f"[{time.monotonic() - self.began:7.1f} s] {text}\n")
-        self.echo()
+        self.echo_log()
 
-    def echo(self) -> None:
+    def echo_log(self) -> None:
         """Print the new lines of kernel.log, this process' and the children's."""
         with contextlib.suppress(OSError), self.log.open("rb") as log:
             log.seek(self.echoed)
@@ -256,9 +256,9 @@ class KernelRun:
             sys.stdout.write(new.decode("utf-8", "replace"))
             sys.stdout.flush()
 
-    def tick(self) -> bool:
+    def on_poll(self) -> bool:
         """Called by the supervisor at every poll; whether to stop."""
-        self.echo()
+        self.echo_log()
         return self.stop
 
     @contextlib.contextmanager

@@ -40,20 +40,20 @@ class Limits:
 class Outcome:
     """How the child's work ended."""
 
-    finished: bool = False  # the last child ended well
     starts: int = 0
     left_out: list[str] = field(default_factory=list)  # jobs that took their child down
     events: list[str] = field(default_factory=list)  # every trouble, in words
 
 
 def supervise(command: Command, run: Path, wanted: frozenset[str], limits: Limits,
-              changed: Callable[[], None], tick: Callable[[], bool], output: Path,
+              on_job_finished: Callable[[], None], on_poll: Callable[[], bool], output: Path,
               environment: dict[str, str]) -> Outcome:
     """Run children until one ends well, the `wanted` jobs are done, or time or tries are used up.
 
     wanted: the keys of folds and of their rounds of self-training. Nothing that children do raises
-    here. `changed` is called after each newly finished fold, `tick` at every poll: True ends
-    everything, as the deadline does. The children's output is appended to `output`.
+    here. `on_job_finished` is called after each newly finished job, `on_poll` at every poll: if
+    that returns True, everything ends, as at the deadline. The children's output is appended to
+    `output`.
     """
     outcome, idle_failures, memory_was_short = Outcome(), 0, False
     suspects: frozenset[str] = frozenset()  # one of these took the last child down
@@ -64,11 +64,11 @@ def supervise(command: Command, run: Path, wanted: frozenset[str], limits: Limit
         heartbeat.unlink(missing_ok=True)
         alone = memory_was_short or bool(suspects)
         child = command(frozenset(outcome.left_out), alone)
-        why = _run_child(child, run, limits, changed, tick, output, environment, suspects)
+        why = _run_child(child, run, limits, on_job_finished, on_poll, output, environment,
+                         suspects)
         done = finished_jobs(run)
-        outcome.finished = not why
         outcome.events += filter(None, [why])
-        if not why or tick() or time.monotonic() >= limits.deadline or wanted <= done:
+        if not why or on_poll() or time.monotonic() >= limits.deadline or wanted <= done:
             break
         memory_was_short = memory_was_short or "memory" in why
         cleared = bool(suspects) and suspects <= done
@@ -85,8 +85,8 @@ def supervise(command: Command, run: Path, wanted: frozenset[str], limits: Limit
     return outcome
 
 
-def _run_child(command: list[str], run: Path, limits: Limits, changed: Callable[[], None],
-               tick: Callable[[], bool], output: Path, environment: dict[str, str],
+def _run_child(command: list[str], run: Path, limits: Limits, on_job_finished: Callable[[], None],
+               on_poll: Callable[[], bool], output: Path, environment: dict[str, str],
                suspects: frozenset[str]) -> str:
     """Run one child to its end, or until all `suspects` are done; why it failed, or empty."""
     with output.open("ab") as log:
@@ -100,7 +100,7 @@ def _run_child(command: list[str], run: Path, limits: Limits, changed: Callable[
             now = time.monotonic()
             if finished_jobs(run) != known:
                 known = finished_jobs(run)
-                changed()
+                on_job_finished()
             if suspects and suspects <= known:
                 return "none of them did it again: now several at a time"
             with contextlib.suppress(OSError):  # there is no heartbeat yet
@@ -108,7 +108,7 @@ def _run_child(command: list[str], run: Path, limits: Limits, changed: Callable[
                     beat, last = latest, now
             used = system.tree_memory(process.pid) if limits.memory else 0
             why = ""
-            if tick():
+            if on_poll():
                 why = "asked to stop: the child was ended"
             elif now >= limits.deadline:
                 why = "the time is over: the child was ended"
@@ -128,7 +128,7 @@ def _run_child(command: list[str], run: Path, limits: Limits, changed: Callable[
         system.kill_tree(process.pid)
         process.wait()
         if finished_jobs(run) != known:
-            changed()
+            on_job_finished()
 
 
 def _under_way(heartbeat: Path) -> frozenset[str]:

@@ -200,10 +200,10 @@ def test_offline_has_a_fix_for_each_cause(monkeypatch: pytest.MonkeyPatch, throu
 
 
 def answer(status: int, body: bytes = b"", kind: str = "application/json",
-           asker: refusals.RequestContext = ASKER) -> KitError:
+           context: refusals.RequestContext = ASKER) -> KitError:
     response = requests.Response()
     response.status_code, response._content, response.headers["Content-Type"] = status, body, kind
-    return refusals.explain("do it", requests.exceptions.HTTPError(response=response), asker)
+    return refusals.explain("do it", requests.exceptions.HTTPError(response=response), context)
 
 
 def test_a_filter_s_page_is_not_kaggle() -> None:
@@ -225,8 +225,8 @@ def test_the_storage_that_refuses_is_not_about_the_rules() -> None:
     (413, "", "too large", "make it smaller"), (426, "", "too old (kaggle", "pip install --upgrade kaggle"),
     (400, "ada", "without a reason", "kernel-metadata.json"), (400, "", "without a reason", ASKER.rules_url)])
 def test_a_status_without_words_is_explained_by_what_was_asked(status: int, owner: str, message: str, fix: str) -> None:
-    asker = refusals.RequestContext(ASKER.credential, ASKER.user, ASKER.rules_url, owner)
-    error = answer(status, b"{}", asker=asker)
+    context = refusals.RequestContext(ASKER.credential, ASKER.user, ASKER.rules_url, owner)
+    error = answer(status, b"{}", context=context)
     assert isinstance(error, refusals.Rejected) and error.status == status
     assert message in error.message and fix in error.fix
 

@@ -6,7 +6,7 @@ from kit.rehearsal import sandbox
 from tests.rehearsal.kernels import write_data
 
 # Not every machine permits namespaces.
-SANDBOXES = ["namespaces", "python"] if sandbox.namespaces() else ["python"]
+SANDBOXES = ["namespaces", "python"] if sandbox.unshare_command() else ["python"]
 
 
 @pytest.fixture(scope="module")
@@ -17,5 +17,5 @@ def data(tmp_path_factory):
 @pytest.fixture(params=SANDBOXES)
 def sandbox_kind(request, monkeypatch):
     if request.param == "python":
-        monkeypatch.setattr(sandbox, "namespaces", tuple)
+        monkeypatch.setattr(sandbox, "unshare_command", tuple)
     return request.param

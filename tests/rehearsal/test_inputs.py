@@ -59,12 +59,12 @@ def test_the_kit_s_own_kernel_finds_its_data_and_weights_in_both_layouts(tmp_pat
 
     for place in inputs.mount_points.values():
         folder_with(tmp_path / "input" / place)
-    (tmp_path / "input" / inputs.data / "test.csv").touch()
+    (tmp_path / "input" / inputs.data_mount_point / "test.csv").touch()
     [weights] = [place for source, place in inputs.mount_points.items() if source.kind == "dataset"]
     manifest = tmp_path / "input" / weights / "manifest.json"
     manifest.touch()
     digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
-    assert find_data(tmp_path / "input", KANNADA) == tmp_path / "input" / inputs.data
+    assert find_data(tmp_path / "input", KANNADA) == tmp_path / "input" / inputs.data_mount_point
     assert find_weights(tmp_path / "input", "me/a-kit-weights", digest) == tmp_path / "input" / weights
 
 
@@ -123,7 +123,7 @@ def test_somebody_else_s_kernel_reads_all_its_inputs(tmp_path, data, layout):
 
 
 def test_what_a_kernel_does_to_an_input_does_not_reach_the_folder_here(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(sandbox, "namespaces", tuple)
+    monkeypatch.setattr(sandbox, "unshare_command", tuple)
     wheels = folder_with(tmp_path / "wheels", **{"a__whl": "wheel"})
     code = GOOD + ("path = root / 'input/datasets/ada/wheels/a.whl'\n"
                    "path.parent.chmod(0o777)\npath.chmod(0o666)\npath.write_text('changed')\npath.unlink()\n")
@@ -216,7 +216,8 @@ def test_the_command_line_lays_inputs_in(tmp_path, data, monkeypatch):
 
 
 def test_a_machine_without_namespaces_says_where_it_is_not_kaggle(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(sandbox, "_try_namespaces", lambda: ((), "unshare failed: Operation not permitted"))
+    monkeypatch.setattr(sandbox, "_try_unshare",
+                        lambda: ((), "unshare failed: Operation not permitted"))
     code = 'open("/kaggle/input/competitions/Kannada-MNIST/test.csv")\n'
     verdict = rehearse(write_kernel(tmp_path, code), data, time_limit=60)
     assert verdict.sandbox == "python"
@@ -228,7 +229,7 @@ def test_a_machine_without_namespaces_says_where_it_is_not_kaggle(tmp_path, data
     assert not verdict.ok and all(f"note: {note}" in verdict.lines() for note in verdict.notes)
 
 
-@pytest.mark.skipif(not sandbox.namespaces(), reason="namespaces are not permitted here")
+@pytest.mark.skipif(not sandbox.unshare_command(), reason="namespaces are not permitted here")
 def test_a_machine_with_namespaces_and_kaggle_s_versions_has_nothing_to_say(tmp_path, data, monkeypatch):
     monkeypatch.setattr(provenance, "KAGGLE_IMAGE", provenance.installed_versions())
     assert rehearse(write_kernel(tmp_path, GOOD), data, time_limit=60).notes == []
@@ -359,7 +360,7 @@ subprocess.run([*pip, "uninstall", "-y", "typer"])
 """
 
 
-@pytest.mark.skipif(not sandbox.namespaces(), reason="elsewhere pip is refused")
+@pytest.mark.skipif(not sandbox.unshare_command(), reason="elsewhere pip is refused")
 def test_a_wheel_among_the_inputs_is_installed_for_the_kernel_alone(tmp_path, data):
     folder = write_kernel(tmp_path / "k", INSTALL, dataset_sources=["ada/wheels"])
     verdict = rehearse(folder, data, time_limit=120, mounts=[str(wheel(tmp_path / "wheels"))])
@@ -369,7 +370,7 @@ def test_a_wheel_among_the_inputs_is_installed_for_the_kernel_alone(tmp_path, da
 
 
 def test_without_namespaces_pip_is_refused_and_that_is_said(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(sandbox, "namespaces", tuple)
+    monkeypatch.setattr(sandbox, "unshare_command", tuple)
     folder = write_kernel(tmp_path / "k", INSTALL, dataset_sources=["ada/wheels"])
     verdict = rehearse(folder, data, time_limit=60, mounts=[str(wheel(tmp_path / "wheels"))])
     assert not verdict.ok and not any("imports pip" in why for why in verdict.reasons)

@@ -88,7 +88,7 @@ def test_what_papermill_lets_pass_passes(tmp_path, data):
 # -- the sandbox, the limits and the kill reach ipykernel's process --------------------------------
 
 
-@pytest.mark.skipif(not sandbox.namespaces(), reason="only namespaces make this sandbox")
+@pytest.mark.skipif(not sandbox.unshare_command(), reason="only namespaces make this sandbox")
 @pytest.mark.parametrize("cell, reason", [
     ("import os\nos.chmod(data, 0o777)\n(data / 'x').write_text('x')", "Read-only file system"),
     ("import socket\nsocket.create_connection(('198.51.100.1', 80), 5)", "needs the network: 198.51.100.1"),
@@ -103,7 +103,7 @@ def test_the_sandbox_holds_around_a_cell(tmp_path, data, cell, reason):
 
 
 def test_the_sandbox_of_python_holds_around_a_cell(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(sandbox, "namespaces", tuple)
+    monkeypatch.setattr(sandbox, "unshare_command", tuple)
     cell = ("import socket\nfor call, address in ((socket.socket().connect, [('198.51.100.1', 80)]), "
             "(socket.getaddrinfo, ('example.com', 80))):\n    try:\n        call(*address)\n"
             "    except OSError as error:\n        print(error)\n    else:\n        raise ValueError('let through')\n"
@@ -152,7 +152,7 @@ def test_a_notebook_dies_with_what_runs_it(tmp_path, data, victim, sandbox_kind)
     cell = f"import time\nopen({str(pid_file)!r}, 'w').write('there')\ntime.sleep(600)"
     folder = write_notebook(tmp_path / "k", cell)
     code = ("from pathlib import Path; from kit.rehearsal import sandbox; "
-            + ("sandbox.namespaces = tuple; " if sandbox_kind == "python" else "")
+            + ("sandbox.unshare_command = tuple; " if sandbox_kind == "python" else "")
             + "from kit.rehearsal.rehearse import rehearse; "
             f"print(rehearse(Path({str(folder)!r}), Path({str(data)!r})).reasons)")
     said = tmp_path / "said"

@@ -74,7 +74,7 @@ BROKEN = {
     "is killed": (GOOD + "os.kill(os.getpid(), 9)\n", "exit code (137|-9)"),
     "writes nothing": ("print('hello')\n", "left no submission.csv"),
     **({"writes into the input": (READ + '(data / "x").write_text("x")\n', "Read-only file system")}
-       if sandbox.namespaces() else {}),
+       if sandbox.unshare_command() else {}),
 }
 
 
@@ -88,7 +88,7 @@ def test_a_broken_kernel_fails_for_its_own_reason(tmp_path, data, name):
 
 @pytest.mark.parametrize("code, reason", [BROKEN["needs the network"], BROKEN["imports what Kaggle lacks"]])
 def test_the_sandbox_of_python_holds_where_namespaces_are_not_permitted(tmp_path, data, monkeypatch, code, reason):
-    monkeypatch.setattr(sandbox, "namespaces", tuple)
+    monkeypatch.setattr(sandbox, "unshare_command", tuple)
     verdict = rehearse(write_kernel(tmp_path, code), data, time_limit=60)
     assert any(reason in why for why in verdict.reasons), verdict.reasons
 
