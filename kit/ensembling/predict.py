@@ -5,6 +5,7 @@ trained the run its own test file gives the same numbers. Another machine may ha
 precision; `precision_note` says so.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -75,8 +76,8 @@ def ensemble_probs(run: RunFolder, config: RunConfig, competition: Competition,
         progress.say(f"{model}, seed {seed}: {len(folds)} folds")
         for note in {precision_note(fold.job) for fold in folds} - {""}:
             progress.say(note)
-        members.append([fold_probs(fold.weights, fold.job, config, competition, pixels)
-                        for fold in folds])
+        members.append([fold_probs(fold.weights, fold.job, config, competition, pixels,
+                                   progress.say) for fold in folds])
     if not any(members):
         raise KitError(f"{run.path} has no finished fold", f"train it: {run.resume_command}")
     return vote(folds for folds in members if folds)
@@ -91,15 +92,16 @@ def precision_note(job: FoldJob) -> str:
 
 
 def fold_probs(weights: Path, job: FoldJob, config: RunConfig, competition: Competition,
-               pixels: np.ndarray) -> np.ndarray:
+               pixels: np.ndarray, say: Callable[[str], None] = lambda text: None) -> np.ndarray:
     """Probs `(n, n_classes)` float32 of the trained fold whose weights these are.
 
     weights: a run's `model.keras`, or the `.npz` that a submission keeps. config, competition: the
-    run's. pixels: uint8 `(n, h·w)`. The precision is that of
+    run's. pixels: uint8 `(n, h·w)`. say: is told where memory is short. The precision is that of
     `kit.core.backend.prediction_precision`. KitError where the file is damaged, or of another
     model.
     """
     predictor = _predictor(weights, job, config, competition)
+    predictor.say = say
     probs = predict_together(predictor, pixels, job.tta)
     if not np.isfinite(probs).all():
         raise storage.damaged(weights, "what it predicts are not numbers")

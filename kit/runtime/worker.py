@@ -118,7 +118,7 @@ def _predict(data: DataFolder, run: RunFolder, heartbeat: HeartbeatProgress,
     for key in todo:
         began, fold = time.perf_counter(), run.path / key
         probs = predict.fold_probs(weights.model_file(fold), jobs[key], config, data.competition,
-                                   test.pixels)
+                                   test.pixels, heartbeat.say)
         storage.write_npz(fold / "test.npz", id=np.asarray(test.ids), probs=probs)
         seconds = time.perf_counter() - began
         storage.write_json(fold / "done.json", facts[key] | {"predict_seconds": seconds})

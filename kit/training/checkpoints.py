@@ -4,9 +4,10 @@ A checkpoint is written after each epoch and every `INTERVAL_SECONDS` within one
 where writing would take more than `MAX_TIME_SHARE` of the time.
 """
 
+import contextlib
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,22 @@ class CheckpointWriter:
         self.last = time.perf_counter()
         self.cost = self.last - now
         state.seconds += self.cost
+
+
+def resumed_job(job: FoldJob, path: Path) -> FoldJob:
+    """The job as the checkpoint at `path` was trained: with a smaller batch, if memory was short.
+
+    Else, or without a checkpoint of this job, the job itself. KitError where it is damaged.
+    """
+    if not path.is_file():
+        return job
+    about = storage.read_npz(path, "about")["about"]
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # `load` says what is wrong with it
+        begun = FoldJob(**json.loads(str(about))["job"])
+        if begun.asked_batch_size and job == replace(
+                begun, batch_size=job.batch_size, asked_batch_size=job.asked_batch_size):
+            return begun
+    return job
 
 
 def load(trainer: Trainer, job: FoldJob, path: Path, start: Path) -> TrainingState:

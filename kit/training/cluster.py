@@ -26,7 +26,7 @@ import kit
 from kit.core import backend, installation, storage, system
 from kit.core.errors import KitError
 from kit.core.progress import Progress
-from kit.training import checkpoints
+from kit.training import checkpoints, memory
 from kit.training.job_runner import Clock, events_to, train_job
 from kit.training.jobs import FoldData, FoldJob, Plan, fold_data
 from kit.training.workers import KEEP_MEMORY
@@ -171,7 +171,8 @@ class Driver:
                     try:
                         result = self._result(job, task)
                     except _TaskLost as error:
-                        running[self._retry(job, error)] = job
+                        job = self._next_try(job, error)
+                        running[self._submit(job)] = job
                         continue
                     if result is None:
                         continue
@@ -242,23 +243,37 @@ class Driver:
             raise KitError(f"a node could not set up the kit: {_first_line(error)}",
                            "see the cluster's log; its nodes need room on their disks") from error
         except errors.RayError as error:
-            raise _TaskLost(_first_line(error)) from error
+            # Ray ends tasks of a node whose memory is nearly used up.
+            short = type(error).__name__ == "OutOfMemoryError"
+            raise _TaskLost(_first_line(error), short) from error
 
-    def _retry(self, job: FoldJob, error: Exception) -> Any:
-        """Submit a lost job again; KitError once it was lost more than RETRIES times."""
+    def _next_try(self, job: FoldJob, error: "_TaskLost") -> FoldJob:
+        """A lost job, with half the batch if memory was short; what is lost and why is said.
+
+        KitError once it was lost more than RETRIES times, or the batch is the least already.
+        """
         self.lost[job.key] += 1
         if self.lost[job.key] > RETRIES:
             raise KitError(f"{job.key} was lost {self.lost[job.key]} times; the last time: {error}",
                            "see if its nodes run out of memory, then run the same command with "
                            "--resume") from error
+        if error.memory_short:
+            job = memory.halve(job, len(self.rows[job.fold][0]), error)
+            self.progress.say(f"{job.key}: memory was short on its node, so Ray ended it; trying "
+                              f"again from the start with batch size {job.batch_size}")
+            return job
         start = "its last checkpoint" if (self.plan.folder(job) / CHECKPOINT).is_file() \
             else "the start"
         self.progress.say(f"{job.key}: the node that trained it died; trying again from {start}")
-        return self._submit(job)
+        return job
 
 
 class _TaskLost(Exception):
     """A task's process or node is gone, and its result with it."""
+
+    def __init__(self, why: str, memory_short: bool) -> None:
+        super().__init__(why)
+        self.memory_short = memory_short
 
 
 # -- on a node ------------------------------------------------------------------------------------

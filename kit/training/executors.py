@@ -13,7 +13,7 @@ from kit.core import backend, system
 from kit.core.config import RunConfig
 from kit.core.errors import KitError
 from kit.core.progress import Progress
-from kit.training import fit, job_runner, records, workers
+from kit.training import fit, job_runner, memory, records, workers
 from kit.training.job_runner import Clock, done_event, events_to
 from kit.training.jobs import EventCallback, FoldJob, Plan
 from kit.training.own_models import recipe_of
@@ -190,6 +190,8 @@ class Executor:
         self.pool: workers.WorkerPool | None = None
         if self.kind == "processes":
             self.pool = workers.WorkerPool(config.n_jobs, config.threads)
+        memory.forget()
+        self.said: set[str] = set()  # see job_runner.events_to
 
     def __enter__(self) -> "Executor":
         return self
@@ -212,7 +214,7 @@ class Executor:
             from kit.training import cluster
 
             return cluster.run(plan, jobs, progress, deadline)
-        report = events_to(progress)
+        report = events_to(progress, self.said)
         if self.pool:
             self.pool.report = report
             results = self.pool.run(_train_in_worker, [(plan, job, deadline) for job in jobs])

@@ -15,7 +15,7 @@ import numpy as np
 
 from kit.core import backend, os_errors, storage
 from kit.data.competition import Competition
-from kit.training import checkpoints, models, records
+from kit.training import checkpoints, memory, models, records
 from kit.training.augment import N_NUMBERS
 from kit.training.checkpoints import CheckpointWriter, TrainingState
 from kit.training.jobs import CURVE, ORDER, PARTS, WARPS, EventCallback, FoldData, FoldJob
@@ -49,7 +49,8 @@ def train_fold(job: FoldJob, recipe: Recipe, competition: Competition, data: Fol
 
     Continues from a checkpoint in the folder, and removes it at the end; a finished fold is left as
     it is. `report` is called with each event of the training. start: the fold folder whose model a
-    round of self-training begins with. Raises `Diverged`.
+    round of self-training begins with. Raises `Diverged`, or what the backend raises where memory
+    is short for a training step; KitError where it is short for predicting.
     """
     from keras import ops
 
@@ -57,12 +58,13 @@ def train_fold(job: FoldJob, recipe: Recipe, competition: Competition, data: Fol
         return records.read_done(folder)
     batch_size = min(job.batch_size, len(data.train_rows))
     trainer = trainer_for(recipe, competition, job.precision, batch_size)
+    trainer.say = lambda text: report({"event": "say", "text": text, "once": True})
     state = checkpoints.load(trainer, job, folder / "checkpoint.npz", start)
     checkpoint = CheckpointWriter(folder / "checkpoint.npz")
     images = on_device(data.pixels, trainer.shape)
     labels = ops.convert_to_tensor(data.labels.astype("int32"))
     per_epoch = len(data.train_rows) // batch_size
-    rates = learning_rates(recipe, per_epoch * job.epochs)
+    rates = learning_rates(recipe, per_epoch * job.epochs) * np.float32(job.rate_factor)
     for epoch in range(state.step // per_epoch, job.epochs):
         order, transforms = draw_epoch(trainer, job, data.train_rows, epoch, per_epoch)
         for steps in chunks(state.step - epoch * per_epoch, per_epoch, batch_size):
@@ -86,7 +88,14 @@ def train_fold(job: FoldJob, recipe: Recipe, competition: Competition, data: Fol
                 checkpoint.write_if_due(trainer, job, state, checkpoints.INTERVAL_SECONDS)
         report(_end_epoch(trainer, job, data, state, epoch, float(rates[state.step - 1])))
         checkpoint.write_if_due(trainer, job, state, 0.0)
-    done = _write_artifacts(trainer, job, data, folder, state)
+    try:
+        done = _write_artifacts(trainer, job, data, folder, state)
+    except Exception as error:  # each library has its own
+        if not memory.is_short(error):
+            raise
+        # A smaller batch, with which the fold would be trained anew, does not help here.
+        raise memory.too_short(f"{job.key} is trained, but memory is short for its predictions",
+                               error) from error
     (folder / "checkpoint.npz").unlink(missing_ok=True)
     return done
 

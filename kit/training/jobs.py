@@ -4,6 +4,7 @@ Plan, job and data can be sent to any process. Everything random in a fold is dr
 it does not matter which process trains it.
 """
 
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -42,6 +43,7 @@ class FoldJob:
     attempt: int = 0  # 1: the second try of a fold that went wrong, with other random numbers
     why: str = ""  # the reason for a second try
     guesses: int = 0  # round of self-training; it goes on from the round before
+    asked_batch_size: int = 0  # where memory was short for it (kit.training.memory); else 0
 
     @property
     def key(self) -> str:
@@ -53,6 +55,16 @@ class FoldJob:
     def previous_round(self) -> "FoldJob":
         """The job whose trained model a round of self-training begins with."""
         return replace(self, guesses=self.guesses - 1)
+
+    @property
+    def rate_factor(self) -> float:
+        """By what the recipe's learning rate is multiplied: 1 with the batch that was asked for.
+
+        Where memory was short for that, the square root of the share of it that fits. So Adam and
+        RMSprop take the path that they would have taken with the whole batch (Malladi et al. 2022,
+        arXiv 2205.10287), and folds of unlike batches stay comparable.
+        """
+        return math.sqrt(self.batch_size / (self.asked_batch_size or self.batch_size))
 
     def rng(self, *stream: int) -> np.random.Generator:
         """The generator of one purpose of this job, the same on every machine."""

@@ -4,6 +4,7 @@ Some steps of each model are timed by the very processes that will train, all of
 they have compiled for it then serves the training, too.
 """
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from kit.core import backend
 from kit.core.config import RunConfig
 from kit.data.source import DataFolder
-from kit.training import fit, models, predict
+from kit.training import fit, memory, models, predict
 from kit.training.executors import Executor
 from kit.training.jobs import GUESSES_TIMES, FoldJob
 from kit.training.own_models import recipe_of
@@ -59,17 +60,30 @@ def measure(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], data
 
 def _measure_here(config: RunConfig, data: DataFolder, jobs: Sequence[FoldJob],
                   wait_for_others: WaitForOthers) -> dict[str, Cost]:
-    """In a process that will train: the costs of the jobs' models."""
-    return {job.model: _measure_model(config, data, job, wait_for_others) for job in jobs}
+    """In a process that will train: the costs of the jobs' models.
+
+    Where memory is short, with the batch that fits, as the process will train then.
+    """
+    costs: dict[str, Cost] = {}
+    for job in jobs:
+        wait_once = functools.cache(wait_for_others)  # the others wait for a model once, too
+        while job.model not in costs:
+            try:
+                costs[job.model] = _measure_model(config, data, job, wait_once)
+            except Exception as error:  # each library has its own
+                if not memory.is_short(error):
+                    raise
+                job = memory.halve(job, fold_rows(config, data), error)
+    return costs
 
 
 def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob,
                    wait_for_others: WaitForOthers) -> Cost:
     """Time some steps and some predicting on the run's own rows; the weights are then useless."""
     train, test, extra = data.train(), data.test(), data.extra()
-    rows = _rows_used(config, data)
-    val_rows = rows // config.n_folds
-    train_rows = rows - val_rows
+    train_rows = fold_rows(config, data)
+    val_rows = _rows_used(config, data) - train_rows
+    job = memory.fitting(job, train_rows)
     trainer = trainer_for(recipe_of(config, job.model), data.competition, job.precision,
                           min(job.batch_size, train_rows))
     per_epoch = train_rows // trainer.batch_size
@@ -123,6 +137,12 @@ def _rows_used(config: RunConfig, data: DataFolder) -> int:
     """How many rows of the training file a run takes."""
     rows = len(data.train())
     return rows if config.limit is None else min(rows, config.limit * data.competition.n_classes)
+
+
+def fold_rows(config: RunConfig, data: DataFolder) -> int:
+    """How many rows a fold of a run trains on."""
+    rows = _rows_used(config, data)
+    return rows - rows // config.n_folds
 
 
 def stated_costs(config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder,

@@ -6,13 +6,14 @@ read together.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from kit.core import backend
 from kit.data.competition import Competition
+from kit.training import memory
 from kit.training.augment import views, warp
 from kit.training.models import Recipe
 from kit.training.spreading import MOST_ROWS, spread
@@ -28,6 +29,8 @@ class Predictor:
         self.competition, self.precision = competition, precision
         self.model = self.build_model()
         self.predict_batch = _compile_probs(self.model, self.shape)
+        self.batch = BATCH  # images at a time; fewer where memory is short, which `say` is told
+        self.say: Callable[[str], None] = lambda text: None
 
     @functools.cached_property
     def features_of(self) -> Callable[[np.ndarray], np.ndarray]:
@@ -55,14 +58,16 @@ def predictor_for(recipe: Recipe, competition: Competition, precision: str) -> P
 def predict_probs(predictor: Predictor, pixels: np.ndarray, n_views: int = 1) -> np.ndarray:
     """Probs `(n, n_classes)` float32 of pixels `(n, h·w)` uint8, each row by itself.
 
-    They are the mean over `n_views` views of each image.
+    They are the mean over `n_views` views of each image. Where memory is short, fewer images are
+    predicted at a time from then on; KitError where even few are too many.
     """
     transforms = [None, *views(n_views, predictor.shape)[1:]]
-    batches = []
-    for rows, images in _batches(predictor, pixels):
-        by_view = [predictor.predict_batch(images, transform)[:rows] for transform in transforms]
-        batches.append(np.mean(by_view, axis=0, dtype="float64"))
-    probs = np.concatenate(batches)
+
+    def mean_of_views(images: np.ndarray) -> np.ndarray:
+        by_view = [predictor.predict_batch(images, transform) for transform in transforms]
+        return np.mean(by_view, axis=0, dtype="float64")
+
+    probs = _in_batches(predictor, pixels, mean_of_views)
     return (probs / probs.sum(1, keepdims=True)).astype("float32")
 
 
@@ -78,18 +83,35 @@ def predict_together(predictor: Predictor, pixels: np.ndarray, n_views: int = 1)
     parts = []
     for part in np.array_split(np.arange(len(pixels)), n_parts):
         rows = pixels[part[0]:part[-1] + 1]
-        features = [predictor.features_of(images)[:n] for n, images in _batches(predictor, rows)]
-        parts.append(spread(predict_probs(predictor, rows, n_views), np.concatenate(features)))
+        features = _in_batches(predictor, rows, predictor.features_of)
+        parts.append(spread(predict_probs(predictor, rows, n_views), features))
     return np.concatenate(parts)
 
 
-def _batches(predictor: Predictor, pixels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Pixels in batches of `BATCH` images `(BATCH, h, w, 1)`; how many of them are rows."""
-    for start in range(0, len(pixels), BATCH):
-        batch = np.asarray(pixels[start:start + BATCH])
-        images = np.zeros((BATCH, *predictor.shape, 1), "uint8")
-        images[:len(batch)] = batch.reshape(len(batch), *predictor.shape, 1)
-        yield len(batch), images
+def _in_batches(predictor: Predictor, pixels: np.ndarray,
+                ask: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """What `ask` returns for images `(batch, h, w, 1)`, of all pixels; in half as large batches
+    where memory is short.
+    """
+    while True:
+        size, answers = predictor.batch, []
+        try:
+            for start in range(0, len(pixels), size):
+                batch = np.asarray(pixels[start:start + size])
+                images = np.zeros((size, *predictor.shape, 1), "uint8")
+                images[:len(batch)] = batch.reshape(len(batch), *predictor.shape, 1)
+                answers.append(ask(images)[:len(batch)])
+            return np.concatenate(answers)
+        except Exception as error:  # each library has its own
+            if not memory.is_short(error):
+                raise
+            if size // 2 < memory.LEAST:
+                raise memory.too_short(
+                    f"memory is short even for predicting {size} images at a time",
+                    error) from error
+        predictor.batch = size // 2
+        predictor.say(f"predicting {predictor.batch} images at a time instead of {BATCH}, as "
+                      "memory is short")
 
 
 # -- on TensorFlow and on JAX ----------------------------------------------------------------------

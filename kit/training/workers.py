@@ -16,6 +16,8 @@ from kit.core import backend, system
 from kit.core.errors import KitError
 from kit.training.jobs import EventCallback
 
+KILLED, ENDED = -9, -15  # exit codes: by SIGKILL from outside, by the pool itself
+
 WaitForOthers = Callable[[], None]  # blocks until every process of the pool has called it
 
 
@@ -27,35 +29,48 @@ class WorkerPool:
         self.report: EventCallback = lambda event: None  # receives what the tasks report
         self.pool: Any = None
         self.sent = self.received = 0  # events: reported in the processes, and passed on here
+        self.processes: list[Any] = []
+        self.unsaid: list[str] = []  # what the next call of `run` reports
 
     def run(self, task: Callable[..., Any], calls: list[tuple]) -> list[Any]:
         """What `task(*call, report)` returns for each of the calls.
 
         A process that is free takes the next call. All events that the tasks `report` are passed on
-        before this returns.
+        before this returns. If a process is killed, as by a system whose memory is short, what is
+        not done is called once more, in half as many processes. KitError if the only one is killed,
+        or one ends by itself.
         """
         from concurrent.futures.process import BrokenProcessPool
 
-        self._start()
-        try:
-            futures = [self._submit(_run_reporting, task, call) for call in calls]
-            results = [future.result() for future in futures]
-            self.sent += sum(sent for _, sent in results)
-            patience = time.monotonic() + 5.0  # a display may be slow, but not for ever
-            while self.received < self.sent and time.monotonic() < patience:
-                time.sleep(0.01)
-            return [result for result, _ in results]
-        except BrokenProcessPool as error:
-            raise KitError("a training process died (out of memory, killed, or at its start)",
-                           "run the same command with --resume; with --executor local if memory is "
-                           "short") from error
+        results: dict[int, tuple[Any, int]] = {}
+        while len(results) < len(calls):
+            self._start()
+            while self.unsaid:
+                self.report({"event": "say", "text": self.unsaid.pop(0)})
+            futures: dict[int, Any] = {}
+            try:
+                for i, call in enumerate(calls):
+                    if i not in results:
+                        futures[i] = self._submit(_run_reporting, task, call)
+                for i, future in futures.items():
+                    results[i] = future.result()
+                    self.sent += results[i][1]
+            except BrokenProcessPool as error:
+                results |= {i: future.result() for i, future in futures.items()
+                            if future.done() and not future.exception()}
+                self._go_on_with_fewer(error)
+        patience = time.monotonic() + 5.0  # a display may be slow, but not for ever
+        while self.received < self.sent and time.monotonic() < patience:
+            time.sleep(0.01)
+        return [results[i][0] for i in range(len(calls))]
 
     def run_on_all(self, task: Callable[..., Any], arguments: tuple,
                    patience: float) -> list[Any] | None:
         """What `task(*arguments, wait_for_others)` returns in each process, all working at once.
 
-        None where they are not ready after `patience` seconds: then they are ended, and the next
-        task starts new ones. `wait_for_others()` blocks until all processes have called it.
+        None where they are not ready after `patience` seconds, or one has died: then they are
+        ended, and the next task starts new ones. `wait_for_others()` blocks until all processes
+        have called it.
         """
         from concurrent.futures import wait
         from concurrent.futures.process import BrokenProcessPool
@@ -66,9 +81,35 @@ class WorkerPool:
             if not wait(futures, patience).not_done:
                 return [future.result() for future in futures]
         except BrokenProcessPool:
-            pass
+            with contextlib.suppress(KitError):  # the training will say it, if it dies as well
+                self._go_on_with_fewer()
         self.shutdown(at_once=True)
         return None
+
+    def _go_on_with_fewer(self, cause: BaseException | None = None) -> None:
+        """After a process has died: end the others, and let half as many take their place.
+
+        KitError where it was not killed, so that fewer would not help, or was the only one.
+        """
+        self.shutdown(at_once=True)
+        self.sent = self.received = 0
+        codes = [process.exitcode for process in self.processes]
+        if KILLED not in codes:
+            code = next((code for code in codes if code not in (None, 0, ENDED)), "unknown")
+            raise KitError(f"a training process died (exit code {code})",
+                           "run the same command with --resume; with --executor local if memory is "
+                           "short") from cause
+        if len(self.slots) == 1:
+            raise KitError("the only training process was killed, as the system does when memory "
+                           "is short",
+                           "end other programs or give the container more memory, then run the "
+                           "same command with --resume --executor local, which needs one process "
+                           "less; or train with less in a new run: --batch-size 64 or --model "
+                           "light") from cause
+        before = len(self.slots)
+        self.slots = self.slots[:before // 2]
+        self.unsaid.append(f"one of {before} training processes was killed, as the system does "
+                           f"when memory is short: going on with {len(self.slots)} at a time")
 
     def shutdown(self, at_once: bool = False) -> None:
         """End the processes; `at_once`: without waiting for their tasks."""
@@ -103,7 +144,9 @@ class WorkerPool:
     def _submit(self, task: Callable[..., Any], *arguments: Any) -> Any:
         """The future of a task; the first ones start the processes."""
         try:
-            return self.pool.submit(task, *arguments)
+            future = self.pool.submit(task, *arguments)
+            self.processes = list((self.pool._processes or {}).values())
+            return future
         except OSError as error:
             raise KitError(f"cannot start a training process: {error.strerror or error}",
                            "close other programs or raise ulimit -u, or use --executor local"

@@ -444,16 +444,23 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_is_said_and_the_run_resumes(workplace, capsys):
+def test_killed_workers_leave_fewer_and_the_run_resumes(workplace):
     options = ["cv", "--model", "mlp", "--epochs", "40", "--folds", "2", "--limit", "100", "--executor", "processes",
                "--threads", "1", "--run", "a", "--json"]
-    with start(workplace, *options, KIT_TEST=str(workplace)) as process:
+    def kill_a_worker():
         wait_for_step(process)
         workers = [pid for pid in processes_with(f"KIT_TEST={workplace}") if pid != process.pid
                    and b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         os.kill(workers[0], signal.SIGKILL)
+
+    with start(workplace, *options, KIT_TEST=str(workplace)) as process:
+        kill_a_worker()
+        said = next(line for line in process.stderr if "was killed" in line)
+        assert "going on with 1 at a time" in said
+        kill_a_worker()
         rest = process.stderr.read()
-        assert process.wait(60) == 2 and two_lines(rest) and "a training process died" in rest
+        assert process.wait(60) == 2 and two_lines(rest)
+        assert "the only training process was killed" in rest
     with start(workplace, *options, "--resume") as process:
         process.stderr.read()
         assert process.wait(120) == 0

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -153,10 +154,11 @@ class FakeRay:
     exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError, RuntimeEnvSetupError=MemoryError)
 
     def __init__(self, outcome):
-        self.outcome, self.submitted, self.cancelled = outcome, [], []
+        self.outcome, self.submitted, self.cancelled, self.batches = outcome, [], [], {}
 
     def submit(self, plan, job, *_):
         self.submitted.append(job.key)
+        self.batches.setdefault(job.key, []).append(job.batch_size)
         return (len(self.submitted), job)
 
     def get(self, task):
@@ -173,7 +175,8 @@ def drive(ray, plan, progress=None, deadline=None):
     driver = cluster.Driver(ray, plan, progress or Progress(), deadline)
     driver.train = SimpleNamespace(remote=ray.submit)
     driver.queue = SimpleNamespace(take=SimpleNamespace(remote=lambda: None))
-    driver.arrays, driver.threads, driver.rows = None, 1, dict.fromkeys(range(4))
+    driver.arrays, driver.threads = None, 1
+    driver.rows = dict.fromkeys(range(4), (range(3_000), range(1_000)))
     driver._prepare = lambda jobs: None
     return driver.run(list(plan.jobs))
 
@@ -205,6 +208,24 @@ def test_a_lost_job_is_tried_again(plan):
     assert drive(ray, plan, spy)
     assert ray.submitted.count(plan.jobs[1].key) == 3 and len(ray.submitted) == 6
     assert spy.said == [f"{plan.jobs[1].key}: the node that trained it died; trying again from the start"] * 2
+
+
+def test_a_job_for_which_a_node_lacks_memory_is_tried_again_with_half_the_batch(plan):
+    class OutOfMemoryError(RayError):
+        pass
+
+    def outcome(job):
+        if job.fold == 1 and job.batch_size > 32:
+            raise OutOfMemoryError("Task was killed due to the node running low on memory.")
+        return {}, {"done.json": b"{}"}
+
+    plan = replace(plan, jobs=tuple(replace(job, batch_size=128) for job in plan.jobs))
+    ray, spy = FakeRay(outcome), Spy()
+    assert len(drive(ray, plan, spy)) == 4
+    key = plan.jobs[1].key
+    assert ray.batches[key] == [128, 64, 32] and ray.batches[plan.jobs[0].key] == [128]
+    assert spy.said[-1] == (f"{key}: memory was short on its node, so Ray ended it; trying again "
+                            "from the start with batch size 32")
 
 
 def test_a_job_that_is_lost_too_often_ends_the_run(plan):
