@@ -49,13 +49,21 @@ def probs(plan):
     return [np.load(plan.folder(job) / "test.npz")["probs"] for job in plan.jobs]
 
 
-def test_the_baseline_comes_first_and_once():
-    config = RunConfig(models=("cnn", "cnn_aug"), n_folds=3, n_seeds=2, epochs=1, batch_size=64, tta=2)
+def test_the_baseline_comes_first_where_time_is_short_and_once():
+    config = RunConfig(models=("cnn", "cnn_aug"), n_folds=3, n_seeds=2, epochs=1, batch_size=64,
+                       tta=2, time_budget=60.0)
     jobs = make_jobs(config, "float32")
     assert [job.key for job in jobs[:3]] == [f"mlp/seed_0/fold_{k}" for k in range(3)]
+    assert [job.model for job in jobs[3:]] == ["cnn"] * 6 + ["cnn_aug"] * 6
     assert len(jobs) == 3 + 2 * 2 * 3 and len({job.key for job in jobs}) == len(jobs)
     assert {(job.epochs, job.batch_size, job.tta) for job in jobs[:3]} == {(10, 128, 1)}
     assert {(job.epochs, job.batch_size, job.tta) for job in jobs[3:]} == {(1, 64, 2)}
+
+
+def test_without_a_time_budget_the_longest_come_first():
+    jobs = make_jobs(RunConfig(models=("cnn", "strong"), n_folds=3), "float32")
+    assert [job.model for job in jobs] == ["strong"] * 3 + ["cnn"] * 3 + ["mlp"] * 3
+    assert [job.fold for job in jobs] == [0, 1, 2] * 3
 
 
 def test_processes_give_what_this_process_gives(data, tmp_path):
