@@ -282,7 +282,7 @@ def keep_weights(trained: TrainedRun, folder: Path) -> tuple[int, int]:
     n_bytes = kept_weights.keep(trained.run, kept, test)
     before = np.asarray(trained.results.test)
     probs = ensemble_probs(kept, *read_config_and_competition(kept.path), test, Progress())
-    share = kept_weights.difference(probs, before)
+    share = kept_weights.total_variation(probs, before)
     if not share <= kept_weights.MAX_DIFFERENCE:
         kept_weights.remove(kept)
         raise KitError(f"{share:.2f} of the test probs of {trained.run.name} lie elsewhere when "

@@ -104,7 +104,7 @@ def draw_devanagari(folder: Path = Path(), rows_per_class: int = 20) -> None:
     (folder / "data.csv").write_text(
         csv_text(
             [*(f"pixel_{i:04}" for i in range(1024)), "character"],
-            ([*images[i].ravel(), about.own_labels[classes[i]]] for i in order),
+            ([*images[i].ravel(), about.class_labels[classes[i]]] for i in order),
         )
     )
     exec(blocks(PAGE.read_text("utf-8"), "python")[0], {})

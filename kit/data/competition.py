@@ -42,8 +42,8 @@ class Layout:
     def columns(self) -> tuple[str, ...]:
         return self.before + self.pixels + self.after
 
-    def place(self, name: str | None) -> int | None:
-        """The place of a column among those beside the image; None if there is none."""
+    def index_beside_pixels(self, name: str | None) -> int | None:
+        """The index of a column among `before + after`; None if it is not there."""
         beside = self.before + self.after
         return beside.index(name) if name in beside else None
 
@@ -96,19 +96,19 @@ class Competition:
         return len(self.class_names)
 
     @property
-    def own_labels(self) -> tuple[str, ...]:
+    def class_labels(self) -> tuple[str, ...]:
         """The label of each class, as text, as the files have it."""
         return self.labels or tuple(map(str, range(self.n_classes)))
 
     @property
-    def counts_from_zero(self) -> bool:
+    def labels_are_indices(self) -> bool:
         """Whether the labels in the files are the classes' numbers, 0, 1, 2, …"""
-        return self.own_labels == tuple(map(str, range(self.n_classes)))
+        return self.class_labels == tuple(map(str, range(self.n_classes)))
 
     def label(self, k: int) -> int | str:
         """The label of class `k`, as a number if all labels are whole numbers."""
-        numbers = all(re.fullmatch("0|[1-9][0-9]*", label) for label in self.own_labels)
-        return int(self.own_labels[k]) if numbers else self.own_labels[k]
+        numbers = all(re.fullmatch("0|[1-9][0-9]*", label) for label in self.class_labels)
+        return int(self.class_labels[k]) if numbers else self.class_labels[k]
 
     @property
     def n_pixels(self) -> int:
@@ -165,8 +165,8 @@ class Competition:
 
     def is_like(self, other: "Competition") -> bool:
         """Whether models of the two answer the same question, however it is described."""
-        return (self.slug, self.own_labels, self.shape) \
-            == (other.slug, other.own_labels, other.shape)
+        return (self.slug, self.class_labels, self.shape) \
+            == (other.slug, other.class_labels, other.shape)
 
     def or_write(self, setting: str) -> str:
         """The end of a fix: that `setting` can be corrected in the user's file, if there is one."""

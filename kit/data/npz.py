@@ -74,10 +74,10 @@ def write_labels(path: Path, competition: Competition, ids: np.ndarray, labels: 
 
     record: see `storage.write_bytes`.
     """
-    own = competition.own_labels
+    class_labels = competition.class_labels
     names = quote_cells(map(str, ids.tolist()))
     rows = [",".join(quote_cells(competition.submission_columns)),
-            *(f"{name},{own[k]}" for name, k in zip(names, labels.tolist(), strict=True))]
+            *(f"{name},{class_labels[k]}" for name, k in zip(names, labels.tolist(), strict=True))]
     storage.write_text(path, "\n".join(rows) + "\n", record)
 
 
@@ -205,7 +205,7 @@ def _classes(labels: np.ndarray, called: str, competition: Competition) -> np.nd
 
     KitError for a label that is none of them.
     """
-    if competition.counts_from_zero:
+    if competition.labels_are_indices:
         if not _whole(labels, competition.n_classes - 1):
             raise KitError(f"{called}: the labels are not whole numbers from 0 to "
                            f"{competition.n_classes - 1}",
@@ -215,10 +215,10 @@ def _classes(labels: np.ndarray, called: str, competition: Competition) -> np.nd
         return labels.astype(np.uint8)
     if labels.dtype.kind == "f" and _whole(labels, 1 << 53):
         labels = labels.astype(np.int64)
-    class_of = {label: k for k, label in enumerate(competition.own_labels)}
+    class_of = {label: k for k, label in enumerate(competition.class_labels)}
     there, place = np.unique(labels.astype(str), return_inverse=True)
     if unknown := [label for label in there.tolist() if label not in class_of]:
         raise KitError(f"{called}: no label of the competition: {list_names(unknown)}",
-                       f"the labels are {list_names(competition.own_labels)}: correct them"
+                       f"the labels are {list_names(competition.class_labels)}: correct them"
                        f"{competition.or_write('all that there are as labels')}")
     return np.array([class_of[label] for label in there.tolist()], np.uint8)[place.reshape(-1)]

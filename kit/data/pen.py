@@ -26,20 +26,20 @@ def fit_to_box(points: np.ndarray, radius: np.ndarray) -> np.ndarray:
     scale = BOX / np.maximum((high - low).max(axis=1), 1e-9)
     for _ in range(4):
         # The pen adds its radius at each edge, which scaling does not change: approach the size
-        low, high = bounds(points * scale[:, None, None], radius, share=1.0)
+        low, high = bounds(points * scale[:, None, None], radius, radius_factor=1.0)
         scale *= 1 + (BOX - (high - low).max(axis=1)) / BOX
     points = points * scale[:, None, None]
-    low, high = bounds(points, radius, share=1.0)
+    low, high = bounds(points, radius, radius_factor=1.0)
     margin = np.floor(np.maximum(BOX - (high - low), 0.0) / 2 + 1e-6)
     return points + (margin - low)[:, :, None]
 
 
 def bounds(points: np.ndarray, radius: np.ndarray,
-           share: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest x and y, each (n, 2), of the visible points, with `share` times the radius
-    around them.
+           radius_factor: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest x and y, each (n, 2), of the visible points, with `radius_factor` times
+    the radius around them.
     """
-    reach = np.where(radius > UNSEEN, share * radius, -np.inf)[:, None]
+    reach = np.where(radius > UNSEEN, radius_factor * radius, -np.inf)[:, None]
     return (points - reach).min(axis=2), (points + reach).max(axis=2)
 
 

@@ -208,7 +208,7 @@ def _choose(random: PortableRandom, label: int, n: int, sharpness: float = 1.0) 
 
 def _moves(random: PortableRandom, line: strokes.Curve, n: int) -> np.ndarray:
     """Random shifts of the control points (n, k, 2); the points of a corner get the same shift."""
-    return random.normal(n, int(line.knot[-1]) + 1, 2)[:, line.knot]
+    return random.normal(n, int(line.group[-1]) + 1, 2)[:, line.group]
 
 
 @cache
@@ -222,9 +222,9 @@ def _curves(label: int) -> tuple[strokes.Curve, ...]:
 def _write_digits(hand: Handwriting, labels: np.ndarray, paper: Paper,
                   random: PortableRandom) -> np.ndarray:
     """Pixels uint8 (n, 784) of one writer's digits."""
-    points, along, down = _draw_strokes(hand, labels, random)
-    points = _warp(hand, points, along, random)
-    radius = np.where(down, _pen_radius(hand, points, along, random), pen.UNSEEN)
+    points, arc_length, down = _draw_strokes(hand, labels, random)
+    points = _warp(hand, points, arc_length, random)
+    radius = np.where(down, _pen_radius(hand, points, arc_length, random), pen.UNSEEN)
     points, radius = _add_marks(paper, points, radius, random)
     box = pen.rasterize(pen.fit_to_box(points, radius), radius)
     edge = box * (1 - box) * 4  # 0 on paper and on ink: only edges are ragged
@@ -235,11 +235,11 @@ def _write_digits(hand: Handwriting, labels: np.ndarray, paper: Paper,
 
 def _draw_strokes(hand: Handwriting, labels: np.ndarray,
                   random: PortableRandom) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The line of each digit, padded to the longest: points (n, 2, p), along (n, p) and pen down
-    (n, p).
+    """The line of each digit, padded to the longest: points (n, 2, p), arc length (n, p) and pen
+    down (n, p).
     """
-    longest = max(len(line.along) for label in range(N_DIGITS) for line in _curves(label))
-    points, along = np.zeros((len(labels), 2, longest)), np.zeros((len(labels), longest))
+    longest = max(len(line.arc_length) for label in range(N_DIGITS) for line in _curves(label))
+    points, arc_length = np.zeros((len(labels), 2, longest)), np.zeros((len(labels), longest))
     down = np.zeros((len(labels), longest), dtype=bool)
     for label in range(N_DIGITS):
         rows = np.flatnonzero(labels == label)
@@ -248,13 +248,13 @@ def _draw_strokes(hand: Handwriting, labels: np.ndarray,
         for habit in np.unique(habits):
             line, mine = _curves(label)[habit], rows[habits == habit]
             control = hand.shapes[label][habit] + hand.shake * _moves(random, line, len(mine))
-            points[mine, :, :len(line.along)] = (line.basis @ control).transpose(0, 2, 1)
-            along[mine, :len(line.along)] = line.along
-            down[mine, :len(line.along)] = True
-    return points, along, down
+            points[mine, :, :len(line.arc_length)] = (line.basis @ control).transpose(0, 2, 1)
+            arc_length[mine, :len(line.arc_length)] = line.arc_length
+            down[mine, :len(line.arc_length)] = True
+    return points, arc_length, down
 
 
-def _warp(hand: Handwriting, points: np.ndarray, along: np.ndarray,
+def _warp(hand: Handwriting, points: np.ndarray, arc_length: np.ndarray,
           random: PortableRandom) -> np.ndarray:
     """`points` (n, 2, p) with the writer's width, taper, bend, slant, turn and wobble."""
     n = len(points)
@@ -269,11 +269,11 @@ def _warp(hand: Handwriting, points: np.ndarray, along: np.ndarray,
     warped = np.stack([x, y], axis=1)
     for waves in (1.1, 2.3):  # periods per digit height of line
         phase = 2 * np.pi * random.uniform(n, 2, 1)
-        warped += hand.wobble / waves * np.sin(2 * np.pi * waves * along[:, None] + phase)
+        warped += hand.wobble / waves * np.sin(2 * np.pi * waves * arc_length[:, None] + phase)
     return warped
 
 
-def _pen_radius(hand: Handwriting, points: np.ndarray, along: np.ndarray,
+def _pen_radius(hand: Handwriting, points: np.ndarray, arc_length: np.ndarray,
                 random: PortableRandom) -> np.ndarray:
     """The pen radius at each point (n, p), in pixels; UNSEEN where the ink runs out."""
     n = len(points)
@@ -281,13 +281,13 @@ def _pen_radius(hand: Handwriting, points: np.ndarray, along: np.ndarray,
     direction = np.arctan2(step[:, 1], step[:, 0])
     thick = 1 + hand.nib * np.cos(2 * (direction - hand.nib_angle))
     phase = 2 * np.pi * random.uniform(n, 1)
-    press = 1 + hand.pressure * np.sin(2 * np.pi * 0.8 * along + phase)
+    press = 1 + hand.pressure * np.sin(2 * np.pi * 0.8 * arc_length + phase)
     radius = hand.pen * np.exp(0.08 * random.normal(n, 1)) * thick * press
-    length = along.max(axis=1, keepdims=True)
+    length = arc_length.max(axis=1, keepdims=True)
     for share in (0.6, 0.4):  # at most two places where the ink runs out
         here = random.uniform(n, 1) < hand.gaps * share
         place, depth = random.uniform(n, 1) * length, 0.6 + 1.2 * random.uniform(n, 1)
-        distance = (along - place) / (0.03 + 0.05 * random.uniform(n, 1))
+        distance = (arc_length - place) / (0.03 + 0.05 * random.uniform(n, 1))
         radius = radius - here * depth * np.exp(-(distance**2))
     return np.clip(radius, pen.UNSEEN, pen.MAX_RADIUS)
 

@@ -30,15 +30,15 @@ class Habit:
 class Curve:
     """A habit as a smooth line: its points are `basis` @ `control`.
 
-    basis (p, k); control (k, 2). knot (k,): the same number for control points that must move
-    together, as those of a corner. along (p,): the length of the line up to each point, in digit
-    heights, over all strokes.
+    basis (p, k); control (k, 2). group (k,): the same number for control points that must move
+    together, as those of a corner. arc_length (p,): the length of the line up to each point, in
+    digit heights, over all strokes.
     """
 
     basis: np.ndarray
     control: np.ndarray
-    knot: np.ndarray
-    along: np.ndarray
+    group: np.ndarray
+    arc_length: np.ndarray
 
 
 def make_curve(habit: Habit) -> Curve:

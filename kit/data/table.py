@@ -63,8 +63,8 @@ def read_table(path: Path, competition: Competition, labelled: bool, cache: bool
     """
     path = Path(path)
     key = competition.layout(labelled).columns
-    if not competition.counts_from_zero:
-        key = (*key, "", *competition.own_labels)
+    if not competition.labels_are_indices:
+        key = (*key, "", *competition.class_labels)
     if not competition.header:
         key = (*key, "", "no header")
     found = table_cache.load(path, key, competition.n_classes) if cache else None
@@ -87,7 +87,7 @@ def read_test_labels(path: Path, competition: Competition) -> np.ndarray | None:
     For scoring a finished submission only.
     """
     layout = _layout(path, competition, labelled=False)
-    if layout.place(competition.label_column) is None:
+    if layout.index_beside_pixels(competition.label_column) is None:
         return None
     return _read(path, competition, layout, labelled=True)[1][1]
 
@@ -104,10 +104,10 @@ def write_table(path: Path, competition: Competition, labelled: bool, pixels: np
     layout = competition.layout(labelled)
     if labels is None:
         layout = _without_labels(layout, competition)
-    own = competition.own_labels
+    class_labels = competition.class_labels
     beside = {name: [""] * len(pixels) for name in layout.before + layout.after}
     if labels is not None:
-        beside[competition.label_column] = [own[k] for k in labels.tolist()]
+        beside[competition.label_column] = [class_labels[k] for k in labels.tolist()]
     if ids is not None and competition.id_column in beside:
         beside[competition.id_column] = quote_cells(map(str, ids.tolist()))
     texts = list(beside.values())
@@ -154,15 +154,15 @@ def _read(path: Path, competition: Competition, layout: Layout,
 
     Needs at most two bytes of memory per pixel.
     """
-    label_at = layout.place(competition.label_column) if labelled else None
-    id_at = None if labelled else layout.place(competition.id_column)
+    label_at = layout.index_beside_pixels(competition.label_column) if labelled else None
+    id_at = None if labelled else layout.index_beside_pixels(competition.id_column)
     columns, texts = layout.columns, (len(layout.before), len(layout.after))
     # The quick way: labels that are the classes' numbers are read as the pixels are
-    plain = label_at is not None and texts == (1, 0) and competition.counts_from_zero
+    plain = label_at is not None and texts == (1, 0) and competition.labels_are_indices
     texts = (0, 0) if plain else texts
     n_classes = competition.n_classes if plain else None
-    class_of = {label.encode(): k for k, label in enumerate(competition.own_labels)}
-    shown = list_names(competition.own_labels)
+    class_of = {label.encode(): k for k, label in enumerate(competition.class_labels)}
+    shown = list_names(competition.class_labels)
     allowed = (label_at, class_of, f"the labels are {shown}: correct the cell"
                f"{competition.or_write('all that there are as labels')}; or {AGAIN}") \
         if label_at is not None and not plain else None
@@ -281,7 +281,7 @@ def _notes(path: Path, competition: Competition, labels: np.ndarray | None,
     if labels is not None:
         absent = np.flatnonzero(np.bincount(labels, minlength=competition.n_classes) == 0)
         if absent.size:
-            missing = ", ".join(competition.own_labels[k] for k in absent)
+            missing = ", ".join(competition.class_labels[k] for k in absent)
             notes.append(f"{path.name} has no row of class {missing}")
     if ids.dtype.kind == "U":
         notes.append(f"the ids of {path.name} are text, such as {quoted(str(ids[0]))}")

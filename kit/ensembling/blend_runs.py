@@ -143,7 +143,7 @@ def _other_data(a: ScoredRun, b: ScoredRun) -> str:
     data, others = a.config["data"], b.config["data"]
     if about.slug != other.slug:
         return f"{other.slug}, not {about.slug}"
-    if about.own_labels != other.own_labels:
+    if about.class_labels != other.class_labels:
         return f"the labels of {about.slug} were others"
     if data["is_sample"] != others["is_sample"]:
         return "the drawn sample, not real data" if others["is_sample"] else \

@@ -24,7 +24,7 @@ from kit.ensembling.prior import class_prior
 from kit.training import kept_weights, records
 from kit.training.jobs import FoldJob
 from kit.training.own_models import recipe_of
-from kit.training.predict import Predictor, predict_together, predictor_for
+from kit.training.predict import Predictor, predict_with_spreading, predictor_for
 
 
 def predict_file(run: RunFolder, test: Path, out: Path, progress: Progress | None = None) -> int:
@@ -102,7 +102,7 @@ def fold_probs(weights: Path, job: FoldJob, config: RunConfig, competition: Comp
     """
     predictor = _predictor(weights, job, config, competition)
     predictor.say = say
-    probs = predict_together(predictor, pixels, job.tta)
+    probs = predict_with_spreading(predictor, pixels, job.tta)
     if not np.isfinite(probs).all():
         raise storage.damaged(weights, "what it predicts are not numbers")
     return probs

@@ -48,8 +48,8 @@ def write_submission(path: Path, ids: np.ndarray, probs: np.ndarray, competition
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(competition.submission_columns)
-    own = competition.own_labels
-    labels = [own[k] for k in probs.argmax(axis=1).tolist()]
+    class_labels = competition.class_labels
+    labels = [class_labels[k] for k in probs.argmax(axis=1).tolist()]
     writer.writerows(zip(ids.tolist(), labels, strict=True))
     storage.write_text(path, text.getvalue(), record)
 
@@ -58,7 +58,7 @@ def read_labels(path: Path, competition: Competition, ids: np.ndarray) -> np.nda
     """The numbers of the classes (n,) that a valid submission gives `ids`, in their order, whatever
     its own order.
     """
-    class_of = {label: k for k, label in enumerate(competition.own_labels)}
+    class_of = {label: k for k, label in enumerate(competition.class_labels)}
     with open_packed(Path(path)) as file:
         rows = csv.DictReader(io.TextIOWrapper(file, "utf-8", newline=""))
         id_column, label_column = competition.submission_columns
@@ -159,10 +159,10 @@ class _RowChecker:
         self.found = found
         self.n_cells = len(names)
         self.id_at, self.label_at = map(names.index, competition.submission_columns)
-        self.labels = set(competition.own_labels)
+        self.labels = set(competition.class_labels)
         self.allowed = (f"a whole number from 0 to {competition.n_classes - 1} in plain digits"
-                        if competition.counts_from_zero else
-                        f"one of the labels {list_names(competition.own_labels)}")
+                        if competition.labels_are_indices else
+                        f"one of the labels {list_names(competition.class_labels)}")
         self.wanted = [str(name) for name in test_ids.tolist()]
         self.known = set(self.wanted)
         self.line_of: dict[str, int] = {}  # of each id, in the order of the file

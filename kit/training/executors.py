@@ -104,17 +104,17 @@ def is_far_below(accuracy: float, usual: float, rows: int) -> bool:
 # -- on which executor -----------------------------------------------------------------------------
 
 
-def settle(config: RunConfig, executor: str | None = None) -> tuple[RunConfig, str, str]:
+def settle(config: RunConfig, begun_with: str | None = None) -> tuple[RunConfig, str, str]:
     """`config` with precision, executor and threads chosen for this machine.
 
     This is done once for all jobs of a run: with another number of threads the same job has other
     bits. The cores are shared among the folds of the run's own models. With the config come the
-    reason for its precision, and a note where `auto` fell back to one process. executor: of the run
-    that is resumed, which `auto` then means. KitError where this machine cannot train as the config
-    asks.
+    reason for its precision, and a note where `auto` fell back to one process. begun_with: the
+    executor of the run that is resumed, which `auto` then means. KitError where this machine cannot
+    train as the config asks.
     """
     precision, why = backend.resolve_precision(config.precision)
-    executor, note = choose_executor(config, executor)
+    executor, note = choose_executor(config, begun_with)
     threads = config.threads
     if executor == "ray":
         from kit.training import cluster

@@ -20,7 +20,7 @@ from kit.training.augment import N_NUMBERS
 from kit.training.checkpoints import CheckpointWriter, TrainingState
 from kit.training.jobs import CURVE, ORDER, PARTS, WARPS, EventCallback, FoldData, FoldJob
 from kit.training.models import Recipe
-from kit.training.predict import predict_probs, predict_together
+from kit.training.predict import predict_probs, predict_with_spreading
 from kit.training.trainer import Trainer, trainer_for
 
 CURVE_ROWS = 2_000  # val rows, drawn once a fold, for each point of the learning curve but the last
@@ -184,10 +184,10 @@ def _write_artifacts(trainer: Trainer, job: FoldJob, data: FoldData, folder: Pat
     val = _predict_val(trainer, job, data)
     storage.write_npz(folder / "val.npz", row=data.val_rows, probs=val)
     if data.test_pixels is not None and data.test_ids is not None:
-        test = predict_together(trainer, data.test_pixels, job.tta)
+        test = predict_with_spreading(trainer, data.test_pixels, job.tta)
         storage.write_npz(folder / "test.npz", id=data.test_ids, probs=test)
     if data.extra_pixels is not None:
-        extra = predict_together(trainer, data.extra_pixels, job.tta)
+        extra = predict_with_spreading(trainer, data.extra_pixels, job.tta)
         storage.write_npz(folder / "extra.npz", row=np.arange(len(extra)), probs=extra)
     storage.write_csv(folder / "history.csv", pd.DataFrame(state.history))
     storage.write_bytes(folder / "model.keras", _model_bytes(trainer.model, folder))
@@ -210,13 +210,13 @@ def _predict_val(trainer: Trainer, job: FoldJob, data: FoldData) -> np.ndarray:
     together would promise what the test file does not keep.
     """
     rows = data.val_rows
-    if not trainer.recipe.spread or data.test_pixels is None:
-        return predict_together(trainer, data.pixels[rows], job.tta)
+    if not trainer.recipe.label_spreading or data.test_pixels is None:
+        return predict_with_spreading(trainer, data.pixels[rows], job.tta)
     n_parts = max(1, round(len(rows) / len(data.test_pixels)))
     part = job.rng(PARTS).permutation(np.arange(len(rows)) % n_parts)
     probs = np.empty((len(rows), trainer.model.output.shape[-1]), "float32")
     for k in range(n_parts):
-        probs[part == k] = predict_together(trainer, data.pixels[rows[part == k]], job.tta)
+        probs[part == k] = predict_with_spreading(trainer, data.pixels[rows[part == k]], job.tta)
     return probs
 
 

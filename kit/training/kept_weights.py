@@ -155,9 +155,9 @@ def _round(values: np.ndarray) -> np.ndarray:
 def _difference(predictor: Predictor, job: FoldJob, check: dict[str, np.ndarray]) -> float:
     """The share of the check's probs, on average over its rows, that the model sees elsewhere."""
     probs = predict_probs(predictor, check[PIXELS], job.tta)
-    return difference(probs, check[PROBS])
+    return total_variation(probs, check[PROBS])
 
 
-def difference(probs: np.ndarray, others: np.ndarray) -> float:
+def total_variation(probs: np.ndarray, others: np.ndarray) -> float:
     """The share of the probs, on average over rows, that lies elsewhere in `others`: 0 to 1."""
     return float(np.abs(probs - others).sum(1).mean() / 2)

@@ -33,7 +33,7 @@ class Recipe:
     schedule: str = "constant"  # or "cosine": half of one, down to zero
     augment: Augment | None = None
     tta: int = 1  # test-time views
-    spread: bool = False  # whether the rows of a file are read together (kit.training.spreading)
+    label_spreading: bool = False  # rows of a file help to read each other (kit.training.spreading)
     parameters: int = 0  # for 28×28 pixels and ten classes, as tested
     mflops: float = 0.0  # million operations of one image's forward pass, likewise (see `flops`)
     cost: float = 1.0  # seconds of training per 60,000 images, on docs/benchmarks.md's two cores
@@ -163,13 +163,13 @@ RECIPES = {recipe.name: recipe for recipe in (
     Recipe("light", "five normalised convolutions, pooled early: the most for little time", _light,
            epochs=12, batch_size=256, optimizer="adam", learning_rate=4e-3, schedule="cosine",
            tta=3, augment=WIDER,
-           spread=True, parameters=145_882, mflops=11.615, cost=5,
+           label_spreading=True, parameters=145_882, mflops=11.615, cost=5,
            # In four epochs; the cost is guessed from strong's (docs/lab-log.md, 2026-11-25).
            accuracy=0.9924),
     Recipe("strong", "six convolutions, five normalised, with wider augmentation, for longer",
            _strong, epochs=16, batch_size=256, optimizer="adam", learning_rate=4e-3,
            schedule="cosine", tta=3, augment=WIDER,
-           spread=True, parameters=586_698, mflops=59.652, cost=16, accuracy=0.9959),
+           label_spreading=True, parameters=586_698, mflops=59.652, cost=16, accuracy=0.9959),
 )}
 BASELINE = "mlp"
 

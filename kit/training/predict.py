@@ -71,13 +71,14 @@ def predict_probs(predictor: Predictor, pixels: np.ndarray, n_views: int = 1) ->
     return (probs / probs.sum(1, keepdims=True)).astype("float32")
 
 
-def predict_together(predictor: Predictor, pixels: np.ndarray, n_views: int = 1) -> np.ndarray:
+def predict_with_spreading(predictor: Predictor, pixels: np.ndarray,
+                           n_views: int = 1) -> np.ndarray:
     """Probs as of `predict_probs`, of the rows of one file, of which each may help to read others.
 
     They do where the recipe spreads labels (`kit.training.spreading`), by what the network says of
     each image as it is.
     """
-    if not predictor.recipe.spread:
+    if not predictor.recipe.label_spreading:
         return predict_probs(predictor, pixels, n_views)
     n_parts = -(-len(pixels) // MOST_ROWS)
     parts = []

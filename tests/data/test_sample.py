@@ -233,7 +233,7 @@ def test_every_habit_is_a_line_without_gaps(label):
 
 def test_a_corner_stays_one_point():
     line = strokes.make_curve(strokes.Habit(1, (((0, 0), (1, 0), (1, 0), (1, 1)),)))
-    assert line.knot.tolist() == [0, 1, 1, 2]
+    assert line.group.tolist() == [0, 1, 1, 2]
 
 
 def test_a_dab_covers_its_area_wherever_it_falls():

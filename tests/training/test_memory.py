@@ -172,7 +172,7 @@ def test_a_trained_fold_for_whose_predictions_memory_is_short_is_not_trained_ane
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "predict_together", short)
+        patch.setattr(fit, "predict_with_spreading", short)
         with pytest.raises(KitError, match="tiny/seed_0/fold_0 is trained, but memory is short"):
             train()
     done, events = train()

@@ -63,7 +63,7 @@ def test_rows_without_a_difference_keep_numbers(features):
 @pytest.fixture
 def alike(tiny, monkeypatch, fold_data):
     """The tiny recipe, which spreads from 20 rows on, trained for an epoch by `train`."""
-    recipe = dataclasses.replace(tiny, spread=True)
+    recipe = dataclasses.replace(tiny, label_spreading=True)
     monkeypatch.setitem(models.RECIPES, "tiny", recipe)
     monkeypatch.setattr(spreading, "LEAST_ROWS", 20)
     return recipe
@@ -72,7 +72,7 @@ def alike(tiny, monkeypatch, fold_data):
 def test_a_file_is_read_together_and_its_parts_are_bounded(alike, fold_data, monkeypatch):
     predictor = predict.Predictor(alike, competitions.get("kannada-mnist"), "float32")
     alone = predict.predict_probs(predictor, fold_data.pixels)
-    together = predict.predict_together(predictor, fold_data.pixels)
+    together = predict.predict_with_spreading(predictor, fold_data.pixels)
     features = predictor.features_of(fold_data.pixels[:5].reshape(-1, 28, 28, 1))
     assert features.shape == (5, 13 * 13 * 4) and features.dtype == "float32"
     assert np.abs(alone - together).max() > 1e-3
@@ -80,14 +80,14 @@ def test_a_file_is_read_together_and_its_parts_are_bounded(alike, fold_data, mon
     monkeypatch.setattr(predict, "MOST_ROWS", 100)
     monkeypatch.setattr(predict, "spread",
                         lambda probs, features: sizes.append(len(features)) or probs)
-    assert np.array_equal(predict.predict_together(predictor, fold_data.pixels), alone)
+    assert np.array_equal(predict.predict_with_spreading(predictor, fold_data.pixels), alone)
     assert sizes == [90] * 4
 
 
 def test_a_recipe_that_does_not_spread_reads_each_row_by_itself(tiny, fold_data, monkeypatch):
     monkeypatch.setattr(predict, "spread", None)
     predictor = predict.Predictor(tiny, competitions.get("kannada-mnist"), "float32")
-    assert np.array_equal(predict.predict_together(predictor, fold_data.pixels),
+    assert np.array_equal(predict.predict_with_spreading(predictor, fold_data.pixels),
                           predict.predict_probs(predictor, fold_data.pixels))
 
 
@@ -95,7 +95,7 @@ def test_val_rows_are_read_in_parts_as_long_as_the_test_file(alike, fold_data, t
                                                              monkeypatch):
     """All together would have nearer neighbours than the test rows have."""
     sizes = []
-    monkeypatch.setattr(fit, "predict_together", lambda trainer, pixels, n_views:
+    monkeypatch.setattr(fit, "predict_with_spreading", lambda trainer, pixels, n_views:
                         sizes.append(len(pixels)) or predict.predict_probs(trainer, pixels))
     job = FoldJob("tiny", 0, 0, 1, 50, "float32", 1)
     data = dataclasses.replace(fold_data, extra_pixels=None)  # 60 val rows, 30 test rows
