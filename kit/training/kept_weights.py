@@ -89,8 +89,10 @@ def remove_others(submission: RunFolder, run: RunFolder) -> None:
     """Remove the weights that a submission keeps, unless they are those of the run as it is now."""
     if submission.keeps_weights:
         config = records.read_config(run.path)
-        now = {fold.key: fold.done for fold in records.trained_folds(run, config)}
-        if storage.read_json(submission.kept_folds, "folds")["folds"] != now:
+        # Both read alike: what an older kit wrote lacks what a fold records today
+        now, kept = ({fold.key: fold.done for fold in records.trained_folds(each, config)}
+                     for each in (run, submission))
+        if kept != now:
             remove(submission)
 
 

@@ -137,6 +137,12 @@ def test_what_is_too_large_or_does_not_bear_rounding_is_not_kept(run, submission
 def test_weights_of_other_folds_than_the_run_s_are_removed(run, submission, tmp_path):
     kept_weights.remove_others(submission, run)
     assert submission.keeps_weights
+    folds = storage.read_json(submission.kept_folds)["folds"]  # kept by a kit whose jobs said less
+    older = {key: {**done, "job": {name: value for name, value in done["job"].items() if name != "guesses"}}
+             for key, done in folds.items()}
+    storage.write_json(submission.kept_folds, {"folds": older})
+    kept_weights.remove_others(submission, run)
+    assert submission.keeps_weights
     again = RunFolder(tmp_path / "runs" / "a-run")
     shutil.copytree(run.path, again.path)
     done = again.fold("normed", 0, 1) / "done.json"
