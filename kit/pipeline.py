@@ -137,7 +137,7 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         look = functools.partial(_look, against, run, plan, timed) if against else None
         done |= executors.run_jobs(executor, plan, timed, deadline, seconds, look)
         missing = [job for job in plan.jobs if job.key not in done]
-        whole = not (jobs != wanted or schedule.left_out or missing)
+        whole = jobs == wanted and not (schedule.left_out or missing)
         if whole and config.self_train:  # what is guessed is kept, so the whole ensemble guesses
             _self_train(executor, run, plan, timed, deadline, done, leave_out)
         timed.write()

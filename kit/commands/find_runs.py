@@ -57,14 +57,18 @@ def names_with(file: str, *parents: Path) -> set[str]:
             if (folder / file).is_file()}
 
 
+def nearest_name(name: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that a misspelt `name` may mean; None where none is like it."""
+    return next(iter(difflib.get_close_matches(Path(name).name, sorted(names), 1)), None)
+
+
 def _choose(name: str, names: set[str]) -> str:
     """A fix that offers these names, the one most like `name` first."""
-    there = sorted(names)
-    near = difflib.get_close_matches(Path(name).name, there, 1)
-    if not there:
+    if not names:
         return "make one: kit cv, or kit submit"
-    choice = f"choose one of: {', '.join(there)}"
-    return f"did you mean {near[0]}? Else {choice}" if near else choice
+    choice = f"choose one of: {', '.join(sorted(names))}"
+    near = nearest_name(name, names)
+    return f"did you mean {near}? Else {choice}" if near else choice
 
 
 def _is_run(path: Path) -> bool:

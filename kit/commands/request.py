@@ -5,7 +5,6 @@ the run's folder. The user is told what was chosen for them. Nothing is trained 
 """
 
 import contextlib
-import difflib
 import shlex
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from kit.commands.find_runs import (
     find_scored_folder,
     find_unfinished,
     names_with,
+    nearest_name,
     newest_unfinished,
     scored_folders,
 )
@@ -355,9 +355,9 @@ def _resume(competition: Competition, name: str | None, given: dict[str, Any], d
     name = name or newest_unfinished(competition, given, data_dir, runs_dir, submissions)
     folder = RunFolder(runs_dir / name)
     if not folder.config.is_file():
-        near = difflib.get_close_matches(name, names_with("config.json", runs_dir), 1)
+        near = nearest_name(name, names_with("config.json", runs_dir))
         raise KitError(f"there is no run {name!r} in {runs_dir} to resume",
-                       f"did you mean {near[0]}? Else leave --resume out to start it" if near
+                       f"did you mean {near}? Else leave --resume out to start it" if near
                        else "leave --resume out to start it")
     stored = read_config(folder.path)
     # Kannada's slug may also mean that --competition was not given.

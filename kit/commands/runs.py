@@ -5,7 +5,6 @@ A run of another version of the kit is listed as well, with what this version ca
 """
 
 import contextlib
-import difflib
 import os
 import shutil
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 
 from kit import ledger
 from kit.commands.command import expand_home
-from kit.commands.find_runs import names_with
+from kit.commands.find_runs import names_with, nearest_name
 from kit.core import os_errors, storage
 from kit.core.errors import KitError
 from kit.core.run_folder import RunFolder, check_run_name, finished_folds
@@ -158,9 +157,9 @@ def find_named(names: list[str], runs_dir: Path, submissions: Path) -> list[Entr
         kinds = {runs_dir.resolve(): RUN, submissions.resolve(): SUBMISSION}
         kind = kinds.get(path.parent.resolve())
         if kind is None or not path.is_dir():
-            near = difflib.get_close_matches(name, names_with("config.json", runs_dir), 1)
+            near = nearest_name(name, names_with("config.json", runs_dir))
             raise KitError(f"there is no {name!r} in {runs_dir} or {submissions}",
-                           f"did you mean {near[0]}?" if near else
+                           f"did you mean {near}?" if near else
                            "name it as kit runs does, with the same --runs-dir and --submissions")
         check_run_name(path.name)
         if kind == SUBMISSION and not (path / "submission.csv").is_file():

@@ -15,7 +15,7 @@ import numpy as np
 
 from kit.core import storage
 from kit.core.config import RunConfig
-from kit.core.run_folder import RunFolder
+from kit.core.run_folder import RunFolder, round_key
 from kit.data.folds import Folds
 from kit.data.source import DataFolder
 from kit.training import models
@@ -49,7 +49,7 @@ class FoldJob:
     def key(self) -> str:
         """Its folder in a run folder: model/seed_s/fold_k, in self-training with /guesses_n."""
         fold = f"{self.model}/seed_{self.seed}/fold_{self.fold}"
-        return f"{fold}/guesses_{self.guesses}" if self.guesses else fold
+        return round_key(fold, self.guesses) if self.guesses else fold
 
     @property
     def previous_round(self) -> "FoldJob":
