@@ -59,7 +59,7 @@ def names_with(file: str, *parents: Path) -> set[str]:
 
 def nearest_name(name: str, names: Iterable[str]) -> str | None:
     """The one of `names` that a misspelt `name` may mean; None where none is like it."""
-    return next(iter(difflib.get_close_matches(Path(name).name, sorted(names), 1)), None)
+    return next(iter(difflib.get_close_matches(name, sorted(names), 1)), None)
 
 
 def _choose(name: str, names: set[str]) -> str:
@@ -67,7 +67,7 @@ def _choose(name: str, names: set[str]) -> str:
     if not names:
         return "make one: kit cv, or kit submit"
     choice = f"choose one of: {', '.join(sorted(names))}"
-    near = nearest_name(name, names)
+    near = nearest_name(Path(name).name, names)
     return f"did you mean {near}? Else {choice}" if near else choice
 
 
