@@ -46,6 +46,7 @@ NOT_RUN = {
     "bash scripts/setup.sh rehearse": "the same",
     "bash scripts/setup.sh tensorboard": "the same",
     "kit --install-completion": "asks which shell it was typed into; a test below looks at what it would install",
+    "kit models --measure": "times all models for a minute; tests/training/test_model_pace.py runs it",
     "kit cv --model cnn_aug --executor ray": "needs a cluster; tests/training/test_cluster.py starts one",
     "kit submit --model cnn_aug --executor ray": "needs a cluster; tests/training/test_cluster.py starts one",
     "kit cv --model cnn_aug --executor processes --threads 1": "tests/training/test_executors.py runs it",

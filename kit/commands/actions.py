@@ -306,13 +306,27 @@ def show(row: int, competition: str = KANNADA.slug, out: str | Path | None = Non
 
 
 @command
-def models(model: str | None = None, competition: str = KANNADA.slug) -> Result:
-    """What can be trained, with size and cost; or one model, also of your own, tried."""
-    from kit.training import models as registry
-    from kit.training import own_models, settings
+def models(model: str | None = None, measure: bool = False, competition: str = KANNADA.slug,
+           quiet: bool = False, progress: Progress | None = None) -> Result:
+    """What can be trained, with size and cost; or one model, also of your own, tried.
 
+    `measure`: how long five folds of each take on this machine, beside their accuracy.
+    """
+    from kit.training import model_pace, own_models, settings
+    from kit.training import models as registry
+
+    about = competitions.get(competition)
+    if measure:
+        names, code = own_models.parse_models(model) if model else (tuple(registry.RECIPES), {})
+        paces, config, n_workers = model_pace.measure(
+            names, code, about, progress or notebook_progress(quiet))
+        rows = model_pace.curve(
+            own_models.inspect_models(model, about) if model else registry.table(), paces)
+        return Result({"models": rows, "precision": config.precision, "n_folds": config.n_folds,
+                       "n_workers": n_workers, "rows": model_pace.TRAIN_ROWS},
+                      model_pace.lines(rows, config, n_workers), monospace=True)
     if model is not None:
-        rows = own_models.inspect_models(model, competitions.get(competition))
+        rows = own_models.inspect_models(model, about)
         return Result({"models": rows}, own_models.lines(rows), monospace=True)
     rows = registry.table()
     return Result({"models": rows, "settings": settings.table()},

@@ -331,13 +331,16 @@ def models(
     model: Annotated[str | None, typer.Option(
         help="FILE.py:FUNCTION of your own, also several: what they are, and whether they would "
         "train.")] = None,
+    measure: Annotated[bool, typer.Option(
+        "--measure", help="Time each model on this machine, some seconds each: how long five "
+        "folds take, beside the accuracy. Needs no data.")] = False,
     competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:
     """What can be trained, with size and cost.
 
-    Example: kit models --model my_model.py:build
+    Example: kit models --measure
     """
-    execute(kit.models, quiet, as_json, model=model, competition=competition)
+    execute(kit.models, **locals())
 
 
 @app.command()
