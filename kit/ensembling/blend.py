@@ -7,7 +7,7 @@ predicted are NaN, and `complete` is false.
 
 import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,10 @@ from kit.training.models import BASELINE
 if TYPE_CHECKING:
     from kit.ensembling.blend_runs import Blend
 
+# What the labels of the test file go through, as `RunResults.labels_by_step` names it
+ROW_BY_ROW, READ = "row by row", "read"
+SPREADING, SELF_TRAINING, CLASS_PRIOR = "label spreading", "self-training", "class prior"
+
 
 @dataclass(frozen=True, eq=False)
 class Member:
@@ -40,6 +44,8 @@ class Member:
     extra: list[np.ndarray]
     history: list[pd.DataFrame]
     done: list[dict[str, Any]]  # each fold's done.json
+    # As `test`, before label spreading; without the folds of older kits, which did not keep them
+    before_spreading: list[np.ndarray] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +67,9 @@ class RunResults:
     before_self_training: "RunResults | None" = None  # the same run without it, if it had any
     against: dict[str, Any] | None = None  # the run that it was compared with while it trained
     blended: "Blend | None" = None  # of kit blend, which has runs instead of members
+    # (n_test, n_classes) float32: test probs of the networks' first reading, each row by itself,
+    # before label spreading and self-training; None where not all folds have kept them
+    row_by_row: np.ndarray | None = None
 
     @property
     def voters(self) -> list[np.ndarray]:
@@ -82,6 +91,27 @@ class RunResults:
         if self.class_prior is None or self.test is None:
             return None
         return self.class_prior.apply(self.test)
+
+    @property
+    def labels_by_step(self) -> dict[str, np.ndarray]:
+        """The ensemble's test labels `(n_test,)` after each step that was taken, in their order.
+
+        The first entry is what they began with: `ROW_BY_ROW` where that is known, else the labels
+        after the first steps, under the name `READ`. Empty without test probs.
+        """
+        if self.test is None or self.class_prior is None:
+            return {}
+        first: Any = (self.before_self_training or self).test
+        probs: dict[str, Any] = {READ: first}
+        if self.row_by_row is not None:
+            probs = {ROW_BY_ROW: self.row_by_row}
+            if not np.array_equal(self.row_by_row, first):  # in a short file nothing spreads
+                probs[SPREADING] = first
+        if self.before_self_training:
+            probs[SELF_TRAINING] = self.test
+        if self.class_prior.spread is not None:
+            probs[CLASS_PRIOR] = self.submitted
+        return {step: each.argmax(1) for step, each in probs.items()}
 
 
 def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], rounds: int | None = None,
@@ -110,7 +140,13 @@ def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], rounds: int
                        f"give it more time: {run.resume_command} --time-budget 2h")
     jobs = [fold["job"] for member in present for fold in member.done]
     self_trained = rounds > 0 and any(job["guesses"] for job in jobs)
+    before = gather(run, data, timing, 0, folds, done) if self_trained else None
     tests, extras = [member.test for member in present], [member.extra for member in present]
+    row_by_row = None
+    if before is not None:
+        row_by_row = before.row_by_row
+    elif all(len(member.before_spreading) == len(member.test) for member in present):
+        row_by_row = vote(member.before_spreading for member in present)
     return RunResults(
         run.name, {**config.to_dict(), "models": list(config.models),
                    "code": about.get("own_files"),  # their SHA-256
@@ -123,8 +159,7 @@ def gather(run: RunFolder, data: DataFolder, timing: dict[str, Any], rounds: int
         extra=vote(extras) if all(extras) else None,
         complete=all(len(member.done) == config.n_folds for member in members)
         and all(job["guesses"] >= config.self_train for job in jobs), timing=timing,
-        before_self_training=gather(run, data, timing, 0, folds, done) if self_trained else None,
-        against=read_against(run))
+        before_self_training=before, against=read_against(run), row_by_row=row_by_row)
 
 
 def read_against(run: RunFolder) -> dict[str, Any] | None:
@@ -196,7 +231,10 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
         history["epoch"] = np.arange(1, len(history) + 1)
         member.history.append(history)
         oof[held_out] = probs(rounds[-1] / "val.npz", "row", folds.rows[held_out])
-        member.test.append(probs(rounds[-1] / "test.npz", "id", test_ids))
+        ids, *test = records.read_test_probs(rounds[-1], model, n_classes)
+        for each, found in zip((member.test, member.before_spreading), test, strict=True):
+            if found is not None:
+                each.append(aligned(ids, found, test_ids, rounds[-1] / "test.npz"))
         if extra_table is not None:
             member.extra.append(
                 probs(rounds[-1] / "extra.npz", "row", np.arange(len(extra_table))))

@@ -11,6 +11,7 @@ import numpy as np
 from kit.data.folds import NEVER_HELD_OUT, TEST_WRITERS
 from kit.data.source import SOURCES
 from kit.reporting import blended, figures, machines, metrics, numerals, page, verdict
+from kit.reporting.changes import changes
 from kit.reporting.estimate import estimate
 from kit.reporting.pictures import data_uri
 from kit.training import models
@@ -189,6 +190,7 @@ def _test(results: "RunResults") -> dict[str, Any] | None:
     balance = metrics.class_balance(predicted, results.folds.labels, results.competition.n_classes)
     return {"rows": len(predicted), "class_prior": asdict(results.class_prior),
             "relabelled": int((predicted != results.test.argmax(axis=1)).sum()),
+            "changes": changes(results),
             "mean_confidence": float(confidence.mean()), "balance": balance,
             "grid": [{"index": i, "id": ids[i].item(), "predicted": int(predicted[i]),
                       "confidence": round(float(confidence[i]), 4)}
@@ -242,12 +244,15 @@ def render_report(report: dict[str, Any], results: "RunResults") -> str:
     def picture(pixels: np.ndarray) -> str:
         return data_uri(pixels, results.competition.shape)
 
-    on_test, disputed = report["test"] or {"grid": []}, report["disagreement"] or {}
+    on_test = report["test"] or {"grid": [], "changes": {"steps": []}}
+    disputed = report["disagreement"] or {}
     pictures = {
         "mistakes": [picture(train[entry["row"]]) for entry in report["mistakes"]],
         "doubtful": [picture(train[entry["row"]]) for entry in report["doubtful"]],
         "samples": [[picture(train[row]) for row in entry["rows"]] for entry in report["samples"]],
         "grid": [picture(test[entry["index"]]) for entry in on_test["grid"]],
+        "changed": [[picture(test[entry["index"]]) for entry in step["examples"]]
+                    for step in on_test["changes"]["steps"]],
         "disputed": [picture(test[entry["index"]])
                      for entry in disputed.get("most_disputed", [])]}
 

@@ -20,7 +20,7 @@ from kit.training.augment import N_NUMBERS
 from kit.training.checkpoints import CheckpointWriter, TrainingState
 from kit.training.jobs import CURVE, ORDER, PARTS, WARPS, EventCallback, FoldData, FoldJob
 from kit.training.models import Recipe
-from kit.training.predict import predict_probs, predict_with_spreading
+from kit.training.predict import predict_file, predict_probs, predict_with_spreading
 from kit.training.trainer import Trainer, trainer_for
 
 CURVE_ROWS = 2_000  # val rows, drawn once a fold, for each point of the learning curve but the last
@@ -184,8 +184,11 @@ def _write_artifacts(trainer: Trainer, job: FoldJob, data: FoldData, folder: Pat
     val = _predict_val(trainer, job, data)
     storage.write_npz(folder / "val.npz", row=data.val_rows, probs=val)
     if data.test_pixels is not None and data.test_ids is not None:
-        test = predict_with_spreading(trainer, data.test_pixels, job.tta)
-        storage.write_npz(folder / "test.npz", id=data.test_ids, probs=test)
+        before, test = predict_file(trainer, data.test_pixels, job.tta)
+        arrays: dict[str, Any] = {"id": data.test_ids, "probs": test}
+        if before is not test:
+            arrays[records.BEFORE_SPREADING] = before
+        storage.write_npz(folder / "test.npz", **arrays)
     if data.extra_pixels is not None:
         extra = predict_with_spreading(trainer, data.extra_pixels, job.tta)
         storage.write_npz(folder / "extra.npz", row=np.arange(len(extra)), probs=extra)

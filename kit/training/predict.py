@@ -78,15 +78,26 @@ def predict_with_spreading(predictor: Predictor, pixels: np.ndarray,
     They do where the recipe spreads labels (`kit.training.spreading`), by what the network says of
     each image as it is.
     """
+    return predict_file(predictor, pixels, n_views)[1]
+
+
+def predict_file(predictor: Predictor, pixels: np.ndarray,
+                 n_views: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Probs as of `predict_probs`, and those of `predict_with_spreading`, which are made of them.
+
+    Both are one array where the recipe does not spread labels.
+    """
     if not predictor.recipe.label_spreading:
-        return predict_probs(predictor, pixels, n_views)
+        probs = predict_probs(predictor, pixels, n_views)
+        return probs, probs
     n_parts = -(-len(pixels) // MOST_ROWS)
-    parts = []
+    before, after = [], []
     for part in np.array_split(np.arange(len(pixels)), n_parts):
         rows = pixels[part[0]:part[-1] + 1]
         features = _in_batches(predictor, rows, predictor.features_of)
-        parts.append(spread(predict_probs(predictor, rows, n_views), features))
-    return np.concatenate(parts)
+        before.append(predict_probs(predictor, rows, n_views))
+        after.append(spread(before[-1], features))
+    return np.concatenate(before), np.concatenate(after)
 
 
 def _in_batches(predictor: Predictor, pixels: np.ndarray,

@@ -24,6 +24,7 @@ from kit.training.jobs import FoldJob
 from kit.training.own_models import check_known
 
 SETTLED = ("precision", "executor", "threads")  # kept when a run is resumed, wherever
+BEFORE_SPREADING = "probs_before_spreading"  # in the test.npz of a fold that spreads labels
 NUMBERS = ("val_accuracy", "val_rows", "parameters", "train_seconds", "predict_seconds",
            "images_per_second")
 
@@ -184,10 +185,30 @@ def read_probs(path: Path, key: str, n_classes: int) -> tuple[np.ndarray, np.nda
     KitError if the file is missing or damaged, or of another number of classes.
     """
     arrays = storage.read_npz(path, key, "probs")
-    probs = arrays["probs"]
+    return arrays[key], _checked_probs(arrays["probs"], n_classes, path)
+
+
+def read_test_probs(fold: Path, model: str, n_classes: int
+                    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Ids `(n,)` of a fold of `model`, its test probs `(n, n_classes)`, and those before spreading.
+
+    These are the probs themselves where the model does not spread labels. They are None where it
+    does and the fold has not kept them, as with kits from before 2026-11-30. KitError as of
+    `read_probs`.
+    """
+    path = fold / "test.npz"
+    arrays = storage.read_npz(path, "id", "probs")
+    probs = _checked_probs(arrays["probs"], n_classes, path)
+    if BEFORE_SPREADING in arrays:
+        return arrays["id"], probs, _checked_probs(arrays[BEFORE_SPREADING], n_classes, path)
+    recipe = models.RECIPES.get(model)  # the user's own models do not spread labels
+    return arrays["id"], probs, None if recipe and recipe.label_spreading else probs
+
+
+def _checked_probs(probs: np.ndarray, n_classes: int, path: Path) -> np.ndarray:
     if probs.shape[1:] != (n_classes,) or not ((probs >= 0) & (probs <= 1)).all():
         raise storage.damaged(path, f"its probs are not probabilities of {n_classes} classes")
-    return arrays[key], probs
+    return probs
 
 
 def finished_rounds(run: Path, folds: Sequence[str], most: int) -> int:

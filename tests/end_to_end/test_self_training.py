@@ -90,6 +90,26 @@ def test_the_report_says_so_and_shows_the_whole_curve(run):
     assert any("Self-training" in note for note in report["notes"]) and report["complete"]
     assert report["members"][0]["epochs"] == 1 + 2 + 2
     assert "Self-training" in (run / "report.html").read_text()
+    before, after = (np.mean([probs(run / f"mlp/seed_0/fold_{k}" / part / "test.npz")
+                              for k in (0, 1)], 0).argmax(1) for part in ("", "guesses_2"))
+    changed = int((before != after).sum())
+    step, = report["test"]["changes"]["steps"]  # the mlp reads row by row
+    assert (step["step"], step["rows"]) == ("self-training", changed)
+    assert changed == report["test"]["changes"]["rows"] > 0
+
+
+def test_the_report_says_what_label_spreading_changed_before_it(run):
+    """Of folds that have kept what their networks read before it; here of one, by ten rows."""
+    fold = run / "mlp/seed_0/fold_0/test.npz"
+    arrays = storage.read_npz(fold)
+    turned = arrays["probs"].copy()
+    turned[:10] = np.eye(10, dtype="float32")[(turned[:10].argmax(1) + 1) % 10]
+    storage.write_npz(fold, **arrays, probs_before_spreading=turned)
+    before = json.loads((run / "report.json").read_text())["test"]["changes"]
+    assert cli.run(["report", "first"]) == 0
+    after = json.loads((run / "report.json").read_text())["test"]["changes"]
+    assert [step["step"] for step in after["steps"]] == ["label spreading", "self-training"]
+    assert 0 < after["steps"][0]["rows"] <= 10 and after["steps"][1:] == before["steps"]
 
 
 def test_killed_while_it_learns_from_guesses_it_ends_the_same(run, monkeypatch):

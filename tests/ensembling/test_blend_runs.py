@@ -270,6 +270,18 @@ def test_the_report_has_the_runs_beside_the_blend(folders, results):
     for words in ("What was blended", "Against strong, the best run in it", "runs vote"):
         assert words in page
     assert "How the training went" not in page
+    assert report["test"]["changes"] == {"rows": None, "steps": []}
+
+
+def test_the_report_of_a_blend_says_what_the_class_prior_changed(folders, results, monkeypatch):
+    monkeypatch.setattr("kit.ensembling.prior.LEAST_ROWS", 10)
+    monkeypatch.setattr("kit.ensembling.prior.IMPLAUSIBLE", 0)
+    found = blend(folders, results[0])
+    changes = reporting.build_report(found)["test"]["changes"]
+    step, = changes["steps"]
+    assert changes["rows"] is None and step["step"] == "class prior"
+    assert step["rows"] == (found.test.argmax(1) != found.submitted.argmax(1)).sum()
+    assert "Class prior changed" in reporting.render_report(reporting.build_report(found), found)
 
 
 def test_the_report_says_what_the_fit_was_worth(folders, results):

@@ -1,6 +1,7 @@
 import html
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from kit.data.folds import NEVER_HELD_OUT
+from kit.ensembling.prior import ClassPrior
 from kit.reporting import report as reporting
 from kit.reporting.page import value_at
 
@@ -118,6 +120,85 @@ def test_disagreement_counts_votes_of_every_model(report):
     assert found["models"] == 10 and 0 < found["rows_disputed"] < found["rows"] == 300
     for row in found["most_disputed"]:
         assert sum(vote["models"] for vote in row["votes"]) == 10 and len(row["votes"]) > 1
+
+
+# -- what changed a label of the test file ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stepwise(results):
+    """The results after label spreading, self-training and a class prior.
+
+    Each step gives its own rows' labels to the class after: 20 rows, 3 of them back, 1 row.
+    """
+    def moved(probs, rows, by):
+        probs = probs.copy()
+        probs[rows] = np.roll(probs[rows], by, axis=1)
+        return probs
+
+    spread = moved(results.test, slice(0, 20), 1)
+    learnt = moved(spread, slice(0, 3), -1)
+    stepwise = replace(results, test=learnt, row_by_row=results.test,
+                       before_self_training=replace(results, test=spread))
+    # Cached properties: as if the prior had chosen
+    vars(stepwise)["class_prior"] = ClassPrior(0.0, "each class equally often")
+    vars(stepwise)["submitted"] = moved(learnt, slice(50, 51), 1)
+    return stepwise
+
+
+def test_each_step_says_which_labels_it_changed(stepwise, build):
+    changes = build(stepwise)["test"]["changes"]
+    assert changes["rows"] == 20 - 3 + 1
+    assert [(step["step"], step["rows"]) for step in changes["steps"]] == [
+        ("label spreading", 20), ("self-training", 3), ("class prior", 1)]
+    first, ids = stepwise.row_by_row.argmax(1), stepwise.data.test().ids
+    spreading, learning, _ = changes["steps"]
+    counts = [pair["rows"] for pair in spreading["pairs"]]
+    assert counts == sorted(counts, reverse=True) and sum(counts) == 20
+    assert {(pair["from"], pair["to"]): pair["rows"] for pair in spreading["pairs"]} == Counter(
+        (int(k), int(k + 1) % 10) for k in first[:20])
+    assert len(spreading["examples"]) == 10 and len(learning["examples"]) == 3
+    for example in spreading["examples"]:
+        assert example["id"] == ids[example["index"]] and example["index"] < 20
+        assert example["from"] == first[example["index"]] == (example["to"] - 1) % 10
+    pictured = {(example["from"], example["to"]) for example in spreading["examples"]}
+    assert len(pictured) == len(spreading["pairs"])  # each kind of change is seen
+    assert all(step["from"] == (step["to"] + 1) % 10 for step in learning["pairs"])
+
+
+def test_the_page_shows_the_changed_labels_and_judges_none(stepwise, build):
+    report = build(stepwise)
+    page = reporting.render_report(report, stepwise)
+    shown = page[page.index("Which labels changed"):page.index("Where the models disagree")]
+    for words in ("Labels that differ from", "Label spreading changed", "Self-training changed", "Class prior changed",
+                  "nothing says whether a change is right", "does not search for the writers"):
+        assert words in shown
+    assert shown.count("<img") == 10 + 3 + 1
+    for value, key in re.findall(r'<data value="([^"]*)" data-key="([^"]*)">', shown):
+        assert value == str(value_at(report, key)), key
+
+
+def test_what_is_not_known_of_the_steps_is_left_out(stepwise, build, report, page):
+    """Of folds of older kits, and where no step was taken."""
+    old = replace(stepwise, row_by_row=None)
+    vars(old)["class_prior"] = ClassPrior(None, "none, as asked for")
+    of_old = build(old)
+    changes = of_old["test"]["changes"]
+    assert changes["rows"] is None
+    assert [step["step"] for step in changes["steps"]] == ["self-training"]
+    page_of_old = reporting.render_report(of_old, old)
+    assert "Self-training changed" in page_of_old
+    assert "Labels that differ from" not in page_of_old
+
+    assert report["test"]["changes"] == {"rows": None, "steps": []}
+    assert "Which labels changed" not in page
+
+
+def test_networks_that_read_row_by_row_and_nothing_else_are_the_submission(results):
+    alone = replace(results, row_by_row=results.test)
+    assert list(alone.labels_by_step) == ["row by row"]
+    np.testing.assert_array_equal(alone.labels_by_step["row by row"], results.test.argmax(1))
+    assert list(replace(results, test=None).labels_by_step) == []
 
 
 # -- the page -------------------------------------------------------------------------------------------------------

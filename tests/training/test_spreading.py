@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from kit.core import storage
+from kit.core.errors import KitError
 from kit.data import competition as competitions
-from kit.training import fit, models, predict, spreading
+from kit.training import fit, models, predict, records, spreading
 from kit.training.jobs import FoldJob
 
 N_CELLS = 80  # of eight writers and ten digits
@@ -76,6 +78,8 @@ def test_a_file_is_read_together_and_its_parts_are_bounded(alike, fold_data, mon
     features = predictor.features_of(fold_data.pixels[:5].reshape(-1, 28, 28, 1))
     assert features.shape == (5, 13 * 13 * 4) and features.dtype == "float32"
     assert np.abs(alone - together).max() > 1e-3
+    both = predict.predict_file(predictor, fold_data.pixels)
+    assert all(map(np.array_equal, both, (alone, together)))
     sizes = []
     monkeypatch.setattr(predict, "MOST_ROWS", 100)
     monkeypatch.setattr(predict, "spread",
@@ -95,9 +99,32 @@ def test_val_rows_are_read_in_parts_as_long_as_the_test_file(alike, fold_data, t
                                                              monkeypatch):
     """All together would have nearer neighbours than the test rows have."""
     sizes = []
-    monkeypatch.setattr(fit, "predict_with_spreading", lambda trainer, pixels, n_views:
-                        sizes.append(len(pixels)) or predict.predict_probs(trainer, pixels))
+    monkeypatch.setattr(predict, "spread", lambda probs, features:
+                        sizes.append(len(probs)) or np.roll(probs, 1, axis=1))
     job = FoldJob("tiny", 0, 0, 1, 50, "float32", 1)
     data = dataclasses.replace(fold_data, extra_pixels=None)  # 60 val rows, 30 test rows
     fit.train_fold(job, alike, competitions.get("kannada-mnist"), data, tmp_path / "fold")
     assert sizes == [30, 30, 30]
+    kept = storage.read_npz(tmp_path / "fold" / "test.npz")
+    assert list(kept) == ["id", "probs", "probs_before_spreading"]
+    assert np.array_equal(kept["probs"], np.roll(kept["probs_before_spreading"], 1, axis=1))
+    read = records.read_test_probs(tmp_path / "fold", "tiny", 10)
+    assert all(map(np.array_equal, read, kept.values()))
+
+
+@pytest.mark.parametrize(("model", "known"), [("mlp", True), ("my_model-build", True),
+                                              ("light", False), ("strong", False)])
+def test_a_fold_of_an_older_kit_does_not_say_what_label_spreading_changed(tmp_path, model, known):
+    """It has not kept the probs before it; a model that reads row by row has them anyway."""
+    probs = np.full((4, 10), 0.1, "float32")
+    storage.write_npz(tmp_path / "test.npz", id=np.arange(4), probs=probs)
+    before = records.read_test_probs(tmp_path, model, 10)[2]
+    assert np.array_equal(before, probs) if known else before is None
+
+
+def test_probs_before_spreading_that_are_none_are_damage(tmp_path):
+    probs = np.full((4, 10), 0.1, "float32")
+    storage.write_npz(tmp_path / "test.npz", id=np.arange(4), probs=probs,
+                      probs_before_spreading=probs[:, :9])
+    with pytest.raises(KitError, match="not probabilities of 10 classes"):
+        records.read_test_probs(tmp_path, "light", 10)
