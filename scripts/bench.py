@@ -105,7 +105,8 @@ ROWS = [
         {"model": "cnn_aug", "rows": 20_000, "epochs": 3}),
     *(Row(f"race/{model}-{epochs}", f"{model}, {epochs} epochs", "race", "s",
           {"model": model, "epochs": epochs, "rows": 60_000}, rounds=3) for model, epochs in (
-        ("tutorial", 6), ("cnn", 4), ("cnn", 6), ("cnn_aug", 4), ("strong", 2), ("strong", 3))),
+        ("tutorial", 6), ("cnn", 4), ("cnn", 6), ("cnn_aug", 4), ("light", 2), ("light", 3),
+        ("strong", 2), ("strong", 3))),
     *(Row(f"predict/{name}", what, "inference", "images/s", {"views": views, "rows": 10_000})
       for name, what, views in (
         ("tutorial", "Keras predict, float32, as the tutorial wrote it", 0),
@@ -125,7 +126,7 @@ ROWS = [
           {"model": "cnn", "rows": 20_000, "epochs": 3, "threads": 1}, n) for n in (1, 2, 4)),
     *(Row(f"whole/{model}", f"kit cv --model {model}: five folds with baseline and report",
           "cv", "s", {"executor": "auto", "model": model, "folds": 5, "rows": 60_000},
-          rounds=1, asked=True) for model in ("cnn", "cnn_aug", "strong")),
+          rounds=1, asked=True) for model in ("cnn", "cnn_aug", "light", "strong")),
 ]
 
 

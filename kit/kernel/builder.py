@@ -39,7 +39,7 @@ ACCELERATORS: dict[str, dict[str, Any]] = {
     "none": {"enable_gpu": False, "enable_tpu": False},
 }
 # What a train kernel trains if it is not told: one of kit.training.settings
-TRAINING_SETTINGS = {"t4x2": "t4x2-2h", "tpu": "t4x2-2h", "none": "cpu-45min"}
+TRAINING_SETTINGS = {"t4x2": "t4x2-2h", "tpu": "t4x2-2h", "none": "cpu-night"}
 MINUTES = {"t4x2": 110, "tpu": 110, "none": 520}
 # Minutes until Kaggle ends a session: by the rules of Kannada-MNIST, and in any competition
 RULES_LIMIT = {"t4x2": 120, "tpu": 120, "none": 540}

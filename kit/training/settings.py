@@ -41,6 +41,9 @@ SETTINGS = {setting.name: setting for setting in (
             minutes=15, least_epochs={"light": 2}),
     Setting("cpu-45min", "the best within 45 minutes", ("strong",), self_train=2,
             minutes=45, least_epochs={"strong": 5}),
+    Setting("cpu-night", "the best within a night: Kaggle ends a session after 9 hours",
+            ("deep", "strong"), n_seeds=2, self_train=2, minutes=520,
+            least_epochs={"deep": 8, "strong": 8}),
     Setting("t4x2-2h", "for 2 hours on Kaggle's two T4s, not measured yet", ("strong",), n_seeds=4,
             epochs=60),
 )}

@@ -9,7 +9,7 @@ from kit.training import models
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("mlp", 550_346), ("cnn", 887_530), ("cnn_aug", 887_530),
-                                                  ("light", 145_882), ("strong", 586_698)])
+                                                  ("light", 145_882), ("strong", 586_698), ("deep", 762_538)])
 def test_golden_sizes(name, parameters):
     recipe = models.get(name)
     model = recipe.build(KANNADA)
