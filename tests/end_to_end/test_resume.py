@@ -155,7 +155,7 @@ PLANNED = ["--model", "mlp", "--setting", "quick", "--limit", "20", "--folds", "
 
 @pytest.fixture
 def killed(workplace, capsys, monkeypatch):
-    """A run whose ten epochs were cut to six to fit into 15 minutes, and which ended with its first fold; its folder.
+    """A run whose eight epochs were cut to six to fit into 12 minutes, and which ended with its first fold; its folder.
 
     Whoever measures the pace again fails.
     """
@@ -167,10 +167,10 @@ def killed(workplace, capsys, monkeypatch):
         return train_job(plan, job, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pace, "measure", lambda *_: {"mlp": Cost(65.0, 1.0, 1.0)})
+        patch.setattr(pace, "measure", lambda *_: {"mlp": Cost(55.0, 1.0, 1.0)})
         patch.setattr(job_runner, "train_job", one_fold)
         code, _, err = kit(capsys, "cv", *PLANNED, "--run", "a")
-    assert code == 130 and "2 folds of mlp, 6 of 10 epochs: about 13 min (until " in err
+    assert code == 130 and "2 folds of mlp, 6 of 8 epochs: about 11 min (until " in err
     monkeypatch.setattr(pace, "measure", lambda *_: pytest.fail("it was measured before"))
     return workplace / "runs" / "a"
 
@@ -179,9 +179,9 @@ def killed(workplace, capsys, monkeypatch):
 def test_a_run_that_was_killed_keeps_the_epochs_that_were_planned(killed, capsys, budget):
     """Folds with another schedule would be another experiment, however much time there is now."""
     plan = json.loads((killed / "schedule.json").read_text())
-    assert plan["epochs"] == {"mlp": 6} and 780 < plan["predicted_seconds"] < 846
+    assert plan["epochs"] == {"mlp": 6} and 660 < plan["predicted_seconds"] < 677
     code, _, err = kit(capsys, "cv", "--resume", "--run", "a", *budget)
-    assert code == 0 and "still to do: 1 fold of mlp, 6 epochs: about 7 min (until " in err
+    assert code == 0 and "still to do: 1 fold of mlp, 6 epochs: about 6 min (until " in err
     for k in range(2):
         history = (killed / "mlp" / "seed_0" / f"fold_{k}" / "history.csv").read_text().splitlines()
         assert len(history) == 1 + 6
