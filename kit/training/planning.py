@@ -306,7 +306,7 @@ def _refusal(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], dat
     for other in SETTINGS.values():
         if other.minutes is None or other is time_target.setting or other.models == config.models:
             continue
-        theirs = replace(config, models=other.models, epochs=other.epochs)
+        theirs = replace(config, **other.options())
         other_jobs = make_jobs(theirs, config.precision)
         unknown = [job for job in other_jobs if job.model not in least.costs]
         costs = {**least.costs, **(pace.measure(executor, theirs, unknown, data, np.inf) or {})}

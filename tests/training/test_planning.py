@@ -262,9 +262,11 @@ def test_what_the_user_named_is_only_estimated():
 def test_a_named_setting_that_cannot_be_kept_is_refused_with_what_would_fit(monkeypatch):
     slow = {model: Cost(cost.epoch * 3, cost.rest * 2, cost.round * 3) for model, cost in COSTS.items()}
     monkeypatch.setitem(slow, "light", Cost(60, 20, 100))
+    monkeypatch.setitem(slow, "deep", slow["strong"])
     with pytest.raises(KitError, match=r"its least, 5 folds with 5 epochs of strong, would take about 7. min") as error:
         decided(goal_of("cpu-45min", costs=slow))
     assert "--setting quick (about 1" in error.value.fix
+    assert "cpu-night" not in error.value.fix  # two seeds of two networks and their self-training take 10 hours
     assert "--epochs 2 (about" in error.value.fix and "--epochs 5 (about 7" in error.value.fix
 
 
