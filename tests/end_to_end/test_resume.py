@@ -155,7 +155,7 @@ PLANNED = ["--model", "mlp", "--setting", "quick", "--limit", "20", "--folds", "
 
 @pytest.fixture
 def killed(workplace, capsys, monkeypatch):
-    """A run whose eight epochs were cut to six to fit into 12 minutes, and which ended with its first fold; its folder.
+    """A run whose seven epochs were cut to six to fit into 12 minutes, and which ended with its first fold; its folder.
 
     Whoever measures the pace again fails.
     """
@@ -170,7 +170,7 @@ def killed(workplace, capsys, monkeypatch):
         patch.setattr(pace, "measure", lambda *_: {"mlp": Cost(55.0, 1.0, 1.0)})
         patch.setattr(job_runner, "train_job", one_fold)
         code, _, err = kit(capsys, "cv", *PLANNED, "--run", "a")
-    assert code == 130 and "2 folds of mlp, 6 of 8 epochs: about 11 min (until " in err
+    assert code == 130 and "2 folds of mlp, 6 of 7 epochs: about 11 min (until " in err
     monkeypatch.setattr(pace, "measure", lambda *_: pytest.fail("it was measured before"))
     return workplace / "runs" / "a"
 
