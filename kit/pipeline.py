@@ -109,8 +109,10 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         plan = _write_beginning(run, config, plan, against, resumed)
         if planned:
             planning.save(run.path / planning.SCHEDULE, planned)
+        also = config.train_extra and data.extra() is not None
         progress.say(f"{'resuming' if resumed else 'training'} {run.name}: "
-                     f"{', '.join(config.models)} on {config.n_folds} folds, {settled.precision} "
+                     f"{', '.join(config.models)} on {config.n_folds} folds"
+                     f"{f' and {data.competition.extra}' if also else ''}, {settled.precision} "
                      f"({why}){', drawn sample' if data.is_sample else ''}")
         timed = _TimingWriter(progress, run, timing, resumed)
 

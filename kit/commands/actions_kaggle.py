@@ -28,7 +28,7 @@ def build(out: str | Path = "kernel", competition: str = KANNADA.slug, user: str
           folds: int | None = None, seeds: int | None = None, epochs: int | None = None,
           seed: int | None = None, time_budget: str | None = None, docker_image: str | None = None,
           augment: str | None = None, self_train: int | None = None,
-          runs_dir: str | Path = "runs") -> Result:
+          train_extra: bool | None = None, runs_dir: str | Path = "runs") -> Result:
     """Write a kernel folder that `kaggle kernels push` accepts."""
     from kit.commands import find_runs
     from kit.kaggle import credentials
@@ -45,7 +45,7 @@ def build(out: str | Path = "kernel", competition: str = KANNADA.slug, user: str
     folder = builder.build(
         Path(out), competitions.get(competition), user or credentials.user_name(), slug, kind, mode,
         accelerator, trained, models, folds, seeds, epochs, seed, minutes, docker_image, augment,
-        code, self_train, notes.append)
+        code, self_train, train_extra, notes.append)
     minutes = builder.MINUTES[accelerator] if minutes is None else minutes
     time = f"{minutes:g} minutes" if minutes >= 1 else f"{minutes * 60:g} seconds"
     return Result({"path": folder, "notes": notes},

@@ -51,6 +51,7 @@ from kit.commands.options import (
     Threads,
     TimeBudget,
     Trained,
+    TrainExtra,
     Tta,
     Upload,
     execute,
@@ -117,7 +118,8 @@ def cv(
     executor: Executor = None, threads: Threads = None, time_budget: TimeBudget = None,
     seed: Seed = None, run: NewRun = None, resume: Resume = False, force: Force = False,
     break_lock: BreakLock = False, limit: Limit = None, class_prior: ClassPrior = None,
-    self_train: SelfTrain = None, tensorboard: TensorBoard = None, runs_dir: RunsDir = Path("runs"),
+    self_train: SelfTrain = None, train_extra: TrainExtra = None,
+    tensorboard: TensorBoard = None, runs_dir: RunsDir = Path("runs"),
     against: AgainstRun = None, difference: Difference = None,
     competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:
@@ -146,7 +148,8 @@ def submit(
     executor: Executor = None, threads: Threads = None, time_budget: TimeBudget = None,
     seed: Seed = None, run: NewRun = None, resume: Resume = False, force: Force = False,
     break_lock: BreakLock = False, limit: Limit = None, class_prior: ClassPrior = None,
-    self_train: SelfTrain = None, tensorboard: TensorBoard = None, runs_dir: RunsDir = Path("runs"),
+    self_train: SelfTrain = None, train_extra: TrainExtra = None,
+    tensorboard: TensorBoard = None, runs_dir: RunsDir = Path("runs"),
     competition: Competition = KANNADA.slug, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:
     """cv, then ensemble, submission.csv and report.

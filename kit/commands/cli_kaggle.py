@@ -18,6 +18,7 @@ from kit.commands.options import (
     Message,
     Quiet,
     RunsDir,
+    TrainExtra,
     execute,
 )
 from kit.data.competition import KANNADA
@@ -59,6 +60,7 @@ def build(
     self_train: Annotated[int | None, typer.Option(
         help="Rounds of learning from the test rows, too, as far as the time allows; else the "
         "setting's, or none.")] = None,
+    train_extra: TrainExtra = None,
     time_budget: Annotated[str | None, typer.Option(
         help="All is over by then: 8h; else 110m, without a GPU 520m.")] = None,
     docker_image: Annotated[str | None, typer.Option(

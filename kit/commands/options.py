@@ -81,6 +81,10 @@ ClassPrior = Annotated[str | None, typer.Option(
 SelfTrain = Annotated[int | None, typer.Option(
     help="Rounds of learning from the test rows, too, labelled as the ensemble guesses them.",
     show_default="0")]
+TrainExtra = Annotated[bool | None, typer.Option(
+    "--train-extra/--no-train-extra", help="Learn from the competition's labelled file of other "
+    "origin, too (Dig-MNIST.csv), which is then no test; else as the setting says.",
+    show_default="--no-train-extra")]
 TensorBoard = Annotated[bool | None, typer.Option(
     "--tensorboard", help="Write TensorBoard logs into the run.")]
 

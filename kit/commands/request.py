@@ -81,6 +81,7 @@ class TrainingOptions:
     limit: int | None = None
     class_prior: str | None = None
     self_train: int | None = None
+    train_extra: bool | None = None
     tensorboard: bool | None = None
     runs_dir: str | Path = "runs"
 
@@ -268,6 +269,8 @@ def open_request(competition: Competition, options: TrainingOptions, progress: P
     config = RunConfig(competition.slug, **given)
     if other or config.limit or config.split == "harder":  # a setting's self-training begins when
         given = {"self_train": 0, **given}  # all folds are trained, to label the test rows well
+    if config.limit:  # a quick look, which a whole file beside its rows would not be
+        given = {"train_extra": False, **given}
     fetched = sources.download(competition, None, data_dir, progress=progress) if fetch else None
     if options.resume:
         if chosen:  # but for its epochs, which may have been fitted to the machine
@@ -279,6 +282,12 @@ def open_request(competition: Competition, options: TrainingOptions, progress: P
     data = fetched or sources.find_data(competition, data_dir)
     if other:
         other.folds(data)  # or it is refused, before the pace is measured
+    if config.train_extra and not competition.extra:
+        raise KitError(f"{competition.title} has no labelled file of other origin",
+                       "leave --train-extra out")
+    if config.train_extra and not data.file(str(competition.extra)):
+        raise KitError(f"there is no {competition.extra} in {data.path}",
+                       f"put {competition.extra} there, or leave --train-extra out")
     time_target = TimeTarget(named=True, keep_epochs="epochs" in given, began=began)
     if options.model is None and chosen is None:
         suitable, why = settings.suitable(data.is_sample, config.limit is not None)

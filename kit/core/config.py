@@ -55,6 +55,7 @@ class RunConfig:
     class_prior: str = "auto"  # how often each class is in the test file (kit.ensembling.prior)
     # Rounds of self-training: learning also from test rows, with predicted labels
     self_train: int = 0
+    train_extra: bool = False  # learn from the out-of-domain file, too, which is then no test
     tensorboard: bool = False  # write TensorBoard logs into the run folder
     augment: str | None = None  # FILE.py:NAME, instead of the recipes'
     # The files of the user's own that models and augment are from: their text, by their paths.

@@ -235,7 +235,7 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
         for each, found in zip((member.test, member.before_spreading), test, strict=True):
             if found is not None:
                 each.append(aligned(ids, found, test_ids, rounds[-1] / "test.npz"))
-        if extra_table is not None:
+        if extra_table is not None and not config.train_extra:
             member.extra.append(
                 probs(rounds[-1] / "extra.npz", "row", np.arange(len(extra_table))))
     return member

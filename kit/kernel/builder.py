@@ -59,13 +59,14 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
           seeds: int | None = None, epochs: int | None = None, seed: int | None = None,
           minutes: float | None = None, docker_image: str | None = None,
           augment: str | None = None, code: Mapping[str, str] | None = None,
-          self_train: int | None = None, say: Callable[[str], None] = lambda _: None) -> Path:
+          self_train: int | None = None, train_extra: bool | None = None,
+          say: Callable[[str], None] = lambda _: None) -> Path:
     """Write the kernel folder `out` and return its path. Other files in that folder are left alone.
 
     user: the Kaggle account; without it the folder gets a placeholder and cannot be pushed. run:
     the run whose weights a `predict` kernel uses, or the submission that keeps them. models, folds,
-    seeds, epochs, seed, self_train: what a `train` kernel trains; without models, the accelerator's
-    setting.
+    seeds, epochs, seed, self_train, train_extra: what a `train` kernel trains; without models, the
+    accelerator's setting.
     minutes: when everything ends, which must be below Kaggle's limit. docker_image: Kaggle's image
     to run in, by digest or as `original` or `latest`. augment: FILE.py:NAME. code: the user's own
     files that it and the models are from, their text by their paths. say: takes what there is to
@@ -81,7 +82,7 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
                            f"choose one of: {', '.join(choices)}")
     # Options that the mode would ignore
     asked = {"model": models, "augment": augment, "folds": folds, "seeds": seeds, "epochs": epochs,
-             "seed": seed, "self-train": self_train}
+             "seed": seed, "self-train": self_train, "train-extra": train_extra}
     training = ", ".join(f"--{option}" for option, value in asked.items() if value is not None)
     if mode == "train" and run is not None:
         raise KitError(f"--run {Path(run).name} is for a kernel that predicts, and this one trains",
@@ -133,7 +134,7 @@ def build(out: Path, competition: Competition, user: str | None = None, slug: st
     if mode == "train":
         settings |= _training(competition, accelerator, models=models, n_folds=folds, n_seeds=seeds,
                               epochs=epochs, seed=seed, augment=augment, code=code,
-                              self_train=self_train)
+                              self_train=self_train, train_extra=train_extra, say=say)
         own_files |= {Path(path).name: text for path, text in (code or {}).items()}
     with tempfile.TemporaryDirectory() as scratch:
         packed_weights = Path(scratch) / weights.FOLDER
@@ -206,12 +207,15 @@ def _check_run(run: RunFolder, config: RunConfig, say: Callable[[str], None]) ->
         check_kept_weights(run, config)
 
 
-def _training(competition: Competition, accelerator: str, **asked: Any) -> dict[str, Any]:
+def _training(competition: Competition, accelerator: str, say: Callable[[str], None],
+              **asked: Any) -> dict[str, Any]:
     """The SETTINGS of a train kernel; what is not asked for is as in the accelerator's setting.
 
-    KitError if a model is unknown, or one of the user's own does not train.
+    say: takes what it trains, in words. KitError if a model is unknown, or one of the user's own
+    does not train.
     """
-    from kit.training import settings
+    from kit.training import planning, settings
+    from kit.training.jobs import make_jobs
     from kit.training.own_models import recipe_of
 
     own = {} if asked["models"] else settings.get(TRAINING_SETTINGS[accelerator]).options()
@@ -223,9 +227,14 @@ def _training(competition: Competition, accelerator: str, **asked: Any) -> dict[
             from kit.training.trainer import try_step
 
             try_step(recipe, competition)
+    jobs = make_jobs(config, config.precision)
+    trained = planning.what_is_trained(config, jobs, jobs, config.self_train)
+    also = f", from {competition.extra} as well" * bool(config.train_extra and competition.extra)
+    say(f"trains {trained}{also}, as far as its time allows")
     augment = {} if config.augment is None else {"augment": Path(config.augment).name}
     return {"models": list(config.models), "folds": config.n_folds, "seeds": config.n_seeds,
-            "epochs": config.epochs, "self_train": config.self_train, "seed": config.seed,
+            "epochs": config.epochs, "self_train": config.self_train,
+            "train_extra": config.train_extra, "seed": config.seed,
             "class_prior": config.class_prior, **augment}
 
 

@@ -8,6 +8,7 @@ or submitted twice. If Kaggle does not know either, the command stops and says h
 import dataclasses
 import json
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,9 @@ def submit(path: Path, competition: Competition, message: str = "", wait: bool =
     with kernel.lock():
         state = _pushed_state(kernel)
         if state.digest != kernel.digest:
+            again = shlex.quote(str(path))
             raise KitError(f"{path} has changed since version {state.version} was pushed",
-                           "push it first: kit kernel push --wait --submit")
+                           f"push it first: kit kernel push {again} --wait --submit")
         client = connect(progress, competition.rules_url)
         _follow(client, kernel, state, kernel_timeout)
         return _submit(client, kernel, state, competition, message, ledger_path, wait,
@@ -179,7 +181,8 @@ def _pushed_state(kernel: KernelFolder) -> PushState:
     """The push state. KitError if nothing was pushed from this folder yet."""
     state = PushState.load(kernel)
     if not state.version:
-        raise KitError(f"nothing was pushed from {kernel.path} yet", "push it: kit kernel push")
+        raise KitError(f"nothing was pushed from {kernel.path} yet",
+                       f"push it: kit kernel push {shlex.quote(str(kernel.path))}")
     return state
 
 

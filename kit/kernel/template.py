@@ -43,6 +43,7 @@ NOTES = {
     "seeds": "trainings of each fold, from different random numbers",
     "epochs": "None: what the model's recipe says; fewer where the time is short",
     "self_train": "rounds of learning from the test rows, too, as far as the time allows",
+    "train_extra": "learn from the competition's labelled file of other origin, too",
     "seed": "of everything random",
     "class_prior": "how often each class is in the test file: auto (what is known of it), none or "
                    "equal",

@@ -139,8 +139,11 @@ def notes(results: "RunResults") -> list[str]:
     if extra is not None and results.extra is None:
         without = [each.run for each in blend.runs if each.extra is None]
         submitted = ", ".join(run.name for run in without if run.is_submission)
-        trained = ", ".join(run.name for run in without if not run.is_submission)
+        ours = [run for run in without if not run.is_submission]
+        learned = ", ".join(run.name for run in ours if run.scored.config.get("train_extra"))
+        trained = ", ".join(run.name for run in ours if not run.scored.config.get("train_extra"))
         why = [f"the folder of a submission has no probs of it ({submitted})"] * bool(submitted) \
+            + [f"{learned} learned from it"] * bool(learned) \
             + [f"it was not in the data folder when {trained} began"] * bool(trained)
         said.append(f"{results.competition.extra} is left out: {'; '.join(why)}.")
     if results.competition.code_only:

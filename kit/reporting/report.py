@@ -224,6 +224,9 @@ def _notes(results: "RunResults", members: list["Member"],
             (f"; {test['relabelled']} of {test['rows']:,} rows have another label because of it "
              "(--class-prior none turns it off)")
         notes.append(f"Class prior of the test file: {test['class_prior']['why']}{effect}")
+    if results.config.get("train_extra") and (extra := results.data.extra()) is not None:
+        notes.append(f"The models learned from {results.competition.extra} as well, {len(extra):,} "
+                     "rows (--train-extra), so it is no test of them")
     jobs = [done["job"] for member in members for done in member.done]
     if rounds := max((job.get("guesses", 0) for job in jobs), default=0):
         notes.append(f"Self-training, {rounds} round{'s' if rounds > 1 else ''}: each trained fold "

@@ -91,7 +91,7 @@ def _train(data: DataFolder, run: RunFolder, heartbeat: HeartbeatProgress,
     config = RunConfig(competition=settings["competition"], models=tuple(settings["models"]),
                        n_folds=settings["folds"], epochs=settings["epochs"], seed=settings["seed"],
                        n_seeds=settings["seeds"], class_prior=settings["class_prior"],
-                       self_train=settings["self_train"],
+                       self_train=settings["self_train"], train_extra=settings["train_extra"],
                        augment=settings.get("augment"), code=code,
                        executor="local" if args.one_at_a_time else "auto",
                        time_budget=max(args.deadline - time.time(), 0.0))

@@ -132,24 +132,33 @@ def self_training_jobs(plan: Plan) -> tuple[FoldJob, ...]:
 
 
 def fold_data(plan: Plan, job: FoldJob) -> FoldData:
-    """The job's arrays: the tables' rows, split by the folds; in self-training test rows, too.
+    """The job's arrays: the training file's rows, split by the folds, and what is learned beside.
 
+    That is the out-of-domain file, where the run trains on it, and in self-training the test rows.
     KitError where the labels that the run has guessed for the test rows are of another test file.
     """
     train, test, extra = plan.data.train(), plan.data.test(), plan.data.extra()
     folds = plan.folds
     fold = FoldData(train.pixels, np.asarray(train.labels), folds.rows[folds.trained_on(job.fold)],
-                    folds.rows[folds.fold == job.fold], test.pixels, test.ids,
-                    extra.pixels if extra else None)
+                    folds.rows[folds.fold == job.fold], test.pixels, test.ids)
+    if extra:
+        fold = _learn_also(fold, extra.pixels, np.asarray(extra.labels)) \
+            if plan.config.train_extra else replace(fold, extra_pixels=extra.pixels)
     if not job.guesses:
         return fold
-    # The test rows follow the training rows, each GUESSES_TIMES in an epoch; what is held out stays
-    # out.
     path = RunFolder(plan.run).guesses(job.guesses)
     guesses = storage.read_npz(path, "id", "label")
     if not np.array_equal(guesses["id"], test.ids):
         raise storage.damaged(path, "its labels are not those of the test file")
-    rows = len(fold.labels) + np.arange(len(test.ids))
-    return replace(fold, pixels=np.concatenate([fold.pixels, test.pixels]),
-                   labels=np.concatenate([fold.labels, guesses["label"]]),
-                   train_rows=np.concatenate([fold.train_rows, *[rows] * GUESSES_TIMES]))
+    return _learn_also(fold, test.pixels, guesses["label"], GUESSES_TIMES)
+
+
+def _learn_also(fold: FoldData, pixels: np.ndarray, labels: np.ndarray, times: int = 1) -> FoldData:
+    """The fold with more rows to learn from after its own, each `times` in an epoch.
+
+    What is held out stays out.
+    """
+    rows = len(fold.labels) + np.arange(len(labels))
+    return replace(fold, pixels=np.concatenate([fold.pixels, pixels]),
+                   labels=np.concatenate([fold.labels, labels]),
+                   train_rows=np.concatenate([fold.train_rows, *[rows] * times]))

@@ -82,7 +82,7 @@ def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob,
     """Time some steps and some predicting on the run's own rows; the weights are then useless."""
     train, test, extra = data.train(), data.test(), data.extra()
     train_rows = fold_rows(config, data)
-    val_rows = _rows_used(config, data) - train_rows
+    val_rows = _rows_used(config, data) // config.n_folds
     job = memory.fitting(job, train_rows)
     trainer = trainer_for(recipe_of(config, job.model), data.competition, job.precision,
                           min(job.batch_size, train_rows))
@@ -94,7 +94,8 @@ def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob,
     def steps(n: int) -> float:
         """Seconds of n steps."""
         began = time.perf_counter()
-        order, transforms = fit.draw_epoch(trainer, job, np.arange(train_rows), 0, n)
+        rows = np.resize(np.arange(len(train)), train_rows)
+        order, transforms = fit.draw_epoch(trainer, job, rows, 0, n)
         trainer.seed_dropout(job, 0)
         trainer.train(images, labels, order, transforms, np.zeros(n, "float32"))
         return time.perf_counter() - began
@@ -126,7 +127,8 @@ def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob,
         return -(-n // predict.BATCH)
 
     epoch = MARGIN_EPOCH * per_epoch * step + batches(min(val_rows, fit.CURVE_ROWS)) * plain
-    looking = sum(map(batches, (val_rows, len(test), len(extra) if extra else 0))) * viewed
+    asked = 0 if extra is None or config.train_extra else len(extra)
+    looking = sum(map(batches, (val_rows, len(test), asked))) * viewed
     # The curve's last point is of all val rows.
     rest = looking + batches(max(0, val_rows - fit.CURVE_ROWS)) * plain + SAVING
     times = (train_rows + GUESSES_TIMES * len(test)) / max(1, train_rows)
@@ -141,8 +143,8 @@ def _rows_used(config: RunConfig, data: DataFolder) -> int:
 
 def fold_rows(config: RunConfig, data: DataFolder) -> int:
     """How many rows a fold of a run trains on."""
-    rows = _rows_used(config, data)
-    return rows - rows // config.n_folds
+    rows, extra = _rows_used(config, data), data.extra() if config.train_extra else None
+    return rows - rows // config.n_folds + (0 if extra is None else len(extra))
 
 
 def stated_costs(config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder,
@@ -154,7 +156,7 @@ def stated_costs(config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder,
     for job in jobs:
         # Seconds an image
         each = recipe_of(config, job.model).cost / 60_000 * min(n_workers, 2) * times
-        epoch = each * rows * (config.n_folds - 1) / config.n_folds
+        epoch = each * fold_rows(config, data)
         # Forward alone: a third of a step
         rest = each / 3 * job.tta * (rows / config.n_folds + len(data.test()))
         costs[job.model] = Cost(epoch, rest, epoch * models.GUESSES_EPOCHS + rest)

@@ -190,8 +190,8 @@ def decide(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], data:
     KitError where a setting that the user has named cannot keep its promised time.
     """
     if executor.kind == "ray":
-        summary = _summary(config, jobs, jobs, config.self_train)
-        progress.say(f"{summary}: nobody knows how long, since a cluster's pace is not measured")
+        said = what_is_trained(config, jobs, jobs, config.self_train)
+        progress.say(f"{said}: nobody knows how long, since a cluster's pace is not measured")
         return Schedule({job.model: job.epochs for job in jobs if job.model in config.models},
                         rounds=config.self_train)
     costs, deadline = dict(time_target.costs), time_target.deadline
@@ -209,7 +209,8 @@ def decide(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], data:
     if not schedule.fits and deadline is None and time_target.named and not time_target.keep_epochs:
         raise _refusal(executor, config, jobs, data, time_target, schedule)
     kept = [job for job in schedule.apply(jobs) if job.key not in schedule.left_out]
-    return _announce(progress, _summary(config, jobs, kept, schedule.rounds), schedule, time_target)
+    said = what_is_trained(config, jobs, kept, schedule.rounds)
+    return _announce(progress, said, schedule, time_target)
 
 
 def resume(executor: Executor, plan: Plan, time_target: TimeTarget, progress: Progress,
@@ -234,8 +235,8 @@ def resume(executor: Executor, plan: Plan, time_target: TimeTarget, progress: Pr
     rest = fit_to_time(todo, stored.costs, executor.n_parallel, config, rest_of_time)
     if todo:
         kept = [job for job in todo if job.key not in rest.left_out]
-        summary = _summary(config, todo, kept, rest.rounds)
-        _announce(progress, f"still to do: {summary}", rest, rest_of_time)
+        said = what_is_trained(config, todo, kept, rest.rounds)
+        _announce(progress, f"still to do: {said}", rest, rest_of_time)
     return replace(stored, left_out=rest.left_out, rounds=rest.rounds)
 
 
@@ -332,8 +333,8 @@ def _refusal(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], dat
                     f"{takes(least.seconds)} on this machine", ", or ".join(ways))
 
 
-def _summary(config: RunConfig, jobs: Sequence[FoldJob], kept: Sequence[FoldJob],
-             rounds: int) -> str:
+def what_is_trained(config: RunConfig, jobs: Sequence[FoldJob], kept: Sequence[FoldJob],
+                    rounds: int) -> str:
     """`5 folds of strong, 9 of 16 epochs, and the baseline`.
 
     `kept`: those of the jobs that are trained, with their epochs as planned; `rounds` of

@@ -79,10 +79,10 @@ def test_the_image_is_pinned_by_the_clients_own_words(tmp_path, image, words):
 
 
 @pytest.mark.parametrize("accelerator, asked, settings", [
-    ("t4x2", {}, '"models": ["strong"],"seeds": 4,"epochs": 60,"self_train": 0,'),
+    ("t4x2", {}, '"models": ["deep", "strong"],"seeds": 4,"self_train": 2,'),
     ("none", {}, '"models": ["deep", "strong"],"seeds": 2,"self_train": 2,'),
     ("none", {"self_train": 1}, '"self_train": 1,'),
-    ("t4x2", {"seeds": 2}, '"seeds": 2,"epochs": 60,'),
+    ("t4x2", {"seeds": 2}, '"seeds": 2,"epochs": None,"self_train": 2,'),
     ("none", {"models": ("cnn",)}, '"seeds": 1,"epochs": None,"self_train": 0,')])
 def test_what_is_left_open_is_the_accelerators_setting(tmp_path, accelerator, asked, settings):
     text = (builder.build(tmp_path, KANNADA, accelerator=accelerator, **asked) / "kernel.py").read_text()

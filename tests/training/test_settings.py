@@ -80,9 +80,9 @@ def ask(tmp_path, monkeypatch):
 
 def test_what_the_user_names_goes_before_the_setting(ask):
     config, said = ask(setting="t4x2-2h", seeds=2)
-    assert (config.models, config.n_seeds, config.epochs) == (("strong",), 2, 60) and said == []
+    assert (config.models, config.n_seeds, config.epochs) == (("deep", "strong"), 2, None) and said == []
     config, said = ask(setting="t4x2-2h", model="cnn")
-    assert (config.models, config.n_seeds, config.epochs) == (("cnn",), 4, 60)
+    assert (config.models, config.n_seeds, config.epochs) == (("cnn",), 4, None)
     config, said = ask(model="cnn")
     assert (config.models, config.n_seeds, config.epochs) == (("cnn",), 1, None) and said == []
 
@@ -90,6 +90,6 @@ def test_what_the_user_names_goes_before_the_setting(ask):
 def test_without_model_and_setting_the_choice_is_said(ask, monkeypatch):
     monkeypatch.setattr(backend, "gpus", lambda: ["T4"])
     config, said = ask()
-    assert (config.models, config.n_seeds) == (("strong",), 4)
+    assert (config.models, config.n_seeds, config.self_train) == (("deep", "strong"), 4, 2)
     assert said == ["setting: t4x2-2h, for 2 hours on Kaggle's two T4s, not measured yet, since there is a GPU; choose "
                     "with --setting or --model"]
