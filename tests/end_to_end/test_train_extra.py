@@ -14,7 +14,7 @@ from kit.data import source
 from kit.data.competition import COMPETITIONS, KANNADA
 from kit.data.folds import load_folds
 from kit.kernel import builder
-from kit.training import jobs
+from kit.training import jobs, pace
 from kit.training.jobs import Plan, make_jobs, self_training_jobs
 from kit.training.records import read_config
 from tests.data.tiny import TINY, write_folder
@@ -63,7 +63,7 @@ def test_a_fold_learns_from_its_rows_and_from_that_file_and_no_held_out_row(here
         assert (times[~of_extra] == jobs.GUESSES_TIMES).all()
         np.testing.assert_array_equal(fold.pixels[guessed], data.test().pixels[:len(guessed)])
     done = storage.read_json(here / FOLD / "done.json")
-    assert done["train_rows"] == (folds.fold != 0).sum() + len(extra)
+    assert done["train_rows"] == (folds.fold != 0).sum() + len(extra) == pace.fold_rows(config, data)
 
 
 def test_the_report_does_not_take_it_for_a_test(here, capsys):
