@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from kit.commands import cli
 from kit.core import provenance, storage
 from kit.core.run_folder import RunFolder
-from kit.training import executors, job_runner, pace
+from kit.training import executors, job_runner, pace, settings
 from kit.training.pace import Cost
 from tests.end_to_end.test_reliability import CYCLE, kit, two_lines, write_data
 
@@ -155,10 +156,12 @@ PLANNED = ["--model", "mlp", "--setting", "quick", "--limit", "20", "--folds", "
 
 @pytest.fixture
 def killed(workplace, capsys, monkeypatch):
-    """A run whose seven epochs were cut to six to fit into 12 minutes, and which ended with its first fold; its folder.
+    """A run whose seven epochs were cut to six to fit into 13.5 minutes, and which ended with its first fold.
 
-    Whoever measures the pace again fails.
+    The setting's own numbers change with what is measured; these are the test's, with 93 seconds to spare for a
+    busy machine. Whoever measures the pace again fails.
     """
+    monkeypatch.setitem(settings.SETTINGS, "quick", replace(settings.get("quick"), epochs=7, minutes=13.5))
     train_job = job_runner.train_job
 
     def one_fold(plan, job, *rest):
@@ -170,7 +173,7 @@ def killed(workplace, capsys, monkeypatch):
         patch.setattr(pace, "measure", lambda *_: {"mlp": Cost(55.0, 1.0, 1.0)})
         patch.setattr(job_runner, "train_job", one_fold)
         code, _, err = kit(capsys, "cv", *PLANNED, "--run", "a")
-    assert code == 130 and "2 folds of mlp, 6 of 7 epochs: about 11 min (until " in err
+    assert code == 130 and re.search(r"2 folds of mlp, 6 of 7 epochs: about 1[1-3] min \(until ", err), err
     monkeypatch.setattr(pace, "measure", lambda *_: pytest.fail("it was measured before"))
     return workplace / "runs" / "a"
 
@@ -179,9 +182,9 @@ def killed(workplace, capsys, monkeypatch):
 def test_a_run_that_was_killed_keeps_the_epochs_that_were_planned(killed, capsys, budget):
     """Folds with another schedule would be another experiment, however much time there is now."""
     plan = json.loads((killed / "schedule.json").read_text())
-    assert plan["epochs"] == {"mlp": 6} and 660 < plan["predicted_seconds"] < 677
+    assert plan["epochs"] == {"mlp": 6} and 660 < plan["predicted_seconds"] < 770
     code, _, err = kit(capsys, "cv", "--resume", "--run", "a", *budget)
-    assert code == 0 and "still to do: 1 fold of mlp, 6 epochs: about 6 min (until " in err
+    assert code == 0 and re.search(r"still to do: 1 fold of mlp, 6 epochs: about [67] min \(until ", err), err
     for k in range(2):
         history = (killed / "mlp" / "seed_0" / f"fold_{k}" / "history.csv").read_text().splitlines()
         assert len(history) == 1 + 6
