@@ -31,7 +31,7 @@ from kit.ensembling.scored_run import oof_probs
 from kit.reporting.against import Against, resume_against
 from kit.training import executors, kept_weights, planning, run_record, workers
 from kit.training.executors import DoneFolds, Executor
-from kit.training.jobs import Plan, make_jobs, self_training_jobs
+from kit.training.jobs import Plan, extra_learned, make_jobs, self_training_jobs
 from kit.training.planning import TimeTarget
 from kit.training.records import read_config_and_competition
 
@@ -109,7 +109,7 @@ def cv(config: RunConfig, data: DataFolder, run: RunFolder, progress: Progress |
         plan = _write_beginning(run, config, plan, against, resumed)
         if planned:
             planning.save(run.path / planning.SCHEDULE, planned)
-        also = config.train_extra and data.extra() is not None
+        also = extra_learned(config, data) is not None
         progress.say(f"{'resuming' if resumed else 'training'} {run.name}: "
                      f"{', '.join(config.models)} on {config.n_folds} folds"
                      f"{f' and {data.competition.extra}' if also else ''}, {settled.precision} "

@@ -23,6 +23,7 @@ from kit.data.folds import Folds, load_folds
 from kit.data.source import DataFolder
 from kit.ensembling.prior import ClassPrior, class_prior
 from kit.training import records
+from kit.training.jobs import extra_predicted
 from kit.training.models import BASELINE
 
 if TYPE_CHECKING:
@@ -206,7 +207,8 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
 
     known: the done.json of folds, by their keys; the others' are read.
     """
-    n_classes, test_ids, extra_table = data.competition.n_classes, data.test().ids, data.extra()
+    n_classes, test_ids = data.competition.n_classes, data.test().ids
+    extra = extra_predicted(config, data)
     oof = np.full((len(folds.rows), n_classes), np.nan, "float32")
     member = Member(model, seed, oof, [], [], [], [])
 
@@ -235,9 +237,8 @@ def _member(run: RunFolder, folds: Folds, config: RunConfig, model: str, seed: i
         for each, found in zip((member.test, member.before_spreading), test, strict=True):
             if found is not None:
                 each.append(aligned(ids, found, test_ids, rounds[-1] / "test.npz"))
-        if extra_table is not None and not config.train_extra:
-            member.extra.append(
-                probs(rounds[-1] / "extra.npz", "row", np.arange(len(extra_table))))
+        if extra:
+            member.extra.append(probs(rounds[-1] / "extra.npz", "row", np.arange(len(extra))))
     return member
 
 

@@ -221,8 +221,9 @@ def _notes(results: "RunResults", members: list["Member"],
     notes = [note for table in tables if table is not None for note in table.notes]
     if test:
         effect = "" if test["class_prior"]["spread"] is None else \
-            (f"; {test['relabelled']} of {test['rows']:,} rows have another label because of it "
-             "(--class-prior none turns it off)")
+            (f"; because of it {test['relabelled']} of {test['rows']:,} labels "
+             f"{'differs' if test['relabelled'] == 1 else 'differ'} (--class-prior none turns it "
+             "off)")
         notes.append(f"Class prior of the test file: {test['class_prior']['why']}{effect}")
     if results.config.get("train_extra") and (extra := results.data.extra()) is not None:
         notes.append(f"The models learned from {results.competition.extra} as well, {len(extra):,} "
@@ -287,6 +288,7 @@ def render_report(report: dict[str, Any], results: "RunResults") -> str:
         labels=numerals.plain_names(class_names), own_labels=_own_labels(report),
         pictures=pictures, folds=folds, writers=writers, scale=_scale(report), groups=groups,
         settings=settings, sources=SOURCES, of_writer=of_writer, curve_rows=CURVE_ROWS,
+        self_trained=results.before_self_training is not None,
         least_accuracy=verdict.percent(metrics.LEAST_ACCURACY, 0),
         against=verdict.against_baseline(report), weight=page.shades(report["confusion"]))
 

@@ -18,6 +18,7 @@ from kit.core.config import RunConfig
 from kit.core.run_folder import RunFolder, round_key
 from kit.data.folds import Folds
 from kit.data.source import DataFolder
+from kit.data.table import Table
 from kit.training import models
 from kit.training.own_models import recipe_of
 
@@ -131,19 +132,29 @@ def self_training_jobs(plan: Plan) -> tuple[FoldJob, ...]:
                  for job in plan.jobs if job.model in plan.config.models)
 
 
+def extra_learned(config: RunConfig, data: DataFolder) -> Table | None:
+    """The out-of-domain file, where the run learns from it; None elsewhere, or without one."""
+    return data.extra() if config.train_extra else None
+
+
+def extra_predicted(config: RunConfig, data: DataFolder) -> Table | None:
+    """The out-of-domain file, where the run only predicts it; None elsewhere, or without one."""
+    return None if config.train_extra else data.extra()
+
+
 def fold_data(plan: Plan, job: FoldJob) -> FoldData:
     """The job's arrays: the training file's rows, split by the folds, and what is learned beside.
 
     That is the out-of-domain file, where the run trains on it, and in self-training the test rows.
     KitError where the labels that the run has guessed for the test rows are of another test file.
     """
-    train, test, extra = plan.data.train(), plan.data.test(), plan.data.extra()
-    folds = plan.folds
+    train, test, folds = plan.data.train(), plan.data.test(), plan.folds
     fold = FoldData(train.pixels, np.asarray(train.labels), folds.rows[folds.trained_on(job.fold)],
                     folds.rows[folds.fold == job.fold], test.pixels, test.ids)
-    if extra:
-        fold = _learn_also(fold, extra.pixels, np.asarray(extra.labels)) \
-            if plan.config.train_extra else replace(fold, extra_pixels=extra.pixels)
+    if extra := extra_learned(plan.config, plan.data):
+        fold = _learn_also(fold, extra.pixels, np.asarray(extra.labels))
+    if extra := extra_predicted(plan.config, plan.data):
+        fold = replace(fold, extra_pixels=extra.pixels)
     if not job.guesses:
         return fold
     path = RunFolder(plan.run).guesses(job.guesses)

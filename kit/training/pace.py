@@ -16,7 +16,7 @@ from kit.core.config import RunConfig
 from kit.data.source import DataFolder
 from kit.training import fit, memory, models, predict
 from kit.training.executors import Executor
-from kit.training.jobs import GUESSES_TIMES, FoldJob
+from kit.training.jobs import GUESSES_TIMES, FoldJob, extra_learned, extra_predicted
 from kit.training.own_models import recipe_of
 from kit.training.trainer import trainer_for
 from kit.training.workers import WaitForOthers
@@ -80,7 +80,7 @@ def _measure_here(config: RunConfig, data: DataFolder, jobs: Sequence[FoldJob],
 def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob,
                    wait_for_others: WaitForOthers) -> Cost:
     """Time some steps and some predicting on the run's own rows; the weights are then useless."""
-    train, test, extra = data.train(), data.test(), data.extra()
+    train, test, asked = data.train(), data.test(), extra_predicted(config, data)
     train_rows = fold_rows(config, data)
     val_rows = _rows_used(config, data) // config.n_folds
     job = memory.fitting(job, train_rows)
@@ -127,8 +127,7 @@ def _measure_model(config: RunConfig, data: DataFolder, job: FoldJob,
         return -(-n // predict.BATCH)
 
     epoch = MARGIN_EPOCH * per_epoch * step + batches(min(val_rows, fit.CURVE_ROWS)) * plain
-    asked = 0 if extra is None or config.train_extra else len(extra)
-    looking = sum(map(batches, (val_rows, len(test), asked))) * viewed
+    looking = sum(map(batches, (val_rows, len(test), len(asked or ())))) * viewed
     # The curve's last point is of all val rows.
     rest = looking + batches(max(0, val_rows - fit.CURVE_ROWS)) * plain + SAVING
     times = (train_rows + GUESSES_TIMES * len(test)) / max(1, train_rows)
@@ -143,8 +142,8 @@ def _rows_used(config: RunConfig, data: DataFolder) -> int:
 
 def fold_rows(config: RunConfig, data: DataFolder) -> int:
     """How many rows a fold of a run trains on."""
-    rows, extra = _rows_used(config, data), data.extra() if config.train_extra else None
-    return rows - rows // config.n_folds + (0 if extra is None else len(extra))
+    rows = _rows_used(config, data)
+    return rows - rows // config.n_folds + len(extra_learned(config, data) or ())
 
 
 def stated_costs(config: RunConfig, jobs: Sequence[FoldJob], data: DataFolder,
