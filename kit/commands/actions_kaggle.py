@@ -12,8 +12,8 @@ from kit.commands.command import (
     check_suffix,
     command,
     notebook_progress,
-    parse_duration,
 )
+from kit.core.durations import parse_duration
 from kit.core.progress import Progress
 from kit.data import competition as competitions
 from kit.data.competition import KANNADA

@@ -7,7 +7,6 @@ import functools
 import inspect
 import json
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -21,7 +20,6 @@ from kit.core.progress import PlainProgress, Progress
 PathOrName = TypeVar("PathOrName", str, Path)
 Returned = TypeVar("Returned")
 BANNER_STYLE = "padding:.5em .8em;background:#7c1f0e;color:#fff"
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}  # seconds
 
 
 class Result(dict[str, Any]):
@@ -136,11 +134,3 @@ def check_suffix(path: str | Path, suffix: str, option: str) -> None:
     """KitError unless `path`, which was given with `option`, ends in `suffix`."""
     if Path(path).suffix != suffix:
         raise KitError(f"{option} {path} is no {suffix}", f"name a file that ends in {suffix}")
-
-
-def parse_duration(text: str) -> float:
-    """The seconds in `110m`, `2h`, `90s` or `90`."""
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)([smh]?)", text.strip())
-    if not match:
-        raise KitError(f"{text!r} is no duration", "write it like 110m, 2h or 90s")
-    return float(match[1]) * UNITS[match[2]]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from kit.commands import blends
-from kit.commands.command import check_arguments, parse_duration
+from kit.commands.command import check_arguments
 from kit.commands.find_runs import (
     changed_file,
     find_run_data,
@@ -33,6 +33,7 @@ from kit.core.config import (
     differences,
     option_name,
 )
+from kit.core.durations import parse_duration
 from kit.core.errors import KitError
 from kit.core.progress import Progress
 from kit.core.run_folder import RunFolder, check_run_name

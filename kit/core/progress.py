@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from kit.core.durations import rounded_duration
+
 MIN_SHARE_FOR_ESTIMATE = 0.02  # of the work done before the time left is shown
 
 
@@ -99,7 +101,7 @@ class PlainProgress(Progress):
 
     def _left(self) -> str:
         left = self._workload.seconds_left()
-        return f", {_duration(left)} left" if left else ""
+        return f", {rounded_duration(left)} left" if left else ""
 
 
 class LiveProgress(Progress):
@@ -131,7 +133,7 @@ class LiveProgress(Progress):
         self._workload.update(event)
         left = self._workload.seconds_left()
         self._bars.update(self._total, completed=self._workload.done(),
-                          description=f"{_duration(left)} left" if left else "")
+                          description=f"{rounded_duration(left)} left" if left else "")
         if event["event"] == "done":
             if event["job"] in self._tasks:
                 self._bars.remove_task(self._tasks.pop(event["job"]))
@@ -198,13 +200,6 @@ def _numbers(event: dict[str, Any]) -> str:
     return (f"epoch {event['epoch']}/{event['epochs']}, loss {event['loss']:.3f}, accuracy "
             f"{event['accuracy']:.4f}, "
             f"{event['images_per_second']:,.0f} images/s")
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes}:{rest:02d} min"
 
 
 def choose_progress(quiet: bool = False, as_json: bool = False) -> Progress:

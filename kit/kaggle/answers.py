@@ -8,6 +8,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from kit.core.durations import rounded_duration
 from kit.kaggle.credentials import redact
 
 LONGEST = 300  # characters of Kaggle's message that are shown
@@ -18,19 +19,11 @@ def redacted_line(text: str | None) -> str:
     return " ".join(redact(text or "").split())[:LONGEST]
 
 
-def format_duration(seconds: float) -> str:
-    """Seconds as text: 90 s, 5 min, 24 h."""
-    for unit, size, most in (("s", 1, 120), ("min", 60, 7200)):
-        if seconds < most:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 3600:.0f} h"
-
-
 def time_until_midnight() -> str:
     """The time until midnight UTC, when Kaggle's daily limits start anew, as text."""
     now = datetime.now(UTC)
     tomorrow = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    return format_duration((tomorrow - now).total_seconds())
+    return rounded_duration((tomorrow - now).total_seconds())
 
 
 def http_status(error: Exception) -> int | None:

@@ -22,9 +22,9 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from kit.core import os_errors
+from kit.core.durations import rounded_duration
 from kit.core.errors import KitError
 from kit.kaggle import answers, refusals, transfer
-from kit.kaggle.answers import format_duration
 from kit.kaggle.credentials import (
     HOW_TO,
     TOKEN,
@@ -38,7 +38,7 @@ from kit.kaggle.credentials import (
 from kit.kaggle.refusals import KAGGLE_COMPETITIONS, Rejected, RequestContext, Unanswered
 
 __all__ = ["Client", "Rejected", "Say", "Unanswered", "connect", "download_competition",
-           "format_duration", "redact", "silent"]
+           "redact", "silent"]
 
 Say = Callable[[str], None]
 T = TypeVar("T")
@@ -140,10 +140,10 @@ class Client:
         seconds = _backoff(attempt) if asked is None else asked
         if seconds > LONGEST_WAIT or self.waited + seconds > TOTAL_WAIT or attempt >= 4 * ATTEMPTS:
             raise KitError(f"cannot {doing}: too many requests (429), Kaggle asks to wait "
-                           f"{format_duration(seconds)}"
-                           + (f", after {format_duration(self.waited)} of waiting" if self.waited
+                           f"{rounded_duration(seconds)}"
+                           + (f", after {rounded_duration(self.waited)} of waiting" if self.waited
                               else ""),
-                           f"run the same command again in {format_duration(max(seconds, 60))}; "
+                           f"run the same command again in {rounded_duration(max(seconds, 60))}; "
                            "it goes on where it stopped")
         self.say(f"too many requests (429): waiting {seconds:.0f} s as Kaggle asks, then: {doing}")
         time.sleep(seconds)

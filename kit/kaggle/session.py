@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from kit.core.durations import rounded_duration
 from kit.core.errors import KitError
 from kit.kaggle import client as kaggle_client
 from kit.kaggle import refusals
 from kit.kaggle.answers import redacted_line
-from kit.kaggle.client import Client, Rejected, Unanswered, format_duration, redact
+from kit.kaggle.client import Client, Rejected, Unanswered, redact
 
 T = TypeVar("T")
 
@@ -163,7 +164,7 @@ def _end(client: Client, version: KernelVersion, timeout: float) -> tuple[str, s
             raise KitError(f"Kaggle does not know {version}",
                            f"look whether https://www.kaggle.com/code/{version.kernel} has that "
                            "version; if it was deleted there, delete push.json and push again")
-    raise KitError(f"{version} has not ended after {format_duration(timeout)}",
+    raise KitError(f"{version} has not ended after {rounded_duration(timeout)}",
                    "run the same command again to go on waiting; kit kernel status shows where "
                    "it is")
 
@@ -232,7 +233,7 @@ def follow_log(client: Client, version: KernelVersion, show: Callable[[str], Non
                 shown += 1
         if now in FINAL_STATUSES:
             return now
-    raise KitError(f"{version} has not ended after {format_duration(timeout)}",
+    raise KitError(f"{version} has not ended after {rounded_duration(timeout)}",
                    "run the same command again to go on following; kit kernel status shows where "
                    "it is")
 

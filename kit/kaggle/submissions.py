@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from kit.core.durations import rounded_duration
 from kit.core.errors import KitError
 from kit.kaggle import answers, refusals
 from kit.kaggle.answers import redacted_line
-from kit.kaggle.client import Client, Rejected, Unanswered, format_duration
+from kit.kaggle.client import Client, Rejected, Unanswered
 from kit.kaggle.refusals import LIMIT
 from kit.kaggle.session import polls
 
@@ -194,7 +195,7 @@ def wait_for_score(client: Client, slug: str, ref: str, timeout: float, sync: st
                            f"{_unscored(entry.error)}; more is on {page}")
         if entry and entry.is_scored:
             return entry
-    raise KitError(f"submission {ref} has no score after {format_duration(timeout)}; it stays "
+    raise KitError(f"submission {ref} has no score after {rounded_duration(timeout)}; it stays "
                    "handed in", f"fetch the score later: {sync}")
 
 

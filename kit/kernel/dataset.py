@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from kit.core import os_errors
+from kit.core.durations import rounded_duration
 from kit.core.errors import KitError
 from kit.kaggle import refusals, submissions
 from kit.kaggle.answers import redacted_line
-from kit.kaggle.client import Client, Rejected, Unanswered, format_duration
+from kit.kaggle.client import Client, Rejected, Unanswered
 from kit.kaggle.session import polls
 from kit.kernel import folder as kernel_folder
 from kit.kernel.weights import METADATA
@@ -150,5 +151,5 @@ def _wait(client: Client, ref: str, before: int) -> None:
             if count_versions(client, ref) > before or ready > SETTLE_POLLS:
                 client.say(f"the dataset {ref} is ready")
                 return
-    raise KitError(f"the dataset {ref} is not ready after {format_duration(TIMEOUT)}",
+    raise KitError(f"the dataset {ref} is not ready after {rounded_duration(TIMEOUT)}",
                    "run the same command again to go on waiting")

@@ -15,6 +15,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from kit.core.durations import measured_duration
 from kit.reporting import numerals, verdict
 
 HERE = Path(__file__).parent
@@ -78,16 +79,6 @@ def shades(matrix: list[list[int]]) -> Callable[[int], str]:
     return shade
 
 
-def duration(seconds: float) -> str:
-    """75.2 → '1 min 15 s'."""
-    if seconds < 10:
-        return f"{seconds:.1f}\u00a0s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = [f"{hours}\u00a0h"] * bool(hours) + [f"{minutes}\u00a0min"] * bool(minutes)
-    return " ".join(parts + [f"{rest}\u00a0s"] * (not hours))
-
-
 FORMATS: dict[str, Callable[[Any], str]] = {
     "percent": verdict.percent,
     "tenths": lambda value: f"{value:,.1f}",
@@ -100,5 +91,5 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "p": verdict.p_value,
     "count": lambda value: f"{value:,.0f}",
     "number": lambda value: f"{value:.4f}",
-    "duration": duration,
+    "duration": lambda value: measured_duration(value).replace(" ", "\u00a0"),
 }

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kit.core.config import RunConfig
+from kit.core.durations import rounded_duration
 from kit.core.progress import Progress
 from kit.data.competition import Competition
 from kit.data.source import DataFolder
@@ -65,7 +66,7 @@ def measure(names: Sequence[str], code: Mapping[str, str], competition: Competit
     `names`, `code`: as in a RunConfig. It takes some seconds for each model.
     """
     progress.say(f"timing {', '.join(names)} on this machine: about "
-                 f"{planning.duration(STARTING + EACH * len(names))} if nothing else runs on it")
+                 f"{rounded_duration(STARTING + EACH * len(names))} if nothing else runs on it")
     # As for a run of one model: the number of its folds says how the cores are shared.
     config = RunConfig(competition=competition.slug, models=tuple(names[:1]), code=dict(code))
     config, _, note = executors.settle(config)
@@ -118,7 +119,7 @@ def lines(rows: Sequence[Mapping[str, Any]], config: RunConfig, n_workers: int) 
     for row in rows:
         speed, takes = ("not measured",) * 2
         if row["seconds"] is not None:
-            speed, takes = f"{row['images_per_second']:,.0f}", planning.duration(row["seconds"])
+            speed, takes = f"{row['images_per_second']:,.0f}", rounded_duration(row["seconds"])
         judged = f"{row['better']} is better" if row["better"] else \
             "the best" if row["hard_accuracy"] and row["seconds"] else ""
         body.append(f"{row['model']:<{width}}{speed:>14}{row['epochs']:>8}{takes:>14}"

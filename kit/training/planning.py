@@ -15,6 +15,7 @@ import numpy as np
 
 from kit.core import storage
 from kit.core.config import RunConfig
+from kit.core.durations import rounded_duration
 from kit.core.errors import KitError
 from kit.core.progress import Progress, makespan
 from kit.core.run_folder import finished_folds
@@ -178,7 +179,7 @@ def choose_setting(configs: Mapping[Setting, RunConfig], data: DataFolder, time_
         if planned.fits:
             why = f"since {names} fit into its {setting.minutes:g} minutes here"
             return setting, time_target, why
-        why = f"since {names} take {duration(planned.seconds)} here"
+        why = f"since {names} take {rounded_duration(planned.seconds)} here"
     return last, time_target, why
 
 
@@ -254,7 +255,7 @@ def why_no_round(executor: Executor, plan: Plan, done: DoneFolds,
     if seconds <= TimeTarget(deadline=deadline).seconds_left:
         return ""
     left = max(0.0, deadline - time.time())
-    return f"it would take about {duration(seconds)}, and {left:.0f} s are left"
+    return f"it would take about {rounded_duration(seconds)}, and {left:.0f} s are left"
 
 
 def seconds_of_round(jobs: Sequence[FoldJob], done: DoneFolds, n_test: int,
@@ -279,7 +280,7 @@ def _announce(progress: Progress, what: str, schedule: Schedule,
     total = time_target.elapsed + schedule.seconds + CLOSING
     longer = "" if schedule.fits or time_target.deadline else \
         f", more than the {time_target.minutes:g} min that it should take"
-    progress.say(f"{what}: about {duration(total)}{longer} (until "
+    progress.say(f"{what}: about {rounded_duration(total)}{longer} (until "
                  f"{time.strftime('%H:%M', time.localtime(ends))})")
     return replace(schedule, predicted=round(total, 1))
 
@@ -300,7 +301,7 @@ def _refusal(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], dat
     assert time_target.setting is not None and time_target.minutes is not None
 
     def takes(seconds: float) -> str:
-        return f"about {duration(seconds + CLOSING + time_target.elapsed)}"
+        return f"about {rounded_duration(seconds + CLOSING + time_target.elapsed)}"
 
     # Another setting that keeps its promise here
     ways = []
@@ -360,14 +361,6 @@ def what_is_trained(config: RunConfig, jobs: Sequence[FoldJob], kept: Sequence[F
         cut = f"{rounds} of " if rounds < config.self_train else ""
         parts.append(f"then {cut}{count(config.self_train, 'round')} of self-training")
     return ", ".join(parts) or "nothing"
-
-
-def duration(seconds: float) -> str:
-    """For a person: `50 s`, `41 min`, `2 h 10 min`."""
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{max(1, round(seconds)):d} s"
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 # -- schedule.json ---------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def test_plain_lines_say_what_is_left_once_that_is_known(capsys, clock):
     *_, first, second = capsys.readouterr().err.splitlines()
     assert first == "mlp/seed_0/fold_0: done, val accuracy 0.9765 (12 s)"
     assert second.startswith("cnn/seed_0/fold_0: epoch 1/2, loss 0.500, accuracy 0.9000, 1,234 images/s")
-    assert second.endswith(", 0:59 min left")
+    assert second.endswith(", 59 s left")
 
 
 def test_plain_lines_do_not_flood(capsys, clock):

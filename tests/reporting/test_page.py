@@ -17,13 +17,6 @@ def test_a_number_that_is_not_there_is_an_error():
         page.lookup(NUMBERS)("cv.mean")
 
 
-@pytest.mark.parametrize(("seconds", "words"), [
-    (0.04, "0.0\u00a0s"), (9.94, "9.9\u00a0s"), (75.2, "1\u00a0min 15\u00a0s"), (3600, "1\u00a0h"),
-    (4000, "1\u00a0h 6\u00a0min")])
-def test_durations(seconds, words):
-    assert page.duration(seconds) == words
-
-
 def test_options_stay_in_one_piece_and_the_rest_is_escaped():
     assert page.keep_options_whole("a --split <b>") == 'a <span class="option">--split</span> &lt;b&gt;'
 
