@@ -55,7 +55,8 @@ Folds = Annotated[int | None, typer.Option(help="Number of folds.", show_default
 Split = Annotated[str | None, typer.Option(help=_one_of(SPLITS), show_default="auto")]
 Seeds = Annotated[int | None, typer.Option(
     help="Trainings of each fold, from different seeds; else the setting's, or one.")]
-Epochs = Annotated[int | None, typer.Option(help="Instead of the model's own number.")]
+Epochs = Annotated[int | None, typer.Option(
+    help="Instead of the setting's or the model's own number.")]
 BatchSize = Annotated[int | None, typer.Option(help="Instead of the model's own.")]
 Precision = Annotated[str | None, typer.Option(help=_one_of(PRECISIONS), show_default="auto")]
 Tta = Annotated[int | None, typer.Option(
@@ -63,7 +64,8 @@ Tta = Annotated[int | None, typer.Option(
 Executor = Annotated[str | None, typer.Option(help=_one_of(EXECUTORS), show_default="auto")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads for each fold.")]
 TimeBudget = Annotated[str | None, typer.Option(
-    help="End training in time, with fewer epochs, then with fewer folds: 110m, 2h, 90s.")]
+    help="End training in time, with fewer epochs, then fewer rounds of self-training, then fewer "
+    "folds: 110m, 2h, 90s.")]
 Seed = Annotated[int | None, typer.Option(
     help="Of the split and the first training.", show_default="0")]
 NewRun = Annotated[str | None, typer.Option(help="Name of the run; else model-date-time.")]
@@ -80,11 +82,10 @@ ClassPrior = Annotated[str | None, typer.Option(
     show_default="auto")]
 SelfTrain = Annotated[int | None, typer.Option(
     help="Rounds of learning from the test rows, too, labelled as the ensemble guesses them.",
-    show_default="0")]
+    show_default="the setting's, else 0")]
 TrainExtra = Annotated[bool | None, typer.Option(
     "--train-extra/--no-train-extra", help="Learn from the competition's labelled file of other "
-    "origin, too (Dig-MNIST.csv), which is then no test; else as the setting says.",
-    show_default="--no-train-extra")]
+    "origin, too (Dig-MNIST.csv), which is then no test.", show_default="the setting's, else no")]
 TensorBoard = Annotated[bool | None, typer.Option(
     "--tensorboard", help="Write TensorBoard logs into the run.")]
 

@@ -268,10 +268,6 @@ def open_request(competition: Competition, options: TrainingOptions, progress: P
         given = {**given, **other.fold_options(given)}
     chosen = settings.get(options.setting) if options.setting else None
     config = RunConfig(competition.slug, **given)
-    if other or config.limit or config.split == "harder":  # a setting's self-training begins when
-        given = {"self_train": 0, **given}  # all folds are trained, to label the test rows well
-    if config.limit:  # a quick look, which a whole file beside its rows would not be
-        given = {"train_extra": False, **given}
     fetched = sources.download(competition, None, data_dir, progress=progress) if fetch else None
     if options.resume:
         if chosen:  # but for its epochs, which may have been fitted to the machine
@@ -283,13 +279,13 @@ def open_request(competition: Competition, options: TrainingOptions, progress: P
     data = fetched or sources.find_data(competition, data_dir)
     if other:
         other.folds(data)  # or it is refused, before the pace is measured
-    if config.train_extra and not competition.extra:
-        raise KitError(f"{competition.title} has no labelled file of other origin",
-                       "leave --train-extra out")
-    if config.train_extra and not data.file(str(competition.extra)):
+    if config.train_extra and not data.file(competition.require_extra()):
         raise KitError(f"there is no {competition.extra} in {data.path}",
                        f"put {competition.extra} there, or leave --train-extra out")
-    time_target = TimeTarget(named=True, keep_epochs="epochs" in given, began=began)
+    given = _without_what_does_not_suit(config, data, other is not None) | given
+    time_target = TimeTarget(
+        named=True, keep_epochs="epochs" in given, began=began, given=given,
+        deadline=None if config.time_budget is None else began + config.time_budget)
     if options.model is None and chosen is None:
         suitable, why = settings.suitable(data.is_sample, config.limit is not None)
         configs = {each: RunConfig(competition.slug, **{**each.options(), **given})
@@ -308,6 +304,21 @@ def open_request(competition: Competition, options: TrainingOptions, progress: P
     name = options.run or f"{'+'.join(config.models)}-{datetime.now():%Y%m%d-%H%M%S}"
     return Request(config, data, RunFolder(runs_dir / name, options.break_lock), options.resume,
                    options.force, options.run is not None, time_target, other)
+
+
+def _without_what_does_not_suit(config: RunConfig, data: DataFolder,
+                                compared: bool) -> dict[str, Any]:
+    """What of any setting is turned off in this run, unless the user asks for it.
+
+    compared: with another run, after each round of folds.
+    """
+    off: dict[str, Any] = {}
+    harder = config.split == "harder"  # than any writer that is trained on, that file's included
+    if compared or config.limit or harder:
+        off["self_train"] = 0  # it begins when all folds are trained, to label the test rows well
+    if config.limit or harder or data.extra() is None:  # --limit: a quick look, at few rows
+        off["train_extra"] = False
+    return off
 
 
 # -- a run to compare with -------------------------------------------------------------------------

@@ -156,6 +156,13 @@ class Competition:
         return tuple(name for name in (self.train, self.test, self.extra, self.sample_submission)
                      if name)
 
+    def require_extra(self) -> str:
+        """The name of the labelled out-of-domain file. KitError where it has none."""
+        if self.extra is None:
+            raise KitError(f"{self.title} has no labelled file of other origin",
+                           "leave --train-extra out")
+        return self.extra
+
     @property
     def option(self) -> tuple[str, ...]:
         """The words that name it on a command line; none for the default."""

@@ -175,8 +175,15 @@ def models_of(runs: Sequence[FinishedRun]) -> list[str]:
 
 def as_one_run(runs: Sequence[FinishedRun]) -> str:
     """The command that trains the models of these runs as one run, which a notebook can run."""
-    files = [file for run in runs for file in run.scored.config.get("code") or ()]
-    return f"kit submit --model {','.join(model_spec(model, files) for model in models_of(runs))}"
+    configs = [run.scored.config for run in runs]
+    files = [file for config in configs for file in config.get("code") or ()]
+    models = ",".join(model_spec(model, files) for model in models_of(runs))
+    seeds = max(sum(config.get("n_seeds", 1) for config in configs if model in config["models"])
+                for model in models_of(runs))
+    rounds = max(config.get("self_train") or 0 for config in configs)
+    return f"kit submit --model {models}" + f" --seeds {seeds}" * (seeds > 1) \
+        + f" --self-train {rounds}" * bool(rounds) \
+        + " --train-extra" * any(config.get("train_extra") for config in configs)
 
 
 def check_weights(asked: str | Sequence[float], n_runs: int) -> tuple[str, list[float] | None]:
@@ -245,7 +252,7 @@ def _folds(runs: Sequence[FinishedRun]) -> Folds:
 def _extra(run: FinishedRun, data: DataFolder) -> np.ndarray | None:
     """Probs of the out-of-domain file.
 
-    None in a submission's folder, and of a run that was trained without this file.
+    None in a submission's folder, and of a run that learned from this file or began without it.
     """
     extra, name = data.extra(), data.competition.extra
     if extra is None or run.is_submission \

@@ -58,8 +58,10 @@ class ScoredRun:
 
 def oof_probs(results: RunResults) -> dict[str, Any]:
     """The OOF probs `(n, n_classes)` that an oof.npz holds, by name."""
-    before = results.before_self_training
-    return {PROBS: results.oof, **({PROBS_BEFORE: before.oof} if before else {})}
+    found = {PROBS: results.oof}
+    if results.config.get("self_train"):  # also where there was no time for a round
+        found[PROBS_BEFORE] = (results.before_self_training or results).oof
+    return found
 
 
 def read_scored_run(folder: Path, before_self_training: bool = False) -> ScoredRun:

@@ -219,6 +219,10 @@ def _training(competition: Competition, accelerator: str, say: Callable[[str], N
     from kit.training.own_models import recipe_of
 
     own = {} if asked["models"] else settings.get(TRAINING_SETTINGS[accelerator]).options()
+    if asked["train_extra"]:
+        competition.require_extra()
+    elif not competition.extra:
+        own["train_extra"] = False
     config = RunConfig(competition.slug,
                        **own | {name: value for name, value in asked.items() if value is not None})
     for name in config.models:
@@ -229,7 +233,7 @@ def _training(competition: Competition, accelerator: str, say: Callable[[str], N
             try_step(recipe, competition)
     jobs = make_jobs(config, config.precision)
     trained = planning.what_is_trained(config, jobs, jobs, config.self_train)
-    also = f", from {competition.extra} as well" * bool(config.train_extra and competition.extra)
+    also = f", from {competition.extra} as well" * config.train_extra
     say(f"trains {trained}{also}, as far as its time allows")
     augment = {} if config.augment is None else {"augment": Path(config.augment).name}
     return {"models": list(config.models), "folds": config.n_folds, "seeds": config.n_seeds,

@@ -138,13 +138,14 @@ def notes(results: "RunResults") -> list[str]:
                     f"{', '.join(others)}.")
     if extra is not None and results.extra is None:
         without = [each.run for each in blend.runs if each.extra is None]
-        submitted = ", ".join(run.name for run in without if run.is_submission)
-        ours = [run for run in without if not run.is_submission]
-        learned = ", ".join(run.name for run in ours if run.scored.config.get("train_extra"))
-        trained = ", ".join(run.name for run in ours if not run.scored.config.get("train_extra"))
-        why = [f"the folder of a submission has no probs of it ({submitted})"] * bool(submitted) \
-            + [f"{learned} learned from it"] * bool(learned) \
-            + [f"it was not in the data folder when {trained} began"] * bool(trained)
+        learned = [run.name for run in without if run.scored.config.get("train_extra")]
+        rest = [run for run in without if run.name not in learned]
+        submitted = [run.name for run in rest if run.is_submission]
+        began = [run.name for run in rest if not run.is_submission]
+        why = [f"{', '.join(learned)} learned from it"] * bool(learned) \
+            + ["the folder of a submission has no probs of it "
+               f"({', '.join(submitted)})"] * bool(submitted) \
+            + [f"it was not in the data folder when {', '.join(began)} began"] * bool(began)
         said.append(f"{results.competition.extra} is left out: {'; '.join(why)}.")
     if results.competition.code_only:
         said.append(f"{results.competition.title} takes notebooks, and a blend has no models that "

@@ -10,7 +10,7 @@ the models' confidence on the test file shows how hard it is, without its labels
 3. The margins on the test file then give the errors to expect there of a single model.
 4. The ensemble makes fewer errors. How many fewer follows from how often its members disagree with
    it on the test file, and how often it was right when they disagreed on the labelled out-of-domain
-   file.
+   file; of a run that learned from that file, as often as other runs' ensembles were.
 5. Where a class prior changed labels (kit.ensembling.prior), what such changes gain is measured on
    the OOF rows of held-out writers, sampled the way the test file was.
 
@@ -251,7 +251,7 @@ def _ensemble_gain(results: RunResults, fold_probs: list[np.ndarray], single: fl
     """Share of a single model's errors that the ensemble avoids on the test file, up to MAX_GAIN.
 
     Where the two differ, the ensemble is right more often; how much more is measured on the
-    labelled out-of-domain file.
+    labelled out-of-domain file, where that was predicted; else it is ENSEMBLE_WINS.
     """
     wins = ENSEMBLE_WINS
     extra = results.data.extra()

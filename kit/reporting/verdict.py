@@ -188,8 +188,8 @@ def _next(report: dict[str, Any]) -> list[str]:
         ideas.append("Get the real data: kit download --from kaggle (or --from a zip that you "
                      "have), then run the same command again.")
     if not report["complete"] and not _ended_by_comparison(report):
-        ideas.append("Finish the folds that are missing: the same command with --resume and a "
-                     "longer --time-budget.")
+        ideas.append("Finish what is missing: the same command with --resume and a longer "
+                     "--time-budget.")
     if not cv["keeps_writers_apart"] and report["per_writer"]:
         ideas.append("Measure honestly: --split writer keeps each writer on one side.")
 

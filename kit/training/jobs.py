@@ -149,27 +149,41 @@ def fold_data(plan: Plan, job: FoldJob) -> FoldData:
     KitError where the labels that the run has guessed for the test rows are of another test file.
     """
     train, test, folds = plan.data.train(), plan.data.test(), plan.folds
-    fold = FoldData(train.pixels, np.asarray(train.labels), folds.rows[folds.trained_on(job.fold)],
-                    folds.rows[folds.fold == job.fold], test.pixels, test.ids)
+    pixels, labels = [train.pixels], [np.asarray(train.labels)]
+    rows = [folds.rows[folds.trained_on(job.fold)]]
+
+    def learn_also(more_pixels: np.ndarray, more_labels: np.ndarray, times: int) -> None:
+        """Add rows after those that are there, each `times` in an epoch."""
+        first = sum(map(len, labels))
+        rows.extend([first + np.arange(len(more_labels))] * times)
+        pixels.append(more_pixels)
+        labels.append(more_labels)
+
     if extra := extra_learned(plan.config, plan.data):
-        fold = _learn_also(fold, extra.pixels, np.asarray(extra.labels))
-    if extra := extra_predicted(plan.config, plan.data):
-        fold = replace(fold, extra_pixels=extra.pixels)
-    if not job.guesses:
-        return fold
-    path = RunFolder(plan.run).guesses(job.guesses)
-    guesses = storage.read_npz(path, "id", "label")
-    if not np.array_equal(guesses["id"], test.ids):
-        raise storage.damaged(path, "its labels are not those of the test file")
-    return _learn_also(fold, test.pixels, guesses["label"], GUESSES_TIMES)
+        learn_also(extra.pixels, np.asarray(extra.labels), 1)
+    if job.guesses:
+        path = RunFolder(plan.run).guesses(job.guesses)
+        guesses = storage.read_npz(path, "id", "label")
+        if not np.array_equal(guesses["id"], test.ids):
+            raise storage.damaged(path, "its labels are not those of the test file")
+        learn_also(test.pixels, guesses["label"], GUESSES_TIMES)
+    predicted = extra_predicted(plan.config, plan.data)
+    return FoldData(_joined(pixels), np.concatenate(labels), np.concatenate(rows),
+                    folds.rows[folds.fold == job.fold], test.pixels, test.ids,
+                    predicted.pixels if predicted else None)
 
 
-def _learn_also(fold: FoldData, pixels: np.ndarray, labels: np.ndarray, times: int = 1) -> FoldData:
-    """The fold with more rows to learn from after its own, each `times` in an epoch.
+_latest: dict[str, Any] = {}
 
-    What is held out stays out.
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Images of several files in one array; kept for the next fold, which has the same.
+
+    So they are put on the device once for all folds (`kit.training.fit.on_device`).
     """
-    rows = len(fold.labels) + np.arange(len(labels))
-    return replace(fold, pixels=np.concatenate([fold.pixels, pixels]),
-                   labels=np.concatenate([fold.labels, labels]),
-                   train_rows=np.concatenate([fold.train_rows, *[rows] * times]))
+    if len(parts) == 1:
+        return parts[0]
+    if list(map(id, _latest.get("parts", ()))) != list(map(id, parts)):
+        _latest.clear()
+        _latest.update(parts=parts, images=np.concatenate(parts))
+    return _latest["images"]

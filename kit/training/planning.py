@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,7 @@ class TimeTarget:
     began: float | None = None  # of time.time: when the command began; None: now
     deadline: float | None = None  # of time.time: where a time budget ends
     costs: Mapping[str, Cost] = field(default_factory=dict)  # of models that have been measured
+    given: Mapping[str, Any] = field(default_factory=dict)  # options that go before any setting's
 
     @property
     def minutes(self) -> float | None:
@@ -56,6 +58,11 @@ class TimeTarget:
     def elapsed(self) -> float:
         """Seconds since the command began."""
         return time.time() - self.began if self.began else 0.0
+
+    @property
+    def patience(self) -> float:
+        """Seconds that measuring the pace may take."""
+        return np.inf if self.deadline is None else (self.deadline - time.time()) * PATIENCE_SHARE
 
     @property
     def seconds_left(self) -> float:
@@ -85,26 +92,28 @@ class Schedule:
 
 
 def seconds_of(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], n_workers: int,
-               rounds: Sequence[str] = (), n_rounds: int = 0) -> float:
+               rounds: Sequence[str] = (), n_rounds: int = 0,
+               trained: Sequence[FoldJob] = ()) -> float:
     """Seconds of wall time of `jobs`, each begun by the next of `n_workers` workers that is free.
 
-    `n_rounds` of self-training follow for the models named in `rounds`; a round begins when the one
-    before has ended.
+    `n_rounds` of self-training follow for the models named in `rounds`, in which the jobs that were
+    `trained` before take part; a round begins when the one before has ended.
     """
-    again = [costs[job.model].round for job in jobs if job.model in rounds]
+    again = [costs[job.model].round for job in [*jobs, *trained] if job.model in rounds]
     first = [costs[job.model].of(job.epochs) for job in jobs]
     return makespan(first, n_workers) + n_rounds * makespan(again, n_workers)
 
 
 def plan(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], seconds: float, n_workers: int,
          named: Sequence[str], *, least: Mapping[str, int] | None = None, keep_epochs: bool = False,
-         may_leave_out: bool = True, n_rounds: int = 0) -> Schedule:
+         may_leave_out: bool = True, n_rounds: int = 0,
+         trained: Sequence[FoldJob] = ()) -> Schedule:
     """The schedule of `jobs` that takes at most `seconds` on `n_workers` workers.
 
     `named`: the run's own models; the baseline's epochs are never cut. `least`: their fewest
-    epochs, by default a half. `n_rounds`: of self-training, which follow. Where even those epochs
-    do not fit, rounds, then folds are left out if they may be; else the schedule says that it does
-    not fit.
+    epochs, by default a half. `n_rounds`: of self-training, which follow, also of the jobs that
+    were `trained` before. Where even those epochs do not fit, rounds, then folds are left out if
+    they may be; else the schedule says that it does not fit.
     """
     full = {job.model: job.epochs for job in jobs if job.model in named}
     fewest = {model: min(epochs, (least or {}).get(model, max(1, round(epochs * FEWEST))))
@@ -113,7 +122,7 @@ def plan(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], seconds: float, n_w
     def schedule(epochs: dict[str, int], kept: Sequence[FoldJob], rounds: int = 0,
                  fits: bool = True) -> Schedule:
         planned = Schedule(epochs, tuple(job.key for job in jobs if job not in kept), rounds)
-        needed = seconds_of(planned.apply(kept), costs, n_workers, named, rounds)
+        needed = seconds_of(planned.apply(kept), costs, n_workers, named, rounds, trained)
         return replace(planned, seconds=needed, fits=fits)
 
     # Fewer epochs, by a common share; then fewer rounds
@@ -156,9 +165,10 @@ def plan(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], seconds: float, n_w
 
 def choose_setting(configs: Mapping[Setting, RunConfig], data: DataFolder, time_target: TimeTarget,
                    why: str) -> tuple[Setting, TimeTarget, str]:
-    """The first setting that keeps its promised time on this machine, or the last one.
+    """The first setting of which all fits into the time on this machine, or the last one.
 
-    With it come the time target, which then holds what was measured, and the reason for the choice.
+    The time is the budget, or where there is none, what each setting promises. With the setting
+    come the time target, which then holds what was measured, and the reason for the choice.
     `configs`: the settings, the best first, each with the config that a run would have.
     """
     *better, last = configs
@@ -167,7 +177,7 @@ def choose_setting(configs: Mapping[Setting, RunConfig], data: DataFolder, time_
         jobs = make_jobs(config, config.precision)
         with Executor(config) as executor:
             measured = None if executor.kind == "ray" else \
-                pace.measure(executor, config, jobs, data, np.inf)
+                pace.measure(executor, config, jobs, data, time_target.patience)
             time_target = replace(time_target, costs={**time_target.costs, **(measured or {})})
             costs = {**pace.stated_costs(config, jobs, data, executor.n_parallel),
                      **time_target.costs}
@@ -176,10 +186,12 @@ def choose_setting(configs: Mapping[Setting, RunConfig], data: DataFolder, time_
         full = {job.model: job.epochs for job in jobs}
         names = " and ".join(f"{epochs} of {full[model]} epochs of {model}"
                              for model, epochs in planned.epochs.items())
-        if planned.fits:
-            why = f"since {names} fit into its {setting.minutes:g} minutes here"
-            return setting, time_target, why
-        why = f"since {names} take {rounded_duration(planned.seconds)} here"
+        limit = "the time budget" if time_target.deadline else f"its {setting.minutes:g} minutes"
+        if planned.fits and not planned.left_out and planned.rounds == config.self_train:
+            return setting, time_target, f"since {names} fit into {limit} here"
+        why = f"since all of {setting.name} does not fit into the time budget here" \
+            if time_target.deadline else \
+            f"since {names} take {rounded_duration(planned.seconds)} here"
     return last, time_target, why
 
 
@@ -197,9 +209,8 @@ def decide(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], data:
                         rounds=config.self_train)
     costs, deadline = dict(time_target.costs), time_target.deadline
     unknown = [job for job in jobs if job.model not in costs]
-    patience = np.inf if deadline is None else (deadline - time.time()) * PATIENCE_SHARE
-    if unknown and measured and patience > 0:
-        found = pace.measure(executor, config, unknown, data, patience)
+    if unknown and measured and time_target.patience > 0:
+        found = pace.measure(executor, config, unknown, data, time_target.patience)
         if found is None:
             progress.say("this machine's pace could not be measured in time: planned by what the "
                          "recipes state")
@@ -230,10 +241,11 @@ def resume(executor: Executor, plan: Plan, time_target: TimeTarget, progress: Pr
         save(path, schedule)
         return schedule
     stored = load(path, config.models)
-    if any(job.model not in stored.costs for job in todo):  # they were never measured
+    trained = [job for job in plan.jobs if job.key in done and job.model in config.models]
+    if any(job.model not in stored.costs for job in [*todo, *trained]):  # they were never measured
         return replace(stored, left_out=())
     todo, rest_of_time = stored.apply(todo), TimeTarget(keep_epochs=True, deadline=deadline)
-    rest = fit_to_time(todo, stored.costs, executor.n_parallel, config, rest_of_time)
+    rest = fit_to_time(todo, stored.costs, executor.n_parallel, config, rest_of_time, trained)
     if todo:
         kept = [job for job in todo if job.key not in rest.left_out]
         said = what_is_trained(config, todo, kept, rest.rounds)
@@ -286,12 +298,17 @@ def _announce(progress: Progress, what: str, schedule: Schedule,
 
 
 def fit_to_time(jobs: Sequence[FoldJob], costs: Mapping[str, Cost], n_workers: int,
-                config: RunConfig, time_target: TimeTarget) -> Schedule:
-    """The schedule of `jobs` that fits `time_target`; only a time budget leaves folds out."""
+                config: RunConfig, time_target: TimeTarget,
+                trained: Sequence[FoldJob] = ()) -> Schedule:
+    """The schedule of `jobs` that fits `time_target`; only a time budget leaves folds out.
+
+    trained: jobs that were trained before, which take part in self-training.
+    """
     least = time_target.setting.least_epochs if time_target.setting else None
     schedule = plan(jobs, costs, time_target.seconds_left, n_workers, config.models, least=least,
                     keep_epochs=time_target.keep_epochs,
-                    may_leave_out=time_target.deadline is not None, n_rounds=config.self_train)
+                    may_leave_out=time_target.deadline is not None, n_rounds=config.self_train,
+                    trained=trained)
     return replace(schedule, costs=costs)
 
 
@@ -306,9 +323,10 @@ def _refusal(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], dat
     # Another setting that keeps its promise here
     ways = []
     for other in SETTINGS.values():
-        if other.minutes is None or other is time_target.setting or other.models == config.models:
+        if other.minutes is None or other is time_target.setting:
             continue
-        theirs = replace(config, **other.options())
+        theirs = replace(config, **{name: time_target.given.get(name, value)
+                                    for name, value in other.options().items()})
         other_jobs = make_jobs(theirs, config.precision)
         unknown = [job for job in other_jobs if job.model not in least.costs]
         costs = {**least.costs, **(pace.measure(executor, theirs, unknown, data, np.inf) or {})}

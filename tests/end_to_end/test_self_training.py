@@ -75,6 +75,16 @@ def test_a_new_run_is_compared_with_what_it_read_before(run, capsys):
             == oof["probs_before_self_training"]).all()
 
 
+def test_without_time_for_a_round_what_it_read_before_is_what_it_reads(run, monkeypatch):
+    """`kit cv --against` once refused such a run, and the `kit report` that it advised could not help."""
+    for done in run.glob("mlp/seed_0/fold_*/guesses_*/done.json"):
+        done.unlink()
+    assert cli.run(["report", "first", "--quiet"]) == 0
+    assert not storage.read_json(run / "report.json")["complete"]
+    before, final = (read_scored_run(run, before) for before in (True, False))
+    np.testing.assert_array_equal(before.probs, final.probs)
+
+
 def test_what_is_held_out_stays_held_out(run):
     for k in (0, 1):
         done = json.loads((run / GUESSED.format(k, 1) / "done.json").read_text())

@@ -95,6 +95,12 @@ def test_a_blend_says_why_it_is_left_out(here):
     report = storage.read_json(here / "submissions/both/report.json")
     assert report["dig_mnist"] is None
     assert "Dig-MNIST.csv is left out: first learned from it." in report["notes"]
+    shutil.rmtree(here / "runs")
+    assert cli.run(["blend", "first", "plain", "--run", "again", "--quiet"]) == 0
+    note, = [note for note in storage.read_json(here / "submissions/again/report.json")["notes"] if "left out" in note]
+    assert "first learned from it; the folder of a submission has no probs of it (plain)." in note
+    assert any("kit submit --model mlp --seeds 2 --self-train 1 --train-extra." in note
+               for note in storage.read_json(here / "submissions/again/report.json")["notes"])
 
 
 def test_a_kernel_learns_from_it_as_its_setting_says(tmp_path):
@@ -121,7 +127,35 @@ def test_it_is_refused_where_there_is_no_such_file(tmp_path, monkeypatch, extra,
     with pytest.raises(KitError, match=words) as error:
         ask(about, tmp_path, model="mlp", train_extra=True)
     assert fix in error.value.fix
-    assert ask(about, tmp_path, setting="cpu-45min")  # a setting's wish, of no effect there
+    assert not ask(about, tmp_path, setting="cpu-45min")  # or the command that it records would be refused
+    if extra is None:
+        with pytest.raises(KitError, match=words):
+            builder.build(tmp_path / "kernel", about, user="me", train_extra=True)
+        text = (builder.build(tmp_path / "kernel", about, user="me") / "kernel.py").read_text()
+        assert '"train_extra": False,' in text
+
+
+def test_a_setting_does_not_bring_its_writers_among_the_easier_ones(here):
+    """`--split harder` asks about writers harder than any that is trained on; that file's are harder still."""
+    assert not ask(KANNADA, here / "data", setting="cpu-45min", split="harder")
+    assert ask(KANNADA, here / "data", setting="cpu-45min", split="harder", train_extra=True)
+
+
+def test_resumed_with_its_limit_it_keeps_what_was_asked_for(here, capsys):
+    """`--limit` turns a setting's self-training and extra file off; typed again, it once turned off the user's."""
+    assert cli.run(["cv", "--resume", "--run", "first", "--limit", "20", "--quiet", "--executor", "local"]) == 0
+    config = storage.read_json(here / "runs/first/config.json")["config"]
+    assert config["self_train"] == 1 and config["train_extra"]
+
+
+def test_the_folds_have_the_same_images_in_memory(here, monkeypatch):
+    monkeypatch.setattr("kit.data.cache.trusted", lambda stamp: stamp)  # else files of this minute are read anew
+    config, data = read_config(here / "runs/first"), data_of(here)
+    folds = load_folds(here / "runs/first/folds.csv")
+    plan = Plan(config, data, here / "runs/first", folds, make_jobs(config, "float32"))
+    for some in (plan.jobs, self_training_jobs(plan)):
+        images = [jobs.fold_data(plan, job).pixels for job in some[:2]]
+        assert images[0] is images[1]
 
 
 def test_a_quick_look_does_not_learn_from_a_whole_file_unless_it_is_asked_to(here):

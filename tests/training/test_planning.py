@@ -1,5 +1,6 @@
 """Epochs are cut before folds, folds before the last one, by a common share, and never the baseline."""
 
+import contextlib
 import json
 import os
 import re
@@ -206,11 +207,11 @@ class TwoWorkers:
 
     kind, n_parallel = "processes", 2
 
-    def __init__(self, answer="known"):
-        self.answer = answer
+    def __init__(self, costs=COSTS):
+        self.costs = costs
 
     def run_on_all(self, task, arguments, patience):
-        return None if self.answer is None else [dict(COSTS)] * 2
+        return None if self.costs is None else [dict(self.costs)] * 2
 
 
 class Rows:
@@ -226,6 +227,9 @@ class Rows:
 
     def test(self):
         return range(5_000)
+
+    def extra(self):
+        return range(10_240)
 
 
 def decided(time_target, budget=None, executor=None, **options):
@@ -284,8 +288,52 @@ def test_a_time_budget_goes_before_a_setting_and_may_leave_folds_out():
     assert said[0].startswith(f"{5 - len(schedule.left_out)} folds of strong, 5 of 16 epochs, and the baseline")
 
 
+def test_a_refused_setting_offers_what_the_users_own_options_make_of_another():
+    """The command keeps its --model, so `quick` would be `deep` within 12 minutes, and `cpu-night` fits."""
+    slow = {"deep": Cost(300, 90, 600), "strong": Cost(300, 90, 600), "light": Cost(6, 9, 9), "mlp": COSTS["mlp"]}
+    with pytest.raises(KitError) as error:
+        decided(goal_of("cpu-45min", costs=slow, given={"models": ("deep",)}), models=("deep",))
+    assert "--setting cpu-night (about " in error.value.fix and "--setting quick" not in error.value.fix
+
+
+FAST, SLOW = ({"strong": Cost(60 * n, 30 * n, 120 * n), "mlp": Cost(2 * n, 2 * n, 6 * n)} for n in (1, 3))
+
+
+@pytest.mark.parametrize(("costs", "budget", "name", "why"), [
+    (FAST, None, "cpu-45min", "epochs of strong fit into its 45 minutes here"),
+    (SLOW, None, "quick", "since 5 of 16 epochs of strong take 1"),
+    (FAST, 900, "quick", "since all of cpu-45min does not fit into the time budget here"),
+    (SLOW, 8 * 3600, "cpu-45min", "since 16 of 16 epochs of strong fit into the time budget here")])
+def test_a_setting_is_chosen_by_the_time_that_there_is(monkeypatch, costs, budget, name, why):
+    """A budget of ten minutes once got a part of what 45 have room for: half the epochs, folds and rounds left out."""
+    monkeypatch.setattr(planning, "Executor", lambda config: contextlib.nullcontext(TwoWorkers(costs)))
+    monkeypatch.setattr(executors, "settle", lambda config: (config, None, None))
+    chosen_from = [settings.get("cpu-45min"), settings.get("quick")]
+    configs = {each: RunConfig(precision="float32", **each.options()) for each in chosen_from}
+    deadline = None if budget is None else time.time() + budget
+    target = TimeTarget(named=False, began=time.time(), deadline=deadline)
+    chosen, target, said = planning.choose_setting(configs, Rows(), target, "")
+    assert chosen.name == name and why in said and target.costs
+
+
+def test_what_is_left_of_a_resumed_run_counts_the_self_training_of_all_folds(tmp_path):
+    """One fold of five was left: 13 minutes of it and, of the five, two rounds of 12 and a half."""
+    config = RunConfig(models=("strong",), precision="float32", self_train=2)
+    run = Plan(config, Rows(), tmp_path, None, make_jobs(config, "float32"))
+    planning.save(tmp_path / planning.SCHEDULE, planning.Schedule({"strong": 8}, costs=COSTS))
+    done = [job for job in run.jobs if job.key != "strong/seed_0/fold_4"]
+    for job in done:
+        (tmp_path / job.key).mkdir(parents=True)
+        storage.write_json(tmp_path / job.key / "done.json", {})
+    ear = Ear()
+    schedule = planning.resume(TwoWorkers(), run, TimeTarget(), ear, False)
+    assert schedule.epochs == {"strong": 8}
+    seconds = 8 * 95 + 50 + 2 * 3 * 250
+    assert f"about {round((seconds + planning.CLOSING) / 60)} min (until" in ear.said[0]
+
+
 def test_without_a_measurement_the_recipes_costs_are_planned_with():
-    schedule, said = decided(TimeTarget(), budget=2 * 3600, executor=TwoWorkers(answer=None))
+    schedule, said = decided(TimeTarget(), budget=2 * 3600, executor=TwoWorkers(costs=None))
     assert said[0] == "this machine's pace could not be measured in time: planned by what the recipes state"
     assert 1 <= schedule.epochs["strong"] <= 16 and schedule.predicted <= 2 * 3600
 
