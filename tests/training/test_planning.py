@@ -301,7 +301,7 @@ FAST, SLOW = ({"strong": Cost(60 * n, 30 * n, 120 * n), "mlp": Cost(2 * n, 2 * n
 
 @pytest.mark.parametrize(("costs", "budget", "name", "why"), [
     (FAST, None, "cpu-45min", "epochs of strong fit into its 45 minutes here"),
-    (SLOW, None, "quick", "since 5 of 16 epochs of strong take 1"),
+    (SLOW, None, "quick", "since 5 of 16 epochs of strong take 86 min here"),
     (FAST, 900, "quick", "since all of cpu-45min does not fit into the time budget here"),
     (SLOW, 8 * 3600, "cpu-45min", "since 16 of 16 epochs of strong fit into the time budget here")])
 def test_a_setting_is_chosen_by_the_time_that_there_is(monkeypatch, costs, budget, name, why):
