@@ -235,7 +235,8 @@ def _data(competition: Competition, data_dir: Path) -> Finding:
     if data.is_sample:
         return Finding("data", NOTE,
                        f"{data.path}: intact, the drawn sample, whose scores say nothing ({rows})",
-                       "get the real data: kit download --from kaggle")
+                       "get the real data: "
+                       + sources.download_command(competition, data_dir, "--from", "kaggle"))
     return Finding("data", OK, f"{data.path}: intact, {data.source_in_words} ({rows})")
 
 

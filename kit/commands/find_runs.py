@@ -90,8 +90,9 @@ def find_trained(name: str, runs_dir: Path = Path("runs"),
             continue
         if _is_run(runs_dir / folder.name):
             run_name = shlex.quote(folder.name)
-            fix = (f"predict with its run, kit predict {run_name}, or put that one's weights "
-                   f"beside it: kit report {run_name} --keep-weights")
+            where = "" if runs_dir == Path("runs") else f" --runs-dir {shlex.quote(str(runs_dir))}"
+            fix = (f"name its run {run_name} in its place, or put that one's weights beside it: "
+                   f"kit report {run_name} --keep-weights{where}")
         else:
             fix = f"train it again and keep them: {_made_by(folder)} --keep-weights"
         raise KitError(f"{folder} is a submission that does not keep its run's weights, so that "

@@ -17,6 +17,7 @@ import shutil
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,7 @@ def read_bytes(path: Path) -> bytes:
     """The bytes of an artifact. KitError if it is missing, or not what checksums.json says."""
     path = Path(path)
     if not path.is_file():
-        raise KitError(f"{path} is missing", _again(path).removeprefix("delete it and "))
+        raise KitError(f"{path} is missing", _again(path, is_there=False))
     with disk_errors(path, "read"):
         if path.stat().st_size > MAX_ARTIFACT_BYTES:
             raise KitError(f"{path} is larger than any artifact of the kit",
@@ -298,19 +299,35 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def damaged(path: Path, why: str) -> KitError:
-    """The KitError for an artifact that is damaged, with the way to make it again."""
-    return KitError(f"{path} is damaged: {why}", _again(Path(path)))
+class Damaged(KitError):
+    """An artifact is not what was written."""
 
 
-def _again(path: Path) -> str:
-    """The fix for an artifact that is missing or damaged."""
+def damaged(path: Path, why: str) -> Damaged:
+    """The error for an artifact that is damaged, with the way to make it again."""
+    return Damaged(f"{path} is damaged: {why}", _again(Path(path)))
+
+
+@contextlib.contextmanager
+def fix_of_damage(fix: str) -> Iterator[None]:
+    """Give `fix` with what is found damaged in the with block: there it is not made by a run."""
+    try:
+        yield
+    except Damaged as error:
+        raise Damaged(error.message, fix) from error
+
+
+def _again(path: Path, is_there: bool = True) -> str:
+    """The fix for an artifact that is damaged, or missing (not `is_there`)."""
     if path.name == "config.json":
         return "put the original file back, or make the run again with --force"
     # A fold is made again as a whole.
     in_a_fold = path.name != "done.json" and (path.parent / "done.json").is_file()
-    return (f"delete {path.parent if in_a_fold else 'it'} and run the command that makes it again, "
-            "with --resume")
+    delete = f"delete {path.parent} and " * in_a_fold or "delete it and " * is_there
+    again = f"{delete}run the command that makes it again"
+    if any((folder / "folds.csv").is_file() for folder in path.parents):  # a run's
+        return f"{again}, with --resume"
+    return f"put the original file back, or {again}"
 
 
 def _write_checksums(folder: Path, sums: dict[str, list[str]]) -> None:

@@ -47,14 +47,22 @@ class DataFolder:
     @property
     def manifest(self) -> dict[str, Any]:
         """The contents of manifest.json; defaults if there is none. KitError if it is damaged."""
-        if not (self.path / MANIFEST).is_file():
+        path = self.path / MANIFEST
+        if not path.is_file():
             return {"competition": self.competition.slug, "source": "path", "is_sample": False}
-        manifest = storage.read_json(self.path / MANIFEST)
+        # Without it, nobody would know how many rows of the sample are one writer's
+        origin = "sample" if self.path.name.endswith(_SAMPLE) else "SOURCE"
+        again = download_command(self.competition, self.path.parent, "--force", "--from", origin)
+        with storage.fix_of_damage(f"get the data again: {again}"):
+            return self._read_manifest(path)
+
+    def _read_manifest(self, path: Path) -> dict[str, Any]:
+        manifest = storage.read_json(path)
         block = manifest.get("writer_block") if isinstance(manifest, dict) else None
         if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256"), dict) \
                 or type(manifest.get("is_sample", False)) is not bool \
                 or not (block is None or (type(block) is int and 0 < block < 1 << 31)):
-            raise storage.damaged(self.path / MANIFEST, "not a manifest of the kit's")
+            raise storage.damaged(path, "not a manifest of the kit's")
         if manifest.get("competition") != self.competition.slug:
             raise KitError(f"{self.path} holds {quoted(str(manifest.get('competition')))}, not "
                            f"{self.competition.slug}", "choose another --data-dir or --competition")
@@ -173,15 +181,20 @@ def find_data(competition: Competition, root: Path) -> DataFolder:
     for folder in (data_folder(competition, root, False), data_folder(competition, root, True)):
         if folder.file(competition.train) is not None:
             return folder
+    raise KitError(f"there is no data of {competition.slug} in {root}",
+                   f"{download_command(competition, root)}; or "
+                   + _without_account(competition, root))
+
+
+def _without_account(competition: Competition, root: Path) -> str:
+    """The `kit download` command for somebody who has no account, and what it gets."""
     from kit.data import sample
 
     place, what = ("keras", f"the same {competition.items}, without an account") \
         if competition.keras_dataset \
         else ("sample", "drawn digits, without an account") if sample.is_drawable(competition) \
         else ("FOLDER", "files that you have: a folder, a zip or an .npz")
-    raise KitError(f"there is no data of {competition.slug} in {root}",
-                   f"{download_command(competition, root)}; or "
-                   f"{download_command(competition, root, '--from', place)} for {what}")
+    return f"{download_command(competition, root, '--from', place)} for {what}"
 
 
 def download_command(competition: Competition, root: Path, *words: str) -> str:
@@ -231,6 +244,9 @@ def download(competition: Competition, source: str | Path | None, root: Path, fo
             manifest = _gather(new, source, say) | {"origin": origin}
             manifest |= _check_files(new, say)
         except KitError as error:
+            if source == "kaggle" and not has_credential():
+                raise KitError(error.message, f"{error.fix}; or "
+                               f"{_without_account(competition, root)}") from error
             # Its path is in the scratch folder, which will be gone: name the source instead
             raise KitError(error.message.replace(str(new.path), str(source)), error.fix) from error
         folder = data_folder(competition, root, manifest["is_sample"])

@@ -158,17 +158,15 @@ class Client:
 # -- authentication --------------------------------------------------------------------------------
 
 
-def connect(say: Say = silent, rules_url: str = "", no_account: str = "") -> Client:
+def connect(say: Say = silent, rules_url: str = "") -> Client:
     """Authenticate the official client.
 
-    no_account: what somebody without an account can do instead. KitError without a valid
-    credential, the client, or a network.
+    KitError without a valid credential, the client, or a network.
     """
     credential = find_credential()
     if not credential.present:
         raise KitError("there is no Kaggle credential on this machine"
-                       + (f" ({credential.note})" if credential.note else ""),
-                       HOW_TO + (f". No account: {no_account}" if no_account else ""))
+                       + (f" ({credential.note})" if credential.note else ""), HOW_TO)
     check_credential(credential)
     if credential.note:
         say(f"note: {credential.note}; the {credential.kind} in {credential.where} is used")
@@ -294,8 +292,7 @@ def download_competition(slug: str, folder: Path, progress: Say = silent,
     import requests
     from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest
 
-    client = connect(progress, rules_url or f"https://www.kaggle.com/competitions/{slug}/rules",
-                     "kit download --from sample")
+    client = connect(progress, rules_url or f"https://www.kaggle.com/competitions/{slug}/rules")
     request = ApiDownloadDataFilesRequest()
     request.competition_name = slug
     doing = f"download the data of {slug}"
@@ -339,6 +336,7 @@ def download_competition(slug: str, folder: Path, progress: Say = silent,
                                "length is wrong",
                                "check the network, then run the same command again (nothing "
                                "half-written was left behind); where a proxy cuts large files off, "
-                               "fetch it in a browser: kit download --from FILE.zip")
+                               "fetch it in a browser and give it to kit download (--from "
+                               "FILE.zip)")
             progress(f"{path.name}: the connection was lost after {announced}; going on")
             time.sleep(_backoff(tries))

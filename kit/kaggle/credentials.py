@@ -259,6 +259,15 @@ def _token_files() -> list[Path]:
     return [_home() / ".kaggle" / name for name in ("access_token", "access_token.txt")]
 
 
+def credential_files() -> list[Path]:
+    """The files that hold a credential of this user, used or not."""
+    files = [folder / "kaggle.json" for folder in _key_folders()]
+    files += [*_token_files(), _oauth_file(), _home() / "Downloads" / "kaggle.json"]
+    if named := _token_path():
+        files.append(named)
+    return [path for path in files if _is_file(path)]
+
+
 def _oauth_file() -> Path:
     return _home() / ".kaggle" / "credentials.json"
 

@@ -26,7 +26,7 @@ from kit.kaggle.credentials import KEY, OAUTH, PROXIES, SETTINGS_PAGE, Credentia
 AGAIN = "run the same command again; it goes on where it stopped"
 BUSY, LIMIT, QUOTA = "busy", "limit", "quota"  # kinds of refusal that callers handle
 KAGGLE_COMPETITIONS = "https://www.kaggle.com/competitions"
-BY_HAND = "or fetch the zip in a browser and give it: kit download --from FILE.zip"
+BY_HAND = "or fetch the zip in a browser and give it to kit download (--from FILE.zip)"
 
 
 class Unanswered(KitError):
@@ -142,7 +142,8 @@ def unreachable(url: str, proxy: str | None, error: OSError) -> KitError:
     else:
         why, fix = str(error.strerror or error), f"check the network; {correct if proxy else wants}"
     return KitError(f"cannot reach Kaggle at {url}{through}: {why}",
-                    f"{fix}; offline, kit download --from sample draws digits to work with")
+                    f"{fix}; offline, kit download works with --from sample, or a file that you "
+                    "have")
 
 
 def _unreachable(doing: str, error: Exception) -> KitError:

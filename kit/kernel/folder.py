@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,6 @@ SOURCES = {"competition_sources": (re.compile(r"[\w-][\w.-]*"), "SLUG"),
            "dataset_sources": (REF, "OWNER/SLUG"), "kernel_sources": (REF, "OWNER/SLUG"),
            "model_sources": (re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*){3}/\d+"),
                              "OWNER/MODEL/FRAMEWORK/VARIATION/VERSION")}
-BUILD_AGAIN = "make it again: kit kernel build --user NAME"
 UPLOADED = {"digest": str, "before": int, "done": bool}  # the types in `PushState.weights`
 
 
@@ -83,9 +83,9 @@ def read_kernel(path: Path) -> KernelFolder:
     ref = metadata.get("id")
     if not isinstance(ref, str) or not REF.fullmatch(ref):
         raise KitError(f"{path / METADATA} is damaged: id {ref!r:.60} is not OWNER/SLUG",
-                       BUILD_AGAIN)
+                       _build_again(path))
     if ref.startswith(f"{PLACEHOLDER_USER}/"):
-        raise KitError(f"{path} was built without a Kaggle account", BUILD_AGAIN)
+        raise KitError(f"{path} was built without a Kaggle account", _build_again(path))
     code, dataset = path / metadata["code_file"], path / weights.FOLDER
     with os_errors.disk_errors(code, "read"):
         data = code.read_bytes()
@@ -94,7 +94,7 @@ def read_kernel(path: Path) -> KernelFolder:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise KitError(f"{code}, line {line}: byte {error.start + 1} of the file is not UTF-8",
-                       "save it again as UTF-8; or make it again: kit kernel build") from error
+                       f"save it again as UTF-8; or {_build_again(path)}") from error
     has_weights = dataset.is_dir()
     digest = _digest([path / METADATA, code, *(_files(dataset) if has_weights else [])])
     return KernelFolder(path, metadata, text, digest, dataset if has_weights else None)
@@ -127,7 +127,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
             raise _wrong(file, metadata, name, f'write a list, such as ["{form}"]')
     if not (path / code).is_file():
         raise KitError(f"{path / code} is missing",
-                       f"put it there, name another code_file in {file}, or {BUILD_AGAIN}")
+                       f"put it there, name another code_file in {file}, or {_build_again(path)}")
     return metadata
 
 
@@ -142,13 +142,21 @@ def accelerators(metadata: dict[str, Any]) -> tuple[str, ...]:
                  or shape.startswith(maker))
 
 
+def _build_again(folder: Path) -> str:
+    """The fix for a folder that is no whole kernel; which options it was built with, only the user
+    knows.
+    """
+    return ("make it again, with the options that it was made with: kit kernel build --user NAME "
+            f"--out {shlex.quote(str(folder))}")
+
+
 def _read_table(file: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     A byte order mark is refused here, as the official client cannot read it.
     """
     if file.exists() and not file.is_file():  # opening a pipe would wait for its writer
-        raise KitError(f"{file} is no file", BUILD_AGAIN)
+        raise KitError(f"{file} is no file", _build_again(file.parent))
     try:
         text = file.read_bytes().decode("utf-8")
     except FileNotFoundError:
@@ -156,7 +164,7 @@ def _read_table(file: Path) -> dict[str, Any]:
                        "make one: kit kernel build") from None
     except UnicodeDecodeError as error:
         raise KitError(f"{file} is damaged: byte {error.start + 1} is not UTF-8",
-                       f"save it again as UTF-8, or {BUILD_AGAIN}") from error
+                       f"save it again as UTF-8, or {_build_again(file.parent)}") from error
     except OSError as error:
         fix = (f"make it readable: chmod u+r {file}" if isinstance(error, PermissionError)
                else f"copy its folder again: {file}")
@@ -168,16 +176,16 @@ def _read_table(file: Path) -> dict[str, Any]:
         table = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise KitError(f"{file} is damaged: {error}",
-                       f"correct it there, or {BUILD_AGAIN}") from error
+                       f"correct it there, or {_build_again(file.parent)}") from error
     if not isinstance(table, dict):
         raise KitError(f"{file} is damaged: it is not a JSON object",
-                       f"begin it with {{; or {BUILD_AGAIN}")
+                       f"begin it with {{; or {_build_again(file.parent)}")
     return table
 
 
 def _wrong(file: Path, metadata: dict[str, Any], name: str, fix: str) -> KitError:
     said = f"cannot be {metadata.get(name)!r:.60}" if name in metadata else "is missing"
-    return KitError(f"{file} is damaged: {name} {said}", f"{fix}; or {BUILD_AGAIN}")
+    return KitError(f"{file} is damaged: {name} {said}", f"{fix}; or {_build_again(file.parent)}")
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -217,6 +225,7 @@ class PushState:
 
     digest: str = ""  # of what was pushed as `version`
     pushing: str = ""  # the digest of what is being pushed, until Kaggle has answered
+    before: int = 0  # Kaggle's newest version of that kernel before it was sent
     kernel: str = ""  # owner/slug, as Kaggle calls it
     version: int = 0
     url: str = ""
@@ -232,6 +241,15 @@ class PushState:
         path = folder.path / STATE
         if not path.is_file():
             return cls()
+        # Making it again would push and hand in what was pushed and handed in before
+        fix = (f"look at https://www.kaggle.com/code/{folder.ref} (Versions) and at the "
+               "competition's submissions for what was sent from here; then delete "
+               f"{path} and push again, which makes a new version")
+        with storage.fix_of_damage(fix):
+            return cls._read(path)
+
+    @classmethod
+    def _read(cls, path: Path) -> "PushState":
         try:
             state = cls(**storage.read_json(path))
         except TypeError as error:

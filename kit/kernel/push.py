@@ -108,6 +108,7 @@ def push(path: Path, competition: Competition, wait: bool = False, submit: bool 
         if wait or submit:
             _follow(client, kernel, state, kernel_timeout)
         if submit:
+            _check_trained(client, kernel, state)
             return _submit(client, kernel, state, competition, message, ledger_path, wait,
                            score_timeout, resend)
         return _result(kernel, state)
@@ -231,6 +232,7 @@ def _push_once(client: Client, kernel: KernelFolder, state: PushState, wait: flo
         if name in hours and hours[name]["left"] * 60 < kernel.minutes:
             client.say(f"warning: this kernel plans with {kernel.minutes:g} minutes on a {name}, "
                        f"which is more than the {hours[name]['left']:.1f} h that are left")
+    state.before = session.latest_version(client, kernel.ref)[0]
     for _ in session.polls(wait, SLOT_PAUSE):
         try:
             answer = client.call(f"push {kernel.ref}", submissions.mark_while_sending(send, mark),
@@ -294,12 +296,12 @@ def _find_lost_push(client: Client, kernel: KernelFolder, state: PushState,
                     seconds: float) -> bool:
     """Whether a push whose answer was lost has arrived; if so, its version is stored.
 
-    It has if Kaggle's newest version is new and has the same source. Looks once, and then
-    repeatedly for `seconds`.
+    It has if Kaggle's newest version came after the push began and has the same source. Looks once,
+    and then repeatedly for `seconds`.
     """
     for _ in session.polls(seconds):
         number, source = session.latest_version(client, kernel.ref)
-        if number > state.version and _comparable(source) == _comparable(kernel.code):
+        if number > state.before and _comparable(source) == _comparable(kernel.code):
             _store_version(client, kernel, state, kernel.ref, number,
                            f"https://www.kaggle.com/code/{kernel.ref}")
             return True
@@ -352,6 +354,24 @@ def _follow(client: Client, kernel: KernelFolder, state: PushState, timeout: flo
         client.say(f"{version} left no {REPORT}: the ledger will lack its numbers")
     state.ended = "COMPLETE"
     state.save(kernel)
+
+
+def _check_trained(client: Client, kernel: KernelFolder, state: PushState) -> None:
+    """KitError if the version's submission is the one of last resort; a word if parts are missing.
+
+    It is a file that Kaggle takes, and one of the few submissions of the day.
+    """
+    report = kernel_folder.read_report(_report_path(kernel, state))
+    version = KernelVersion(state.kernel, state.version)
+    if report.get("used") == "fallback" and not state.submitting and not state.submission:
+        folder = shlex.quote(str(kernel.path))
+        raise KitError(f"{version} trained nothing: its {SUBMISSION} says of each digit which "
+                       "class's mean is nearest, so it was not handed in",
+                       f"see why: kit kernel logs {folder}; to hand it in all the same: kit kernel "
+                       f"submit {folder}")
+    if report.get("complete") is False:
+        client.say(f"warning: {version} is not complete, its time ended before some folds or "
+                   "rounds; it is handed in all the same")
 
 
 def _report_path(kernel: KernelFolder, state: PushState) -> Path:

@@ -114,7 +114,7 @@ def rehearse(folder: Path, data: Path, hidden: Path | None = None, time_limit: f
     limit, whose = builder.kaggle_limit(inputs.competition, machine)
     if time_limit > limit * 60:
         verdict.notes.append(f"not as on Kaggle: it had {time_limit / 3600:.3g} hours here, and "
-                             f"Kaggle ends it after {limit // 60}{whose}")
+                             f"Kaggle ends it after {limit // 60} hours{whose}")
     with transfer.scratch_folder(Path(tempfile.gettempdir()).resolve(), STAGE_PREFIX) as stage:
         try:
             test = _lay_out(stage, code, inputs, data, hidden)

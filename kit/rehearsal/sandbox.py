@@ -1,9 +1,10 @@
 """Run a kernel in a sandbox that is as much like Kaggle as this machine permits.
 
 With Linux namespaces the kernel sees a file system with Kaggle's folders, `/kaggle/input`
-read-only, and no network but the loopback. Without them the same folders lie in a staging folder
-(`stage`), an environment variable tells the kit's runtime where, and only Python's own imports and
-connections are refused (`guard`); `differences` lists what is then not as on Kaggle.
+read-only, the files of Kaggle's credentials empty, and no network but the loopback. Without them
+the same folders lie in a staging folder (`stage`), an environment variable tells the kit's runtime
+where, and only Python's own imports and connections are refused (`guard`); `differences` lists what
+is then not as on Kaggle.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.core import system
+from kit.kaggle.credentials import credential_files
 from kit.rehearsal import guard, image
 
 LOG = "output.log"  # in the stage: what the kernel prints
@@ -57,7 +59,8 @@ def start(stage: Path, code: str, time_limit: float, is_rerun: bool = True) -> s
         environment["MPLBACKEND"] = "Agg"  # a notebook's is ipykernel's choice
     options: dict[str, Any] = {"cwd": f"{root}/working", "env": environment}
     if unshare:  # `enter` makes the folders there, and then runs the command
-        arguments = {"stage": str(stage), "command": command, "environment": environment}
+        arguments = {"stage": str(stage), "command": command, "environment": environment,
+                     "hidden": [str(path.resolve()) for path in credential_files()]}
         command = [*die_with_parent, *unshare, sys.executable, "-c",
                    f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
                    "from kit.rehearsal.sandbox import enter; enter(sys.argv[1])",
@@ -107,6 +110,8 @@ def differences() -> list[str]:
             "only Python's connections are refused; other programs, such as !curl, reach the "
             "network",
             "pip is refused here, so that no kernel changes what is installed",
+            "files in your home, your Kaggle credential's among them, can be read by a kernel that "
+            "looks for them",
             "the input is protected by the modes of its files alone"
             + (", which do not bind root" if is_root else "")]
     return [f"not as on Kaggle: {difference}" for difference in found]
@@ -169,6 +174,8 @@ def enter(arguments: str) -> None:
         rules = json.loads((stage / RULES).read_text("utf-8"))
         rules["packages"] += image.INSTALLERS
         (stage / RULES).write_text(json.dumps(rules), "utf-8")
+    for secret in given["hidden"]:
+        _mount("--bind", os.devnull, f"{root}{secret}")
     for name in ("input", "working", "src"):
         place = root / "kaggle" / name
         place.mkdir(parents=True)

@@ -6,6 +6,7 @@ rehearsal, folders on this machine stand for them: `--mount FOLDER`.
 """
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,9 +36,8 @@ class Source:
         """Its name without its owner; a model's without its variation as well."""
         return self.ref.split("/")[0 if self.kind == "competition" else 1]
 
-    @property
-    def download_command(self) -> str:
-        return DOWNLOADS[self.kind].format(ref=self.ref, folder=self.slug)
+    def download_command(self, folder: str) -> str:
+        return DOWNLOADS[self.kind].format(ref=self.ref, folder=folder)
 
     def __str__(self) -> str:
         return f"the {self.kind} {self.ref}"
@@ -156,8 +156,13 @@ def _ambiguous(mount: str, folder: Path, wanted: list[Source], sources: Sequence
 
 def missing_error(sources: Sequence[Source], folder: Path) -> KitError:
     """The error for inputs of the kernel `folder` that no folder here stands for."""
-    mounts = " ".join(f"--mount {source.slug}" for source in sources)
-    commands = [*(source.download_command for source in sources),
-                f"kit kernel rehearse {folder} {mounts}"]
+    same_name = Counter(source.slug.lower() for source in sources)
+    commands, mounts = [], []
+    for source in sources:
+        its_own = same_name[source.slug.lower()] == 1
+        place = source.slug if its_own else source.ref.replace("/", "-")
+        commands.append(source.download_command(place))
+        mounts.append(f"--mount {place if its_own else f'{source.ref}={place}'}")
+    commands.append(shlex.join(["kit", "kernel", "rehearse", str(folder)]) + f" {' '.join(mounts)}")
     return KitError(f"{folder} also reads {', '.join(map(str, sources))}, which this rehearsal "
                     "does not have", f"get it and lay it in: {'; '.join(commands)}")

@@ -220,6 +220,23 @@ def test_the_fix_of_a_damaged_fold_trains_it_again(tmp_path):
     assert "--force" in storage.damaged(tmp_path / "config.json", "cut").fix
 
 
+def test_only_what_a_run_made_is_made_again_with_resume(tmp_path):
+    """No other command has that option: a damaged push.json once sent its user to `kit kernel push --resume`."""
+    fold = tmp_path / "runs" / "a" / "mlp" / "seed_0" / "fold_0"
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "folds.csv").touch()
+    assert storage.damaged(fold / "done.json", "cut").fix.endswith("with --resume")
+    assert storage.damaged(tmp_path / "runs" / "a" / "oof.npz", "cut").fix.endswith("with --resume")
+    fix = storage.damaged(tmp_path / "submissions" / "a" / "oof.npz", "cut").fix
+    assert fix == "put the original file back, or delete it and run the command that makes it again"
+    with pytest.raises(KitError, match="is missing") as caught:
+        storage.read_bytes(tmp_path / "oof.npz")
+    assert caught.value.fix == "put the original file back, or run the command that makes it again"
+    with pytest.raises(KitError, match="cut") as caught, storage.fix_of_damage("ask"):
+        raise storage.damaged(fold, "cut")
+    assert caught.value.fix == "ask"
+
+
 def test_json_that_does_not_say_what_is_wanted(tmp_path):
     storage.write_json(tmp_path / "a.json", {"config": 1})
     assert storage.read_json(tmp_path / "a.json", "config") == {"config": 1}

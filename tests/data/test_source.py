@@ -159,6 +159,17 @@ def test_changed_data_is_not_passed_over_for_the_sample(given, root, sample):
         download(TINY, None, root).train()
 
 
+def test_a_damaged_manifest_is_made_again_with_its_data(root, sample):
+    """Without it nobody knows how many rows of the sample are one writer's: it must not just be deleted."""
+    data = download(TINY, "sample", root)
+    (data.path / "manifest.json").write_text("{")
+    (data.path / "checksums.json").unlink(missing_ok=True)
+    with pytest.raises(KitError, match=r"manifest\.json is damaged") as caught:
+        _ = find_data(TINY, root).is_sample
+    assert "kit download --force --from sample --competition tiny" in caught.value.fix and "--resume" not in caught.value.fix
+    assert download(TINY, "sample", root, force=True).is_sample
+
+
 @pytest.mark.parametrize("name", ["train.csv", "extra.csv", "sample_submission.csv", "manifest.json"])
 def test_a_folder_in_the_place_of_a_file_replaces_nothing(given, root, name, tmp_path):
     there = download(TINY, given, root).path
@@ -394,7 +405,12 @@ def test_a_zip_of_kaggles_that_is_not_right_leaves_nothing(root, tmp_path, monke
 def test_without_credentials_kaggle_says_how(root):
     with pytest.raises(KitError, match="no Kaggle credential") as caught:
         download(KANNADA, "kaggle", root)
-    assert caught.value.fix.endswith("No account: kit download --from sample")
+    assert "; or kit download --from sample --data-dir " in caught.value.fix
+    assert caught.value.fix.endswith(" for drawn digits, without an account")
+    with pytest.raises(KitError, match="no Kaggle credential") as caught:
+        download(DIGIT_RECOGNIZER, "kaggle", root)
+    assert "; or kit download --from keras --competition digit-recognizer --data-dir " in caught.value.fix \
+        and "sample" not in caught.value.fix
 
 
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/at/all.zip", "a\0b", "", "Kaggle"])

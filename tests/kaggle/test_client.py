@@ -340,7 +340,7 @@ def test_no_credential_tells_how_to_get_each_kind(kaggle: KaggleStandIn, folder:
     assert not credentials.has_credential() and credentials.find_credential().kind == credentials.NONE
     error = failure(folder)
     for way in ("KAGGLE_API_TOKEN", "~/.kaggle/access_token", "kaggle.json", "KAGGLE_USERNAME", "kaggle auth login",
-                credentials.SETTINGS_PAGE, "--from sample"):
+                credentials.SETTINGS_PAGE):
         assert way in error.fix
     assert "\n" not in error.fix
 

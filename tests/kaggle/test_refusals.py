@@ -51,7 +51,7 @@ def answering() -> Iterator[int]:
      "export REQUESTS_CA_BUNDLE=FILE.pem"),
     ("certificate verify failed: unable to get local issuer certificate",
      "not signed by anybody whom Python trusts",
-     "kit download --from FILE.zip"),
+     "kit download (--from FILE.zip)"),
     ("certificate verify failed: certificate has expired", "not valid today", "date and clock"),
     ("certificate verify failed: certificate is not yet valid", "not valid today", "date and clock"),
     ("certificate verify failed: Hostname mismatch, certificate is not valid for 'api.kaggle.com'.",

@@ -410,6 +410,51 @@ def test_what_kaggle_lists_late_is_found_by_the_next_call_and_not_sent_twice(kag
     assert (len(kaggle.kernels[REF]), len(kaggle.submissions)) == (1, 1)
 
 
+def renamed(built, ref):
+    """The kernel folder after a build for another slug: `kernel/` is the default of all."""
+    metadata = json.loads((built / "kernel-metadata.json").read_text())
+    (built / "kernel-metadata.json").write_text(json.dumps({**metadata, "id": ref, "title": ref.partition("/")[2]}))
+
+
+def test_a_lost_first_push_of_another_kernel_from_the_folder_is_found(kaggle, built):
+    """Its version 1 was once not taken for new, since the folder had pushed more versions of another kernel."""
+    for n in range(2):
+        with (built / "kernel.py").open("a") as code:
+            code.write(f"# {n}\n")
+        push.push(built, KANNADA)
+    renamed(built, "ada/other-kit")
+    kaggle.fault("SaveKernel", hang_up=True, after=True)
+    assert push.push(built, KANNADA).version == 1
+    assert len(kaggle.kernels["ada/other-kit"]) == 1
+
+
+def test_an_older_version_of_the_same_code_is_not_taken_for_a_lost_push(kaggle, built, monkeypatch):
+    """To run the same bytes once more, the user deletes push.json; the push then never arrives."""
+    push.push(built, KANNADA)
+    (built / STATE).unlink()
+    (built / storage.CHECKSUMS).unlink()
+    monkeypatch.setattr(submissions, "SEARCH_SECONDS", 0.0)
+    kaggle.fault("SaveKernel", hang_up=True)
+    with pytest.raises(KitError, match="arrived is not known"):
+        push.push(built, KANNADA)
+    assert storage.read_json(built / STATE)["before"] == 1
+
+
+def test_a_kernel_that_trained_nothing_is_not_handed_in_unless_it_is_asked_for(kaggle, built):
+    kaggle.next_outputs = {"submission.csv": b"x", "report.json": b'{"used": "fallback", "complete": false}'}
+    with pytest.raises(KitError, match="trained nothing") as caught:
+        run(built)
+    assert not kaggle.submissions and f"kit kernel submit {built}" in caught.value.fix
+    assert push.submit(built, KANNADA).submission and len(kaggle.submissions) == 1
+
+
+def test_a_kernel_that_is_not_complete_is_handed_in_with_a_word(kaggle, built):
+    said = []
+    kaggle.next_outputs = {"submission.csv": b"x", "report.json": b'{"used": "ensemble", "complete": false}'}
+    assert run(built, said).submission
+    assert any("is not complete" in text for text in said)
+
+
 def test_resend_looks_first(kaggle, built):
     kaggle.hide_new = True
     kaggle.fault("CreateCodeSubmission", status=502, after=True)
@@ -788,9 +833,10 @@ def test_a_push_json_of_another_kind_is_damaged(kaggle, built, change):
     push.push(built, KANNADA)
     (built / storage.CHECKSUMS).unlink()
     (built / STATE).write_text(json.dumps({**json.loads((built / STATE).read_text()), **change}))
-    with pytest.raises(KitError, match=r"push\.json is damaged"):
+    with pytest.raises(KitError, match=r"push\.json is damaged") as caught:
         push.push(built, KANNADA)
-    assert kaggle.count("SaveKernel") == 1
+    assert "look at https://www.kaggle.com/code/ada/kannada-kit" in caught.value.fix  # or it is handed in twice
+    assert "--resume" not in caught.value.fix and kaggle.count("SaveKernel") == 1
 
 
 def test_weights_whose_metadata_names_no_dataset_are_not_uploaded(kaggle, predicting):

@@ -144,6 +144,15 @@ def test_missing_inputs_are_named_all_at_once_before_anything_runs(tmp_path, dat
         assert command in caught.value.fix
 
 
+def test_missing_inputs_of_one_name_get_folders_of_their_own(tmp_path, data):
+    folder = write_kernel(tmp_path / "a kernel", GOOD, dataset_sources=["ada/wheels", "bob/wheels"])
+    with pytest.raises(KitError) as caught:
+        rehearse(folder, data)
+    for command in ("kaggle datasets download ada/wheels --unzip -p ada-wheels",
+                    f"kit kernel rehearse '{folder}' --mount ada/wheels=ada-wheels --mount bob/wheels=bob-wheels"):
+        assert command in caught.value.fix
+
+
 def test_missing_weights_of_the_kit_s_own_kernel_are_built_again(tmp_path, data):
     folder = write_kernel(tmp_path, GOOD, id="me/a-kit", dataset_sources=["me/a-kit-weights"])
     with pytest.raises(KitError, match="has no folder weights/") as caught:

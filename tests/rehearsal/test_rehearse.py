@@ -51,7 +51,7 @@ def test_a_good_script_passes_and_is_scored_on_writers_it_never_saw(tmp_path, da
 
 
 @pytest.mark.parametrize(("hours", "is_gpu", "note"), [
-    (20, False, "ends it after 9 by"), (3, True, "ends it after 2 by"), (3, False, "")])
+    (20, False, "ends it after 9 hours by"), (3, True, "ends it after 2 hours by"), (3, False, "")])
 def test_more_time_than_kaggle_gives_is_no_secret(tmp_path, data, hours, is_gpu, note):
     verdict = rehearse(write_kernel(tmp_path, GOOD, enable_gpu=is_gpu), data, time_limit=hours * 3600)
     said = [text for text in verdict.notes if "ends it after" in text]
@@ -206,8 +206,22 @@ def test_code_in_a_folder_of_its_own_is_run(tmp_path, data):
 def test_no_credential_reaches_a_kernel(tmp_path, data, monkeypatch):
     monkeypatch.setenv("KAGGLE_KEY", "planted-secret")
     monkeypatch.setenv("KAGGLE_API_TOKEN", "planted-secret")
+    home = tmp_path / "home"
+    (home / ".kaggle").mkdir(parents=True)
+    (home / ".kaggle" / "kaggle.json").write_text('{"username": "ada", "key": "planted-secret"}')
+    (home / ".kaggle" / "access_token").write_text("planted-secret")
+    (home / "notes.txt").write_text("not a credential")
+    monkeypatch.setenv("HOME", str(home))
     code = GOOD + 'assert "planted-secret" not in str(os.environ), "leaked"\n'
-    assert rehearse(write_kernel(tmp_path, code), data, time_limit=60).ok
+    if sandbox.unshare_command():  # else the rehearsal says that files can be read
+        code += f"""
+for file in ("kaggle.json", "access_token"):
+    assert not open({str(home)!r} + "/.kaggle/" + file).read(), "leaked"
+assert open({str(home)!r} + "/notes.txt").read()
+"""
+    verdict = rehearse(write_kernel(tmp_path, code), data, time_limit=60)
+    assert verdict.ok, verdict.reasons
+    assert "planted-secret" in (home / ".kaggle" / "access_token").read_text()
 
 
 @pytest.mark.slow
