@@ -27,7 +27,7 @@ def test_weights_are_kept_when_asked_and_go_with_the_folds_that_they_are_of(work
     assert said(capsys, *command)[0] == 0
     code, text = said(capsys, "predict", "submissions/a", "--test", TEST, "--out", "p.npz")
     assert code == 2 and "submissions/a is a submission that does not keep its run's weights" in text
-    assert "kit predict a, or" in text and "kit report a --keep-weights" in text
+    assert "name its run a in its place, or" in text and "kit report a --keep-weights" in text
     assert said(capsys, "submit", "--resume", "--run", "a", "--keep-weights", "--quiet")[0] == 0
     shutil.rmtree("submissions/a/weights")
     code, text = said(capsys, "report", "a", "--keep-weights")
