@@ -13,6 +13,7 @@ from kit.data.source import SOURCES
 from kit.reporting import blended, figures, machines, metrics, numerals, page, verdict
 from kit.reporting.changes import changes
 from kit.reporting.estimate import estimate
+from kit.reporting.handwriting import handwriting
 from kit.reporting.pictures import data_uri
 from kit.training import models
 from kit.training.fit import CURVE_ROWS
@@ -190,7 +191,7 @@ def _test(results: "RunResults") -> dict[str, Any] | None:
     balance = metrics.class_balance(predicted, results.folds.labels, results.competition.n_classes)
     return {"rows": len(predicted), "class_prior": asdict(results.class_prior),
             "relabelled": int((predicted != results.test.argmax(axis=1)).sum()),
-            "changes": changes(results),
+            "changes": changes(results), "handwriting": handwriting(results),
             "mean_confidence": float(confidence.mean()), "balance": balance,
             "grid": [{"index": i, "id": ids[i].item(), "predicted": int(predicted[i]),
                       "confidence": round(float(confidence[i]), 4)}
@@ -248,7 +249,8 @@ def render_report(report: dict[str, Any], results: "RunResults") -> str:
     def picture(pixels: np.ndarray) -> str:
         return data_uri(pixels, results.competition.shape)
 
-    on_test = report["test"] or {"grid": [], "changes": {"steps": []}}
+    on_test = report["test"] or {"grid": [], "changes": {"steps": []}, "handwriting": None}
+    hands = (on_test["handwriting"] or {"groups": []})["groups"]
     disputed = report["disagreement"] or {}
     pictures = {
         "mistakes": [picture(train[entry["row"]]) for entry in report["mistakes"]],
@@ -257,6 +259,8 @@ def render_report(report: dict[str, Any], results: "RunResults") -> str:
         "grid": [picture(test[entry["index"]]) for entry in on_test["grid"]],
         "changed": [[picture(test[entry["index"]]) for entry in step["examples"]]
                     for step in on_test["changes"]["steps"]],
+        "hands": [[[picture(test[entry["index"]]) for entry in group["examples"]]
+                   for group in groups] for groups in hands],
         "disputed": [picture(test[entry["index"]])
                      for entry in disputed.get("most_disputed", [])]}
 

@@ -94,10 +94,14 @@ def predict_file(predictor: Predictor, pixels: np.ndarray,
     before, after = [], []
     for part in np.array_split(np.arange(len(pixels)), n_parts):
         rows = pixels[part[0]:part[-1] + 1]
-        features = _in_batches(predictor, rows, predictor.features_of)
         before.append(predict_probs(predictor, rows, n_views))
-        after.append(spread(before[-1], features))
+        after.append(spread(before[-1], predict_features(predictor, rows)))
     return np.concatenate(before), np.concatenate(after)
+
+
+def predict_features(predictor: Predictor, pixels: np.ndarray) -> np.ndarray:
+    """Features `(n, d)` float32 of pixels `(n, h·w)` uint8: by them `spread` knows rows alike."""
+    return _in_batches(predictor, pixels, predictor.features_of)
 
 
 def _in_batches(predictor: Predictor, pixels: np.ndarray,
