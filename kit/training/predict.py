@@ -100,7 +100,7 @@ def predict_file(predictor: Predictor, pixels: np.ndarray,
 
 
 def predict_features(predictor: Predictor, pixels: np.ndarray) -> np.ndarray:
-    """Features `(n, d)` float32 of pixels `(n, h·w)` uint8: by them `spread` knows rows alike."""
+    """Features `(n, d)` float32 of pixels `(n, h·w)` uint8, by which `spread` finds neighbours."""
     return _in_batches(predictor, pixels, predictor.features_of)
 
 
