@@ -209,7 +209,7 @@ def decide(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], data:
                         rounds=config.self_train)
     costs, deadline = dict(time_target.costs), time_target.deadline
     unknown = [job for job in jobs if job.model not in costs]
-    if unknown and measured and time_target.patience > 0:
+    if unknown and measured:
         found = pace.measure(executor, config, unknown, data, time_target.patience)
         if found is None:
             progress.say("this machine's pace could not be measured in time: planned by what the "

@@ -338,6 +338,23 @@ def test_without_a_measurement_the_recipes_costs_are_planned_with():
     assert 1 <= schedule.epochs["strong"] <= 16 and schedule.predicted <= 2 * 3600
 
 
+def test_where_a_budget_is_over_before_the_training_nothing_is_measured(monkeypatch):
+    """Neither for the setting nor for the plan: no process is started that would be ended at once."""
+    class Refusing(TwoWorkers):
+        def run_on_all(self, task, arguments, patience):
+            raise AssertionError(f"asked to measure in {patience} seconds")
+
+    monkeypatch.setattr(planning, "Executor", lambda config: contextlib.nullcontext(Refusing()))
+    monkeypatch.setattr(executors, "settle", lambda config: (config, None, None))
+    chosen_from = [settings.get("cpu-45min"), settings.get("quick")]
+    configs = {each: RunConfig(precision="float32", **each.options()) for each in chosen_from}
+    target = TimeTarget(named=False, began=time.time(), deadline=time.time() - 1)
+    chosen, *_ = planning.choose_setting(configs, Rows(), target, "")
+    assert chosen.name == "quick"
+    _, said = decided(TimeTarget(), budget=-1, executor=Refusing())
+    assert said[0] == "this machine's pace could not be measured in time: planned by what the recipes state"
+
+
 # -- real processes -------------------------------------------------------------------------------------------------
 
 
