@@ -4,11 +4,12 @@
 
 The competition's training writers, hardest first, make five eights. Networks learn from the writers
 easier than an eight alone (the last eight's, than whom few are easier, from all other writers), and
-are asked about that eight: as a whole, and in eight random halves, as test.csv is a half. Three
-tables in Markdown:
+are asked about that eight: as a whole, and in eight random halves, as test.csv is a half. Tables
+in Markdown:
 
 recipes    single networks on the hardest eight, each by itself and after label spreading; three
            seeds of each
+pairs      two recipes, seed by seed, beside what CV over all writers says of them
 steps      five folds, trained as --setting quick trains them, on all five eights: what label
            spreading and the class prior gain, and what it would gain to know who wrote what (then
            the prior is of each writer's own digits)
@@ -48,6 +49,8 @@ from kit.training.workers import WorkerPool
 
 EIGHTS, HALVES, SEEDS, FOLDS = range(5), 8, (0, 1, 2), 5
 QUICK = ("light", 6)  # the network of --setting quick and its epochs, which also has Dig-MNIST
+PAIRS = (("cnn", "mlp"), ("cnn_aug", "cnn"), ("strong", "cnn_aug"), ("strong", "light"),
+         ("strong", "deep"), ("deep", "light"))
 STEPS = ("raw", "class prior", "spread", "spread, class prior", "writers known",
          "spread, writers known")
 
@@ -232,14 +235,40 @@ def recipe_table(answers: dict[Network, Answers], seconds: dict[Network, float])
         seeds = [network for network in answers if network.name == name]
         recipe, n = models.get(seeds[0].recipe), len(answers[seeds[0]].labels)
         cells = [name, str(seeds[0].epochs), f"{np.mean([seconds[each] for each in seeds]):.0f}"]
-        by_itself, of_half = [], []
-        for one in map(answers.__getitem__, seeds):
-            by_itself.append(one.errors(HALVES, one.raw[0]))
-            of_half.append(np.mean([one.errors(k, one.parts[k][0]) for k in range(HALVES)]))
-        cells += of_seeds(by_itself, n)
-        cells += of_seeds(of_half, n / 2) if recipe.label_spreading else ["", ""]
+        found = [answers[network] for network in seeds]
+        cells += of_seeds([by_itself(one) for one in found], n)
+        cells += of_seeds([of_a_half(one) for one in found], n / 2) if recipe.label_spreading \
+            else ["", ""]
         cells.append("" if seeds[0].extra else f"{recipe.accuracy:.4f}")
         yield f"| {' | '.join(cells)} |"
+
+
+def pair_table(answers: dict[Network, Answers]) -> Iterator[str]:
+    """A line for two recipes: their errors' difference for each seed, and its mean ± std."""
+    yield ("| recipe | less the errors of | of | seed by seed: mean ± std "
+           "| CV over all writers, as models.py states it |")
+    yield "|---|---|---|--:|--:|"
+    of = {(network.recipe, network.seed): one for network, one in answers.items()
+          if not network.extra}
+    for pair in PAIRS:
+        spreading = all(models.get(name).label_spreading for name in pair)
+        errors, what = (of_a_half, "a half, spread") if spreading else \
+            (by_itself, "the hardest eight, each row by itself")
+        gaps = [errors(of[pair[0], seed]) - errors(of[pair[1], seed]) for seed in SEEDS]
+        stated = ", ".join(f"{models.get(name).accuracy:.4f}" for name in pair)
+        yield (f"| `{pair[0]}` | `{pair[1]}` | {what} "
+               f"| {', '.join(f'{gap:+.0f}' for gap in gaps)}: {np.mean(gaps):+.1f} ± "
+               f"{np.std(gaps, ddof=1):.1f} | {stated} |")
+
+
+def by_itself(one: Answers) -> float:
+    """Errors of the only network's whole eight, each row by itself."""
+    return one.errors(HALVES, one.raw[0])
+
+
+def of_a_half(one: Answers) -> float:
+    """Mean errors of the only network's halves, after label spreading."""
+    return float(np.mean([one.errors(k, one.parts[k][0]) for k in range(HALVES)]))
 
 
 def of_seeds(errors: list[float], n: float) -> list[str]:
@@ -331,7 +360,8 @@ def measure(data: DataFolder, runs: Path) -> None:
     roots = [runs / f"eight_{eight}" for eight in EIGHTS]
     folders = [DataFolder(root / "data" / KANNADA.slug, KANNADA) for root in roots]
     for name, lines in (
-            ("recipes", recipe_table(compared, seconds)), ("steps", step_table(eights)),
+            ("recipes", recipe_table(compared, seconds)), ("pairs", pair_table(compared)),
+            ("steps", step_table(eights)),
             ("estimate", estimate_table(map(estimates, [root / "quick" for root in roots], folders,
                                             eights)))):
         print(f"\n{name} ({precision}):\n", *lines, sep="\n", flush=True)

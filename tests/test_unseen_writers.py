@@ -1,6 +1,7 @@
 """scripts/unseen_writers.py: its networks know easier writers alone, and its tables say what they answered."""
 
 import importlib
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +133,21 @@ def test_a_line_of_the_recipes_has_the_errors_of_each_seed(script):
     assert 23 < float(light.split(":")[2].split()[0]) < 29 and len(set(halves)) > 1  # 52 of all, about 26 of a half
     mlp = next(line for line in lines if line.startswith("| `mlp` |"))
     assert mlp.split(" | ")[5] == ""  # nothing is spread
+
+
+def test_a_pair_is_compared_seed_by_seed(script):
+    answers = {network: answers_of(script) for network in script.COMPARED}
+    light = next(network for network in script.COMPARED if network.name == "`light`" and network.seed == 1)
+    worse = [part.copy() for part in answers[light].parts]
+    for k, rows in enumerate(script.rows_of_parts(10_240)):
+        worse[k][:, rows >= 10_220] = 0.1  # all ten are best, so the first class is read: 18 of 20 are wrong
+    answers[light] = replace(answers[light], parts=worse)
+    lines = list(script.pair_table(answers))
+    assert len(lines) == 2 + len(script.PAIRS)
+    line = next(line for line in lines if line.startswith("| `strong` | `light` |"))
+    assert re.search(r"\| a half, spread \| [+-]0, -(7|8|9|10|11), [+-]0: -", line)
+    assert line.endswith(f"| {models.get('strong').accuracy:.4f}, {models.get('light').accuracy:.4f} |")
+    assert "each row by itself | +0, +0, +0: +0.0 ± 0.0 |" in lines[2]
 
 
 def test_the_steps_are_those_of_the_ensemble(script):

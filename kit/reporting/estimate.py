@@ -60,10 +60,12 @@ def estimate(results: RunResults) -> dict[str, Any] | None:
         return blended.estimate(results, results.blended)
     if before := results.before_self_training:
         found = estimate(before)
-        if found is not None and found["value"] is not None:
-            moved = int((results.submitted.argmax(1) != before.submitted.argmax(1)).sum())
-            found["method"] += (f" This is the estimate before self-training, which changed "
-                                f"{moved} labels; what they gain is not included.")
+        if found is not None and found["value"] is not None and results.test is not None \
+                and before.test is not None:
+            moved = int((results.test.argmax(1) != before.test.argmax(1)).sum())
+            found["method"] += (" All this is before self-training, which then changed "
+                                f"{moved} label{'s' * (moved != 1)}; what that gains is not "
+                                "included.")
         return found
     if results.test is None or results.folds.split == "harder":
         return None

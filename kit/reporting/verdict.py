@@ -8,6 +8,7 @@ numbers of all pages and terminals.
 from typing import Any
 
 from kit.reporting.numerals import plain_names
+from kit.training import models
 
 
 def percent(share: float, digits: int = 2) -> str:
@@ -202,10 +203,9 @@ def _next(report: dict[str, Any]) -> list[str]:
         ideas.append(f"The models know their training {items} better than new ones (by "
                      f"{points(gap)} at the end): more augmentation (cnn_aug) or a longer decay "
                      "should help.")
-    elif gap < 0:
+    elif gap < 0 and (longer := _cut_short(report)):
         ideas.append(f"In training (on augmented {items}, or with dropout) the models do no better "
-                     f"than on new {items}: they may have room for more epochs or a larger "
-                     "network.")
+                     f"than on new {items}, so more epochs may help: {longer}.")
 
     if sum(not member["is_baseline"] for member in report["members"]) == 1:
         ideas.append("This run has one recipe with one seed: --seeds 3, or a second --model, makes "
@@ -225,3 +225,15 @@ def _next(report: dict[str, Any]) -> list[str]:
                      "What helps on them should help on the test file, whose writers are even "
                      "harder.")
     return ideas[:4]
+
+
+def _cut_short(report: dict[str, Any]) -> str:
+    """The run's models with fewer epochs than they have by themselves, in words; else nothing.
+
+    From there on, more epochs or a larger network gained nothing on the hardest writers
+    (docs/lab-log.md, 2026-11-29).
+    """
+    cut = {member["model"]: models.RECIPES[member["model"]].epochs for member in report["members"]
+           if not member["is_baseline"] and member["model"] in models.RECIPES
+           and member["epochs"] < models.RECIPES[member["model"]].epochs}
+    return " and ".join(f"{model} has {epochs} by itself" for model, epochs in cut.items())

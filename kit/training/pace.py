@@ -47,7 +47,8 @@ def measure(executor: Executor, config: RunConfig, jobs: Sequence[FoldJob], data
             patience: float) -> dict[str, Cost] | None:
     """What a fold of each model costs here; None if that is not known in `patience` seconds.
 
-    Below zero there was no time left, and no process is started for it. `config` is settled: with the precision, the executor and the threads of the training.
+    Below zero there was no time left, and no process is started for it. `config` is settled: with
+    the precision, the executor and the threads of the training.
     """
     if patience <= 0:
         return None

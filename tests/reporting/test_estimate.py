@@ -8,6 +8,7 @@ import pytest
 
 from kit.ensembling.prior import ClassPrior
 from kit.reporting import estimate as estimates
+from kit.reporting.changes import changes
 
 
 def test_log_margins_are_the_odds_of_the_two_best():
@@ -95,7 +96,20 @@ def test_after_self_training_the_estimate_is_that_of_the_run_before_it(make_resu
     after = dataclasses.replace(before, before_self_training=before)
     plain, found = estimates.estimate(before), estimates.estimate(after)
     assert found["value"] == plain["value"]
-    assert found["method"].endswith("before self-training, which changed 0 labels; what they gain is not included.")
+    assert found["method"].endswith(
+        "All this is before self-training, which then changed 0 labels; what that gains is not included.")
+
+
+def test_self_training_changed_as_many_labels_as_the_report_s_list_of_changes_says(make_results, monkeypatch):
+    """The class prior, which is applied again after it, is another step: 8 labels and 9 stood on one page once."""
+    before = make_results()
+    test = before.test.copy()
+    test[:3] = np.roll(test[:3], 1, axis=1)
+    after = dataclasses.replace(before, before_self_training=before, test=test)
+    vars(after)["submitted"] = np.roll(test, 1, axis=1)  # as if the prior had changed all
+    steps = changes(after)["steps"]
+    assert steps[0] | {"pairs": [], "examples": []} == {"step": "self-training", "rows": 3, "pairs": [], "examples": []}
+    assert "which then changed 3 labels" in estimates.estimate(after)["method"]
 
 
 def leaning_writers(n):

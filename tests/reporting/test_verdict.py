@@ -58,6 +58,18 @@ def test_what_a_time_budget_left_out_is_not_laid_to_a_comparison(report):
         assert any("longer --time-budget" in tip for tip in words["next"]) != decided
 
 
+@pytest.mark.parametrize(("epochs", "advised"), [(6, True), (14, False), (18, False)])
+def test_more_epochs_are_advised_where_a_model_had_fewer_than_its_own(report, epochs, advised):
+    """Augmentation always leaves training behind validation: a whole training was told to go on, against the log."""
+    members = [member | {"model": "cnn_aug", "epochs": epochs} for member in report["members"]
+               if not member["is_baseline"]]
+    curves = [curve | {"model": "cnn_aug", "accuracy": [.9], "val_accuracy": [.95]}
+              for curve in report["learning_curves"]]
+    tips = said(report, members=members, learning_curves=curves)["next"]
+    assert any("more epochs may help: cnn_aug has 14 by itself." in tip for tip in tips) == advised
+    assert not any("larger network" in tip for tip in tips)
+
+
 def test_a_single_recipe_is_told_of_ensembles_and_an_ensemble_is_not(report):
     one = [member for member in report["members"] if member["is_baseline"] or member["model"] == "cnn_aug"]
     assert any("--seeds 3" in tip for tip in said(report, members=one)["next"])
