@@ -245,15 +245,15 @@ def recipe_table(answers: dict[Network, Answers], seconds: dict[Network, float])
 
 def pair_table(answers: dict[Network, Answers]) -> Iterator[str]:
     """A line for two recipes: their errors' difference for each seed, and its mean ± std."""
-    yield ("| recipe | less the errors of | of | seed by seed: mean ± std "
+    yield ("| errors of | less those of | counted on | seed by seed: mean ± std "
            "| CV over all writers, as models.py states it |")
     yield "|---|---|---|--:|--:|"
     of = {(network.recipe, network.seed): one for network, one in answers.items()
           if not network.extra}
     for pair in PAIRS:
         spreading = all(models.get(name).label_spreading for name in pair)
-        errors, what = (of_a_half, "a half, spread") if spreading else \
-            (by_itself, "the hardest eight, each row by itself")
+        errors, what = (of_a_half, "a half of the hardest eight, spread") if spreading else \
+            (by_itself, "all of the hardest eight, each row by itself")
         gaps = [errors(of[pair[0], seed]) - errors(of[pair[1], seed]) for seed in SEEDS]
         stated = ", ".join(f"{models.get(name).accuracy:.4f}" for name in pair)
         yield (f"| `{pair[0]}` | `{pair[1]}` | {what} "

@@ -145,7 +145,7 @@ def test_a_pair_is_compared_seed_by_seed(script):
     lines = list(script.pair_table(answers))
     assert len(lines) == 2 + len(script.PAIRS)
     line = next(line for line in lines if line.startswith("| `strong` | `light` |"))
-    assert re.search(r"\| a half, spread \| [+-]0, -(7|8|9|10|11), [+-]0: -", line)
+    assert re.search(r"\| a half of the hardest eight, spread \| [+-]0, -(7|8|9|10|11), [+-]0: -", line)
     assert line.endswith(f"| {models.get('strong').accuracy:.4f}, {models.get('light').accuracy:.4f} |")
     assert "each row by itself | +0, +0, +0: +0.0 ± 0.0 |" in lines[2]
 
