@@ -38,9 +38,9 @@ from kit.data.competition import KANNADA
 from kit.data.folds import TEST_WRITERS, find_writers
 from kit.data.source import DataFolder
 from kit.ensembling.blend import gather, mean_probs
-from kit.ensembling.prior import ClassPrior
+from kit.ensembling.prior import ClassPrior, count_variance
 from kit.reporting.estimate import estimate
-from kit.training import models, records
+from kit.training import models, records, settings
 from kit.training.fit import train_fold
 from kit.training.jobs import FoldData, FoldJob
 from kit.training.predict import predict_features, predict_probs, predictor_for
@@ -48,7 +48,8 @@ from kit.training.spreading import spread
 from kit.training.workers import WorkerPool
 
 EIGHTS, HALVES, SEEDS, FOLDS = range(5), 8, (0, 1, 2), 5
-QUICK = ("light", 6)  # the network of --setting quick and its epochs, which also has Dig-MNIST
+# The network of --setting quick and its epochs; it has Dig-MNIST as well
+QUICK = settings.get("quick").models[0], settings.get("quick").epochs
 PAIRS = (("cnn", "mlp"), ("cnn_aug", "cnn"), ("strong", "cnn_aug"), ("strong", "light"),
          ("strong", "deep"), ("deep", "light"))
 STEPS = ("raw", "class prior", "spread", "spread, class prior", "writers known",
@@ -107,7 +108,7 @@ def rows_of_parts(n: int) -> list[np.ndarray]:
 
 def with_prior(probs: np.ndarray, pool: int) -> np.ndarray:
     """Probs with the class prior of rows drawn from a pool of so many, all classes alike."""
-    return ClassPrior(count_variance(len(probs), pool), "").apply(probs)
+    return ClassPrior(count_variance(*probs.shape, pool), "").apply(probs)
 
 
 def writers_known(probs: np.ndarray, writers: np.ndarray, pool: int) -> np.ndarray:
@@ -117,11 +118,6 @@ def writers_known(probs: np.ndarray, writers: np.ndarray, pool: int) -> np.ndarr
         own = writers == writer
         known[own] = with_prior(probs[own], pool // TEST_WRITERS)
     return known
-
-
-def count_variance(n: int, pool: int) -> float:
-    """v of `kit.ensembling.prior`, of n rows out of a pool."""
-    return n / KANNADA.n_classes * max(0, pool - n) / (pool - 1)
 
 
 # -- training and asking ---------------------------------------------------------------------------
@@ -341,23 +337,22 @@ def measure(data: DataFolder, runs: Path) -> None:
     backend.load()
     precision, _ = backend.resolve_precision("auto")
     runs /= f"{provenance.code_hash()[:12]}-{precision}"  # other code is not gone on with
-    for eight in EIGHTS:
-        train_folds(eight, data, runs / f"eight_{eight}")
+    roots = [runs / f"eight_{eight}" for eight in EIGHTS]
+    for eight, root in enumerate(roots):
+        train_folds(eight, data, root)
     pool = WorkerPool(len(COMPARED), None)
     pool.report = lambda event: print(event["text"], flush=True)
     try:
-        pool.run(ask_folds, [(eight, data, runs / f"eight_{eight}") for eight in EIGHTS])
+        pool.run(ask_folds, [(eight, data, root) for eight, root in enumerate(roots)])
         longest = sorted(COMPARED, key=lambda each: models.get(each.recipe).cost * each.epochs)
         pool.run(train_and_ask, [(each, data, runs / each.folder, precision)
                                  for each in reversed(longest)])
     finally:
         pool.shutdown()
-    eights = [read_answers(runs / f"eight_{eight}" / "answers.npz", data, eight)
-              for eight in EIGHTS]
+    eights = [read_answers(root / "answers.npz", data, eight) for eight, root in enumerate(roots)]
     compared = {each: read_answers(runs / each.folder / "answers.npz", data, 0)
                 for each in COMPARED}
     seconds = {each: records.read_done(runs / each.folder)["train_seconds"] for each in COMPARED}
-    roots = [runs / f"eight_{eight}" for eight in EIGHTS]
     folders = [DataFolder(root / "data" / KANNADA.slug, KANNADA) for root in roots]
     for name, lines in (
             ("recipes", recipe_table(compared, seconds)), ("pairs", pair_table(compared)),

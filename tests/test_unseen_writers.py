@@ -168,7 +168,7 @@ def test_the_steps_are_those_of_the_ensemble(script):
 @pytest.mark.parametrize(("n", "pool", "variance"), [(5_120, 10_240, 256.025), (640, 1_280, 32.025), (1_280, 1_280, 0)])
 def test_a_half_leaves_the_class_counts_open_and_a_whole_does_not(script, n, pool, variance):
     """Hypergeometric: n/k · (N − n)/(N − 1)."""
-    assert script.count_variance(n, pool) == pytest.approx(variance, rel=1e-4)
+    assert script.count_variance(n, 10, pool) == pytest.approx(variance, rel=1e-4)
 
 
 def test_an_interval_holds_where_the_truth_is_in_it(script):

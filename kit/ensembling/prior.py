@@ -80,7 +80,7 @@ def class_prior(asked: str, competition: Competition, probs: np.ndarray) -> Clas
     if n > pool:
         return ClassPrior(None, f"none: the file has more rows than the {pool:,} of which "
                                 "something is known")
-    spread = n / k * (pool - n) / (pool - 1)
+    spread = count_variance(n, k, pool)
     p = _plausibility(probs, spread)
     if p < IMPLAUSIBLE:
         return ClassPrior(None, f"none: the labels as read are not those of a random part of "
@@ -90,6 +90,14 @@ def class_prior(asked: str, competition: Competition, probs: np.ndarray) -> Clas
                                "the pool")
     return ClassPrior(spread, f"a random {n:,} of {pool:,} rows with equal classes: each class "
                               f"{n / k:,.0f}\u00a0±\u00a0{np.sqrt(spread * (1 - 1 / k)):.0f} times")
+
+
+def count_variance(n: int, k: int, pool: int) -> float:
+    """v of the module's docstring, in rows: of n rows out of a pool in which k classes are alike.
+
+    0 where they are the whole pool.
+    """
+    return n / k * (pool - n) / (pool - 1)
 
 
 def _plausibility(probs: np.ndarray, spread: float) -> float:
