@@ -19,7 +19,7 @@ from kit.core.progress import Progress
 from kit.core.run_folder import RunFolder
 from kit.data.competition import DIGIT_RECOGNIZER, KANNADA
 from kit.kaggle import client, refusals, submissions
-from kit.kernel import dataset, push, upload
+from kit.kernel import dataset, push, send, upload
 from kit.kernel.folder import STATE
 from tests.kaggle.stand_in import KEY, SIGNATURE, TOKEN, Fault, KaggleStandIn
 
@@ -523,7 +523,7 @@ def test_each_refusal_of_a_push_has_its_own_fix(
 
 
 def test_a_push_waits_for_a_free_session(kaggle, built, monkeypatch):
-    monkeypatch.setattr(push, "SLOT_PAUSE", 0.02)
+    monkeypatch.setattr(send, "SLOT_PAUSE", 0.02)
     kaggle.fault("SaveKernel", status=400, message="Maximum batch GPU session count of 2 reached.", times=3)
     said = []
     assert run(built, said).public_score == 0.9884
@@ -749,7 +749,7 @@ def test_a_submission_that_kaggle_cannot_score_says_why(kaggle, built, why, fix)
 @pytest.mark.parametrize("where", ["_store_answer", "_follow", "_submit", "wait_for_score"])
 def test_killed_between_two_steps_goes_on(kaggle, built, monkeypatch, where):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(ledger if where == "wait_for_score" else push, where, interrupted)
+        patch.setattr({"wait_for_score": ledger, "_store_answer": send}.get(where, push), where, interrupted)
         run(built)
     assert run(built).public_score == 0.9884
     assert (kaggle.count("SaveKernel"), kaggle.count("CreateCodeSubmission")) == (1, 1)
@@ -787,7 +787,7 @@ def test_an_interrupted_notebook_push_is_recognised(kaggle, built, monkeypatch):
     (built / "kernel-metadata.json").write_text(
         json.dumps({**metadata, "kernel_type": "notebook", "code_file": "kernel.ipynb"}))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(push, "_store_answer", interrupted)
+        patch.setattr(send, "_store_answer", interrupted)
         push.push(built, KANNADA)
     push.push(built, KANNADA)
     assert kaggle.count("SaveKernel") == 1
